@@ -1,0 +1,2 @@
+//! mount.layerfs
+fn main() {}

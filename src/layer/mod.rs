@@ -1,0 +1,102 @@
+//! Row 3, the waist: one read-only layer, whatever it is made of.
+//!
+//! Above it nobody knows about tars and blobs; below it nobody knows about unions.
+
+use std::fmt::Debug;
+
+use crate::model::{EntryId, FileName, Metadata, Name};
+
+mod error;
+mod source;
+
+pub use error::LayerError;
+pub use source::{LayerSource, TarSource};
+
+/// One object of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What stat(2) says of it.
+    pub metadata: Metadata,
+    /// Names that it has within this layer (a directory: 1).
+    pub names: u32,
+    /// A directory that the layer never mentions, only something inside it. Its attributes are those of the layer
+    /// below if there is such a directory, else `0755 root:root`, which is what `metadata` holds.
+    pub implied: bool,
+    /// A directory that hides everything the layers below have in it.
+    pub opaque: bool,
+}
+
+/// What a layer says of a name in one of its directories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It has the object.
+    Entry(EntryId),
+    /// A hard link to this path of some layer below (normalised, relative to the root).
+    LinkBelow(Box<[u8]>),
+    /// It hides what the layers below have under this name.
+    Whiteout,
+    /// It says nothing.
+    Absent,
+}
+
+/// One name of a directory of a layer; `found` is never [`Found::Absent`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirItem {
+    /// The name (of what is hidden, for a whiteout).
+    pub name: FileName,
+    /// What is under it.
+    pub found: Found,
+}
+
+/// An extended attribute: name and value.
+pub type Xattr = (Box<[u8]>, Box<[u8]>);
+
+/// One read-only layer. Never changes while it is mounted.
+///
+/// Every error means that the answer is unknown; "not there" is [`Found::Absent`] or an empty answer, never an error.
+pub trait Layer: Send + Sync + Debug {
+    /// Its root directory.
+    fn root(&self) -> EntryId;
+
+    /// The object itself.
+    ///
+    /// # Errors
+    /// [`LayerError`], also when there is no such entry.
+    fn entry(&self, id: EntryId) -> Result<Entry, LayerError>;
+
+    /// What is under a name in a directory. A `dir` that is no directory holds nothing.
+    ///
+    /// # Errors
+    /// [`LayerError`]
+    fn lookup(&self, dir: EntryId, name: Name<'_>) -> Result<Found, LayerError>;
+
+    /// All names of a directory, sorted by bytes.
+    ///
+    /// # Errors
+    /// [`LayerError`]
+    fn read_dir(&self, dir: EntryId) -> Result<Vec<DirItem>, LayerError>;
+
+    /// The target of a symlink.
+    ///
+    /// # Errors
+    /// [`LayerError`]
+    fn read_link(&self, id: EntryId) -> Result<Vec<u8>, LayerError>;
+
+    /// All extended attributes, sorted by name, without those that belong to an overlay's own bookkeeping.
+    ///
+    /// # Errors
+    /// [`LayerError`]
+    fn xattrs(&self, id: EntryId) -> Result<Vec<Xattr>, LayerError>;
+
+    /// Verified bytes of a regular file from `offset`; fewer than `buffer` holds only at the end of the file.
+    ///
+    /// # Errors
+    /// [`LayerError::Corrupt`] when the bytes are not those that the image promised: then nothing was read.
+    fn read_at(&self, id: EntryId, offset: u64, buffer: &mut [u8]) -> Result<usize, LayerError>;
+
+    /// Every path (relative to the root, without a leading `/`) of an object with more than one name.
+    ///
+    /// # Errors
+    /// [`LayerError`]
+    fn paths(&self, id: EntryId) -> Result<Vec<Box<[u8]>>, LayerError>;
+}

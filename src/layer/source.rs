@@ -1,0 +1,26 @@
+//! Where a layer's bytes are: what an image hands over and a mount opens.
+
+use std::path::PathBuf;
+
+use crate::model::Digest;
+use crate::sys::file_range::FileRange;
+
+/// One layer of an image, not opened yet.
+#[derive(Clone, Debug)]
+pub enum LayerSource {
+    /// A tar, compressed or not.
+    Tar(TarSource),
+    /// A plain directory, used as it is.
+    Directory(PathBuf),
+}
+
+/// A tar somewhere in a file.
+#[derive(Clone, Debug)]
+pub struct TarSource {
+    /// The bytes as delivered.
+    pub blob: FileRange,
+    /// What they must hash to, when the manifest says it (docker-archive does not).
+    pub blob_digest: Option<Digest>,
+    /// What they must hash to uncompressed.
+    pub diff_id: Digest,
+}

@@ -1,0 +1,2 @@
+//! layerfs
+fn main() {}

@@ -1,0 +1,77 @@
+//! The image configuration (image-spec config.md), as far as layerfs acts on it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::Digest;
+
+/// An image's configuration document.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageConfig {
+    /// CPU architecture, in Go's words (`amd64`).
+    #[serde(default)]
+    pub architecture: String,
+    /// Operating system, in Go's words.
+    #[serde(default)]
+    pub os: String,
+    /// How to start a process in it.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub config: ProcessConfig,
+    /// The layers.
+    pub rootfs: RootFs,
+}
+
+/// The `config` object. Docker writes `null` for whatever is not set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ProcessConfig {
+    /// `KEY=value`
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub env: Vec<String>,
+    /// Comes before the command, whatever that is.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub entrypoint: Vec<String>,
+    /// The command unless the user gives one.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub cmd: Vec<String>,
+    /// `user[:group]`, names or numbers, resolved in the image.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub user: String,
+    /// Where the process starts.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub working_dir: String,
+    /// What asks the process to stop; `SIGTERM` when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// Free-form labels.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The `rootfs` object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootFs {
+    /// The digests of the uncompressed layers, base first.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub diff_ids: Vec<Digest>,
+}
+
+fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    input: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(input)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dockers_nulls() {
+        let text = r#"{"os":"linux","config":{"Env":null,"Cmd":["sh"],"User":null,"Labels":null},"rootfs":{"type":"layers","diff_ids":null}}"#;
+        let config: ImageConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(config.config.cmd, ["sh"]);
+        assert!(config.rootfs.diff_ids.is_empty());
+    }
+}

@@ -1,0 +1,17 @@
+//! Row 0: the vocabulary. Types that say what things are; nothing here does I/O.
+//!
+//! Untrusted bytes become one of these types at the edge and are not checked again further in.
+
+pub mod digest;
+pub mod ids;
+pub mod image_config;
+pub mod limits;
+pub mod meta;
+pub mod name;
+pub mod whiteout;
+
+pub use digest::Digest;
+pub use ids::{EntryId, Ino, LayerOrdinal, TarOffset};
+pub use image_config::ImageConfig;
+pub use meta::{DeviceId, FileKind, Metadata, Timestamp};
+pub use name::{FileName, Name};

@@ -1,0 +1,104 @@
+//! A stretch of an open file: a blob on its own or inside an archive.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Read-only bytes `[offset, offset + len)` of a file. Reads are by pread(2), so clones share nothing but the descriptor,
+/// and a file that shrinks gives an error, never SIGBUS.
+#[derive(Clone, Debug)]
+pub struct FileRange {
+    file: Arc<File>,
+    path: Arc<Path>,
+    offset: u64,
+    len: u64,
+}
+
+impl FileRange {
+    /// The whole of the file at `path`.
+    ///
+    /// # Errors
+    /// What open(2) and fstat(2) say.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len();
+        Ok(Self { file: Arc::new(file), path: path.into(), offset: 0, len })
+    }
+
+    /// A part of it; `None` when it does not lie inside.
+    #[must_use]
+    pub fn slice(&self, offset: u64, len: u64) -> Option<Self> {
+        let end = offset.checked_add(len)?;
+        (end <= self.len).then(|| Self { offset: self.offset + offset, len, ..self.clone() })
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it holds no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The file that it lies in, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where in that file it begins, for messages.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Fills `buffer` from `position`; fewer bytes only at the end of the range.
+    ///
+    /// # Errors
+    /// What pread(2) says; `UnexpectedEof` when the file became shorter than the range.
+    pub fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let rest = self.len.saturating_sub(position);
+        let want = usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.len());
+        match self.file.read_exact_at(&mut buffer[..want], self.offset.saturating_add(position)) {
+            Ok(()) => Ok(want),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("{}: the file is shorter than when it was opened", self.path.display()),
+            )),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A reader over the range, from its start.
+    #[must_use]
+    pub fn reader(&self) -> RangeReader {
+        RangeReader { range: self.clone(), position: 0 }
+    }
+
+    /// The path as an owned value.
+    #[must_use]
+    pub fn to_path_buf(&self) -> PathBuf {
+        self.path.to_path_buf()
+    }
+}
+
+/// Sequential [`io::Read`] over a [`FileRange`].
+#[derive(Debug)]
+pub struct RangeReader {
+    range: FileRange,
+    position: u64,
+}
+
+impl io::Read for RangeReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.range.read_at(self.position, buffer)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}
