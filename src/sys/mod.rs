@@ -2,4 +2,6 @@
 
 #![allow(unsafe_code)]
 
+pub mod daemon;
 pub mod file_range;
+pub mod fuse_mount;
