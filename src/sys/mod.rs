@@ -2,4 +2,6 @@
 
 #![allow(unsafe_code)]
 
+pub mod atomic;
 pub mod file_range;
+pub mod lock;
