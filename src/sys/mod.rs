@@ -2,6 +2,12 @@
 
 #![allow(unsafe_code)]
 
+<<<<<<< HEAD
 pub mod daemon;
 pub mod file_range;
 pub mod fuse_mount;
+=======
+pub mod atomic;
+pub mod file_range;
+pub mod lock;
+>>>>>>> w-image
