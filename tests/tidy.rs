@@ -319,7 +319,7 @@ fn module_of(path: &str) -> Option<String> {
 fn names_workplace(line: &str) -> bool {
     let place = concat!("/wo", "rk/");
     line.match_indices(place)
-        .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || "._-/})>\"*".contains(c)))
+        .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || "._-/})>*".contains(c)))
 }
 
 fn has_word(line: &str, word: &str) -> bool {
