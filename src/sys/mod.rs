@@ -2,12 +2,8 @@
 
 #![allow(unsafe_code)]
 
-<<<<<<< HEAD
+pub mod atomic;
 pub mod daemon;
 pub mod file_range;
 pub mod fuse_mount;
-=======
-pub mod atomic;
-pub mod file_range;
 pub mod lock;
->>>>>>> w-image
