@@ -44,7 +44,7 @@ use table::Table;
 
 use crate::model::{FileKind, Ino};
 use crate::union::Union;
-use crate::upper::Upper;
+use crate::upper::{Origin, Upper};
 
 /// As whom objects are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,12 @@ impl Fs {
                 let root = upper.root()?;
                 if root.marks.opaque {
                     lower.parts.clear();
+                } else if root.marks.ino.is_none() && !lower.parts.is_empty() {
+                    let metadata = union.dir_metadata(&lower)?;
+                    let xattrs = union.dir_xattrs(&lower)?;
+                    let content = &mut |_: u64, _: &mut [u8]| Ok(0);
+                    let origin = Origin { metadata, xattrs, ino: Ino::ROOT, target: &[], content, keep_bytes: 0 };
+                    upper.adopt_root(&root, &origin)?;
                 }
                 Some(UpperPart::named(root.attr.st_ino))
             }

@@ -42,15 +42,24 @@ const MESSAGE_BYTES_MAX: u64 = 64 << 10;
 /// # Errors
 /// What pipe2(2) or fork(2) say; `InvalidInput` when there are other threads.
 pub fn fork() -> io::Result<Forked> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "fork with more than one thread"));
-    }
+    wait_for_single_thread()?;
     let (read, write): (OwnedFd, OwnedFd) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: the process has one thread, checked above, so the child may call anything.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Forked::Parent(Waiter { child, pipe: read.into() })),
         ForkResult::Child => Ok(Forked::Child(Notifier { pipe: write.into() })),
     }
+}
+
+/// Threads that were joined may take a moment to leave the process.
+fn wait_for_single_thread() -> io::Result<()> {
+    for _ in 0..1000 {
+        if std::fs::read_dir("/proc/self/task")?.count() == 1 {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "fork with more than one thread"))
 }
 
 impl Waiter {

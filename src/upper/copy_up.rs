@@ -96,6 +96,28 @@ impl Upper {
         Ok(pinned)
     }
 
+    /// Makes the root of a fresh upper look like the layers' root.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn adopt_root(&self, root: &Object, origin: &Origin<'_>) -> Result<(), UpperError> {
+        if !super::scratch::names(&root.pinned)?.is_empty() {
+            // Somebody's upper already: its root says what it looks like.
+            return Ok(());
+        }
+        self.dress(&root.pinned, FileKind::Directory, origin)
+    }
+
+    /// Gives an object everything that its original has but the content.
+    fn dress(&self, pinned: &OwnedFd, real: FileKind, origin: &Origin<'_>) -> Result<(), UpperError> {
+        self.owners.apply(pinned, real, &origin.metadata)?;
+        for (name, value) in &origin.xattrs {
+            self.copy_xattr(pinned, name, value)?;
+        }
+        self.namespace.set_ino(pinned, origin.ino)?;
+        set_times(pinned, origin.metadata.mtime, origin.metadata.mtime)
+    }
+
     /// A complete copy in `work/tmp`, on disk before it can be seen: it hides the original.
     fn copy(&self, scratch: &Scratch<'_>, origin: &mut Origin<'_>) -> Result<OwnedFd, UpperError> {
         let metadata = origin.metadata;
@@ -113,12 +135,7 @@ impl Upper {
             copy_content(&writable, origin)?;
             file = Some(writable);
         }
-        self.owners.apply(&pinned, real, &metadata)?;
-        for (name, value) in &origin.xattrs {
-            self.copy_xattr(&pinned, name, value)?;
-        }
-        self.namespace.set_ino(&pinned, origin.ino)?;
-        set_times(&pinned, metadata.mtime, metadata.mtime)?;
+        self.dress(&pinned, real, origin)?;
         if let Some(file) = file {
             file.sync_all().at("fsync")?;
         }
