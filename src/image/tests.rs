@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read as _;
 use std::process::Command;
 
+use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
@@ -517,4 +518,27 @@ fn sparse_archives() {
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[..1024]).unwrap();
     assert_parts(&bench.error(&path), &["truncated", "layer.tar"]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    /// Whatever is done to an archive, the answer is an image or an error, and every layer lies inside the file.
+    #[test]
+    fn any_damage(flips in prop::collection::vec((0..8192_usize, any::<u8>()), 0..6), cut in prop::option::of(0..8192_usize)) {
+        let bench = Bench::new();
+        let path = bench.docker_archive("a.tar", &[(r#"["a:1"]"#, "one"), (r#"["b:1"]"#, "two")]);
+        let mut bytes = fs::read(&path).unwrap();
+        for (at, byte) in flips {
+            let len = bytes.len();
+            bytes[at % len] = byte;
+        }
+        bytes.truncate(cut.unwrap_or(bytes.len()));
+        fs::write(&path, &bytes).unwrap();
+        if let Ok(image) = bench.open(&format!("{path}:b:1")) {
+            for layer in &image.layers {
+                let LayerSource::Tar(tar) = layer else { panic!("a directory") };
+                prop_assert!(tar.blob.offset() + tar.blob.len() <= bytes.len() as u64);
+            }
+        }
+    }
 }
