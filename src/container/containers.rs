@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::id::{is_name, random_name};
 use super::{
-    Config, Container, ContainerError, ContainerId, ImageRecord, Moment, Owners, Purpose, State, tree,
+    Changes, Config, Container, ContainerError, ContainerId, ImageRecord, Moment, Owners, Purpose, State, tree,
 };
 use crate::sys::atomic;
 use crate::sys::lock::{self, FileLock};
@@ -43,6 +43,8 @@ pub struct NewContainer {
     pub command: Vec<String>,
     /// Whose ids are shown.
     pub owners: Owners,
+    /// Where changes are.
+    pub changes: Changes,
     /// Goes away when it ends.
     pub remove_at_end: bool,
 }
@@ -148,9 +150,9 @@ impl Containers {
 
     fn fill(&self, dir: &Path, id: ContainerId, new: NewContainer) -> Result<Config, ContainerError> {
         let name = self.claim_name(new.name.as_deref(), id)?;
-        let NewContainer { image, purpose, command, owners, remove_at_end, .. } = new;
+        let NewContainer { image, purpose, command, owners, changes, remove_at_end, .. } = new;
         let created = Moment::now();
-        let config = Config { id, name, created, image, purpose, command, owners, remove_at_end };
+        let config = Config { id, name, created, image, purpose, command, owners, changes, remove_at_end };
         if let Err(error) = write_json(&dir.join("config.json"), &config) {
             self.release_name(&config.name, id)?;
             return Err(error);

@@ -16,6 +16,7 @@ mod containers;
 mod error;
 mod id;
 pub mod moment;
+pub mod mounts;
 mod process;
 mod state;
 pub mod tree;
@@ -26,8 +27,9 @@ pub use error::ContainerError;
 pub use id::ContainerId;
 pub use moment::Moment;
 pub use process::ProcessId;
-pub use state::{Config, ImageRecord, LayerRecord, Owners, Purpose, State, Status};
+pub use state::{Changes, Config, ImageRecord, LayerRecord, Owners, Purpose, State, Status};
 
+use crate::mount::UpperDirs;
 use crate::sys::lock;
 
 /// One container on disk.
@@ -66,6 +68,16 @@ impl Container {
     #[must_use]
     pub fn work_dir(&self) -> PathBuf {
         self.dir.join("work")
+    }
+
+    /// Where its changes are kept; `None` when they are refused.
+    #[must_use]
+    pub fn upper_dirs(&self) -> Option<UpperDirs> {
+        match &self.config.changes {
+            Changes::Own => Some(UpperDirs { upper: self.upper_dir(), work: self.work_dir() }),
+            Changes::In(dir) => Some(UpperDirs { upper: dir.join("upper"), work: dir.join("work") }),
+            Changes::Refused => None,
+        }
     }
 
     /// What it printed, and what its mount logged.

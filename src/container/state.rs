@@ -29,6 +29,8 @@ pub struct Config {
     pub command: Vec<String>,
     /// Whose ids are shown.
     pub owners: Owners,
+    /// Where changes are.
+    pub changes: Changes,
     /// Goes away when it ends.
     pub remove_at_end: bool,
 }
@@ -56,6 +58,18 @@ pub enum LayerRecord {
     Tar(Digest),
     /// A plain directory.
     Directory(PathBuf),
+}
+
+/// Where a container's changes are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Changes {
+    /// In its own directory.
+    Own,
+    /// In `upper/` and `work/` of a directory of the user's.
+    In(PathBuf),
+    /// Nowhere: it is read-only.
+    Refused,
 }
 
 /// What a container is for.

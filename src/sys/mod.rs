@@ -7,3 +7,4 @@ pub mod daemon;
 pub mod file_range;
 pub mod fuse_mount;
 pub mod lock;
+pub mod mount_table;
