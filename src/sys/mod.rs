@@ -3,3 +3,6 @@
 #![allow(unsafe_code)]
 
 pub mod file_range;
+pub mod inflate;
+pub mod mmap;
+pub mod publish;
