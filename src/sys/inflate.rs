@@ -203,7 +203,7 @@ mod tests {
             produced += step.produced;
             match step.stop {
                 Stop::End => break,
-                Stop::Full => assert!(consumed < packed.len()),
+                Stop::Full => assert!(step.consumed + step.produced > 0),
                 Stop::Boundary { bits } => {
                     boundaries += 1;
                     let mut window = [0; WINDOW_BYTES];

@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn records() {
         let mut pax = Pax::default();
-        pax.parse(b"13 path=a=b\xff\n25 SCHILY.xattr.user.a=\0\n\n").unwrap();
+        pax.parse(b"13 path=a=b\xff\n26 SCHILY.xattr.user.a=\0\n\n").unwrap();
         assert_eq!(pax.path.as_deref(), Some(&b"a=b\xff"[..]));
         assert_eq!(pax.take_xattrs().unwrap(), [(b"user.a".to_vec(), b"\0\n".to_vec())]);
         for bad in
