@@ -8,3 +8,6 @@ pub mod file_range;
 pub mod fuse_mount;
 pub mod lock;
 pub mod mount_table;
+pub mod inflate;
+pub mod mmap;
+pub mod publish;
