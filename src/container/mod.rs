@@ -93,12 +93,23 @@ impl Container {
     pub fn status(&self) -> Result<Status, ContainerError> {
         // The lock first: who finishes writes the state, then lets go. The other way round a container that ends in
         // between would look as if it had been killed.
+        let status = Status { held: self.is_held()?, state: self.read_state()? };
+        if !status.is_unclean() {
+            return Ok(status);
+        }
+        // Unless one that began in between looks so: then it is held now, or has written that it ended.
+        Ok(Status { held: self.is_held()?, state: self.read_state()? })
+    }
+
+    fn is_held(&self) -> Result<bool, ContainerError> {
         let lock = self.lock_path();
-        let held = lock::is_held(&lock).map_err(ContainerError::io("test the lock", &lock))?;
+        lock::is_held(&lock).map_err(ContainerError::io("test the lock", &lock))
+    }
+
+    fn read_state(&self) -> Result<State, ContainerError> {
         let path = self.state_path();
         let bytes = std::fs::read(&path).map_err(ContainerError::io("read", &path))?;
-        let state = serde_json::from_slice(&bytes).map_err(ContainerError::document(&path))?;
-        Ok(Status { state, held })
+        serde_json::from_slice(&bytes).map_err(ContainerError::document(&path))
     }
 
     fn lock_path(&self) -> PathBuf {

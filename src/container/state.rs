@@ -215,6 +215,12 @@ impl ImageRecord {
         }
     }
 
+    /// The digest in [`Self::source`]: what a collector of the store must keep for this container.
+    #[must_use]
+    pub fn pinned(&self) -> Option<Digest> {
+        self.source.rsplit_once(":@")?.1.parse().ok()
+    }
+
     /// Whether an opened image is the one that was remembered: the same config and the same layers.
     #[must_use]
     pub fn is(&self, image: &Image) -> bool {
@@ -234,7 +240,11 @@ impl fmt::Display for Purpose {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::layer::TarSource;
+    use crate::sys::file_range::FileRange;
 
     fn all() -> [State; 4] {
         let started = Moment::from_seconds(1000);
@@ -261,6 +271,29 @@ mod tests {
         );
         let now = Moment::from_seconds(1000);
         assert_eq!(Status { state: all()[1].clone(), held: true }.text(now), "Up less than a second");
+    }
+
+    #[test]
+    fn which_image() {
+        let digest = Digest::from_bytes([3; 32]);
+        let source = TarSource {
+            blob: FileRange::open(Path::new("/proc/self/exe")).unwrap(),
+            blob_digest: None,
+            diff_id: digest,
+        };
+        let image = Image {
+            name: "a:1".into(),
+            source: format!("oci:/x:@{digest}"),
+            config: crate::model::ImageConfig::default(),
+            config_digest: digest,
+            layers: vec![LayerSource::Tar(source), LayerSource::Directory("/x".into())],
+        };
+        let record = ImageRecord::of(&image);
+        assert_eq!(record.pinned(), Some(digest));
+        assert!(record.is(&Image { name: "renamed".into(), ..image.clone() }));
+        assert!(!record.is(&Image { config_digest: Digest::from_bytes([4; 32]), ..image.clone() }));
+        assert!(!record.is(&Image { layers: Vec::new(), ..image }));
+        assert_eq!(ImageRecord { source: "dir:/x".into(), ..record }.pinned(), None);
     }
 
     #[test]

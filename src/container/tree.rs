@@ -203,7 +203,7 @@ mod tests {
         assert!(outside.join("file").exists());
     }
 
-    /// Runs as another user when the tests run as root: root may open everything anyway.
+    /// Only where the tests may mount (root, or in a user namespace); elsewhere nothing can be mounted in there either.
     #[test]
     fn a_mounted_filesystem_is_not_emptied() {
         let dir = tempfile::tempdir().unwrap();

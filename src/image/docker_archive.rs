@@ -62,17 +62,21 @@ fn choose<'a>(
             .map(|image| (image, image.repo_tags.first().cloned()))
             .ok_or_else(|| ImageError::NoSuchTag { path, tag: tag.to_owned(), images: names() });
     }
-    let wanted: Option<Reference> = tag.parse().ok();
-    let complete = |name: &String| wanted.is_some() && name.parse().ok() == wanted;
-    let only_tag = |name: &String| name.rsplit_once(':').is_some_and(|(_, known)| known == tag);
     let find = |matches: &dyn Fn(&String) -> bool| -> Vec<(&'a SavedImage, Option<String>)> {
         let hit = |image: &'a SavedImage| {
             Some((image, Some(image.repo_tags.iter().find(|name| matches(name))?.clone())))
         };
         saved.iter().filter_map(hit).collect()
     };
-    let found = find(&complete);
-    let mut found = if found.is_empty() { find(&only_tag) } else { found };
+    let mut found = Vec::new();
+    for wanted in tag.parse().iter().flat_map(Reference::candidates) {
+        if found.is_empty() {
+            found = find(&|name| name.parse().as_ref() == Ok(&wanted));
+        }
+    }
+    if found.is_empty() {
+        found = find(&|name| name.rsplit_once(':').is_some_and(|(_, known)| known == tag));
+    }
     match (found.pop(), found.is_empty()) {
         (Some(one), true) => Ok(one),
         (Some(_), false) => Err(ImageError::Ambiguous { path, images: names() }),

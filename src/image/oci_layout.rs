@@ -97,10 +97,13 @@ fn choose<'a>(
         };
     };
     let exact = |one: &&&Descriptor| [one.ref_name(), one.annotation(CONTAINERD_NAME)].contains(&Some(tag));
-    let wanted: Option<Reference> = tag.parse().ok();
-    let same = |one: &&&Descriptor| wanted.is_some() && full_name(one) == wanted;
-    let found: Vec<&Descriptor> = images.iter().filter(exact).copied().collect();
-    let found = if found.is_empty() { images.iter().filter(same).copied().collect() } else { found };
+    let mut found: Vec<&Descriptor> = images.iter().filter(exact).copied().collect();
+    // A text that is no complete name can only be a tag as it stands.
+    for wanted in tag.parse().iter().flat_map(Reference::candidates) {
+        if found.is_empty() {
+            found = images.iter().filter(|one| full_name(one).as_ref() == Some(&wanted)).copied().collect();
+        }
+    }
     match found[..] {
         [] => Err(ImageError::NoSuchTag { path: path(), tag: tag.to_owned(), images: names() }),
         [one] => Ok(one),

@@ -136,9 +136,8 @@ fn open_name(spec: &str, store: &Store) -> Result<Image, ImageError> {
     }
     let wanted: Reference =
         spec.parse().map_err(|source| ImageError::Reference { spec: spec.to_owned(), source })?;
-    let candidates = [Some(wanted.clone()), wanted.on_localhost()];
-    for candidate in candidates.iter().flatten() {
-        if let Some((name, descriptor)) = known.iter().find(|(_, known)| is_called(known, candidate)) {
+    for candidate in wanted.candidates() {
+        if let Some((name, descriptor)) = known.iter().find(|(_, known)| is_called(known, &candidate)) {
             let name = name.parse().map_or_else(|_| name.clone(), |full: Reference| full.familiar());
             return oci_layout::open_descriptor(&layout, descriptor.clone(), name, "oci");
         }

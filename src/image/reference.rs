@@ -82,11 +82,12 @@ impl Reference {
         }
     }
 
-    /// The same in another registry: a name that was found under `localhost/`.
-    #[must_use]
-    pub(super) fn on_localhost(&self) -> Option<Self> {
-        let path = (self.host == DEFAULT_HOST).then(|| self.path.strip_prefix("library/"))??;
-        Some(Self { host: "localhost".to_owned(), path: path.to_owned(), ..self.clone() })
+    /// This name and, for a short one, the name that podman and buildah give to what they make: `localhost/NAME`.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = Self> {
+        let short = self.path.strip_prefix("library/").filter(|_| self.host == DEFAULT_HOST);
+        let local =
+            short.map(|path| Self { host: "localhost".to_owned(), path: path.to_owned(), ..self.clone() });
+        std::iter::once(self.clone()).chain(local)
     }
 }
 
@@ -206,11 +207,11 @@ mod tests {
         }
         let pinned: Reference = format!("debian@{digest}").parse().unwrap();
         assert_eq!((pinned.tag(), pinned.to_string()), (None, format!("docker.io/library/debian@{digest}")));
-        assert_eq!(
-            "x".parse::<Reference>().unwrap().on_localhost().unwrap().to_string(),
-            "localhost/x:latest"
-        );
-        assert_eq!("a/x".parse::<Reference>().unwrap().on_localhost(), None);
+        let candidates = |text: &str| -> Vec<String> {
+            text.parse::<Reference>().unwrap().candidates().map(|one| one.to_string()).collect()
+        };
+        assert_eq!(candidates("x"), ["docker.io/library/x:latest", "localhost/x:latest"]);
+        assert_eq!(candidates("a/x"), ["docker.io/a/x:latest"]);
     }
 
     #[test]

@@ -285,8 +285,65 @@ fn docker_archives() {
     let image = bench.open(&format!("{two}:2")).unwrap();
     assert_eq!((salt(&image), image.name.as_str()), ("two", "b:2"));
     assert_eq!(salt(&bench.open(&image.source).unwrap()), "two");
+    let podman = bench
+        .docker_archive("podman.tar", &[(r#"["localhost/a:1"]"#, "one"), (r#"["localhost/b:1"]"#, "two")]);
+    assert_eq!(salt(&bench.open(&format!("{podman}:b:1")).unwrap()), "two");
     let untagged = bench.docker_archive("untagged.tar", &[("null", "one")]);
     assert_eq!(bench.open(&untagged).unwrap().name, untagged);
+}
+
+/// Dockers with the containerd image store write an archive that is both: the names are those of `manifest.json`.
+#[test]
+fn archives_that_are_layouts_too() {
+    let bench = Bench::new();
+    let layer = b"layer";
+    let text = config(&[digest(layer)], "both");
+    let blob = |bytes: &[u8]| format!("blobs/sha256/{}", digest(bytes).hex());
+    let manifest = format!(
+        r#"[{{"Config":"{}","RepoTags":["a:1"],"Layers":["{}"],"LayerSources":{{}}}}]"#,
+        blob(text.as_bytes()),
+        blob(layer)
+    );
+    let members: [(&str, &[u8]); 5] = [
+        (&blob(layer), layer),
+        (&blob(text.as_bytes()), text.as_bytes()),
+        ("index.json", br#"{"schemaVersion":2,"manifests":[]}"#),
+        ("manifest.json", manifest.as_bytes()),
+        ("oci-layout", crate::store::OCI_LAYOUT.as_bytes()),
+    ];
+    let image = bench.open(&bench.archive("a.tar", &members)).unwrap();
+    assert_eq!((image.name.as_str(), salt(&image)), ("a:1", "both"));
+    let LayerSource::Tar(tar) = &image.layers[0] else { panic!("a directory") };
+    assert_eq!(tar.blob_digest, Some(digest(layer)));
+}
+
+/// Sizes that overflow, with a checksum that is right.
+#[test]
+fn sizes_that_lie() {
+    let bench = Bench::new();
+    for (name, size) in [
+        ("max", [0xff; 12]),
+        ("signed", *b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff"),
+        ("octal", *b"777777777777"),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("manifest.json").unwrap();
+        header.as_old_mut().size = size;
+        header.set_cksum();
+        let path = bench.path(name);
+        fs::write(&path, [&header.as_bytes()[..], &[b'x'; 512], &[0; 1024]].concat()).unwrap();
+        let error = bench.error(&path);
+        assert!(error.contains("truncated") || error.contains("not an image"), "{name}: {error}");
+    }
+    let path = bench.path("pax");
+    let mut builder = tar::Builder::new(fs::File::create(&path).unwrap());
+    builder.append_pax_extensions([("size", &b"18446744073709551615"[..])]).unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_size(1);
+    builder.append_data(&mut header, "manifest.json", &b"x"[..]).unwrap();
+    builder.finish().unwrap();
+    drop(builder);
+    assert_parts(&bench.error(&path), &["truncated", "manifest.json has 18446744073709551615 bytes"]);
 }
 
 #[test]
