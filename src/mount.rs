@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::fs::{Fs, FsError, OwnerView};
 use crate::fuse::{Attach, Server};
 use crate::index::{self, Expected, IndexError, LayerIndex};
-use crate::layer::{ChunkCache, DirLayer, Layer, LayerError, LayerSource, TarLayer, TarSource};
+use crate::layer::{ChunkCache, Layer, LayerError, LayerSource, TarLayer, TarSource};
 use crate::model::limits::IMAGE_LAYERS_MAX;
 use crate::union::Union;
 use crate::upper::{Upper, UpperError};
@@ -83,7 +83,7 @@ impl MountSpec {
         if self.layers.len() > IMAGE_LAYERS_MAX {
             return Err(MountError::TooManyLayers(self.layers.len()));
         }
-        let cache = Arc::new(ChunkCache::default());
+        let cache = Arc::new(ChunkCache::with_default_size());
         let opened = std::thread::scope(|scope| {
             let open = |place: usize, source: &LayerSource| self.open_layer(place, source, &cache, progress);
             // One at a time decodes; building a layer has threads of its own. Two layers overlap where one waits.
@@ -114,7 +114,7 @@ impl MountSpec {
         progress: &dyn Progress,
     ) -> Result<Arc<dyn Layer>, MountError> {
         match source {
-            LayerSource::Directory(path) => Ok(Arc::new(DirLayer::open(path)?)),
+            LayerSource::Directory(path) => unimplemented!("{path:?}"),
             LayerSource::Tar(tar) => {
                 let failed = |source| MountError::Index { layer: place + 1, path: tar.blob.to_path_buf(), source };
                 let report = |done| progress.indexed(place + 1, self.layers.len(), done, tar.blob.len());
@@ -126,12 +126,13 @@ impl MountSpec {
 
     /// The index of a layer: the one in the store, unless it is missing, damaged or of another version.
     fn index(&self, tar: &TarSource, report: &(dyn Fn(u64) + Sync)) -> Result<LayerIndex, IndexError> {
-        let name = index::file_name(&tar.blob, tar.blob_digest.as_ref(), &tar.diff_id)?;
+        let io_error = |source| IndexError::Io { path: tar.blob.to_path_buf(), source };
+        let name = index::key(&tar.blob, tar.blob_digest.as_ref(), &tar.diff_id).map_err(io_error)?;
         let path = self.index_dir.join(&name);
         match LayerIndex::open(&path) {
             Ok(index) if index.diff_id() == tar.diff_id => return Ok(index),
             Ok(_) => tracing::warn!("{}: of another layer; it is rebuilt", path.display()),
-            Err(error) if error.is_missing() => {}
+            Err(IndexError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!("{}: {error}; it is rebuilt", path.display()),
         }
         let expected = Expected { blob: tar.blob_digest, diff_id: Some(tar.diff_id) };
