@@ -3,3 +3,8 @@
 #![allow(unsafe_code)]
 
 pub mod file_range;
+pub mod message_socket;
+pub mod mount_attributes;
+pub mod process;
+pub mod seccomp;
+pub mod syscall_numbers;
