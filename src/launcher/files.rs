@@ -71,10 +71,6 @@ mod tests {
     #[test]
     fn without_a_network_nothing_of_the_host_shows() {
         let files = default_files("box", Network::None).unwrap();
-        assert!(
-            files
-                .iter()
-                .any(|file| file.destination == PathBuf::from("/etc/resolv.conf") && file.content.is_empty())
-        );
+        assert!(files.iter().any(|file| file.destination == "/etc/resolv.conf" && file.content.is_empty()));
     }
 }

@@ -110,7 +110,8 @@ impl Init<'_> {
             return terminal::adopt(pair).stage("terminal");
         }
         if !self.plan.interactive {
-            nix::unistd::dup2_stdin(&prepared.null).stage("standard input")?;
+            let null = mounts::open_null(root).at("open", "/dev/null")?;
+            nix::unistd::dup2_stdin(&null).stage("standard input")?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, makedev};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, makedev};
 use rustix::mount::MountAttrFlags as Attr;
 
 use super::failure::{Context as _, Failure, Step};
@@ -22,8 +22,6 @@ pub(super) struct Prepared {
     nulls: Vec<OwnedFd>,
     /// The devpts instance, from which the terminal is opened.
     pub(super) devpts: OwnedFd,
-    /// The host's `/dev/null`, for a program without input.
-    pub(super) null: OwnedFd,
 }
 
 #[derive(Debug)]
@@ -105,8 +103,7 @@ pub(super) fn prepare(plan: &Plan, single: bool) -> Step<Prepared> {
     mounts.sort_by_key(|pending| pending.destination.components().count());
     let nulls: io::Result<Vec<OwnedFd>> =
         plan.masked_paths.iter().map(|_| clone_device("/dev/null", 1, 3)).collect();
-    let null = open_null().at("open", "/dev/null")?;
-    Ok(Prepared { mounts, nulls: nulls.at("bind", "/dev/null")?, devpts, null })
+    Ok(Prepared { mounts, nulls: nulls.at("bind", "/dev/null")?, devpts })
 }
 
 fn check_destinations(plan: &Plan) -> Step<()> {
@@ -220,6 +217,7 @@ fn new_tmpfs(tmpfs: &Tmpfs) -> io::Result<OwnedFd> {
 fn clone_device(path: &str, major: u32, minor: u32) -> io::Result<OwnedFd> {
     let device = clone_path(Path::new(path), Reach::One)?;
     check_device(device.as_fd(), major, minor)?;
+    set_attributes(device.as_fd(), Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOEXEC, Reach::One)?;
     Ok(device)
 }
 
@@ -232,9 +230,11 @@ fn check_device(device: BorrowedFd<'_>, major: u32, minor: u32) -> io::Result<()
     Err(io::Error::other(format!("not the character device {major}:{minor}")))
 }
 
-fn open_null() -> io::Result<OwnedFd> {
+/// Opens the container's `/dev/null`, for a program without input.
+pub(super) fn open_null(root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let null = rustix::fs::open("/dev/null", flags, Mode::empty())?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    let null = rustix::fs::openat2(root, "dev/null", flags, Mode::empty(), resolve)?;
     check_device(null.as_fd(), 1, 3)?;
     Ok(null)
 }

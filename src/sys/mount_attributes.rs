@@ -60,6 +60,8 @@ pub fn new_filesystem(
     attributes: MountAttrFlags,
 ) -> io::Result<OwnedFd> {
     let context = mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // What mount(8) and /proc/mounts show as the device.
+    mount::fsconfig_set_string(context.as_fd(), "source", kind)?;
     for (key, value) in options {
         mount::fsconfig_set_string(context.as_fd(), *key, *value)?;
     }

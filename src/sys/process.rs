@@ -225,7 +225,7 @@ pub fn loopback_up() -> io::Result<()> {
     let flags = libc::IFF_UP | libc::IFF_RUNNING;
     let mut name = [0; libc::IFNAMSIZ];
     for (to, from) in name.iter_mut().zip(*b"lo") {
-        *to = libc::c_char::from_ne_bytes([from]);
+        *to = libc::c_char::from_le_bytes([from]);
     }
     let flags = libc::c_short::try_from(flags).map_err(io::Error::other)?;
     let request =
