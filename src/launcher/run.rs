@@ -304,9 +304,13 @@ impl Starter<'_> {
 
     /// Makes sure that nothing is left, and says how it went.
     fn end(mut self, result: Result<(), LaunchError>) -> Result<u8, LaunchError> {
-        // Without its starter the supervisor takes everything down by itself.
+        // Without its starter the supervisor takes everything down by itself. What a program wrote may take long to be
+        // made safe; but where none ran there is nothing to wait for.
         self.control = None;
-        if result.is_err() && !self.running {
+        if result.is_err()
+            && !self.running
+            && !ends_within(&self.supervisor.pidfd, TAKE_DOWN_WAIT_MILLISECONDS)
+        {
             kill("supervisor", &self.supervisor.pidfd);
         }
         let waited = waitpid(Pid::from_raw(self.supervisor.pid), None);
@@ -325,6 +329,14 @@ impl Starter<'_> {
             None => Err(LaunchError::SupervisorDied),
         }
     }
+}
+
+/// How long a supervisor whose container did not start may take to clean up.
+const TAKE_DOWN_WAIT_MILLISECONDS: u16 = 5000;
+
+fn ends_within(pidfd: &OwnedFd, milliseconds: u16) -> bool {
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    matches!(poll(&mut fds, PollTimeout::from(milliseconds)), Ok(count) if count > 0)
 }
 
 fn kill(who: &str, pidfd: &OwnedFd) {
