@@ -11,3 +11,8 @@ pub mod mount_table;
 pub mod inflate;
 pub mod mmap;
 pub mod publish;
+pub mod message_socket;
+pub mod mount_attributes;
+pub mod process;
+pub mod seccomp;
+pub mod syscall_numbers;
