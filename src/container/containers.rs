@@ -300,7 +300,7 @@ impl Containers {
                 Some(_) => {}
             }
         }
-        Err(ContainerError::Name("(every random name is taken: give one)".to_owned()))
+        Err(ContainerError::NoFreeName(NAME_ATTEMPTS_MAX))
     }
 
     /// Gives the name to `id`, or says who has it.

@@ -3,7 +3,7 @@
 use super::files::{Files, read_document};
 use super::manifest::SavedImage;
 use super::oci_layout::{check_layers, parse_config};
-use super::reference::Reference;
+use super::reference::{self, Reference};
 use super::{Image, ImageError};
 use crate::layer::{LayerSource, TarSource};
 use crate::model::Digest;
@@ -27,7 +27,7 @@ pub(super) fn open(files: &dyn Files, tag: Option<&str>) -> Result<Image, ImageE
         reason: format!("not a list of images: {error}"),
     })?;
     let (image, name) = choose(files, &saved, tag)?;
-    let name = name.unwrap_or_else(|| path().display().to_string());
+    let name = name.map_or_else(|| path().display().to_string(), |name| reference::familiar(&name));
     let opened = assemble(files, image, name)?;
     match tag.and_then(|tag| tag.strip_prefix('@')) {
         Some(digest) if opened.config_digest.to_string() != digest => {

@@ -2,7 +2,7 @@
 
 use super::files::{Files, read_document};
 use super::manifest::{self, Document, Manifest};
-use super::reference::Reference;
+use super::reference::{self, Reference};
 use super::{Image, ImageError};
 use crate::layer::{LayerSource, TarSource};
 use crate::model::limits::IMAGE_LAYERS_MAX;
@@ -24,8 +24,13 @@ pub(super) fn open(files: &dyn Files, tag: Option<&str>, transport: &str) -> Res
         Some(digest) => pinned(files, digest)?,
         None => choose(files, &index(files)?.manifests, tag)?.clone(),
     };
-    let name = descriptor.annotation(CONTAINERD_NAME).or(descriptor.ref_name()).map(str::to_owned);
-    let name = name.unwrap_or_else(|| files.place().display().to_string());
+    let place = files.place().display();
+    let name = match descriptor.annotation(CONTAINERD_NAME).or(descriptor.ref_name()) {
+        // Only a tag: says nothing without the place.
+        Some(tag) if !tag.contains([':', '/']) => format!("{place}:{tag}"),
+        Some(name) => reference::familiar(name),
+        None => place.to_string(),
+    };
     open_descriptor(files, descriptor, name, transport)
 }
 

@@ -1,7 +1,7 @@
 //! What IMAGE on the command line means.
 
 use super::{Archive, Directory, Files, Image, ImageError, Path, PathBuf, Reference, Store, absent};
-use super::{docker_archive, oci_layout, rootfs};
+use super::{docker_archive, oci_layout, reference, rootfs};
 use crate::store::Descriptor;
 
 /// A prefix that says what the rest is.
@@ -138,7 +138,7 @@ fn open_name(spec: &str, store: &Store) -> Result<Image, ImageError> {
         spec.parse().map_err(|source| ImageError::Reference { spec: spec.to_owned(), source })?;
     for candidate in wanted.candidates() {
         if let Some((name, descriptor)) = known.iter().find(|(_, known)| is_called(known, &candidate)) {
-            let name = name.parse().map_or_else(|_| name.clone(), |full: Reference| full.familiar());
+            let name = reference::familiar(name);
             return oci_layout::open_descriptor(&layout, descriptor.clone(), name, "oci");
         }
     }

@@ -144,6 +144,11 @@ impl fmt::Display for Reference {
     }
 }
 
+/// A name that some tool wrote down, as people write it; one that is no reference stays as it is.
+pub(super) fn familiar(name: &str) -> String {
+    name.parse().map_or_else(|_| name.to_owned(), |reference: Reference| reference.familiar())
+}
+
 /// Whether the first component of a name is a registry rather than a user.
 fn is_host(first: &str) -> bool {
     first == "localhost" || first.contains(['.', ':']) || first.bytes().any(|byte| byte.is_ascii_uppercase())

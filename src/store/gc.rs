@@ -238,6 +238,53 @@ mod tests {
         assert!(store.blobs().has(needed).unwrap());
     }
 
+    /// Collectors among writers: whatever has a name at the end is whole.
+    #[test]
+    fn collecting_while_others_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("s");
+        let store = Store::open(&root).unwrap();
+        let removed = std::sync::atomic::AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let root = &root;
+                scope.spawn(move || {
+                    // Each opens the store itself, as a process would.
+                    let store = Store::open(root).unwrap();
+                    for round in 0..15 {
+                        let lock = store.lock().unwrap();
+                        put_image(&store, &format!("{thread}-{round}"));
+                        drop(lock);
+                        if round % 2 == 0 {
+                            assert!(store.refs().remove(&format!("image:{thread}-{round}")).unwrap());
+                        }
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    if let Ok(lock) = store.lock_exclusive() {
+                        let done = collect(&store, &lock, &policy(AT_ONCE, AT_ONCE)).unwrap();
+                        removed.fetch_add(done.blobs, std::sync::atomic::Ordering::Relaxed);
+                    }
+                    std::thread::yield_now();
+                }
+            });
+        });
+        let lock = store.lock_exclusive().unwrap();
+        removed.fetch_add(
+            collect(&store, &lock, &policy(AT_ONCE, AT_ONCE)).unwrap().blobs,
+            std::sync::atomic::Ordering::Relaxed,
+        );
+        let names = store.refs().list().unwrap();
+        assert_eq!(names.len(), 3 * 7);
+        let live = reachable(&store, &policy(AT_ONCE, AT_ONCE)).unwrap();
+        assert_eq!(live.len(), 3 * 7 * 4);
+        assert!(live.iter().all(|digest| store.blobs().has(*digest).unwrap()));
+        assert_eq!(std::fs::read_dir(store.blobs().dir()).unwrap().count(), live.len());
+        assert_eq!(removed.into_inner(), 3 * 8 * 4);
+    }
+
     #[test]
     fn indexes_go_with_their_blob_and_age() {
         let dir = tempfile::tempdir().unwrap();
