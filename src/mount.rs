@@ -58,7 +58,7 @@ pub enum MountError {
         /// The file that it is in.
         path: PathBuf,
         /// What is wrong with it.
-        source: IndexError,
+        source: Box<IndexError>,
     },
     /// A layer cannot be opened.
     #[error(transparent)]
@@ -120,8 +120,11 @@ impl MountSpec {
         match source {
             LayerSource::Directory(path) => unimplemented!("{path:?}"),
             LayerSource::Tar(tar) => {
-                let failed =
-                    |source| MountError::Index { layer: place + 1, path: tar.blob.to_path_buf(), source };
+                let failed = |source| MountError::Index {
+                    layer: place + 1,
+                    path: tar.blob.to_path_buf(),
+                    source: Box::new(source),
+                };
                 let report = |done| progress.indexed(place + 1, self.layers.len(), done, tar.blob.len());
                 let index = self.index(tar, &report).map_err(failed)?;
                 Ok(Arc::new(TarLayer::new(Arc::new(index), tar.blob.clone(), Arc::clone(cache))))
