@@ -18,6 +18,9 @@ use crate::model::{DeviceId, Timestamp};
 /// The unit of a tar.
 const BLOCK_BYTES: usize = 512;
 
+/// Takes path, attributes and body of an entry.
+type Apply<'a> = dyn FnMut(&[u8], Attributes, Body) -> Result<(), String> + 'a;
+
 /// Why a tar cannot be read.
 #[derive(Debug)]
 pub(super) struct TarError {
@@ -53,10 +56,7 @@ impl From<&str> for Problem {
 }
 
 /// Hands every entry (path, attributes, body) to `apply`, until the end of the archive; what follows is left unread.
-pub(super) fn read<R: BufRead>(
-    reader: R,
-    apply: &mut dyn FnMut(&[u8], Attributes, Body) -> Result<(), String>,
-) -> Result<(), TarError> {
+pub(super) fn read<R: BufRead>(reader: R, apply: &mut Apply<'_>) -> Result<(), TarError> {
     let mut input = Input { reader, position: 0 };
     loop {
         let offset = input.position;
@@ -129,7 +129,7 @@ fn padded(size: u64) -> Result<u64, Problem> {
 fn read_entry<R: BufRead>(
     input: &mut Input<R>,
     name: &mut Vec<u8>,
-    apply: &mut dyn FnMut(&[u8], Attributes, Body) -> Result<(), String>,
+    apply: &mut Apply<'_>,
 ) -> Result<bool, Problem> {
     let mut pax = Pax::default();
     let (mut long_name, mut long_link) = (None, None);
