@@ -27,6 +27,11 @@ const FOREIGN: u64 = 1 << 62;
 /// Bookkeeping of overlays is not content.
 const HIDDEN_XATTRS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
+/// A name in a directory, and what stat(2) says of the object.
+type Listed = (Box<[u8]>, Stat);
+/// Objects with their paths.
+type Linked = HashMap<EntryId, Vec<Box<[u8]>>>;
+
 /// A plain directory.
 #[derive(Debug)]
 pub struct DirLayer {
@@ -39,7 +44,7 @@ pub struct DirLayer {
     /// Taken alone, never across I/O.
     files: Mutex<LruCache<EntryId, Arc<File>>>,
     /// Paths of all objects with several names, once somebody asks for one.
-    linked: OnceLock<HashMap<EntryId, Vec<Box<[u8]>>>>,
+    linked: OnceLock<Linked>,
 }
 
 /// Where the objects are that were seen so far: each by one of its names.
@@ -161,9 +166,9 @@ impl DirLayer {
     }
 
     /// The names in the directory at `path`, sorted, each with what it names.
-    fn list(&self, path: &[u8]) -> Result<Vec<(Box<[u8]>, Stat)>, Errno> {
+    fn list(&self, path: &[u8]) -> Result<Vec<Listed>, Errno> {
         let fd = self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let mut items: Vec<(Box<[u8]>, Stat)> = Vec::new();
+        let mut items: Vec<Listed> = Vec::new();
         let mut buffer = Vec::with_capacity(32 << 10);
         let mut reader = RawDir::new(&fd, buffer.spare_capacity_mut());
         while let Some(item) = reader.next() {
@@ -184,11 +189,11 @@ impl DirLayer {
     }
 
     /// Every path of every object with several names: one walk through the whole tree, the first time.
-    fn linked(&self) -> Result<&HashMap<EntryId, Vec<Box<[u8]>>>, LayerError> {
+    fn linked(&self) -> Result<&Linked, LayerError> {
         if let Some(linked) = self.linked.get() {
             return Ok(linked);
         }
-        let mut linked: HashMap<EntryId, Vec<Box<[u8]>>> = HashMap::new();
+        let mut linked: Linked = HashMap::new();
         let mut directories = vec![b".".to_vec()];
         while let Some(path) = directories.pop() {
             let items = match self.list(&path) {
@@ -269,7 +274,7 @@ impl Layer for DirLayer {
             Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Vec::new()),
             Err(error) => return Err(self.io(error)),
         };
-        let item = |(name, stat): (Box<[u8]>, Stat)| {
+        let item = |(name, stat): Listed| {
             let found = Found::Entry(self.note(dir, &name, &stat));
             let name = Name::new(&name).map_err(|_| self.bad(dir, "a name in it is not valid"))?;
             Ok(DirItem { name: name.to_owned(), found })
