@@ -722,6 +722,55 @@ fn gzip_headers_and_ends() {
     }
 }
 
+/// One deflate block with fixed codes (RFC 1951 section 3.2.6), however much there is: no boundary to start from.
+fn single_block(data: &[u8]) -> Vec<u8> {
+    let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+    let (mut hold, mut bits) = (0b011_u32, 3_u32);
+    let mut put = |code: u32, len: u32| {
+        hold |= (code.reverse_bits() >> (32 - len)) << bits;
+        bits += len;
+        while bits >= 8 {
+            out.push(u8::try_from(hold & 0xff).unwrap());
+            hold >>= 8;
+            bits -= 8;
+        }
+    };
+    for byte in data {
+        match u32::from(*byte) {
+            byte @ 0..144 => put(0x30 + byte, 8),
+            byte => put(0x190 + byte - 144, 9),
+        }
+    }
+    put(0, 7);
+    put(0, 7);
+    out.extend(crc32fast::hash(data).to_le_bytes());
+    out.extend(u32::try_from(data.len()).unwrap().to_le_bytes());
+    out
+}
+
+#[test]
+fn a_single_giant_block() {
+    let data = noise(1_500_000, 17);
+    let tar = Maker::default().add(b'0', "big", "", &data).end();
+    check_reads(&single_block(&tar), &data);
+}
+
+#[test]
+fn keys_tell_blobs_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = |content: &[u8], digest: Option<Digest>| {
+        std::fs::write(dir.path().join("b"), content).unwrap();
+        let range = FileRange::open(&dir.path().join("b")).unwrap();
+        index::key(&range, digest.as_ref(), &Digest::from_bytes([1; 32])).unwrap()
+    };
+    let known = key(b"x", Some(Digest::from_bytes([0xab; 32])));
+    assert_eq!(known, format!("{}.lfx", "ab".repeat(32)));
+    assert_eq!(key(b"plain", None), format!("{}.lfx", "01".repeat(32)));
+    let (one, other) = (gzip(b"same", 1), gzip(b"same", 0));
+    assert_ne!(key(&one, None), key(&other, None));
+    assert_eq!(key(&one, None), key(&one, None));
+}
+
 #[test]
 fn many_readers_at_once() {
     let data = noise(4_000_000, 13);

@@ -147,7 +147,11 @@ fn read_entry<R: BufRead>(
         is_first = false;
         let header = Header::new(&block)?;
         match header.typeflag() {
-            b'x' => pax.parse(&input.content(header.size()?)?)?,
+            // A second one replaces the first, as in Go; so they cannot pile up either.
+            b'x' => {
+                pax = Pax::default();
+                pax.parse(&input.content(header.size()?)?)?;
+            }
             // Global headers are ignored, as by docker and containerd: git-archive puts a comment there.
             b'g' => drop(input.content(header.size()?)?),
             b'L' => long_name = Some(until_nul(&input.content(header.size()?)?)),
