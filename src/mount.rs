@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::fs::{Fs, FsError, OwnerView};
 use crate::fuse::{Attach, Server};
 use crate::index::{self, Expected, IndexError, LayerIndex};
-use crate::layer::{ChunkCache, Layer, LayerError, LayerSource, TarLayer, TarSource};
+use crate::layer::{ChunkCache, DirLayer, Layer, LayerError, LayerSource, TarLayer, TarSource};
 use crate::model::limits::IMAGE_LAYERS_MAX;
 use crate::union::Union;
 use crate::upper::{Upper, UpperError};
@@ -118,7 +118,7 @@ impl MountSpec {
         progress: &dyn Progress,
     ) -> Result<Arc<dyn Layer>, MountError> {
         match source {
-            LayerSource::Directory(path) => unimplemented!("{path:?}"),
+            LayerSource::Directory(path) => Ok(Arc::new(DirLayer::open(path)?)),
             LayerSource::Tar(tar) => {
                 let failed = |source| MountError::Index {
                     layer: place + 1,
