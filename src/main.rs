@@ -1,2 +1,7 @@
-//! layerfs
-fn main() {}
+//! The `layerfs` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    layerfs::commands::main(std::env::args_os())
+}

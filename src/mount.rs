@@ -1,1 +1,174 @@
-//! (being written)
+//! Row 7: from what should be mounted to an answering mount. The only place that wires the data plane.
+//!
+//! In three steps, because they happen in different processes: [`MountSpec::layers`] finds or builds the indexes and
+//! opens the layers (in the caller's process, where errors and progress are seen); [`Layers::into_fs`] takes the upper
+//! into use; [`serve`] answers (in the server, perhaps in a user namespace of its own).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::fs::{Fs, FsError, OwnerView};
+use crate::fuse::{Attach, Server};
+use crate::index::{self, Expected, IndexError, LayerIndex};
+use crate::layer::{ChunkCache, Layer, LayerError, LayerSource, TarLayer, TarSource};
+use crate::model::limits::IMAGE_LAYERS_MAX;
+use crate::union::Union;
+use crate::upper::{Upper, UpperError};
+
+/// What should be mounted.
+#[derive(Clone, Debug)]
+pub struct MountSpec {
+    /// The image's layers, base first.
+    pub layers: Vec<LayerSource>,
+    /// Where indexes are kept.
+    pub index_dir: PathBuf,
+}
+
+/// Where changes go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpperDirs {
+    /// The changes themselves.
+    pub upper: PathBuf,
+    /// Scratch space on the same filesystem.
+    pub work: PathBuf,
+}
+
+/// Layers that are open and ready.
+#[derive(Debug)]
+pub struct Layers(Union);
+
+/// Told while a layer is read for the first time.
+pub trait Progress: Sync {
+    /// `done` of `total` bytes of layer number `layer` (of `layers`), as delivered, have been read.
+    fn indexed(&self, layer: usize, layers: usize, done: u64, total: u64);
+}
+
+/// Why an image cannot be mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// Too many layers.
+    #[error("{0} layers: at most {IMAGE_LAYERS_MAX} are supported")]
+    TooManyLayers(usize),
+    /// A layer cannot be indexed.
+    #[error("layer {layer} of {}: {source}", path.display())]
+    Index {
+        /// Its place, counted from 1 at the base.
+        layer: usize,
+        /// The file that it is in.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: IndexError,
+    },
+    /// A layer cannot be opened.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The writable directory cannot be used.
+    #[error(transparent)]
+    Upper(#[from] UpperError),
+    /// The roots cannot be read.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// A thread could not be started, or died.
+    #[error("indexing: {0}")]
+    Thread(io::Error),
+}
+
+impl MountSpec {
+    /// Opens all layers, indexing in parallel those that were never seen.
+    ///
+    /// # Errors
+    /// [`MountError`] names the layer and the file.
+    pub fn layers(&self, progress: &dyn Progress) -> Result<Layers, MountError> {
+        if self.layers.len() > IMAGE_LAYERS_MAX {
+            return Err(MountError::TooManyLayers(self.layers.len()));
+        }
+        let cache = Arc::new(ChunkCache::with_default_size());
+        let opened = std::thread::scope(|scope| {
+            let open = |place: usize, source: &LayerSource| self.open_layer(place, source, &cache, progress);
+            // One at a time decodes; building a layer has threads of its own. Two layers overlap where one waits.
+            let (odd, even): (Vec<_>, Vec<_>) = self.layers.iter().enumerate().partition(|(place, _)| place % 2 == 1);
+            let other = std::thread::Builder::new()
+                .name("index".to_owned())
+                .spawn_scoped(scope, move || {
+                    odd.into_iter().map(|(place, source)| Ok((place, open(place, source)?))).collect::<Result<Vec<_>, MountError>>()
+                })
+                .map_err(MountError::Thread)?;
+            let mut layers = even
+                .into_iter()
+                .map(|(place, source)| Ok((place, open(place, source)?)))
+                .collect::<Result<Vec<_>, MountError>>()?;
+            let died = |_| MountError::Thread(io::Error::other("an indexing thread died"));
+            layers.extend(other.join().map_err(died)??);
+            layers.sort_by_key(|(place, _)| *place);
+            Ok::<_, MountError>(layers)
+        })?;
+        Ok(Layers(Union::new(opened.into_iter().map(|(_, layer)| layer).collect())))
+    }
+
+    fn open_layer(
+        &self,
+        place: usize,
+        source: &LayerSource,
+        cache: &Arc<ChunkCache>,
+        progress: &dyn Progress,
+    ) -> Result<Arc<dyn Layer>, MountError> {
+        match source {
+            LayerSource::Directory(path) => unimplemented!("{path:?}"),
+            LayerSource::Tar(tar) => {
+                let failed = |source| MountError::Index { layer: place + 1, path: tar.blob.to_path_buf(), source };
+                let report = |done| progress.indexed(place + 1, self.layers.len(), done, tar.blob.len());
+                let index = self.index(tar, &report).map_err(failed)?;
+                Ok(Arc::new(TarLayer::new(Arc::new(index), tar.blob.clone(), Arc::clone(cache))))
+            }
+        }
+    }
+
+    /// The index of a layer: the one in the store, unless it is missing, damaged or of another version.
+    fn index(&self, tar: &TarSource, report: &(dyn Fn(u64) + Sync)) -> Result<LayerIndex, IndexError> {
+        let io_error = |source| IndexError::Io { path: tar.blob.to_path_buf(), source };
+        let name = index::key(&tar.blob, tar.blob_digest.as_ref(), &tar.diff_id).map_err(io_error)?;
+        let path = self.index_dir.join(&name);
+        match LayerIndex::open(&path) {
+            Ok(index) if index.diff_id() == tar.diff_id => return Ok(index),
+            Ok(_) => tracing::warn!("{}: of another layer; it is rebuilt", path.display()),
+            Err(IndexError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!("{}: {error}; it is rebuilt", path.display()),
+        }
+        let expected = Expected { blob: tar.blob_digest, diff_id: Some(tar.diff_id) };
+        index::build(&tar.blob, &expected, &self.index_dir, &name, report)?;
+        LayerIndex::open(&path)
+    }
+}
+
+impl Layers {
+    /// Puts the upper on top; without one the mount is read-only.
+    ///
+    /// # Errors
+    /// [`MountError`]
+    pub fn into_fs(self, upper: Option<&UpperDirs>, owners: OwnerView) -> Result<Fs, MountError> {
+        let upper = upper.map(|dirs| Upper::open(&dirs.upper, &dirs.work)).transpose()?;
+        Ok(Fs::new(self.0, upper, owners)?)
+    }
+}
+
+/// Mounts if that is still to be done and shakes hands; [`Server::run`] answers until the mount is gone.
+///
+/// # Errors
+/// What the kernel or `fusermount3` say.
+pub fn serve(fs: Fs, attach: Attach) -> io::Result<Server> {
+    Server::attach(Arc::new(fs), attach)
+}
+
+/// Where the mount point `target` really is, checked before anything is built.
+///
+/// # Errors
+/// `NotFound`, `NotADirectory`, or what the system says, with the path.
+pub fn mount_point(target: &Path) -> io::Result<PathBuf> {
+    let told = |error: io::Error| io::Error::new(error.kind(), format!("mount point {}: {error}", target.display()));
+    let real = target.canonicalize().map_err(told)?;
+    if !real.metadata().map_err(told)?.is_dir() {
+        return Err(told(io::Error::from(io::ErrorKind::NotADirectory)));
+    }
+    Ok(real)
+}

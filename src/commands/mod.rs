@@ -1,1 +1,65 @@
-//! (being written)
+//! Row 11: the command line. Parse, call one library function, print: the only printing, and the only place that reads
+//! the environment.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+pub mod args;
+mod environment;
+mod inspect;
+mod logging;
+mod man;
+mod mount;
+mod progress;
+mod ps;
+//mod rm;
+//mod run;
+mod umount;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use args::{Cli, Command};
+
+/// What every failure of layerfs itself exits with, as docker and podman do.
+const OWN_FAILURE: u8 = 125;
+
+/// Runs the program with these arguments, the first being its own name.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    logging::start();
+    match dispatch(cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::from(OWN_FAILURE)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Mount(args) => mount::run(args),
+        Command::Umount(args) => umount::run(&args),
+        Command::Run(_) => Ok(1),
+        Command::Ps(args) => ps::run(&args),
+        Command::Rm(_) => Ok(1),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Completions(args) => {
+            clap_complete::generate(args.shell, &mut Cli::command(), "layerfs", &mut std::io::stdout());
+            Ok(0)
+        }
+        Command::Man(args) => man::run(&args),
+    }
+}
+
+/// Help and version are not errors.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nothing can be done about a closed terminal.
+    error.print().ok();
+    ExitCode::from(if error.use_stderr() { OWN_FAILURE } else { 0 })
+}

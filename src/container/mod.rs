@@ -1,1 +1,122 @@
-//! (being written)
+//! Row 9: containers: an image plus a writable directory plus, perhaps, a process. Here is what is on disk; how it is
+//! mounted and started is wired above.
+//!
+//! ```text
+//! <root>/containers/<id>/   config.json (written last, never changed), state.json, lock, upper/, work/, log
+//! <root>/names/<name>       link to ../containers/<id>; made exclusively, so a name is never given twice
+//! ```
+//!
+//! There is no database and no lock that covers more than one container. Whoever runs or serves a container holds its
+//! `lock` ([`Held`]) for as long as it lives, and only that one writes `state.json`; everybody else just looks, and never
+//! waits. A state that says "running" under a lock that nobody holds is that of a supervisor that was killed.
+
+use std::path::{Path, PathBuf};
+
+mod containers;
+mod error;
+mod id;
+pub mod moment;
+pub mod mounts;
+mod process;
+mod state;
+pub mod tree;
+pub mod view;
+
+pub use containers::{Containers, Held, NewContainer, Removal};
+pub use error::ContainerError;
+pub use id::ContainerId;
+pub use moment::Moment;
+pub use process::ProcessId;
+pub use state::{Changes, Config, ImageRecord, LayerRecord, Owners, Purpose, State, Status};
+
+use crate::mount::UpperDirs;
+use crate::sys::lock;
+
+/// One container on disk.
+#[derive(Clone, Debug)]
+pub struct Container {
+    config: Config,
+    dir: PathBuf,
+}
+
+impl Container {
+    /// What it is made of.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> ContainerId {
+        self.config.id
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The writable layer.
+    #[must_use]
+    pub fn upper_dir(&self) -> PathBuf {
+        self.dir.join("upper")
+    }
+
+    /// What belongs to the writable layer but is not shown.
+    #[must_use]
+    pub fn work_dir(&self) -> PathBuf {
+        self.dir.join("work")
+    }
+
+    /// Where its changes are kept; `None` when they are refused.
+    #[must_use]
+    pub fn upper_dirs(&self) -> Option<UpperDirs> {
+        match &self.config.changes {
+            Changes::Own => Some(UpperDirs { upper: self.upper_dir(), work: self.work_dir() }),
+            Changes::In(dir) => Some(UpperDirs { upper: dir.join("upper"), work: dir.join("work") }),
+            Changes::Refused => None,
+        }
+    }
+
+    /// What it printed, and what its mount logged.
+    #[must_use]
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// What is true of it now. Never waits.
+    ///
+    /// # Errors
+    /// When its state cannot be read.
+    pub fn status(&self) -> Result<Status, ContainerError> {
+        // The lock first: who finishes writes the state, then lets go. The other way round a container that ends in
+        // between would look as if it had been killed.
+        let status = Status { held: self.is_held()?, state: self.read_state()? };
+        if !status.is_unclean() {
+            return Ok(status);
+        }
+        // Unless one that began in between looks so: then it is held now, or has written that it ended.
+        Ok(Status { held: self.is_held()?, state: self.read_state()? })
+    }
+
+    fn is_held(&self) -> Result<bool, ContainerError> {
+        let lock = self.lock_path();
+        lock::is_held(&lock).map_err(ContainerError::io("test the lock", &lock))
+    }
+
+    fn read_state(&self) -> Result<State, ContainerError> {
+        let path = self.state_path();
+        let bytes = std::fs::read(&path).map_err(ContainerError::io("read", &path))?;
+        serde_json::from_slice(&bytes).map_err(ContainerError::document(&path))
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.dir.join("lock")
+    }
+
+    fn state_path(&self) -> PathBuf {
+        self.dir.join("state.json")
+    }
+}

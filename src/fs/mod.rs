@@ -1,1 +1,113 @@
-//! (being written)
+//! Row 5: filesystem semantics, without FUSE. One file per family of verbs; errno is chosen in [`FsError::errno`].
+//!
+//! A node is looked up, changed and forgotten by its number ([`Ino`]). What changes is copied up first; parents before
+//! children. The kernel serialises changes of one directory (it holds the directory's lock while it asks), so no lock
+//! here does; what protects against everything else is that objects of the upper are reached by descriptors of their
+//! directories and checked by inode number, never by a path.
+
+mod attr;
+mod copy_up;
+mod create;
+mod error;
+mod file;
+mod find;
+mod link;
+mod listing;
+mod lookup;
+mod node;
+mod pins;
+mod readdir;
+mod remove;
+mod rename;
+mod setattr;
+mod statfs;
+mod table;
+mod xattr;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use attr::Attr;
+pub use create::{Caller, New};
+pub use error::FsError;
+pub use file::Seek;
+pub use readdir::{DirEntry, DirName};
+pub use rename::{End, RenameMode};
+pub use setattr::SetAttr;
+pub use statfs::Space;
+
+use node::{LowerPart, Node, UpperPart};
+use pins::Pins;
+use table::Table;
+
+use crate::model::{FileKind, Ino};
+use crate::union::Union;
+use crate::upper::{Origin, Upper};
+
+/// As whom objects are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnerView {
+    /// With the ids that the image and the upper have.
+    Image,
+    /// All as one user's, who may then use everything as the image's root would.
+    Caller {
+        /// The user.
+        uid: u32,
+        /// The user's group.
+        gid: u32,
+    },
+}
+
+/// A mounted image: its layers and, unless it is read-only, its upper.
+#[derive(Debug)]
+pub struct Fs {
+    union: Union,
+    upper: Option<Upper>,
+    owners: OwnerView,
+    table: Table,
+    pins: Pins,
+}
+
+impl Fs {
+    /// Puts layers and upper together. Without an upper every change is refused with `EROFS`.
+    ///
+    /// # Errors
+    /// [`FsError`] when a root directory cannot be read.
+    pub fn new(union: Union, upper: Option<Upper>, owners: OwnerView) -> Result<Self, FsError> {
+        let mut lower = union.root()?;
+        let part = match &upper {
+            Some(upper) => {
+                let root = upper.root()?;
+                if root.marks.opaque {
+                    lower.parts.clear();
+                } else if root.marks.ino.is_none() && !lower.parts.is_empty() {
+                    let metadata = union.dir_metadata(&lower)?;
+                    let xattrs = union.dir_xattrs(&lower)?;
+                    let content = &mut |_: u64, _: &mut [u8]| Ok(0);
+                    let origin = Origin { metadata, xattrs, ino: Ino::ROOT, target: &[], content, keep_bytes: 0 };
+                    upper.adopt_root(&root, &origin)?;
+                }
+                Some(UpperPart::named(root.attr.st_ino))
+            }
+            None => None,
+        };
+        let root = Node::new(Ino::ROOT, FileKind::Directory, LowerPart::Dir(Arc::new(lower)), part);
+        Ok(Self { union, upper, owners, table: Table::with_root(root), pins: Pins::new() })
+    }
+
+    /// How many nodes the kernel holds, for statistics.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.table.len()
+    }
+
+    fn upper(&self) -> Result<&Upper, FsError> {
+        self.upper.as_ref().ok_or(FsError::ReadOnly)
+    }
+
+    fn node(&self, ino: Ino) -> Result<Arc<Node>, FsError> {
+        self.table.get(ino).ok_or(FsError::Stale(ino))
+    }
+}

@@ -1,1 +1,10 @@
-//! (being written)
+//! Row 6: the FUSE adapter. It decodes, calls [`crate::fs`], replies; it decides nothing but what the kernel may keep.
+//!
+//! The only module that knows `fuser`, so that another transport can stand beside it.
+
+mod adapter;
+mod convert;
+mod policy;
+mod session;
+
+pub use session::{Attach, Flag, Server};

@@ -1,1 +1,46 @@
-//! (being written)
+//! Row 8: from the text that a user typed to an image: its config, and where its layers are.
+//!
+//! Nothing is copied or unpacked. Archives are walked by their headers, blobs become ranges of the files they lie in.
+//! Every document (manifest, index, config) is verified against its digest here; the bytes of layers are verified by
+//! whoever reads them.
+
+use std::path::{Path, PathBuf};
+
+use crate::layer::LayerSource;
+use crate::model::{Digest, ImageConfig};
+use crate::store::Store;
+
+mod archive;
+mod docker_archive;
+mod error;
+mod files;
+mod manifest;
+mod oci_layout;
+mod open;
+pub mod reference;
+mod rootfs;
+
+pub use error::ImageError;
+pub use open::open;
+pub use reference::Reference;
+
+use archive::Archive;
+use files::{Directory, Files, absent};
+
+/// An image, ready to be mounted.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// What people call it.
+    pub name: String,
+    /// What [`open`] takes to find this very image again, whatever happens to its name and to the working directory.
+    pub source: String,
+    /// How to run it.
+    pub config: ImageConfig,
+    /// The digest of the config document. (A plain directory: of its path.)
+    pub config_digest: Digest,
+    /// The layers, base first.
+    pub layers: Vec<LayerSource>,
+}
+
+#[cfg(test)]
+mod tests;

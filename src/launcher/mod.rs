@@ -1,1 +1,39 @@
-//! (being written)
+//! Row 8: starts a process in namespaces of its own. Knows a root filesystem as something that mounts itself; never a layer.
+//!
+//! Three processes, each with one job:
+//!
+//! * the *starter* ([`run()`]) is what the user called: it writes the id maps, forwards signals and the terminal, and returns the
+//!   exit code;
+//! * the *supervisor* owns the user and mount namespace, serves the root filesystem with its own threads, and takes everything
+//!   down at the end;
+//! * the container's *first process* sets itself up and becomes the program.
+//!
+//! Invariants: a [`Plan`] is complete before anything is done. Nothing is mounted by a path of the image: pivot_root(2) comes
+//! first, then every mount is attached to a descriptor that was opened without leaving the root. When any of the three dies,
+//! by whatever signal, no process and no mount stays.
+
+mod capabilities;
+mod environment;
+mod failure;
+mod files;
+mod id_maps;
+mod in_root;
+mod init;
+mod mounts;
+mod plan;
+mod relay;
+mod rootfs;
+mod run;
+mod seccomp;
+mod supervisor;
+mod terminal;
+mod user;
+
+pub use capabilities::Capabilities;
+pub use failure::{EXIT_LAUNCHER, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SIGNAL_BASE, Failure};
+pub use files::default_files;
+pub use id_maps::{IdMaps, IdRange};
+pub use plan::{GeneratedFile, Network, Plan, Resource, Rlimit, Seccomp, Tmpfs, Volume};
+pub use rootfs::{BindRootfs, Rootfs};
+pub use run::{Events, LaunchError, NoEvents, run};
+pub use seccomp::ProfileError;

@@ -6,11 +6,18 @@ use std::fmt::Debug;
 
 use crate::model::{EntryId, FileName, Metadata, Name};
 
+mod chunk_cache;
+mod chunk_reader;
 mod error;
 mod source;
+mod tar_layer;
+#[cfg(test)]
+mod tar_tests;
 
+pub use chunk_cache::ChunkCache;
 pub use error::LayerError;
 pub use source::{LayerSource, TarSource};
+pub use tar_layer::TarLayer;
 
 /// One object of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,6 +27,13 @@ impl Ino {
         Some(Self(high << ENTRY_BITS | entry.0))
     }
 
+    /// The layer and entry of a number made by [`Self::of_lower`]; `None` for any other.
+    #[must_use]
+    pub fn to_lower(self) -> Option<(LayerOrdinal, EntryId)> {
+        let ordinal = (self.0 >> ENTRY_BITS).checked_sub(1).filter(|ordinal| ordinal + 1 < TABLE_ORDINAL)?;
+        Some((LayerOrdinal(u16::try_from(ordinal).ok()?), EntryId(self.0 & ((1 << ENTRY_BITS) - 1))))
+    }
+
     /// The number of an object that was born in the upper; `None` when it does not fit (or is the root's).
     #[must_use]
     pub const fn of_upper(st_ino: u64) -> Option<Self> {
@@ -71,5 +78,8 @@ mod tests {
         assert_eq!(Ino::of_lower(LayerOrdinal(8190), EntryId(0)), None);
         assert_eq!(Ino::of_lower(LayerOrdinal(0), EntryId(1 << ENTRY_BITS)), None);
         assert_eq!(Ino::of_upper(1), None);
+        assert_eq!(largest_lower.to_lower(), Some((LayerOrdinal(8189), EntryId((1 << ENTRY_BITS) - 1))));
+        assert_eq!(largest_upper.to_lower(), None);
+        assert_eq!(Ino::of_table(0).to_lower(), None);
     }
 }

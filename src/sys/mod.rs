@@ -2,4 +2,17 @@
 
 #![allow(unsafe_code)]
 
+pub mod atomic;
+pub mod daemon;
 pub mod file_range;
+pub mod fuse_mount;
+pub mod lock;
+pub mod mount_table;
+pub mod inflate;
+pub mod mmap;
+pub mod publish;
+pub mod message_socket;
+pub mod mount_attributes;
+pub mod process;
+pub mod seccomp;
+pub mod syscall_numbers;

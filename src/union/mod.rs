@@ -1,1 +1,187 @@
-//! (being written)
+//! Row 4: many layers seen as one. Lookup and merged listing; no system calls, no state.
+//!
+//! Per directory the layers are asked from the top: an object wins, a whiteout or an opaque directory ends the walk,
+//! directories merge (image-spec layer.md; kernel Documentation/filesystems/overlayfs.rst). Only "not there" means
+//! absent: any other error fails the operation.
+
+mod link;
+mod list;
+mod lookup;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::layer::{Entry, Layer, LayerError, Xattr};
+use crate::model::{EntryId, FileKind, Ino, LayerOrdinal, Metadata};
+
+/// One object of one layer of the union.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LowerRef {
+    /// Which layer, counted from the base.
+    pub layer: LayerOrdinal,
+    /// Which object in it.
+    pub entry: EntryId,
+}
+
+/// A directory of the union: the directories that merge into it, topmost first; none for one born in the upper.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LowerDir {
+    /// The parts.
+    pub parts: Vec<LowerRef>,
+    /// Its path in the union, relative to the root, without a leading `/`.
+    pub path: Vec<u8>,
+}
+
+/// What a name leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lower {
+    /// Anything but a directory.
+    Leaf(LowerRef, FileKind),
+    /// A directory.
+    Dir(LowerDir),
+}
+
+/// A name of a merged directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The object that wins.
+    pub lower: LowerRef,
+    /// Its type.
+    pub kind: FileKind,
+}
+
+/// The layers of an image, base first.
+#[derive(Debug)]
+pub struct Union {
+    layers: Vec<Arc<dyn Layer>>,
+}
+
+impl LowerRef {
+    /// The inode number of this object, when it fits (see [`Ino`]).
+    #[must_use]
+    pub fn ino(self) -> Option<Ino> {
+        Ino::of_lower(self.layer, self.entry)
+    }
+}
+
+impl Union {
+    /// A union of these layers, base first.
+    #[must_use]
+    pub fn new(layers: Vec<Arc<dyn Layer>>) -> Self {
+        Self { layers }
+    }
+
+    /// The root directory: the roots of all layers down to the first opaque one.
+    ///
+    /// # Errors
+    /// [`LayerError`] of the layer that could not answer.
+    pub fn root(&self) -> Result<LowerDir, LayerError> {
+        let mut parts = Vec::new();
+        for (ordinal, layer) in self.from_top() {
+            parts.push(LowerRef { layer: ordinal, entry: layer.root() });
+            if layer.entry(layer.root())?.opaque {
+                break;
+            }
+        }
+        Ok(LowerDir { parts, path: Vec::new() })
+    }
+
+    /// What stat(2) says of a non-directory.
+    ///
+    /// # Errors
+    /// [`LayerError`] of its layer.
+    pub fn metadata(&self, lower: LowerRef) -> Result<Metadata, LayerError> {
+        Ok(self.entry(lower)?.metadata)
+    }
+
+    /// What stat(2) says of a directory: the topmost part that its layer really mentions, else the topmost.
+    ///
+    /// # Errors
+    /// [`LayerError`] of the layer that could not answer, or [`LayerError::BadEntry`] when there is no part.
+    pub fn dir_metadata(&self, dir: &LowerDir) -> Result<Metadata, LayerError> {
+        self.entry(self.speaking_part(dir)?).map(|entry| entry.metadata)
+    }
+
+    /// The extended attributes of a directory.
+    ///
+    /// # Errors
+    /// As [`Self::dir_metadata`].
+    pub fn dir_xattrs(&self, dir: &LowerDir) -> Result<Vec<Xattr>, LayerError> {
+        self.xattrs(self.speaking_part(dir)?)
+    }
+
+    /// The extended attributes of a non-directory.
+    ///
+    /// # Errors
+    /// [`LayerError`] of its layer.
+    pub fn xattrs(&self, lower: LowerRef) -> Result<Vec<Xattr>, LayerError> {
+        self.layer(lower)?.xattrs(lower.entry)
+    }
+
+    /// The target of a symlink.
+    ///
+    /// # Errors
+    /// [`LayerError`] of its layer.
+    pub fn read_link(&self, lower: LowerRef) -> Result<Vec<u8>, LayerError> {
+        self.layer(lower)?.read_link(lower.entry)
+    }
+
+    /// Verified bytes of a regular file; fewer than `buffer` holds only at its end.
+    ///
+    /// # Errors
+    /// [`LayerError`] of its layer.
+    pub fn read_at(&self, lower: LowerRef, offset: u64, buffer: &mut [u8]) -> Result<usize, LayerError> {
+        self.layer(lower)?.read_at(lower.entry, offset, buffer)
+    }
+
+    /// How many names the object has in its own layer.
+    ///
+    /// # Errors
+    /// [`LayerError`] of its layer.
+    pub fn names(&self, lower: LowerRef) -> Result<u32, LayerError> {
+        Ok(self.entry(lower)?.names)
+    }
+
+    /// All paths of an object with several names in its own layer; some may be hidden by layers above.
+    ///
+    /// # Errors
+    /// [`LayerError`] of its layer.
+    pub fn paths(&self, lower: LowerRef) -> Result<Vec<Box<[u8]>>, LayerError> {
+        self.layer(lower)?.paths(lower.entry)
+    }
+
+    /// The part of a merged directory whose attributes and inode number are the directory's own.
+    fn speaking_part(&self, dir: &LowerDir) -> Result<LowerRef, LayerError> {
+        for part in &dir.parts {
+            if !self.entry(*part)?.implied {
+                return Ok(*part);
+            }
+        }
+        dir.parts.first().copied().ok_or(LayerError::BadEntry {
+            layer: "union".to_owned(),
+            entry: EntryId(0),
+            reason: "a directory without parts",
+        })
+    }
+
+    fn entry(&self, lower: LowerRef) -> Result<Entry, LayerError> {
+        self.layer(lower)?.entry(lower.entry)
+    }
+
+    fn layer(&self, lower: LowerRef) -> Result<&Arc<dyn Layer>, LayerError> {
+        self.layers.get(usize::from(lower.layer.0)).ok_or(LayerError::BadEntry {
+            layer: format!("{}", lower.layer.0),
+            entry: lower.entry,
+            reason: "no such layer",
+        })
+    }
+
+    /// The layers with their ordinals, topmost first.
+    fn from_top(&self) -> impl Iterator<Item = (LayerOrdinal, &Arc<dyn Layer>)> {
+        // Ordinals fit: an image has at most IMAGE_LAYERS_MAX layers.
+        let ordinal = |place| LayerOrdinal(u16::try_from(place).unwrap_or(u16::MAX));
+        self.layers.iter().enumerate().rev().map(move |(place, layer)| (ordinal(place), layer))
+    }
+}

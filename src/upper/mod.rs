@@ -1,1 +1,64 @@
-//! (being written)
+//! Row 4: the writable layer, a plain directory in the form that kernel overlayfs and containers/storage understand.
+//!
+//! It knows nothing of the layers below: `fs/` says what must be hidden and brings what is copied up. All access is by
+//! directory descriptor, beneath it and never through a symlink. Nothing is visible before it is complete: an object is
+//! built in `work/tmp`, then renamed. A marker that hides something below is in place before, or at the same moment as,
+//! what it replaces goes away, so a crash at any point leaves the old or the new state.
+
+mod copy_up;
+mod create;
+mod error;
+mod handle;
+mod hard_links;
+mod look;
+mod marks;
+mod open;
+mod owner;
+mod remove;
+mod rename;
+mod scratch;
+mod setattr;
+mod xattr;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU64;
+
+pub use copy_up::{Content, Origin};
+pub use create::{Fresh, What};
+pub use error::UpperError;
+pub use handle::UpperAttr;
+pub use look::{Looked, Object, UpperName};
+pub use marks::{Marks, is_private};
+pub use rename::{Moved, Rename};
+pub use setattr::{Change, SetTime, without_suid};
+
+use marks::Namespace;
+use owner::Owners;
+
+/// How a name of the layers is hidden.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whiteouts {
+    /// A character device 0:0, as overlayfs has it. Anyone may make one (mknod(2), since Linux 5.8).
+    Device,
+    /// A file `.wh.NAME`, where the filesystem refuses device nodes.
+    Named,
+}
+
+/// The writable layer of one container.
+#[derive(Debug)]
+pub struct Upper {
+    root: OwnedFd,
+    scratch: OwnedFd,
+    links: OwnedFd,
+    whiteouts: Whiteouts,
+    namespace: Namespace,
+    owners: Owners,
+    /// Makes names in `work/tmp` unique.
+    serial: AtomicU64,
+    /// Holds the flock that keeps a second mount away.
+    _lock: File,
+}

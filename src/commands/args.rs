@@ -1,0 +1,216 @@
+//! What can be typed: the definitions behind parsing, `--help`, man pages and shell completions.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Mounts container images lazily, straight from their compressed layers, and runs them. No root, no daemon, no unpacking.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "layerfs", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "\
+Files and environment:
+  LAYERFS_ROOT   where indexes and containers are kept
+                 (default: /var/lib/layerfs for root, else $XDG_DATA_HOME/layerfs or ~/.local/share/layerfs)
+  LAYERFS_LOG    what is logged: error, warn (default), info, debug, trace, or target=level,...
+
+Exit status: 125 layerfs itself failed, 126 the command cannot be executed, 127 it was not found,
+128+n it was killed by signal n, else that of the command.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Mount an image, writable unless asked otherwise
+    Mount(MountArgs),
+    /// Unmount what `layerfs mount` mounted
+    #[command(visible_alias = "unmount")]
+    Umount(UmountArgs),
+    /// Run a command in a new container
+    Run(RunArgs),
+    /// List containers
+    Ps(PsArgs),
+    /// Remove containers
+    Rm(RmArgs),
+    /// Show everything known about containers, as JSON
+    Inspect(InspectArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Write the man pages into a directory
+    Man(ManArgs),
+}
+
+/// What IMAGE may be; shown in the help of every command that takes one.
+const IMAGE_HELP: &str = "\
+IMAGE is, in this order, an existing path: a docker-archive (docker save, podman save), an OCI layout directory \
+(PATH[:TAG]), an OCI archive, or a plain root filesystem directory, used where it lies; or a name in the store. \
+A prefix docker-archive:, oci:, oci-archive: or dir: says which it is.";
+
+/// `layerfs mount`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = IMAGE_HELP)]
+pub struct MountArgs {
+    /// Stay in the foreground and log to standard error
+    #[arg(long, short = 'f')]
+    pub foreground: bool,
+    /// Refuse every change
+    #[arg(long, conflicts_with_all = ["container", "upper"])]
+    pub read_only: bool,
+    /// Delete the container directory, and with it all changes, on unmount
+    #[arg(long, conflicts_with = "upper")]
+    pub rm: bool,
+    /// Mount this container again, with its changes (ID, unique prefix, or name)
+    #[arg(long, value_name = "ID")]
+    pub container: Option<String>,
+    /// Keep changes in DIR/upper and DIR/work instead of the store
+    #[arg(long, value_name = "DIR", conflicts_with = "container")]
+    pub upper: Option<PathBuf>,
+    /// Whose files they are: all the caller's, or as the image says (default: caller for ordinary users, image for root)
+    #[arg(long, value_enum)]
+    pub owner: Option<OwnerArg>,
+    /// Mount options, separated by commas: ro, rw, allow_other, dev, nodev, suid, nosuid, exec, noexec, noatime
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    pub options: Vec<String>,
+    /// What to mount; not needed with --container
+    #[arg(required_unless_present = "container")]
+    pub image: Option<String>,
+    /// Where; an existing directory
+    #[arg(required_unless_present = "container")]
+    pub dir: Option<PathBuf>,
+}
+
+/// `--owner`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OwnerArg {
+    /// Everything belongs to whoever mounts.
+    Caller,
+    /// The image's own ids.
+    Image,
+}
+
+/// `layerfs umount`
+#[derive(Clone, Debug, Args)]
+pub struct UmountArgs {
+    /// Free the name at once, even if something is still open; the server ends with the last open file
+    #[arg(long, short = 'l')]
+    pub lazy: bool,
+    /// What to unmount
+    #[arg(required = true)]
+    pub dirs: Vec<PathBuf>,
+}
+
+/// `layerfs run`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = IMAGE_HELP)]
+pub struct RunArgs {
+    /// Set a variable (KEY=VALUE), or pass the caller's on (KEY)
+    #[arg(long, short = 'e', value_name = "KEY[=VALUE]")]
+    pub env: Vec<String>,
+    /// Read variables from a file: KEY=VALUE or KEY in each line, taken literally; # begins a comment
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// Directory in the container to start in
+    #[arg(long, short = 'w', value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+    /// User to run as, a name or a number of the image
+    #[arg(long, short = 'u', value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Replace the image's entrypoint; empty for none
+    #[arg(long, value_name = "COMMAND")]
+    pub entrypoint: Option<String>,
+    /// Keep standard input open
+    #[arg(long, short = 'i')]
+    pub interactive: bool,
+    /// Give the command a terminal
+    #[arg(long, short = 't')]
+    pub tty: bool,
+    /// Remove the container when it ends
+    #[arg(long)]
+    pub rm: bool,
+    /// Name of the container
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Host name inside (default: the container's short id)
+    #[arg(long, short = 'h', value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// Show a file or directory of the host inside
+    #[arg(long, short = 'v', value_name = "SRC:DST[:ro]")]
+    pub volume: Vec<String>,
+    /// Refuse changes to the root filesystem; /run, /tmp and /var/tmp become tmpfs
+    #[arg(long)]
+    pub read_only: bool,
+    /// Network: none, or the host's
+    #[arg(long, visible_alias = "net", value_enum, default_value = "none")]
+    pub network: NetworkArg,
+    /// Print nothing but the command's own output
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
+    /// What to run
+    pub image: String,
+    /// Command and arguments, instead of the image's
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}
+
+/// `--network`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NetworkArg {
+    /// A network namespace with nothing but `lo`.
+    None,
+    /// The host's network.
+    Host,
+}
+
+/// `layerfs ps`
+#[derive(Clone, Debug, Args)]
+pub struct PsArgs {
+    /// Also those that are not running or mounted
+    #[arg(long, short = 'a')]
+    pub all: bool,
+    /// Only ids
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+    /// Do not shorten
+    #[arg(long)]
+    pub no_trunc: bool,
+}
+
+/// `layerfs rm`
+#[derive(Clone, Debug, Args)]
+pub struct RmArgs {
+    /// Stop it first
+    #[arg(long, short = 'f')]
+    pub force: bool,
+    /// IDs, unique prefixes or names
+    #[arg(required = true)]
+    pub containers: Vec<String>,
+}
+
+/// `layerfs inspect`
+#[derive(Clone, Debug, Args)]
+pub struct InspectArgs {
+    /// IDs, unique prefixes or names
+    #[arg(required = true)]
+    pub containers: Vec<String>,
+}
+
+/// `layerfs completions`
+#[derive(Clone, Debug, Args)]
+pub struct CompletionsArgs {
+    /// For which shell
+    pub shell: clap_complete::Shell,
+}
+
+/// `layerfs man`
+#[derive(Clone, Debug, Args)]
+pub struct ManArgs {
+    /// An existing directory, such as /usr/local/share/man/man1
+    pub dir: PathBuf,
+}

@@ -1,0 +1,174 @@
+//! `layerfs mount`
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use super::args::{MountArgs, OwnerArg};
+use super::environment;
+use super::progress::Indexing;
+use crate::container::mounts::{self, MountPlan};
+use crate::container::{Changes, Containers, Held, ImageRecord, NewContainer, Owners, Purpose, State};
+use crate::fuse::Flag;
+use crate::image::{self, Image};
+use crate::mount::{self, Layers, MountSpec};
+use crate::store::Store;
+
+/// Mounts, prints the container's id, and returns when the mount is usable; with `--foreground`, when it is gone.
+pub(super) fn run(args: MountArgs) -> anyhow::Result<u8> {
+    let options = Options::parse(&args)?;
+    let store = environment::store()?;
+    let containers = environment::containers(&store)?;
+    let (held, image, fresh, target) = match &args.container {
+        Some(id) => again(&args, &containers, &store, id)?,
+        None => new(&args, &options, &containers, &store)?,
+    };
+    let prepared = prepare(&store, &image, &target);
+    let layers = match prepared {
+        Ok(layers) => layers,
+        Err(error) => {
+            if fresh {
+                held.detach(&containers)?.delete()?;
+            }
+            return Err(error);
+        }
+    };
+    let upper = held.upper_dirs();
+    let mut flags = options.flags;
+    if upper.is_none() && !flags.contains(&Flag::ReadOnly) {
+        flags.push(Flag::ReadOnly);
+    }
+    let plan = MountPlan { target, upper, source: image.name, allow_other: options.allow_other, flags, fresh };
+    let id = held.id();
+    if args.foreground {
+        mounts::mount_in_foreground(&containers, held, layers, &plan, &mut || println!("{id}"))?;
+    } else {
+        let id = mounts::mount_in_background(&containers, held, layers, &plan)?;
+        println!("{id}");
+    }
+    Ok(0)
+}
+
+fn prepare(store: &Store, image: &Image, target: &Path) -> anyhow::Result<Layers> {
+    mounts::must_be_free(target)?;
+    open_layers(store, image)
+}
+
+/// Opens an image's layers, indexing those that were never seen.
+pub(super) fn open_layers(store: &Store, image: &Image) -> anyhow::Result<Layers> {
+    let spec = MountSpec { layers: image.layers.clone(), index_dir: store.index_dir() };
+    Ok(spec.layers(&Indexing::new())?)
+}
+
+/// A new container for this mount.
+fn new(
+    args: &MountArgs,
+    options: &Options,
+    containers: &Containers,
+    store: &Store,
+) -> anyhow::Result<(Held, Image, bool, PathBuf)> {
+    let (Some(spec), Some(dir)) = (&args.image, &args.dir) else { bail!("IMAGE and DIR are needed") };
+    let target = mount::mount_point(dir)?;
+    let image = image::open(spec, store)?;
+    let changes = match (&args.upper, options.flags.contains(&Flag::ReadOnly)) {
+        (_, true) => Changes::Refused,
+        (Some(dir), false) => Changes::In(made(dir)?),
+        (None, false) => Changes::Own,
+    };
+    let held = containers.create(NewContainer {
+        name: None,
+        image: ImageRecord::of(&image),
+        purpose: Purpose::Mount,
+        command: Vec::new(),
+        owners: owners(args.owner),
+        // Nothing is kept of a mount that takes no changes.
+        remove_at_end: args.rm || changes == Changes::Refused,
+        changes,
+    })?;
+    Ok((held, image, true, target))
+}
+
+/// A container that was mounted or run before.
+fn again(
+    args: &MountArgs,
+    containers: &Containers,
+    store: &Store,
+    id: &str,
+) -> anyhow::Result<(Held, Image, bool, PathBuf)> {
+    let container = containers.find(id)?;
+    // With --container the only argument is where; it may also be where it was.
+    let dir = match (&args.image, &args.dir, container.status()?.state) {
+        (Some(image), Some(dir), _) => {
+            let known = &container.config().image;
+            anyhow::ensure!(
+                *image == known.name || *image == known.source,
+                "{id} is a container of {}, not of {image}",
+                known.name
+            );
+            dir.clone()
+        }
+        (Some(dir), None, _) => PathBuf::from(dir),
+        (None, _, State::Mounted { mountpoint, .. }) => mountpoint,
+        (None, ..) => bail!("where? give a directory"),
+    };
+    let target = mount::mount_point(&dir)?;
+    let held = containers.hold(container)?;
+    let record = &held.config().image;
+    let image = image::open(&record.source, store)?;
+    anyhow::ensure!(record.is(&image), "{}: no longer the image of container {}", record.source, held.id().short());
+    Ok((held, image, false, target))
+}
+
+fn made(dir: &Path) -> anyhow::Result<PathBuf> {
+    std::fs::create_dir_all(dir).with_context(|| format!("--upper {}", dir.display()))?;
+    dir.canonicalize().with_context(|| format!("--upper {}", dir.display()))
+}
+
+fn owners(owner: Option<OwnerArg>) -> Owners {
+    match owner {
+        Some(OwnerArg::Caller) => Owners::Caller,
+        Some(OwnerArg::Image) => Owners::Image,
+        None if rustix::process::geteuid().is_root() => Owners::Image,
+        None => Owners::Caller,
+    }
+}
+
+/// What `-o` and its kin say.
+struct Options {
+    flags: Vec<Flag>,
+    allow_other: bool,
+}
+
+impl Options {
+    fn parse(args: &MountArgs) -> anyhow::Result<Self> {
+        let mut options = Self { flags: Vec::new(), allow_other: false };
+        if args.read_only {
+            options.set(Flag::ReadOnly, true);
+        }
+        for option in args.options.iter().flat_map(|list| list.split(',')) {
+            match option {
+                "ro" => options.set(Flag::ReadOnly, true),
+                "rw" => options.set(Flag::ReadOnly, false),
+                "dev" => options.set(Flag::Dev, true),
+                "nodev" => options.set(Flag::Dev, false),
+                "suid" => options.set(Flag::Suid, true),
+                "nosuid" => options.set(Flag::Suid, false),
+                "exec" => options.set(Flag::NoExec, false),
+                "noexec" => options.set(Flag::NoExec, true),
+                "noatime" => options.set(Flag::NoAtime, true),
+                "allow_other" => options.allow_other = true,
+                // What is so anyway, and what mount(8) adds of its own.
+                "" | "default_permissions" | "atime" | "relatime" | "defaults" | "_netdev" | "user" | "users" => {}
+                unknown => bail!("-o {unknown}: unknown mount option: see layerfs mount --help"),
+            }
+        }
+        Ok(options)
+    }
+
+    fn set(&mut self, flag: Flag, on: bool) {
+        self.flags.retain(|set| *set != flag);
+        if on {
+            self.flags.push(flag);
+        }
+    }
+}

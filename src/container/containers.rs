@@ -1,0 +1,418 @@
+//! All containers of a store.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::ops::Deref;
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::id::{is_name, random_name};
+use super::{
+    Changes, Config, Container, ContainerError, ContainerId, ImageRecord, Moment, Owners, Purpose, State, tree,
+};
+use crate::sys::atomic;
+use crate::sys::lock::{self, FileLock};
+
+/// Random names that are tried; from the third on they carry one of 65536 numbers.
+const NAME_ATTEMPTS_MAX: u32 = 64;
+/// What a container's directory is called while it is being removed: no id, so nobody finds it any more.
+const REMOVING_PREFIX: &str = ".removing-";
+/// What it is called until somebody holds its lock.
+const NEW_PREFIX: &str = ".new-";
+/// A creation that has not got so far after this time was interrupted: it takes milliseconds.
+const CREATION_MAX: Duration = Duration::from_secs(60);
+
+/// The directories `containers/` and `names/`.
+#[derive(Clone, Debug)]
+pub struct Containers {
+    dir: PathBuf,
+    names: PathBuf,
+}
+
+/// What a container is made from.
+#[derive(Clone, Debug)]
+pub struct NewContainer {
+    /// A name, or none to get a random one.
+    pub name: Option<String>,
+    /// The image below it.
+    pub image: ImageRecord,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Whose ids are shown.
+    pub owners: Owners,
+    /// Where changes are.
+    pub changes: Changes,
+    /// Goes away when it ends.
+    pub remove_at_end: bool,
+}
+
+/// A container that belongs to this process, and to those it forks, until this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    container: Container,
+    _lock: FileLock,
+}
+
+/// A container that nobody finds any more and whose files are still there.
+#[derive(Debug)]
+pub struct Removal {
+    path: PathBuf,
+    _lock: Option<FileLock>,
+}
+
+impl Deref for Held {
+    type Target = Container;
+
+    fn deref(&self) -> &Container {
+        &self.container
+    }
+}
+
+impl Held {
+    /// Writes down how far it has come.
+    ///
+    /// # Errors
+    /// When it cannot be written; then the old state stands.
+    pub fn set_state(&self, state: &State) -> Result<(), ContainerError> {
+        write_json(&self.container.state_path(), state)
+    }
+}
+
+impl Removal {
+    /// The directory that is left.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the files. Those of other ids need the user namespace that maps them around this call.
+    ///
+    /// # Errors
+    /// With the path that could not be removed; it can be called again.
+    pub fn delete(&self) -> Result<(), ContainerError> {
+        tree::remove(&self.path)
+    }
+}
+
+impl Containers {
+    /// The containers below `root`, the root of a store.
+    ///
+    /// # Errors
+    /// When the directories cannot be created.
+    pub fn open(root: &Path) -> Result<Self, ContainerError> {
+        let opened = Self { dir: root.join("containers"), names: root.join("names") };
+        for dir in [&opened.dir, &opened.names] {
+            create_dir(dir, 0o700)?;
+        }
+        Ok(opened)
+    }
+
+    /// Makes one. Nobody sees it before it is complete; it belongs to the caller.
+    ///
+    /// # Errors
+    /// [`ContainerError::NameTaken`], [`ContainerError::Name`], or what the system says; then nothing is left.
+    pub fn create(&self, new: NewContainer) -> Result<Held, ContainerError> {
+        if let Some(name) = new.name.as_deref().filter(|name| !is_name(name)) {
+            return Err(ContainerError::Name(name.to_owned()));
+        }
+        let id = ContainerId::random().map_err(ContainerError::io("read", Path::new("/dev/urandom")))?;
+        let lock = self.make_dir(id)?;
+        let dir = self.dir.join(id.to_string());
+        match self.fill(&dir, id, new) {
+            Ok(config) => Ok(Held { container: Container { config, dir }, _lock: lock }),
+            Err(error) => {
+                discard(&dir);
+                Err(error)
+            }
+        }
+    }
+
+    /// The directory without its config: no container yet, and nobody's leftover, because its lock is held.
+    fn make_dir(&self, id: ContainerId) -> Result<FileLock, ContainerError> {
+        let new = self.dir.join(format!("{NEW_PREFIX}{id}"));
+        DirBuilder::new().mode(0o700).create(&new).map_err(ContainerError::io("create", &new))?;
+        let make = || {
+            let lock_path = new.join("lock");
+            let lock = FileLock::exclusive(&lock_path).map_err(ContainerError::io("lock", &lock_path))?;
+            for part in ["upper", "work"] {
+                create_dir(&new.join(part), 0o755)?;
+            }
+            write_json(&new.join("state.json"), &State::Created)?;
+            let dir = self.dir.join(id.to_string());
+            std::fs::rename(&new, &dir).map_err(ContainerError::io("create", &dir))?;
+            Ok(lock)
+        };
+        make().inspect_err(|_| discard(&new))
+    }
+
+    fn fill(&self, dir: &Path, id: ContainerId, new: NewContainer) -> Result<Config, ContainerError> {
+        let name = self.claim_name(new.name.as_deref(), id)?;
+        let NewContainer { image, purpose, command, owners, changes, remove_at_end, .. } = new;
+        let created = Moment::now();
+        let config = Config { id, name, created, image, purpose, command, owners, changes, remove_at_end };
+        if let Err(error) = write_json(&dir.join("config.json"), &config) {
+            self.release_name(&config.name, id)?;
+            return Err(error);
+        }
+        Ok(config)
+    }
+
+    /// All of them, the youngest first. What is just being made or removed is not among them.
+    ///
+    /// # Errors
+    /// When the directory or a config cannot be read.
+    pub fn list(&self) -> Result<Vec<Container>, ContainerError> {
+        let mut found = Vec::new();
+        for id in self.ids()? {
+            found.extend(self.load(id)?);
+        }
+        found.sort_by_key(|container| std::cmp::Reverse((container.config.created, container.config.id)));
+        Ok(found)
+    }
+
+    /// The one with this name, this id, or an id that begins like this.
+    ///
+    /// # Errors
+    /// [`ContainerError::NotFound`], [`ContainerError::Ambiguous`].
+    pub fn find(&self, text: &str) -> Result<Container, ContainerError> {
+        let missing = || ContainerError::NotFound(text.to_owned());
+        if is_name(text)
+            && let Some(id) = self.owner_of(text)?
+            && let Some(container) = self.load(id)?
+        {
+            return Ok(container);
+        }
+        let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.is_empty() || !text.bytes().all(hex) {
+            return Err(missing());
+        }
+        let mut matching = Vec::new();
+        for id in self.ids()?.into_iter().filter(|id| id.to_string().starts_with(text)) {
+            matching.extend(self.load(id)?);
+        }
+        match (matching.pop(), matching.is_empty()) {
+            (Some(one), true) => Ok(one),
+            (None, _) => Err(missing()),
+            (Some(last), false) => {
+                let mut ids: Vec<ContainerId> = matching.iter().chain([&last]).map(Container::id).collect();
+                ids.sort_unstable();
+                Err(ContainerError::Ambiguous { prefix: text.to_owned(), ids })
+            }
+        }
+    }
+
+    /// Takes a container that nobody runs or serves, to start or mount it again.
+    ///
+    /// # Errors
+    /// [`ContainerError::InUse`]
+    pub fn hold(&self, container: Container) -> Result<Held, ContainerError> {
+        let path = container.lock_path();
+        match FileLock::exclusive_soon(&path).map_err(ContainerError::io("lock", &path))? {
+            Some(lock) => Ok(Held { container, _lock: lock }),
+            None => Err(in_use(&container)?),
+        }
+    }
+
+    /// Takes it from everybody's sight. Its files are removed by [`Removal::delete`].
+    ///
+    /// # Errors
+    /// [`ContainerError::InUse`] while it runs or is mounted.
+    pub fn detach(&self, container: Container) -> Result<Removal, ContainerError> {
+        self.hold(container)?.detach(self)
+    }
+
+    /// Removes it with all its files.
+    ///
+    /// # Errors
+    /// [`ContainerError::InUse`] while it runs or is mounted; what the system says when files cannot be removed: the
+    /// container is gone nevertheless, and [`Self::leftovers`] finds them.
+    pub fn remove(&self, container: Container) -> Result<(), ContainerError> {
+        self.detach(container)?.delete()
+    }
+
+    /// What removals and creations that were interrupted left behind.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn leftovers(&self) -> Result<Vec<Removal>, ContainerError> {
+        let mut found = Vec::new();
+        for name in self.entries()? {
+            let path = self.dir.join(&name);
+            let unfinished = ContainerId::parse(&name).is_some() && !exists(&path.join("config.json"))?;
+            let stuck = name.starts_with(NEW_PREFIX) && is_old(&path)?;
+            if !unfinished && !stuck && !name.starts_with(REMOVING_PREFIX) {
+                continue;
+            }
+            // Somebody who creates or removes it at this moment holds the lock.
+            let lock_path = path.join("lock");
+            match FileLock::try_exclusive(&lock_path) {
+                Ok(Some(lock)) => found.push(Removal { path, _lock: Some(lock) }),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(ContainerError::io("lock", &lock_path)(error)),
+            }
+        }
+        Ok(found)
+    }
+
+    fn load(&self, id: ContainerId) -> Result<Option<Container>, ContainerError> {
+        let dir = self.dir.join(id.to_string());
+        let path = dir.join("config.json");
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                let config = serde_json::from_slice(&bytes).map_err(ContainerError::document(&path))?;
+                Ok(Some(Container { config, dir }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(ContainerError::io("read", &path)(error)),
+        }
+    }
+
+    fn ids(&self) -> Result<Vec<ContainerId>, ContainerError> {
+        Ok(self.entries()?.iter().filter_map(|name| ContainerId::parse(name)).collect())
+    }
+
+    fn entries(&self) -> Result<Vec<String>, ContainerError> {
+        let list = || -> io::Result<Vec<String>> {
+            // Names of ours are ASCII; others are nobody's container.
+            let name = |entry: io::Result<std::fs::DirEntry>| {
+                entry.map(|entry| entry.file_name().into_string().ok())
+            };
+            std::fs::read_dir(&self.dir)?.filter_map(|entry| name(entry).transpose()).collect()
+        };
+        list().map_err(ContainerError::io("list", &self.dir))
+    }
+
+    fn claim_name(&self, wanted: Option<&str>, id: ContainerId) -> Result<String, ContainerError> {
+        for attempt in 0..NAME_ATTEMPTS_MAX {
+            let name = match wanted {
+                Some(name) => name.to_owned(),
+                None => {
+                    random_name(attempt).map_err(ContainerError::io("read", Path::new("/dev/urandom")))?
+                }
+            };
+            match self.link_name(&name, id)? {
+                None => return Ok(name),
+                Some(owner) if wanted.is_some() => return Err(ContainerError::NameTaken { name, owner }),
+                Some(_) => {}
+            }
+        }
+        Err(ContainerError::NoFreeName(NAME_ATTEMPTS_MAX))
+    }
+
+    /// Gives the name to `id`, or says who has it.
+    fn link_name(&self, name: &str, id: ContainerId) -> Result<Option<ContainerId>, ContainerError> {
+        let path = self.names.join(name);
+        let target = format!("../containers/{id}");
+        match symlink(&target, &path) {
+            Ok(()) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(ContainerError::io("create", &path)(error)),
+        }
+        // Somebody may have removed the owner by hand. One at a time looks and replaces, so that two who find the same
+        // dead link do not remove each other's new one.
+        let lock_path = self.names.join(".lock");
+        let _lock = FileLock::exclusive(&lock_path).map_err(ContainerError::io("lock", &lock_path))?;
+        if let Some(owner) = self.owner_of(name)? {
+            let dir = self.dir.join(owner.to_string());
+            let lock = dir.join("lock");
+            let being_made = lock::is_held(&lock).map_err(ContainerError::io("test the lock", &lock))?;
+            if being_made || exists(&dir.join("config.json"))? {
+                return Ok(Some(owner));
+            }
+            remove_if_there(&path)?;
+        }
+        match symlink(&target, &path) {
+            Ok(()) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Ok(self.owner_of(name)?.or(Some(id)))
+            }
+            Err(error) => Err(ContainerError::io("create", &path)(error)),
+        }
+    }
+
+    fn release_name(&self, name: &str, id: ContainerId) -> Result<(), ContainerError> {
+        if self.owner_of(name)? == Some(id) { remove_if_there(&self.names.join(name)) } else { Ok(()) }
+    }
+
+    fn owner_of(&self, name: &str) -> Result<Option<ContainerId>, ContainerError> {
+        let path = self.names.join(name);
+        match std::fs::read_link(&path) {
+            Ok(target) => Ok(target.file_name().and_then(|id| id.to_str()).and_then(ContainerId::parse)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(ContainerError::io("read", &path)(error)),
+        }
+    }
+}
+
+impl Held {
+    /// Takes it from everybody's sight; for who holds it already (`--rm`).
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn detach(self, containers: &Containers) -> Result<Removal, ContainerError> {
+        let Self { container, _lock: lock } = self;
+        containers.release_name(&container.config.name, container.id())?;
+        let path = containers.dir.join(format!("{REMOVING_PREFIX}{}", container.id()));
+        std::fs::rename(&container.dir, &path).map_err(ContainerError::io("remove", &container.dir))?;
+        Ok(Removal { path, _lock: Some(lock) })
+    }
+}
+
+fn in_use(container: &Container) -> Result<ContainerError, ContainerError> {
+    let (what, hint) = match container.status()?.state {
+        State::Mounted { mountpoint, .. } => {
+            ("mounted", format!("run `layerfs umount {}` first", mountpoint.display()))
+        }
+        State::Running { .. } => ("running", "stop it first".to_owned()),
+        State::Created | State::Exited { .. } => {
+            ("in use by another process", "try again when it is done".to_owned())
+        }
+    };
+    Ok(ContainerError::InUse { id: container.id(), name: container.config.name.clone(), what, hint })
+}
+
+/// Removes what a creation that failed has made. Its own error is the one to tell.
+fn discard(dir: &Path) {
+    if let Err(error) = tree::remove(dir) {
+        tracing::warn!(%error, "an unfinished container stays behind");
+    }
+}
+
+fn is_old(path: &Path) -> Result<bool, ContainerError> {
+    match std::fs::metadata(path).and_then(|metadata| metadata.modified()) {
+        // A clock that went back makes it young, which keeps it.
+        Ok(modified) => Ok(SystemTime::now().duration_since(modified).unwrap_or_default() > CREATION_MAX),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(ContainerError::io("read", path)(error)),
+    }
+}
+
+fn create_dir(path: &Path, mode: u32) -> Result<(), ContainerError> {
+    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(ContainerError::io("create", path))
+}
+
+fn exists(path: &Path) -> Result<bool, ContainerError> {
+    path.try_exists().map_err(ContainerError::io("read", path))
+}
+
+fn remove_if_there(path: &Path) -> Result<(), ContainerError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(ContainerError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), ContainerError> {
+    let text = serde_json::to_vec_pretty(value).map_err(ContainerError::document(path))?;
+    atomic::write(path, &text, 0o600).map_err(ContainerError::io("write", path))
+}
+
+#[cfg(test)]
+#[path = "containers_tests.rs"]
+mod tests;

@@ -1,0 +1,210 @@
+use std::fs;
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::container::{LayerRecord, ProcessId};
+use crate::model::Digest;
+
+fn new(name: Option<&str>) -> NewContainer {
+    let image = ImageRecord {
+        name: "tiny:1".into(),
+        source: "oci:/x:@sha256:0".into(),
+        config_digest: Digest::from_bytes([1; 32]),
+        layers: vec![LayerRecord::Directory("/x".into())],
+        process: crate::model::image_config::ProcessConfig::default(),
+    };
+    let (purpose, owners) = (Purpose::Run, Owners::Image);
+    NewContainer {
+        name: name.map(str::to_owned),
+        image,
+        purpose,
+        command: vec!["sh".into()],
+        owners,
+        remove_at_end: false,
+    }
+}
+
+fn running() -> State {
+    State::Running { process: ProcessId { pid: 1, start_ticks: 1 }, started: Moment::now() }
+}
+
+#[test]
+fn from_creation_to_removal() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Containers::open(dir.path()).unwrap();
+    let held = all.create(new(Some("one"))).unwrap();
+    let id = held.id();
+    assert!(held.upper_dir().is_dir() && held.work_dir().is_dir());
+    for text in ["one", &id.to_string(), &id.short(), &id.to_string()[..1]] {
+        assert_eq!(all.find(text).unwrap().config(), held.config(), "{text}");
+    }
+    held.set_state(&running()).unwrap();
+    assert!(all.find("one").unwrap().status().unwrap().is_running());
+    let error = all.remove(all.find("one").unwrap()).unwrap_err().to_string();
+    assert!(
+        error.contains("is running") && error.contains(&id.short()) && error.contains("stop it"),
+        "{error}"
+    );
+    let mounted = State::Mounted {
+        server: ProcessId { pid: 1, start_ticks: 1 },
+        mountpoint: "/m".into(),
+        started: Moment::now(),
+    };
+    held.set_state(&mounted).unwrap();
+    let error = all.remove(all.find("one").unwrap()).unwrap_err().to_string();
+    assert!(error.contains("is mounted") && error.contains("layerfs umount /m"), "{error}");
+
+    // Whoever held it dies without a word.
+    drop(held);
+    let container = all.find("one").unwrap();
+    let status = container.status().unwrap();
+    assert!(status.is_unclean() && status.can_remove());
+    assert_eq!(status.text(Moment::now()), "Exited (unclean)");
+    fs::write(container.upper_dir().join("file"), "x").unwrap();
+    all.remove(container).unwrap();
+    assert!(matches!(all.find("one"), Err(ContainerError::NotFound(_))));
+    assert!(all.list().unwrap().is_empty() && all.leftovers().unwrap().is_empty());
+    assert_eq!(fs::read_dir(dir.path().join("names")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(dir.path().join("containers")).unwrap().count(), 0);
+    all.create(new(Some("one"))).unwrap();
+}
+
+#[test]
+fn names() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Containers::open(dir.path()).unwrap();
+    let first = all.create(new(Some("one"))).unwrap();
+    let error = all.create(new(Some("one"))).unwrap_err().to_string();
+    assert!(error.contains("one is in use") && error.contains(&first.id().short()), "{error}");
+    let error = all.create(new(Some("../x"))).unwrap_err().to_string();
+    assert!(error.contains("\"../x\" is not a container name"), "{error}");
+    assert_eq!(fs::read_dir(dir.path().join("containers")).unwrap().count(), 1, "nothing is left");
+    let random: Vec<Held> = (0..40).map(|_| all.create(new(None)).unwrap()).collect();
+    let mut names: Vec<&str> = random.iter().map(|held| held.config().name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), 40);
+    assert_eq!(all.list().unwrap().len(), 41);
+    // A container that somebody removed by hand gives its name back.
+    fs::remove_dir_all(first.dir()).unwrap();
+    drop(first);
+    all.create(new(Some("one"))).unwrap();
+}
+
+#[test]
+fn prefixes() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Containers::open(dir.path()).unwrap();
+    // 17 ids have at least two with the same first digit.
+    let held: Vec<Held> = (0..17).map(|_| all.create(new(None)).unwrap()).collect();
+    let firsts: Vec<String> = held.iter().map(|held| held.id().to_string()[..1].to_owned()).collect();
+    let twice = firsts.iter().find(|one| firsts.iter().filter(|other| other == one).count() > 1).unwrap();
+    let error = all.find(twice).unwrap_err().to_string();
+    assert!(error.contains("beginning of several"), "{error}");
+    for text in ["", "xyz", "../..", "no-such", &"0".repeat(65)] {
+        assert!(matches!(all.find(text), Err(ContainerError::NotFound(_))), "{text}");
+    }
+    let ids: Vec<ContainerId> = all.list().unwrap().iter().map(Container::id).collect();
+    let made: Vec<ContainerId> = held.iter().rev().map(|held| held.id()).collect();
+    assert_eq!(ids, made, "the youngest first");
+}
+
+#[test]
+fn interrupted_creations_and_removals_are_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Containers::open(dir.path()).unwrap();
+    let held = all.create(new(Some("half"))).unwrap();
+    fs::remove_file(held.dir().join("config.json")).unwrap();
+    assert!(all.leftovers().unwrap().is_empty(), "still being made");
+    assert!(matches!(all.create(new(Some("half"))), Err(ContainerError::NameTaken { .. })));
+    drop(held);
+    let gone = all.create(new(None)).unwrap().detach(&all).unwrap();
+    assert!(gone.path().exists() && all.list().unwrap().is_empty());
+    drop(gone);
+    let new_dir = dir.path().join("containers/.new-1");
+    fs::create_dir(&new_dir).unwrap();
+    assert_eq!(all.leftovers().unwrap().len(), 2, "not the young one");
+    fs::File::open(&new_dir).unwrap().set_modified(SystemTime::now() - CREATION_MAX * 2).unwrap();
+    let left = all.leftovers().unwrap();
+    assert_eq!(left.len(), 3);
+    left.iter().try_for_each(Removal::delete).unwrap();
+    assert_eq!(fs::read_dir(dir.path().join("containers")).unwrap().count(), 0);
+    all.create(new(Some("half"))).unwrap();
+}
+
+#[test]
+fn a_damaged_config_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Containers::open(dir.path()).unwrap();
+    let held = all.create(new(Some("one"))).unwrap();
+    fs::write(held.dir().join("config.json"), "{").unwrap();
+    let error = all.list().unwrap_err().to_string();
+    assert!(error.contains("config.json") && error.contains(&held.id().to_string()), "{error}");
+}
+
+/// Many at once fight for one name: one has it at a time, and looking never waits nor disturbs.
+#[test]
+fn one_name_for_many() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Containers::open(dir.path()).unwrap();
+    let holders = std::sync::atomic::AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    match all.create(new(Some("wanted"))) {
+                        Ok(held) => {
+                            use std::sync::atomic::Ordering::SeqCst;
+                            assert_eq!(holders.fetch_add(1, SeqCst), 0);
+                            held.set_state(&running()).unwrap();
+                            assert!(all.find("wanted").unwrap().status().unwrap().is_running());
+                            holders.fetch_sub(1, SeqCst);
+                            held.detach(&all).unwrap().delete().unwrap();
+                        }
+                        Err(ContainerError::NameTaken { .. }) => {}
+                        Err(other) => panic!("{other}"),
+                    }
+                    for container in all.list().unwrap() {
+                        // It may be gone by now.
+                        container.status().ok();
+                    }
+                }
+            });
+        }
+    });
+    assert!(all.list().unwrap().is_empty() && all.leftovers().unwrap().is_empty());
+    assert_eq!(
+        fs::read_dir(dir.path().join("names"))
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name() != ".lock")
+            .count(),
+        0
+    );
+}
+
+/// The lock is a process's own: kill -9 gives it back.
+#[test]
+fn killed_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Containers::open(dir.path()).unwrap();
+    let held = all.create(new(Some("one"))).unwrap();
+    held.set_state(&running()).unwrap();
+    let lock = held.dir().join("lock");
+    drop(held);
+    let mut holder = Command::new("flock")
+        .arg(&lock)
+        .args(["sh", "-c", "echo ready; exec sleep 100"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut [0; 6]).unwrap();
+    assert!(all.find("one").unwrap().status().unwrap().is_running());
+    let error = all.hold(all.find("one").unwrap()).unwrap_err();
+    assert!(matches!(error, ContainerError::InUse { .. }));
+    // flock(1) waits for its child, which has the descriptor too.
+    let child = fs::read_to_string(format!("/proc/{0}/task/{0}/children", holder.id())).unwrap();
+    assert!(Command::new("kill").args(["-9", child.trim()]).status().unwrap().success());
+    holder.wait().unwrap();
+    assert!(all.find("one").unwrap().status().unwrap().is_unclean());
+    all.remove(all.find("one").unwrap()).unwrap();
+}

@@ -1,0 +1,302 @@
+//! Mounting a container: a server process that lives until the unmount, and its end.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::mount::MsFlags;
+
+use super::{Container, ContainerError, ContainerId, Containers, Held, Moment, Owners, ProcessId, State};
+use crate::fs::OwnerView;
+use crate::fuse::{Attach, Flag, Server};
+use crate::mount::{self, Layers, MountError, UpperDirs};
+use crate::sys::{daemon, fuse_mount, mount_table};
+
+/// How and where a container is mounted.
+#[derive(Clone, Debug)]
+pub struct MountPlan {
+    /// The mount point, as [`mount::mount_point`] gave it.
+    pub target: PathBuf,
+    /// Where changes go; `None` refuses them.
+    pub upper: Option<UpperDirs>,
+    /// What mount(8) shows as the source.
+    pub source: String,
+    /// For other users too.
+    pub allow_other: bool,
+    /// Further flags.
+    pub flags: Vec<Flag>,
+    /// The container was made for this mount, and goes when that does not come about.
+    pub fresh: bool,
+}
+
+/// Why a container could not be mounted or unmounted.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The server could not do it.
+    #[error("{0}")]
+    Server(String),
+    /// The image or the upper.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// The container's directory.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// Something else is mounted there.
+    #[error("mount point {}: busy: a {kind} filesystem is mounted there: unmount it first", target.display())]
+    Busy {
+        /// Where.
+        target: PathBuf,
+        /// What is there.
+        kind: String,
+    },
+    /// Nothing of ours is mounted there.
+    #[error("{}: no layerfs mount", .0.display())]
+    NotMounted(PathBuf),
+    /// The server is still there.
+    #[error("{}: unmounted, but its server has not ended after {} s: see its log", target.display(), waited.as_secs())]
+    StillServing {
+        /// What was unmounted.
+        target: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// A system call.
+    #[error("{operation}: {source}")]
+    System {
+        /// What was being done.
+        operation: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// How long a server may take to flush and end after its unmount.
+const END_WAIT: Duration = Duration::from_secs(60);
+
+fn system(operation: &str) -> impl FnOnce(io::Error) -> ServeError + '_ {
+    move |source| ServeError::System { operation: operation.to_owned(), source }
+}
+
+/// Refuses a mount point that something is mounted on already.
+///
+/// # Errors
+/// [`ServeError::Busy`]
+pub fn must_be_free(target: &Path) -> Result<(), ServeError> {
+    match mount_table::filesystem_at(target).map_err(system("read /proc/self/mountinfo"))? {
+        None => Ok(()),
+        Some(kind) => Err(ServeError::Busy { target: target.to_owned(), kind }),
+    }
+}
+
+/// Mounts a container in a server process of its own, and returns when it is usable.
+///
+/// # Errors
+/// [`ServeError`]; then nothing is mounted.
+pub fn mount_in_background(
+    containers: &Containers,
+    held: Held,
+    layers: Layers,
+    plan: &MountPlan,
+) -> Result<ContainerId, ServeError> {
+    let container = Container::clone(&held);
+    match daemon::fork().map_err(system("fork"))? {
+        daemon::Forked::Parent(server) => {
+            drop(held);
+            match server.wait() {
+                Ok(_) => Ok(container.id()),
+                Err(message) => {
+                    if plan.fresh {
+                        containers.remove(container)?;
+                    }
+                    Err(ServeError::Server(message))
+                }
+            }
+        }
+        daemon::Forked::Child(notifier) => {
+            let code = serve_forked(containers, held, layers, plan, notifier);
+            std::process::exit(code)
+        }
+    }
+}
+
+/// Mounts a container and serves it until the unmount.
+///
+/// # Errors
+/// [`ServeError`]
+pub fn mount_in_foreground(
+    containers: &Containers,
+    held: Held,
+    layers: Layers,
+    plan: &MountPlan,
+    ready: &mut dyn FnMut(),
+) -> Result<(), ServeError> {
+    let server = match start(&held, layers, plan) {
+        Ok(server) => server,
+        Err(error) => {
+            if plan.fresh {
+                held.detach(containers)?.delete()?;
+            }
+            return Err(error);
+        }
+    };
+    ready();
+    let started = Moment::now();
+    let served = server.run();
+    end(containers, held, started)?;
+    served.map_err(system("serve"))
+}
+
+/// The server's process, from the fork to its exit code.
+fn serve_forked(
+    containers: &Containers,
+    held: Held,
+    layers: Layers,
+    plan: &MountPlan,
+    notifier: daemon::Notifier,
+) -> i32 {
+    let started = Moment::now();
+    let detached = start(&held, layers, plan).and_then(|server| {
+        daemon::detach(&held.log_path()).map_err(system("detach"))?;
+        Ok(server)
+    });
+    let server = match detached {
+        Ok(server) => server,
+        Err(error) => return i32::from(notifier.failed(&error.to_string()).is_err()) + 1,
+    };
+    if let Err(error) = notifier.ready() {
+        tracing::warn!("who asked for this mount is gone: {error}");
+    }
+    let served = server.run();
+    if let Err(error) = &served {
+        tracing::error!("serve: {error}");
+    }
+    match end(containers, held, started) {
+        Ok(()) => i32::from(served.is_err()),
+        Err(error) => {
+            tracing::error!("{error}");
+            1
+        }
+    }
+}
+
+/// Everything up to a mount that answers.
+fn start(held: &Held, layers: Layers, plan: &MountPlan) -> Result<Server, ServeError> {
+    daemon::prepare().map_err(system("setrlimit"))?;
+    daemon::block_end_signals().map_err(system("block signals"))?;
+    let view = view(held.config().owners);
+    let fs = layers.into_fs(plan.upper.as_ref(), view)?;
+    let attach = attach(plan)?;
+    let server = match mount::serve(fs, attach) {
+        Ok(server) => server,
+        Err(error) => {
+            return Err(system(&format!("mount on {}", plan.target.display()))(error));
+        }
+    };
+    let state = State::Mounted {
+        server: ProcessId::current().map_err(system("read /proc"))?,
+        mountpoint: plan.target.clone(),
+        started: Moment::now(),
+    };
+    held.set_state(&state)?;
+    let target = plan.target.clone();
+    let unmount = move || {
+        // SIGTERM means: unmount.
+        if let Err(error) = daemon::wait_for_end().and_then(|()| fuse_mount::unmount_lazily(&target)) {
+            tracing::error!("unmount {}: {error}", target.display());
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(unmount).map_err(system("start a thread"))?;
+    Ok(server)
+}
+
+fn attach(plan: &MountPlan) -> Result<Attach, ServeError> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(Attach::Fusermount {
+            target: plan.target.clone(),
+            source: plan.source.clone(),
+            allow_other: plan.allow_other,
+            flags: plan.flags.clone(),
+        });
+    }
+    let mut flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+    for flag in &plan.flags {
+        match flag {
+            Flag::ReadOnly => flags |= MsFlags::MS_RDONLY,
+            Flag::NoExec => flags |= MsFlags::MS_NOEXEC,
+            Flag::Suid => flags &= !MsFlags::MS_NOSUID,
+            Flag::Dev => flags &= !MsFlags::MS_NODEV,
+            Flag::NoAtime => flags |= MsFlags::MS_NOATIME,
+        }
+    }
+    let mounted = fuse_mount::mount(&plan.target, &plan.source, flags);
+    mounted.map(Attach::Mounted).map_err(system(&format!("mount on {}", plan.target.display())))
+}
+
+/// As whom this process shows a container's files.
+fn view(owners: Owners) -> OwnerView {
+    match owners {
+        Owners::Image => OwnerView::Image,
+        Owners::Caller => OwnerView::Caller {
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+        },
+    }
+}
+
+/// After the unmount: writes down that it ended, or removes it.
+fn end(containers: &Containers, held: Held, started: Moment) -> Result<(), ServeError> {
+    if held.config().remove_at_end {
+        return Ok(held.detach(containers)?.delete()?);
+    }
+    Ok(held.set_state(&State::Exited { exit_code: 0, started, finished: Moment::now() })?)
+}
+
+/// Unmounts and waits until the server has written everything and is gone.
+///
+/// # Errors
+/// [`ServeError`]
+pub fn unmount(containers: &Containers, dir: &Path, lazy: bool) -> Result<(), ServeError> {
+    let target = without_touching(dir).map_err(system("find the mount point"))?;
+    let kind = mount_table::filesystem_at(&target).map_err(system("read /proc/self/mountinfo"))?;
+    if kind.as_deref() != Some("fuse.layerfs") {
+        return Err(ServeError::NotMounted(target));
+    }
+    let served = mounted_at(containers, &target)?;
+    if lazy {
+        return fuse_mount::unmount_lazily(&target).map_err(system("umount"));
+    }
+    fuse_mount::unmount_idle(&target).map_err(system("umount"))?;
+    let Some(container) = served else { return Ok(()) };
+    let since = Instant::now();
+    while is_served(&container) {
+        if since.elapsed() > END_WAIT {
+            return Err(ServeError::StillServing { target, waited: END_WAIT });
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// A container that is gone was removed by its server, which has ended then.
+fn is_served(container: &Container) -> bool {
+    container.status().is_ok_and(|status| status.held)
+}
+
+fn mounted_at(containers: &Containers, target: &Path) -> Result<Option<Container>, ServeError> {
+    for container in containers.list()? {
+        match container.status()?.state {
+            State::Mounted { mountpoint, .. } if mountpoint == target => return Ok(Some(container)),
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// The real path of a mount point whose server may be dead: only its parent is looked at.
+fn without_touching(dir: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(dir)?;
+    match (absolute.parent(), absolute.file_name()) {
+        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
+        _ => Ok(absolute),
+    }
+}

@@ -1,0 +1,100 @@
+//! Attributes: what stat(2) shows.
+
+use super::node::{Home, LowerPart, Node, State};
+use super::{Fs, FsError, OwnerView};
+use crate::model::{FileKind, Ino, Metadata, Timestamp};
+use crate::upper::UpperAttr;
+
+/// Everything that stat(2) says of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attr {
+    /// Inode number.
+    pub ino: Ino,
+    /// Type, mode, owner, size, mtime.
+    pub metadata: Metadata,
+    /// Time of last access; of an object of a layer, its mtime.
+    pub atime: Timestamp,
+    /// Time of last change; of an object of a layer, its mtime.
+    pub ctime: Timestamp,
+    /// Names that lead to it; 1 for a directory, as on filesystems that do not count subdirectories.
+    pub nlink: u32,
+    /// Allocated 512-byte blocks.
+    pub blocks: u64,
+}
+
+/// What a directory says its size is: one block, as ext4; listings are not stored anywhere.
+const DIR_BYTES: u64 = 4096;
+
+impl Fs {
+    /// The attributes of a node.
+    ///
+    /// # Errors
+    /// [`FsError`]
+    pub fn getattr(&self, ino: Ino) -> Result<Attr, FsError> {
+        let node = self.node(ino)?;
+        self.attr_of(&node)
+    }
+
+    pub(super) fn attr_of(&self, node: &Node) -> Result<Attr, FsError> {
+        match self.pin(node)? {
+            Some(pinned) => Ok(self.attr_from(node, &self.upper()?.attr(&pinned, b"(node)")?)),
+            None => self.lower_attr(node),
+        }
+    }
+
+    /// The attributes of a node whose object in the upper has just been looked at.
+    pub(super) fn attr_from(&self, node: &Node, upper: &UpperAttr) -> Attr {
+        let state = node.state().clone();
+        let metadata = self.shown(node, upper.metadata);
+        Attr {
+            ino: node.ino,
+            metadata,
+            atime: upper.atime,
+            ctime: upper.ctime,
+            nlink: nlink(&state, node.kind, upper.nlink),
+            blocks: upper.blocks,
+        }
+    }
+
+    fn lower_attr(&self, node: &Node) -> Result<Attr, FsError> {
+        let state = node.state().clone();
+        let metadata = match &state.lower {
+            LowerPart::Leaf(lower, _) => self.union.metadata(*lower)?,
+            LowerPart::Dir(dir) => self.union.dir_metadata(dir)?,
+            LowerPart::None => return Err(FsError::Lost(node.ino)),
+        };
+        let metadata = self.shown(node, metadata);
+        Ok(Attr {
+            ino: node.ino,
+            metadata,
+            atime: metadata.mtime,
+            ctime: metadata.mtime,
+            nlink: nlink(&state, node.kind, 0),
+            blocks: metadata.size.div_ceil(512),
+        })
+    }
+
+    /// The metadata as this mount shows it.
+    fn shown(&self, node: &Node, mut metadata: Metadata) -> Metadata {
+        if let OwnerView::Caller { uid, gid } = self.owners {
+            (metadata.uid, metadata.gid) = (uid, gid);
+        }
+        if node.kind == FileKind::Directory {
+            metadata.size = DIR_BYTES;
+        }
+        metadata
+    }
+}
+
+/// `links` counts those in the upper's filesystem, the link index included.
+fn nlink(state: &State, kind: FileKind, links: u32) -> u32 {
+    if kind == FileKind::Directory {
+        return u32::from(!state.removed);
+    }
+    let lower_names = if let LowerPart::Leaf(_, names) = &state.lower { *names } else { 0 };
+    match &state.upper {
+        None => lower_names,
+        Some(part) if part.home == Home::Index => links.saturating_sub(1) + lower_names,
+        Some(_) => links,
+    }
+}

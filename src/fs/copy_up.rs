@@ -1,0 +1,99 @@
+//! When copy-up happens, and where it goes. How is the upper's business.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::node::{Home, LowerPart, Node, UpperPart};
+use super::{Fs, FsError};
+use crate::layer::Xattr;
+use crate::model::{FileKind, Metadata};
+use crate::union::LowerRef;
+use crate::upper::{Object, Origin};
+
+impl Fs {
+    /// A descriptor of a node in the upper, copied up before if it must be. Of a regular file's content only the first
+    /// `keep_bytes` bytes are kept, because a truncate follows.
+    pub(super) fn raise(&self, node: &Node, keep_bytes: u64) -> Result<Arc<OwnedFd>, FsError> {
+        self.upper()?;
+        if let Some(pinned) = self.pin(node)? {
+            return Ok(pinned);
+        }
+        let _only_one = node.copy_up();
+        if let Some(pinned) = self.pin(node)? {
+            return Ok(pinned);
+        }
+        let lower = node.state().lower.clone();
+        match lower {
+            LowerPart::Dir(_) => self.raise_dir(node),
+            LowerPart::Leaf(lower, _) => self.raise_leaf(node, lower, keep_bytes),
+            LowerPart::None => Err(FsError::Lost(node.ino)),
+        }
+    }
+
+    fn raise_dir(&self, node: &Node) -> Result<Arc<OwnedFd>, FsError> {
+        let lower = node.state().lower.dir();
+        let metadata = self.union.dir_metadata(&lower)?;
+        let xattrs = self.union.dir_xattrs(&lower)?;
+        let mut nothing = |_: u64, _: &mut [u8]| Ok(0);
+        let origin = origin(node, metadata, xattrs, &[], &mut nothing, 0);
+        self.raise_named(node, origin)
+    }
+
+    fn raise_leaf(&self, node: &Node, lower: LowerRef, keep_bytes: u64) -> Result<Arc<OwnedFd>, FsError> {
+        let metadata = self.union.metadata(lower)?;
+        let xattrs = self.union.xattrs(lower)?;
+        let target = match node.kind {
+            FileKind::Symlink => self.union.read_link(lower)?,
+            _ => Vec::new(),
+        };
+        let mut content = |offset: u64, buffer: &mut [u8]| {
+            self.union.read_at(lower, offset, buffer).map_err(|error| FsError::Layer(error).errno())
+        };
+        let mut origin = origin(node, metadata, xattrs, &target, &mut content, keep_bytes);
+        if self.union.names(lower)? > 1 {
+            let object = self.upper()?.copy_up_indexed(&mut origin)?;
+            return Ok(self.raised(node, object, Home::Index));
+        }
+        self.raise_named(node, origin)
+    }
+
+    /// Copies up under the node's name, after its parents; without a name, for those who have it open.
+    fn raise_named(&self, node: &Node, mut origin: Origin<'_>) -> Result<Arc<OwnedFd>, FsError> {
+        let Some(place) = self.table.place(node.ino) else {
+            let object = self.upper()?.copy_up_nameless(&mut origin)?;
+            let pinned = Arc::new(object.pinned);
+            let part =
+                UpperPart { pinned: Some(Arc::clone(&pinned)), ..UpperPart::named(object.attr.st_ino) };
+            node.state().upper = Some(part);
+            return Ok(pinned);
+        };
+        let parent = self.node(place.parent)?;
+        let dir = self.raise(&parent, 0)?;
+        let object = self.upper()?.copy_up(&dir, place.name.as_name(), &mut origin)?;
+        Ok(self.raised(node, object, Home::Named))
+    }
+
+    fn raised(&self, node: &Node, object: Object, home: Home) -> Arc<OwnedFd> {
+        let part = UpperPart { home, ..UpperPart::named(object.attr.st_ino) };
+        let pinned = self.pins.keep(node.ino, object.pinned);
+        let mut state = node.state();
+        state.upper = Some(part);
+        if home == Home::Named && node.kind != FileKind::Directory {
+            state.lower = LowerPart::None;
+        }
+        pinned
+    }
+}
+
+fn origin<'a>(
+    node: &Node,
+    metadata: Metadata,
+    xattrs: Vec<Xattr>,
+    target: &'a [u8],
+    content: &'a mut dyn FnMut(u64, &mut [u8]) -> Result<usize, Errno>,
+    keep_bytes: u64,
+) -> Origin<'a> {
+    Origin { metadata, xattrs, ino: node.ino, target, content, keep_bytes }
+}

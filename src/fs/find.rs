@@ -1,0 +1,218 @@
+//! Finding what a name leads to, in the upper and the layers together, without telling the kernel.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::node::{Home, LowerPart, Node, UpperPart};
+use super::table::Foreign;
+use super::{Fs, FsError};
+use crate::model::{FileKind, Ino, Name};
+use crate::union::{Lower, LowerDir, LowerRef};
+use crate::upper::{Looked, Object};
+
+/// A directory to look in.
+#[derive(Clone, Debug)]
+pub(super) struct DirView {
+    pub(super) lower: Arc<LowerDir>,
+    pub(super) upper: Option<Arc<OwnedFd>>,
+}
+
+/// What a name leads to.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) ino: Ino,
+    pub(super) kind: FileKind,
+    /// The layers' object: what the upper's was copied from, or merges with.
+    pub(super) lower: FoundLower,
+    /// The upper's object, and where it lives.
+    pub(super) upper: Option<(Object, Home)>,
+}
+
+/// The layers' side of what was found.
+#[derive(Clone, Debug)]
+pub(super) enum FoundLower {
+    None,
+    Leaf(LowerRef),
+    Dir(Arc<LowerDir>),
+}
+
+impl Fs {
+    /// The directory that a node is.
+    pub(super) fn view(&self, dir: &Node) -> Result<DirView, FsError> {
+        if dir.kind != FileKind::Directory {
+            return Err(FsError::NotADirectory);
+        }
+        let lower = dir.state().lower.dir();
+        Ok(DirView { lower, upper: self.pin(dir)? })
+    }
+
+    /// What `name` leads to; `None` when nothing does.
+    pub(super) fn find(&self, dir: &DirView, name: Name<'_>) -> Result<Option<Found>, FsError> {
+        if let (Some(upper), Some(pinned)) = (&self.upper, &dir.upper) {
+            match upper.look(pinned, name)? {
+                Looked::Whiteout => return Ok(None),
+                Looked::Object(object) => return self.found_upper(dir, name, object).map(Some),
+                Looked::Absent => {}
+            }
+        }
+        match self.union.lookup(&dir.lower, name)? {
+            None => Ok(None),
+            Some(Lower::Dir(lower)) => Ok(Some(self.found_dir(lower))),
+            Some(Lower::Leaf(lower, kind)) => self.found_leaf(lower, kind).map(Some),
+        }
+    }
+
+    fn found_upper(&self, dir: &DirView, name: Name<'_>, object: Object) -> Result<Found, FsError> {
+        let kind = object.attr.metadata.kind;
+        let lower = match kind {
+            FileKind::Directory => self.lower_of_upper_dir(dir, name, &object)?,
+            _ => FoundLower::None,
+        };
+        let own = || Ino::of_upper(object.attr.st_ino);
+        let ino = object.marks.ino.or_else(own);
+        let ino = ino.unwrap_or_else(|| self.table.number(Foreign::Upper(object.attr.st_ino)));
+        if kind != FileKind::Directory && object.attr.nlink > 1 && object.marks.ino.is_some() {
+            if let Some(indexed) = self.upper()?.indexed(ino)? {
+                return self.found_indexed(ino, kind, indexed);
+            }
+        }
+        Ok(Found { ino, kind, lower, upper: Some((object, Home::Named)) })
+    }
+
+    /// What merges into a directory of the upper.
+    fn lower_of_upper_dir(
+        &self,
+        dir: &DirView,
+        name: Name<'_>,
+        object: &Object,
+    ) -> Result<FoundLower, FsError> {
+        if object.marks.opaque {
+            return Ok(FoundLower::None);
+        }
+        let lower = match &object.marks.redirect {
+            Some(path) if path.starts_with(b"/") => self.union.resolve(path)?,
+            Some(sibling) => match Name::new(sibling) {
+                Ok(sibling) => self.union.lookup(&dir.lower, sibling)?,
+                Err(_) => None,
+            },
+            None => self.union.lookup(&dir.lower, name)?,
+        };
+        Ok(match lower {
+            Some(Lower::Dir(lower)) => FoundLower::Dir(Arc::new(lower)),
+            Some(Lower::Leaf(..)) | None => FoundLower::None,
+        })
+    }
+
+    fn found_dir(&self, lower: LowerDir) -> Found {
+        let ino = lower.parts.first().map_or(Ino::ROOT, |part| self.lower_ino(*part));
+        Found { ino, kind: FileKind::Directory, lower: FoundLower::Dir(Arc::new(lower)), upper: None }
+    }
+
+    fn found_leaf(&self, lower: LowerRef, kind: FileKind) -> Result<Found, FsError> {
+        let ino = self.lower_ino(lower);
+        if let Some(upper) = &self.upper {
+            if self.union.names(lower)? > 1 {
+                if let Some(indexed) = upper.indexed(ino)? {
+                    return Ok(Found {
+                        lower: FoundLower::Leaf(lower),
+                        ..self.found_indexed(ino, kind, indexed)?
+                    });
+                }
+            }
+        }
+        Ok(Found { ino, kind, lower: FoundLower::Leaf(lower), upper: None })
+    }
+
+    fn found_indexed(&self, ino: Ino, kind: FileKind, indexed: Object) -> Result<Found, FsError> {
+        let lower = self.lower_of_number(ino).map_or(FoundLower::None, FoundLower::Leaf);
+        Ok(Found { ino, kind, lower, upper: Some((indexed, Home::Index)) })
+    }
+
+    /// The number of a layer's object.
+    pub(super) fn lower_ino(&self, lower: LowerRef) -> Ino {
+        lower.ino().unwrap_or_else(|| self.table.number(Foreign::Lower(lower)))
+    }
+
+    /// The layers' object with this number, if numbers of its kind say where it is.
+    fn lower_of_number(&self, ino: Ino) -> Option<LowerRef> {
+        let (layer, entry) = ino.to_lower()?;
+        Some(LowerRef { layer, entry })
+    }
+
+    /// How many of the layers' names of an object still lead to it.
+    pub(super) fn visible_names(&self, lower: LowerRef) -> Result<u32, FsError> {
+        let names = self.union.names(lower)?;
+        if names <= 1 {
+            return Ok(1);
+        }
+        let mut visible = 0;
+        for path in self.union.paths(lower)? {
+            if self.leads_to(&path, lower)? {
+                visible += 1;
+            }
+        }
+        Ok(visible)
+    }
+
+    /// Whether a path of a layer still leads to that layer's object, through the layers above and the upper.
+    fn leads_to(&self, path: &[u8], lower: LowerRef) -> Result<bool, FsError> {
+        let root = self.node(Ino::ROOT)?;
+        let mut here = self.view(&root)?;
+        let mut names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).peekable();
+        while let Some(name) = names.next() {
+            let Some(found) = self.step(&here, Name::new(name)?)? else { return Ok(false) };
+            match (found, names.peek()) {
+                (Step::Dir(dir), Some(_)) => here = dir,
+                (Step::Leaf(leaf), None) => return Ok(leaf == lower),
+                _ => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
+    /// [`Self::find`] for [`Self::leads_to`], which must not ask for names of links in turn.
+    fn step(&self, dir: &DirView, name: Name<'_>) -> Result<Option<Step>, FsError> {
+        if let (Some(upper), Some(pinned)) = (&self.upper, &dir.upper) {
+            match upper.look(pinned, name)? {
+                Looked::Whiteout => return Ok(None),
+                Looked::Absent => {}
+                Looked::Object(object) if object.attr.metadata.kind != FileKind::Directory => {
+                    return Ok(None);
+                }
+                Looked::Object(object) => {
+                    let lower = match self.lower_of_upper_dir(dir, name, &object)? {
+                        FoundLower::Dir(lower) => lower,
+                        FoundLower::None | FoundLower::Leaf(_) => Arc::default(),
+                    };
+                    return Ok(Some(Step::Dir(DirView { lower, upper: Some(Arc::new(object.pinned)) })));
+                }
+            }
+        }
+        Ok(self.union.lookup(&dir.lower, name)?.map(|lower| match lower {
+            Lower::Leaf(leaf, _) => Step::Leaf(leaf),
+            Lower::Dir(lower) => Step::Dir(DirView { lower: Arc::new(lower), upper: None }),
+        }))
+    }
+}
+
+/// One step of a walk.
+enum Step {
+    Dir(DirView),
+    Leaf(LowerRef),
+}
+
+impl Found {
+    /// A node for it; `names` counts the layers' names of a leaf.
+    pub(super) fn to_node(&self, names: u32) -> Node {
+        let lower = match &self.lower {
+            FoundLower::None => LowerPart::None,
+            FoundLower::Leaf(lower) => LowerPart::Leaf(*lower, names),
+            FoundLower::Dir(lower) => LowerPart::Dir(Arc::clone(lower)),
+        };
+        let upper = self
+            .upper
+            .as_ref()
+            .map(|(object, home)| UpperPart { home: *home, ..UpperPart::named(object.attr.st_ino) });
+        Node::new(self.ino, self.kind, lower, upper)
+    }
+}

@@ -1,0 +1,36 @@
+//! Hard links.
+
+use super::{Attr, Fs, FsError};
+use crate::model::{FileKind, Ino, Name};
+use crate::upper::{Looked, Moved};
+
+impl Fs {
+    /// Gives an object one more name, copying it up before. Counts one lookup.
+    ///
+    /// # Errors
+    /// [`FsError::Exists`] when the name leads to something.
+    pub fn link(&self, ino: Ino, parent: Ino, name: Name<'_>) -> Result<Attr, FsError> {
+        let upper = self.upper()?;
+        upper.may_be_created(name)?;
+        let node = self.node(ino)?;
+        if node.kind == FileKind::Directory {
+            return Err(FsError::NotPermitted);
+        }
+        let dir = self.node(parent)?;
+        let lower = self.view(&dir)?.lower;
+        let source = self.raise(&node, u64::MAX)?;
+        let pinned = self.raise(&dir, 0)?;
+        let whiteout = match upper.look(&pinned, name)? {
+            Looked::Object(_) => return Err(FsError::Exists),
+            Looked::Whiteout => true,
+            Looked::Absent if self.union.lookup(&lower, name)?.is_some() => return Err(FsError::Exists),
+            Looked::Absent => false,
+        };
+        let to =
+            Moved { dir: std::os::fd::AsFd::as_fd(&*pinned), name, kind: None, whiteout, lower: whiteout };
+        upper.link(std::os::fd::AsFd::as_fd(&*source), &to)?;
+        dir.touch();
+        self.table.again(&node, parent, name);
+        self.attr_of(&node)
+    }
+}

@@ -1,0 +1,69 @@
+//! The position of every name in its directory, stable for as long as the directory is known.
+//!
+//! Without OPENDIR there is no handle to hang a snapshot on, and a reader that deletes what it reads (`rm -r`) must
+//! meet every name once. So a name keeps its position from the first time it was told; new ones come at the end.
+
+use std::collections::BTreeMap;
+
+use crate::model::FileName;
+
+/// The names of a directory by position.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    by_position: BTreeMap<u64, FileName>,
+    /// The version of the directory that this shows; `None` before the first time.
+    version: Option<u64>,
+    next: u64,
+}
+
+impl Listing {
+    /// Whether this shows that version of the directory.
+    pub(super) fn is_current(&self, version: u64) -> bool {
+        self.version == Some(version)
+    }
+
+    /// Takes over the names that are there now.
+    pub(super) fn update(&mut self, version: u64, mut names: std::collections::BTreeSet<FileName>) {
+        self.by_position.retain(|_, name| names.remove(name.as_bytes()));
+        for name in names {
+            self.by_position.insert(self.next, name);
+            self.next += 1;
+        }
+        self.version = Some(version);
+    }
+
+    /// Up to `count` names from `position` on, with their positions.
+    pub(super) fn from(&self, position: u64, count: usize) -> Vec<(u64, FileName)> {
+        self.by_position
+            .range(position..)
+            .take(count)
+            .map(|(position, name)| (*position, name.clone()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Name;
+
+    fn names(texts: &[&str]) -> std::collections::BTreeSet<FileName> {
+        texts.iter().map(|text| Name::new(text.as_bytes()).unwrap().to_owned()).collect()
+    }
+
+    fn shown(listing: &Listing, position: u64) -> Vec<(u64, String)> {
+        let text = |name: FileName| String::from_utf8(name.as_bytes().to_vec()).unwrap();
+        listing.from(position, 100).into_iter().map(|(position, name)| (position, text(name))).collect()
+    }
+
+    #[test]
+    fn positions_stay() {
+        let mut listing = Listing::default();
+        listing.update(1, names(&["a", "b", "c"]));
+        listing.update(2, names(&["b", "c", "A"]));
+        let expected = [(1, "b".to_owned()), (2, "c".to_owned()), (3, "A".to_owned())];
+        assert_eq!(shown(&listing, 0), expected);
+        assert_eq!(shown(&listing, 3), expected[2..]);
+        assert!(listing.is_current(2) && !listing.is_current(1));
+    }
+}

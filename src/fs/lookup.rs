@@ -1,0 +1,54 @@
+//! Lookup and forget: the kernel learns a number, and gives it back.
+
+use std::sync::Arc;
+
+use super::find::{Found, FoundLower};
+use super::node::Node;
+use super::{Attr, Fs, FsError};
+use crate::model::{Ino, Name};
+
+impl Fs {
+    /// What a name leads to; `None` when nothing does. Counts one lookup for [`Self::forget`].
+    ///
+    /// # Errors
+    /// [`FsError`]
+    pub fn lookup(&self, parent: Ino, name: Name<'_>) -> Result<Option<Attr>, FsError> {
+        let dir = self.node(parent)?;
+        match self.find(&self.view(&dir)?, name)? {
+            Some(found) => self.enter(found, parent, name).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes back `count` lookups of a node.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        self.pins.forget(&self.table.forget(ino, count));
+    }
+
+    /// Puts what was found into the table, counting one lookup.
+    pub(super) fn enter(&self, found: Found, parent: Ino, name: Name<'_>) -> Result<Attr, FsError> {
+        let node = self.enter_node(&found, parent, name)?;
+        let attr = match found.upper {
+            Some((object, _)) => {
+                let attr = self.attr_from(&node, &object.attr);
+                self.pins.keep(node.ino, object.pinned);
+                Ok(attr)
+            }
+            None => self.attr_of(&node),
+        };
+        if attr.is_err() {
+            // The kernel will not learn of this lookup.
+            self.forget(node.ino, 1);
+        }
+        attr
+    }
+
+    fn enter_node(&self, found: &Found, parent: Ino, name: Name<'_>) -> Result<Arc<Node>, FsError> {
+        let names = match found.lower {
+            // Known nodes keep their own count, so it is only made for new ones.
+            FoundLower::Leaf(lower) if self.table.get(found.ino).is_none() => self.visible_names(lower)?,
+            _ => 0,
+        };
+        Ok(self.table.enter(found.to_node(names), parent, name))
+    }
+}

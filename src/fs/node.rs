@@ -1,0 +1,107 @@
+//! Nodes: what the kernel holds a number for.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::listing::Listing;
+use crate::model::{FileKind, Ino};
+use crate::union::{LowerDir, LowerRef};
+
+/// One filesystem object that the kernel, or a child that it knows, refers to.
+///
+/// Lock order: `copy_up` of a child, then of its parent, and so on up; then the table; then `state`; then `listing`.
+/// Only `copy_up` is held across I/O.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) ino: Ino,
+    pub(super) kind: FileKind,
+    state: Mutex<State>,
+    copy_up: Mutex<()>,
+    listing: Mutex<Listing>,
+}
+
+/// Where a node's bytes and attributes are.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    /// Its object in the layers.
+    pub(super) lower: LowerPart,
+    /// Its object in the upper; wins.
+    pub(super) upper: Option<UpperPart>,
+    /// It has no name any more.
+    pub(super) removed: bool,
+    /// Counts changes of a directory's names.
+    pub(super) version: u64,
+}
+
+/// A node's object in the layers.
+#[derive(Clone, Debug)]
+pub(super) enum LowerPart {
+    /// Born in the upper, or a copied-up object whose original does not matter any more.
+    None,
+    /// Not a directory, with the number of the layers' names that still lead to it.
+    Leaf(LowerRef, u32),
+    /// A directory.
+    Dir(Arc<LowerDir>),
+}
+
+/// A node's object in the upper.
+#[derive(Clone, Debug)]
+pub(super) struct UpperPart {
+    /// Its inode number there: tells it from whatever else may be under the name by now.
+    pub(super) st_ino: u64,
+    /// Where to find it.
+    pub(super) home: Home,
+    /// A descriptor that keeps it alive when no known name leads to it.
+    pub(super) pinned: Option<Arc<OwnedFd>>,
+}
+
+/// Where an object of the upper can be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Home {
+    /// Under its names.
+    Named,
+    /// In the link index, which holds one of its links.
+    Index,
+}
+
+impl Node {
+    pub(super) fn new(ino: Ino, kind: FileKind, lower: LowerPart, upper: Option<UpperPart>) -> Self {
+        Self {
+            ino,
+            kind,
+            state: Mutex::new(State { lower, upper, removed: false, version: 0 }),
+            copy_up: Mutex::new(()),
+            listing: Mutex::new(Listing::default()),
+        }
+    }
+
+    /// The state, to read or change; never held across I/O.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a second copy-up of the same object away.
+    pub(super) fn copy_up(&self) -> MutexGuard<'_, ()> {
+        self.copy_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The names that were told to readers of this directory.
+    pub(super) fn listing(&self) -> MutexGuard<'_, Listing> {
+        self.listing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that the names of this directory changed.
+    pub(super) fn touch(&self) {
+        self.state().version += 1;
+    }
+}
+
+impl LowerPart {
+    /// The layers' side of a directory; an empty one for an object born in the upper.
+    pub(super) fn dir(&self) -> Arc<LowerDir> {
+        match self {
+            Self::Dir(dir) => Arc::clone(dir),
+            Self::None | Self::Leaf(..) => Arc::default(),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Listing a directory.
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use super::node::Node;
+use super::{Attr, Fs, FsError};
+use crate::model::{FileKind, FileName, Ino, Name};
+use crate::union::LowerDir;
+
+/// One name of a directory.
+#[derive(Clone, Debug)]
+pub struct DirEntry {
+    /// The name; `.` and `..` are not names and have none.
+    pub name: DirName,
+    /// Its number.
+    pub ino: Ino,
+    /// Its type.
+    pub kind: FileKind,
+    /// Where reading goes on after it.
+    pub next: u64,
+}
+
+/// What an entry is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DirName {
+    /// `.`
+    Itself,
+    /// `..`
+    Parent,
+    /// Everything else.
+    Name(FileName),
+}
+
+impl DirName {
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Itself => b".",
+            Self::Parent => b"..",
+            Self::Name(name) => name.as_bytes(),
+        }
+    }
+}
+
+/// Offset of the first name after `.` and `..`.
+const FIRST: u64 = 2;
+/// Names taken at a time: what fits into one reply of 32 KiB, READDIRPLUS with short names.
+const BATCH: usize = 256;
+
+impl Fs {
+    /// Gives the entries from `offset` on to `each`, with their attributes if `with_attr`, until it says that there is
+    /// no room (`false`). An entry with attributes that found room counts one lookup.
+    ///
+    /// # Errors
+    /// [`FsError`]: a listing that misses names is never given.
+    pub fn readdir(
+        &self,
+        ino: Ino,
+        offset: u64,
+        with_attr: bool,
+        each: &mut dyn FnMut(&DirEntry, Option<&Attr>) -> bool,
+    ) -> Result<(), FsError> {
+        let node = self.node(ino)?;
+        if node.kind != FileKind::Directory {
+            return Err(FsError::NotADirectory);
+        }
+        if !self.dots(&node, offset, with_attr, each)? {
+            return Ok(());
+        }
+        if offset <= FIRST {
+            self.refresh_listing(&node)?;
+        }
+        let mut position = offset.saturating_sub(FIRST);
+        loop {
+            let batch = node.listing().from(position, BATCH);
+            let Some((last, _)) = batch.last() else { return Ok(()) };
+            let after = last + 1;
+            for (position, name) in batch {
+                if !self.tell(&node, position, name, with_attr, each)? {
+                    return Ok(());
+                }
+            }
+            position = after;
+        }
+    }
+
+    fn dots(
+        &self,
+        node: &Node,
+        offset: u64,
+        with_attr: bool,
+        each: &mut dyn FnMut(&DirEntry, Option<&Attr>) -> bool,
+    ) -> Result<bool, FsError> {
+        let dots = [(DirName::Itself, node.ino), (DirName::Parent, self.table.parent(node.ino))];
+        for (next, (name, ino)) in (1..).zip(dots) {
+            if offset >= next {
+                continue;
+            }
+            let entry = DirEntry { name, ino, kind: FileKind::Directory, next };
+            let attr = if with_attr { Some(self.attr_of(&*self.node(ino)?)?) } else { None };
+            if !each(&entry, attr.as_ref()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells one name; `false` when there was no room. A name that is gone by now is passed over.
+    fn tell(
+        &self,
+        node: &Node,
+        position: u64,
+        name: FileName,
+        with_attr: bool,
+        each: &mut dyn FnMut(&DirEntry, Option<&Attr>) -> bool,
+    ) -> Result<bool, FsError> {
+        let Some(found) = self.find(&self.view(node)?, name.as_name())? else { return Ok(true) };
+        let (ino, kind) = (found.ino, found.kind);
+        let attr = match with_attr {
+            true => Some(self.enter(found, node.ino, name.as_name())?),
+            false => None,
+        };
+        let entry = DirEntry { name: DirName::Name(name), ino, kind, next: position + 1 + FIRST };
+        let room = each(&entry, attr.as_ref());
+        if !room && with_attr {
+            self.forget(ino, 1);
+        }
+        Ok(room)
+    }
+
+    fn refresh_listing(&self, node: &Node) -> Result<(), FsError> {
+        let version = node.state().version;
+        if node.listing().is_current(version) {
+            return Ok(());
+        }
+        let view = self.view(node)?;
+        let names = self.merged_names(&view.lower, view.upper.as_ref().map(Arc::as_ref))?;
+        node.listing().update(version, names);
+        Ok(())
+    }
+
+    /// The visible names of a directory.
+    pub(super) fn merged_names(
+        &self,
+        lower: &LowerDir,
+        upper: Option<impl AsFd>,
+    ) -> Result<BTreeSet<FileName>, FsError> {
+        let mut names: BTreeSet<FileName> = self.union.list(lower)?.into_keys().collect();
+        if let (Some(dir), Some(upper)) = (upper, &self.upper) {
+            // An object beside a `.wh.` marker of its own name wins, so whiteouts come first.
+            let (hidden, shown): (Vec<_>, Vec<_>) =
+                upper.list(dir)?.into_iter().partition(|name| name.whiteout);
+            for hidden in hidden {
+                names.remove(hidden.name.as_bytes());
+            }
+            names.extend(shown.into_iter().map(|shown| shown.name));
+        }
+        Ok(names)
+    }
+}
+
+impl DirEntry {
+    /// The name, unless it is `.` or `..`.
+    #[must_use]
+    pub fn file_name(&self) -> Option<Name<'_>> {
+        match &self.name {
+            DirName::Name(name) => Some(name.as_name()),
+            DirName::Itself | DirName::Parent => None,
+        }
+    }
+}

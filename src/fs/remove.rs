@@ -1,0 +1,113 @@
+//! unlink and rmdir.
+
+use std::sync::Arc;
+
+use super::find::Found;
+use super::node::{Home, LowerPart, Node};
+use super::{Fs, FsError};
+use crate::model::{FileKind, Ino, Name};
+use crate::upper::Looked;
+
+impl Fs {
+    /// Removes a name that leads to anything but a directory.
+    ///
+    /// # Errors
+    /// [`FsError`]
+    pub fn unlink(&self, parent: Ino, name: Name<'_>) -> Result<(), FsError> {
+        self.remove(parent, name, false)
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// [`FsError::NotEmpty`] when it shows any name.
+    pub fn rmdir(&self, parent: Ino, name: Name<'_>) -> Result<(), FsError> {
+        self.remove(parent, name, true)
+    }
+
+    fn remove(&self, parent: Ino, name: Name<'_>, directory: bool) -> Result<(), FsError> {
+        let upper = self.upper()?;
+        let dir = self.node(parent)?;
+        let view = self.view(&dir)?;
+        let found = self.find(&view, name)?.ok_or(FsError::NotFound)?;
+        match (found.kind == FileKind::Directory, directory) {
+            (true, false) => return Err(FsError::IsADirectory),
+            (false, true) => return Err(FsError::NotADirectory),
+            (true, true) => self.must_be_empty(&found)?,
+            (false, false) => {}
+        }
+        let pinned = self.raise(&dir, 0)?;
+        let leaving = self.leaving(&found)?;
+        let hide = self.union.lookup(&view.lower, name)?.is_some();
+        // An object of the link index may have this name in the upper too, or only in the layers.
+        let in_upper = matches!(upper.look(&pinned, name)?, Looked::Object(_));
+        if in_upper {
+            upper.remove(&pinned, name, found.kind, hide)?;
+        } else {
+            upper.hide(&pinned, name)?;
+        }
+        dir.touch();
+        self.left(leaving, &found, parent, name, !in_upper)
+    }
+
+    /// Before a name goes away: holds on to an object that may be left without a name but still open.
+    pub(super) fn leaving(&self, found: &Found) -> Result<Option<Arc<Node>>, FsError> {
+        let Some(node) = self.table.get(found.ino) else { return Ok(None) };
+        let pinned = self.pin(&node)?;
+        if let Some(part) = node.state().upper.as_mut() {
+            part.pinned = pinned;
+        }
+        Ok(Some(node))
+    }
+
+    /// After the name has gone. `from_layers`: it was the layers' name, so there is one less of those.
+    pub(super) fn left(
+        &self,
+        node: Option<Arc<Node>>,
+        found: &Found,
+        parent: Ino,
+        name: Name<'_>,
+        from_layers: bool,
+    ) -> Result<(), FsError> {
+        if let Some(node) = node {
+            let nameless = self.table.remove_place(node.ino, parent, name);
+            let mut state = node.state();
+            state.removed = nameless;
+            if let (true, LowerPart::Leaf(_, names)) = (from_layers, &mut state.lower) {
+                *names = names.saturating_sub(1);
+            }
+            if !nameless {
+                if let Some(part) = state.upper.as_mut() {
+                    part.pinned = None;
+                }
+            }
+        }
+        if let Some((_, Home::Index)) = &found.upper {
+            self.drop_from_index(found.ino)?;
+        }
+        Ok(())
+    }
+
+    /// Takes an object out of the link index once nothing but the index leads to it.
+    fn drop_from_index(&self, ino: Ino) -> Result<(), FsError> {
+        let upper = self.upper()?;
+        let Some(indexed) = upper.indexed(ino)? else { return Ok(()) };
+        let lower_names = match ino.to_lower() {
+            Some((layer, entry)) => self.visible_names(crate::union::LowerRef { layer, entry })?,
+            None => return Ok(()),
+        };
+        if indexed.attr.nlink <= 1 && lower_names == 0 {
+            upper.forget_indexed(ino)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn must_be_empty(&self, found: &Found) -> Result<(), FsError> {
+        let lower = match &found.lower {
+            super::find::FoundLower::Dir(lower) => Arc::clone(lower),
+            _ => Arc::default(),
+        };
+        let names = self.merged_names(&lower, found.upper.as_ref().map(|(object, _)| &object.pinned))?;
+        if names.is_empty() { Ok(()) } else { Err(FsError::NotEmpty) }
+    }
+}

@@ -1,0 +1,168 @@
+//! Rename: check, bring both ends up, publish, update the table.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use super::find::Found;
+use super::node::{Home, LowerPart, Node};
+use super::{Fs, FsError};
+use crate::model::{FileKind, Ino, Name};
+use crate::upper::{Looked, Moved, Rename};
+
+/// What renameat2(2) is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenameMode {
+    /// Whatever is at the new name goes away.
+    Replace,
+    /// There must be nothing at the new name.
+    NoReplace,
+    /// The two swap places.
+    Exchange,
+}
+
+/// One end.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'a> {
+    /// The directory.
+    pub parent: Ino,
+    /// The name in it.
+    pub name: Name<'a>,
+}
+
+/// One end, looked at and ready.
+struct Ready<'a> {
+    end: End<'a>,
+    dir: Arc<Node>,
+    pinned: Arc<OwnedFd>,
+    found: Option<Found>,
+    /// The layers have something under the name.
+    lower: bool,
+    /// What the upper has under the name before anything is brought up is the object itself.
+    in_upper: bool,
+}
+
+impl Fs {
+    /// Renames.
+    ///
+    /// # Errors
+    /// [`FsError`]; then every name leads where it led.
+    pub fn rename(&self, from: End<'_>, to: End<'_>, mode: RenameMode) -> Result<(), FsError> {
+        self.upper()?.may_be_created(to.name)?;
+        let (from, to) = (self.ready(from)?, self.ready(to)?);
+        let source = from.found.as_ref().ok_or(FsError::NotFound)?;
+        self.may_rename(source, to.found.as_ref(), mode)?;
+        self.bring_up(&from)?;
+        if mode == RenameMode::Exchange {
+            self.bring_up(&to)?;
+        }
+        let leaving = match (&to.found, mode) {
+            (Some(target), RenameMode::Replace) => self.leaving(target)?,
+            _ => None,
+        };
+        self.publish(&from, &to, mode)?;
+        from.dir.touch();
+        to.dir.touch();
+        self.renamed(&from, &to, mode, leaving)
+    }
+
+    fn ready<'a>(&self, end: End<'a>) -> Result<Ready<'a>, FsError> {
+        let dir = self.node(end.parent)?;
+        let view = self.view(&dir)?;
+        let found = self.find(&view, end.name)?;
+        let lower = self.union.lookup(&view.lower, end.name)?.is_some();
+        let pinned = self.raise(&dir, 0)?;
+        let in_upper = matches!(self.upper()?.look(&pinned, end.name)?, Looked::Object(_));
+        Ok(Ready { end, dir, pinned, found, lower, in_upper })
+    }
+
+    fn may_rename(&self, source: &Found, target: Option<&Found>, mode: RenameMode) -> Result<(), FsError> {
+        let is_dir = |found: &Found| found.kind == FileKind::Directory;
+        match (target, mode) {
+            (None, RenameMode::Exchange) => Err(FsError::NotFound),
+            (None, _) | (Some(_), RenameMode::Exchange) => Ok(()),
+            (Some(_), RenameMode::NoReplace) => Err(FsError::Exists),
+            (Some(target), RenameMode::Replace) => match (is_dir(source), is_dir(target)) {
+                (true, false) => Err(FsError::NotADirectory),
+                (false, true) => Err(FsError::IsADirectory),
+                (true, true) => self.must_be_empty(target),
+                (false, false) => Ok(()),
+            },
+        }
+    }
+
+    /// Makes sure that the upper has the object under this very name.
+    fn bring_up(&self, ready: &Ready<'_>) -> Result<(), FsError> {
+        let Some(found) = &ready.found else { return Err(FsError::NotFound) };
+        let node = self.node(found.ino)?;
+        self.raise(&node, u64::MAX)?;
+        let upper = self.upper()?;
+        let indexed = node.state().upper.as_ref().is_some_and(|part| part.home == Home::Index);
+        if indexed && matches!(upper.look(&ready.pinned, ready.end.name)?, Looked::Absent) {
+            upper.name_indexed(found.ino, &ready.pinned, ready.end.name)?;
+            if let LowerPart::Leaf(_, names) = &mut node.state().lower {
+                *names = names.saturating_sub(1);
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&self, from: &Ready<'_>, to: &Ready<'_>, mode: RenameMode) -> Result<(), FsError> {
+        let upper = self.upper()?;
+        let redirect = self.lower_path(from)?;
+        let redirect_back = self.lower_path(to)?;
+        let rename = Rename {
+            from: self.moved(from)?,
+            to: self.moved(to)?,
+            redirect: redirect.as_deref(),
+            redirect_back: redirect_back.as_deref(),
+        };
+        match mode {
+            RenameMode::Replace | RenameMode::NoReplace => upper.rename(&rename)?,
+            RenameMode::Exchange => upper.exchange(&rename)?,
+        }
+        Ok(())
+    }
+
+    fn moved<'a>(&self, ready: &'a Ready<'_>) -> Result<Moved<'a>, FsError> {
+        let (kind, whiteout) = match self.upper()?.look(&ready.pinned, ready.end.name)? {
+            Looked::Absent => (None, false),
+            Looked::Whiteout => (None, true),
+            Looked::Object(object) => (Some(object.attr.metadata.kind), false),
+        };
+        Ok(Moved { dir: ready.pinned.as_fd(), name: ready.end.name, kind, whiteout, lower: ready.lower })
+    }
+
+    /// Where the layers' part of a directory is.
+    fn lower_path(&self, ready: &Ready<'_>) -> Result<Option<Vec<u8>>, FsError> {
+        let Some(found) = &ready.found else { return Ok(None) };
+        if found.kind != FileKind::Directory {
+            return Ok(None);
+        }
+        let lower = match &found.lower {
+            super::find::FoundLower::Dir(lower) => Arc::clone(lower),
+            _ => self.node(found.ino)?.state().lower.dir(),
+        };
+        Ok((!lower.parts.is_empty()).then(|| lower.path.clone()))
+    }
+
+    /// Tells the table what moved.
+    fn renamed(
+        &self,
+        from: &Ready<'_>,
+        to: &Ready<'_>,
+        mode: RenameMode,
+        leaving: Option<Arc<Node>>,
+    ) -> Result<(), FsError> {
+        let Some(source) = &from.found else { return Err(FsError::NotFound) };
+        if mode == RenameMode::Replace {
+            if let Some(target) = &to.found {
+                self.left(leaving, target, to.end.parent, to.end.name, !to.in_upper)?;
+            }
+        }
+        self.table.move_place(source.ino, (from.end.parent, from.end.name), (to.end.parent, to.end.name));
+        if let (RenameMode::Exchange, Some(target)) = (mode, &to.found) {
+            self.table.move_place(target.ino, (to.end.parent, to.end.name), (from.end.parent, from.end.name));
+        }
+        Ok(())
+    }
+}

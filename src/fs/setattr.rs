@@ -1,0 +1,80 @@
+//! Changing attributes.
+
+use super::create::Caller;
+use super::node::Node;
+use super::{Attr, Fs, FsError, OwnerView};
+use crate::model::{FileKind, Ino};
+use crate::upper::{Change, SetTime, without_suid};
+
+/// What to change; `None` keeps what is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetAttr {
+    /// Permission bits.
+    pub mode: Option<u16>,
+    /// Owner, as this mount shows it.
+    pub uid: Option<u32>,
+    /// Group, as this mount shows it.
+    pub gid: Option<u32>,
+    /// Length.
+    pub size: Option<u64>,
+    /// Time of last access.
+    pub atime: Option<SetTime>,
+    /// Time of last modification.
+    pub mtime: Option<SetTime>,
+}
+
+impl Fs {
+    /// Changes attributes, copying up before. The kernel has checked that the caller may.
+    ///
+    /// # Errors
+    /// [`FsError`]
+    pub fn setattr(&self, ino: Ino, caller: Caller, set: &SetAttr) -> Result<Attr, FsError> {
+        let node = self.node(ino)?;
+        if set.size.is_some() && node.kind != FileKind::Regular {
+            return Err(if node.kind == FileKind::Directory {
+                FsError::IsADirectory
+            } else {
+                FsError::Invalid
+            });
+        }
+        let (uid, gid) = self.stored_ids(set)?;
+        let mut change =
+            Change { mode: set.mode, uid, gid, size: set.size, atime: set.atime, mtime: set.mtime };
+        let pinned = self.raise(&node, set.size.unwrap_or(u64::MAX))?;
+        let upper = self.upper()?;
+        let chowned = node.kind != FileKind::Directory && (uid.is_some() || gid.is_some());
+        if set.size.is_some() && caller.uid != 0 && set.mode.is_none() {
+            // The kernel leaves this to us (FUSE_HANDLE_KILLPRIV_V2); root may keep the bits (CAP_FSETID).
+            let mode = upper.attr(&pinned, b"(node)")?.metadata.mode;
+            change.mode = (without_suid(mode) != mode).then(|| without_suid(mode));
+        }
+        let attr = upper.change(&pinned, b"(node)", &change)?;
+        if chowned || set.size.is_some() {
+            self.drop_capabilities(&node)?;
+        }
+        Ok(self.attr_from(&node, &attr))
+    }
+
+    /// The ids to store. Where all objects are shown as one user's, a chown to that user changes nothing and a chown to
+    /// anyone else could not be shown.
+    fn stored_ids(&self, set: &SetAttr) -> Result<(Option<u32>, Option<u32>), FsError> {
+        match self.owners {
+            OwnerView::Image => Ok((set.uid, set.gid)),
+            OwnerView::Caller { uid, gid } => {
+                let same = set.uid.is_none_or(|id| id == uid) && set.gid.is_none_or(|id| id == gid);
+                if same { Ok((None, None)) } else { Err(FsError::NotPermitted) }
+            }
+        }
+    }
+
+    /// File capabilities do not survive a change of owner or content (capabilities(7)).
+    pub(super) fn drop_capabilities(&self, node: &Node) -> Result<(), FsError> {
+        const CAPABILITY: &[u8] = b"security.capability";
+        let Some(pinned) = self.pin(node)? else { return Ok(()) };
+        let upper = self.upper()?;
+        if node.kind == FileKind::Regular && upper.xattr(&pinned, CAPABILITY)?.is_some() {
+            upper.remove_xattr(&pinned, CAPABILITY)?;
+        }
+        Ok(())
+    }
+}

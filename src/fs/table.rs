@@ -1,0 +1,239 @@
+//! The table of nodes: which numbers the kernel holds, and under which names they were last seen.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::node::Node;
+use crate::model::{FileName, Ino, Name};
+use crate::union::LowerRef;
+
+/// A name that leads to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) parent: Ino,
+    pub(super) name: FileName,
+}
+
+/// What identifies an object whose own number does not fit into an [`Ino`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Foreign {
+    Lower(LowerRef),
+    Upper(u64),
+}
+
+/// All nodes. One lock, never held across I/O.
+#[derive(Debug, Default)]
+pub(super) struct Table(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    slots: HashMap<Ino, Slot>,
+    numbers: HashMap<Foreign, Ino>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    node: Arc<Node>,
+    /// How often the kernel was given the number and has not given it back (FUSE `nlookup`).
+    lookups: u64,
+    /// How many places of other nodes are in this one.
+    children: u64,
+    /// Known names; a directory has one at most.
+    places: Vec<Place>,
+}
+
+impl Table {
+    /// Puts the root in, for ever.
+    pub(super) fn with_root(root: Node) -> Self {
+        let table = Self::default();
+        let slot = Slot { node: Arc::new(root), lookups: 1, children: 0, places: Vec::new() };
+        table.lock().slots.insert(Ino::ROOT, slot);
+        table
+    }
+
+    /// The node of a number.
+    pub(super) fn get(&self, ino: Ino) -> Option<Arc<Node>> {
+        self.lock().slots.get(&ino).map(|slot| Arc::clone(&slot.node))
+    }
+
+    /// The node of `fresh.ino`: the known one if there is one, else `fresh`. Counts one lookup, and remembers the place.
+    pub(super) fn enter(&self, fresh: Node, parent: Ino, name: Name<'_>) -> Arc<Node> {
+        let mut inner = self.lock();
+        let ino = fresh.ino;
+        let slot = inner.slots.entry(ino).or_insert_with(|| Slot {
+            node: Arc::new(fresh),
+            lookups: 0,
+            children: 0,
+            places: Vec::new(),
+        });
+        slot.lookups += 1;
+        let node = Arc::clone(&slot.node);
+        inner.add_place(ino, parent, name);
+        node
+    }
+
+    /// The number for an object whose own does not fit; the same one for as long as the mount lives.
+    pub(super) fn number(&self, object: Foreign) -> Ino {
+        let mut inner = self.lock();
+        let next = Ino::of_table(inner.numbers.len() as u64);
+        *inner.numbers.entry(object).or_insert(next)
+    }
+
+    /// A known name of a node; `None` for the root and for what has none.
+    pub(super) fn place(&self, ino: Ino) -> Option<Place> {
+        self.lock().slots.get(&ino)?.places.first().cloned()
+    }
+
+    /// All known names of a node.
+    pub(super) fn places(&self, ino: Ino) -> Vec<Place> {
+        self.lock().slots.get(&ino).map(|slot| slot.places.clone()).unwrap_or_default()
+    }
+
+    /// The parent of a directory, itself for the root.
+    pub(super) fn parent(&self, ino: Ino) -> Ino {
+        self.place(ino).map_or(ino, |place| place.parent)
+    }
+
+    /// Counts one more lookup of a known node, under one more name.
+    pub(super) fn again(&self, node: &Node, parent: Ino, name: Name<'_>) {
+        let mut inner = self.lock();
+        if let Some(slot) = inner.slots.get_mut(&node.ino) {
+            slot.lookups += 1;
+        }
+        inner.add_place(node.ino, parent, name);
+    }
+
+    /// Replaces a known name of a node by another.
+    pub(super) fn move_place(&self, ino: Ino, from: (Ino, Name<'_>), to: (Ino, Name<'_>)) {
+        let mut inner = self.lock();
+        // The new place first, so that a parent in between is not given up.
+        inner.add_place(ino, to.0, to.1);
+        inner.drop_places(ino, |place| place.parent == from.0 && place.name.as_name() == from.1);
+    }
+
+    /// Forgets a name. Returns whether the node is known and has no other known name.
+    pub(super) fn remove_place(&self, ino: Ino, parent: Ino, name: Name<'_>) -> bool {
+        let mut inner = self.lock();
+        inner.drop_places(ino, |place| place.parent == parent && place.name.as_name() == name);
+        inner.slots.get(&ino).is_some_and(|slot| slot.places.is_empty())
+    }
+
+    /// Takes back `count` lookups. Returns the numbers whose nodes are gone now.
+    pub(super) fn forget(&self, ino: Ino, count: u64) -> Vec<Ino> {
+        let mut inner = self.lock();
+        if let Some(slot) = inner.slots.get_mut(&ino) {
+            slot.lookups = slot.lookups.saturating_sub(count);
+        }
+        let mut gone = Vec::new();
+        inner.release(ino, &mut gone);
+        gone
+    }
+
+    /// How many nodes there are, for tests and statistics.
+    pub(super) fn len(&self) -> usize {
+        self.lock().slots.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn add_place(&mut self, ino: Ino, parent: Ino, name: Name<'_>) {
+        let Some(slot) = self.slots.get_mut(&ino) else { return };
+        let known = |place: &Place| place.parent == parent && place.name.as_name() == name;
+        if slot.places.iter().any(known) {
+            return;
+        }
+        slot.places.push(Place { parent, name: name.to_owned() });
+        if let Some(parent) = self.slots.get_mut(&parent) {
+            parent.children += 1;
+        }
+    }
+
+    fn drop_places(&mut self, ino: Ino, which: impl Fn(&Place) -> bool) {
+        let Some(slot) = self.slots.get_mut(&ino) else { return };
+        let (dropped, kept) = std::mem::take(&mut slot.places).into_iter().partition(which);
+        slot.places = kept;
+        let dropped: Vec<Place> = dropped;
+        let mut gone = Vec::new();
+        for place in dropped {
+            self.release_child(place.parent, &mut gone);
+        }
+    }
+
+    fn release_child(&mut self, parent: Ino, gone: &mut Vec<Ino>) {
+        if let Some(slot) = self.slots.get_mut(&parent) {
+            slot.children = slot.children.saturating_sub(1);
+        }
+        self.release(parent, gone);
+    }
+
+    /// Drops a node that nobody refers to, and then perhaps its parents, up to the root.
+    fn release(&mut self, ino: Ino, gone: &mut Vec<Ino>) {
+        let mut candidates = vec![ino];
+        while let Some(ino) = candidates.pop() {
+            let unused = |slot: &Slot| slot.lookups == 0 && slot.children == 0;
+            if ino == Ino::ROOT || !self.slots.get(&ino).is_some_and(unused) {
+                continue;
+            }
+            if let Some(slot) = self.slots.remove(&ino) {
+                gone.push(ino);
+                for place in slot.places {
+                    if let Some(parent) = self.slots.get_mut(&place.parent) {
+                        parent.children = parent.children.saturating_sub(1);
+                        candidates.push(place.parent);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::node::LowerPart;
+    use crate::model::FileKind;
+
+    fn node(ino: u64) -> Node {
+        Node::new(Ino(ino), FileKind::Directory, LowerPart::None, None)
+    }
+
+    fn name(text: &str) -> Name<'_> {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn parents_live_as_long_as_their_children() {
+        let table = Table::with_root(node(1));
+        table.enter(node(2), Ino(1), name("a"));
+        table.enter(node(3), Ino(2), name("b"));
+        assert_eq!(table.forget(Ino(2), 1), []);
+        assert_eq!(table.len(), 3);
+        assert_eq!(table.forget(Ino(3), 1), [Ino(3), Ino(2)]);
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn a_known_node_is_kept() {
+        let table = Table::with_root(node(1));
+        let first = table.enter(node(2), Ino(1), name("a"));
+        let second = table.enter(node(2), Ino(1), name("b"));
+        assert!(Arc::ptr_eq(&first, &second));
+        assert_eq!(table.places(Ino(2)).len(), 2);
+        assert!(!table.remove_place(Ino(2), Ino(1), name("a")));
+        assert!(table.remove_place(Ino(2), Ino(1), name("b")));
+        assert_eq!(table.forget(Ino(2), 1), []);
+        assert_eq!(table.forget(Ino(2), 1), [Ino(2)]);
+    }
+
+    #[test]
+    fn numbers_of_foreign_objects_are_stable() {
+        let table = Table::with_root(node(1));
+        let one = table.number(Foreign::Upper(1 << 50));
+        assert_ne!(one, table.number(Foreign::Upper(1 << 51)));
+        assert_eq!(one, table.number(Foreign::Upper(1 << 50)));
+    }
+}

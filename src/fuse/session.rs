@@ -1,0 +1,110 @@
+//! The connection to the kernel: mounted here or elsewhere, served by a few threads.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fuser::{Config, MountOption, Session, SessionACL};
+
+use super::adapter::Adapter;
+use crate::fs::Fs;
+
+/// How the mount comes about.
+#[derive(Debug)]
+pub enum Attach {
+    /// Somebody has mounted it; this is the descriptor of `/dev/fuse`.
+    Mounted(OwnedFd),
+    /// Through the setuid helper `fusermount3`, for an ordinary user.
+    Fusermount {
+        /// Where.
+        target: PathBuf,
+        /// What mount(8) shows as the source.
+        source: String,
+        /// For other users too; `/etc/fuse.conf` must say `user_allow_other`.
+        allow_other: bool,
+        /// Further flags.
+        flags: Vec<Flag>,
+    },
+}
+
+/// A flag of the mount, as mount(8) calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flag {
+    /// `ro`
+    ReadOnly,
+    /// `noexec`
+    NoExec,
+    /// `suid`
+    Suid,
+    /// `dev`
+    Dev,
+    /// `noatime`
+    NoAtime,
+}
+
+/// A mount that answers.
+#[derive(Debug)]
+pub struct Server {
+    session: Session<Adapter>,
+}
+
+/// Threads that read requests: as many as can run, and two at least, so that a slow read holds nobody up.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 8)
+}
+
+impl Server {
+    /// Mounts if that is still to be done, and shakes hands with the kernel: the mount is usable afterwards, once
+    /// [`Self::run`] is called.
+    ///
+    /// # Errors
+    /// What mount(2), `fusermount3` or the handshake say.
+    pub fn attach(fs: Arc<Fs>, attach: Attach) -> io::Result<Self> {
+        let adapter = Adapter::new(fs);
+        let mut config = Config::default();
+        config.n_threads = Some(threads());
+        let session = match attach {
+            Attach::Mounted(fd) => Session::from_fd(adapter, fd, SessionACL::All, config)?,
+            Attach::Fusermount { target, source, allow_other, flags } => {
+                config.acl = if allow_other { SessionACL::All } else { SessionACL::Owner };
+                config.mount_options = mount_options(&source, &flags);
+                mount_helper(adapter, &target, &config)?
+            }
+        };
+        Ok(Self { session })
+    }
+
+    /// Answers requests until the mount is gone.
+    ///
+    /// # Errors
+    /// When the connection breaks in any other way.
+    pub fn run(self) -> io::Result<()> {
+        self.session.run()
+    }
+}
+
+fn mount_helper(adapter: Adapter, target: &Path, config: &Config) -> io::Result<Session<Adapter>> {
+    Session::new(adapter, target, config).map_err(|error| match error.kind() {
+        io::ErrorKind::Other => io::Error::other(format!("fusermount3: {}", error.to_string().trim())),
+        _ => error,
+    })
+}
+
+fn mount_options(source: &str, flags: &[Flag]) -> Vec<MountOption> {
+    // A comma would begin another option.
+    let source = if source.contains([',', '\\']) { "layerfs" } else { source };
+    let fixed = [
+        MountOption::FSName(source.to_owned()),
+        MountOption::Subtype("layerfs".to_owned()),
+        MountOption::DefaultPermissions,
+    ];
+    let flags = flags.iter().map(|flag| match flag {
+        Flag::ReadOnly => MountOption::RO,
+        Flag::NoExec => MountOption::NoExec,
+        Flag::Suid => MountOption::Suid,
+        Flag::Dev => MountOption::Dev,
+        Flag::NoAtime => MountOption::NoAtime,
+    });
+    fixed.into_iter().chain(flags).collect()
+}

@@ -1,0 +1,206 @@
+//! A tar of an image, used where it lies: only headers are read, contents become ranges of the file.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use tar_core::parse::{Limits, ParseEvent, ParsedEntry, Parser};
+
+use super::ImageError;
+use super::files::Files;
+use crate::model::limits::{IMAGE_LAYERS_MAX, PAX_BYTES_MAX};
+use crate::sys::file_range::FileRange;
+
+/// Entries in an archive: a `docker save` of a hundred images with as many layers as an image may have.
+const ENTRIES_MAX: u64 = 100 * 4 * IMAGE_LAYERS_MAX as u64;
+/// Links to links: the symlinked layers of `docker save` need one.
+const LINKS_MAX: usize = 8;
+/// First read of a header: a PAX header with its records and the header proper.
+const HEADER_BYTES: usize = 2048;
+/// A header that needs more than this is refused by the parser before.
+const HEADER_BYTES_MAX: usize = 4 << 20;
+
+/// An archive and where its files are.
+#[derive(Debug)]
+pub(super) struct Archive {
+    file: FileRange,
+    members: HashMap<String, Member>,
+}
+
+/// What a name in the archive is.
+#[derive(Clone, Debug)]
+enum Member {
+    Data(FileRange),
+    /// The name it stands for, normalised.
+    Link(String),
+    /// Its bytes do not lie in the archive as they are.
+    Sparse,
+}
+
+impl Archive {
+    /// Reads all headers.
+    pub(super) fn open(path: &Path) -> Result<Self, ImageError> {
+        let file = FileRange::open(path).map_err(ImageError::io("open", path))?;
+        refuse_compressed(&file)?;
+        let mut archive = Self { file, members: HashMap::new() };
+        archive.walk()?;
+        Ok(archive)
+    }
+
+    fn walk(&mut self) -> Result<(), ImageError> {
+        let limits = Limits {
+            max_metadata_size: u32::try_from(PAX_BYTES_MAX).unwrap_or(u32::MAX),
+            ..Limits::default()
+        };
+        let mut parser = Parser::new(limits);
+        parser.set_allow_empty_path(true);
+        let (mut offset, mut entries) = (0, 0);
+        let mut buffer = vec![0; HEADER_BYTES];
+        while offset < self.file.len() {
+            let count =
+                self.file.read_at(offset, &mut buffer).map_err(ImageError::io("read", self.file.path()))?;
+            let event =
+                parser.parse(&buffer[..count]).map_err(|error| self.bad(offset, &error.to_string()))?;
+            let step = match event {
+                ParseEvent::NeedData { min_bytes }
+                    if count == buffer.len() && min_bytes <= HEADER_BYTES_MAX =>
+                {
+                    buffer.resize(min_bytes.max(buffer.len() + HEADER_BYTES), 0);
+                    continue;
+                }
+                // A single zero block, or none, at the end is common enough.
+                ParseEvent::NeedData { .. } if buffer[..count].iter().all(|byte| *byte == 0) => break,
+                ParseEvent::NeedData { .. } => return Err(self.bad(offset, "the archive is truncated")),
+                ParseEvent::End { .. } => break,
+                ParseEvent::GlobalExtensions { consumed, .. } => consumed as u64,
+                ParseEvent::SparseEntry { consumed, entry, .. } => {
+                    let name = normalise(&entry.path);
+                    self.data_of(&name, offset + consumed as u64, entry.size)?;
+                    self.members.insert(name, Member::Sparse);
+                    consumed as u64 + entry.padded_size()
+                }
+                ParseEvent::Entry { consumed, entry } => {
+                    let start = offset + consumed as u64;
+                    self.add(&entry, start)?;
+                    // Cannot overflow: the size was checked against the file's.
+                    consumed as u64 + entry.padded_size()
+                }
+            };
+            offset += step;
+            buffer.truncate(HEADER_BYTES);
+            entries += 1;
+            if entries > ENTRIES_MAX {
+                let (path, what) = (self.file.to_path_buf(), "entries in the archive".to_owned());
+                return Err(ImageError::Limit { path, what, count: entries, limit: ENTRIES_MAX });
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, entry: &ParsedEntry<'_>, start: u64) -> Result<(), ImageError> {
+        let name = normalise(&entry.path);
+        let data = self.data_of(&name, start, entry.size)?;
+        let target = entry.link_target.as_deref().unwrap_or_default();
+        let member = if entry.is_file() {
+            Member::Data(data)
+        } else if entry.is_hard_link() {
+            Member::Link(normalise(target))
+        } else if entry.is_symlink() {
+            let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent).as_bytes();
+            let joined =
+                if target.starts_with(b"/") { target.to_vec() } else { [parent, b"/", target].concat() };
+            Member::Link(normalise(&joined))
+        } else {
+            return Ok(());
+        };
+        self.members.insert(name, member);
+        Ok(())
+    }
+
+    /// The contents of a member, which lie in the file as a whole.
+    fn data_of(&self, name: &str, start: u64, size: u64) -> Result<FileRange, ImageError> {
+        self.file.slice(start, size).ok_or_else(|| {
+            let left = self.file.len().saturating_sub(start);
+            self.bad(start, &format!("the archive is truncated: {name} has {size} bytes, {left} are left"))
+        })
+    }
+
+    fn bad(&self, offset: u64, reason: &str) -> ImageError {
+        if offset == 0 && self.members.is_empty() {
+            let reason = format!("neither a directory nor a tar archive ({reason})");
+            return ImageError::NotAnImage { path: self.file.to_path_buf(), reason };
+        }
+        ImageError::Archive { path: self.file.to_path_buf(), offset, reason: reason.to_owned() }
+    }
+}
+
+impl Files for Archive {
+    fn place(&self) -> &Path {
+        self.file.path()
+    }
+
+    fn open(&self, name: &str) -> Result<Option<FileRange>, ImageError> {
+        let mut name = normalise(name.as_bytes());
+        for _ in 0..=LINKS_MAX {
+            match self.members.get(&name) {
+                None => return Ok(None),
+                Some(Member::Data(range)) => return Ok(Some(range.clone())),
+                Some(Member::Link(target)) => name.clone_from(target),
+                Some(Member::Sparse) => {
+                    return Err(self.bad(
+                        self.file.len(),
+                        &format!("{name} is stored as a sparse file; make the archive without --sparse"),
+                    ));
+                }
+            }
+        }
+        Err(self.bad(self.file.len(), &format!("{name}: too many links to links")))
+    }
+}
+
+/// The name without `.`, `..` and empty components; bytes that are no UTF-8 cannot be named by a manifest anyway.
+fn normalise(path: &[u8]) -> String {
+    let text = String::from_utf8_lossy(path);
+    let mut parts: Vec<&str> = Vec::new();
+    for part in text.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+fn refuse_compressed(file: &FileRange) -> Result<(), ImageError> {
+    let mut start = [0; 6];
+    let count = file.read_at(0, &mut start).map_err(ImageError::io("read", file.path()))?;
+    let (format, tool) = match &start[..count] {
+        [0x1f, 0x8b, ..] => ("gzip", "gunzip -k"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => ("zstd", "zstd -d"),
+        [b'B', b'Z', b'h', ..] => ("bzip2", "bunzip2 -k"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => ("xz", "unxz -k"),
+        [] => {
+            return Err(ImageError::NotAnImage {
+                path: file.to_path_buf(),
+                reason: "the file is empty".into(),
+            });
+        }
+        _ => return Ok(()),
+    };
+    let command = format!("{tool} {}", file.path().display());
+    Err(ImageError::Compressed { path: file.to_path_buf(), format, command })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_inside() {
+        for (path, name) in [("./a//b", "a/b"), ("/a/../../b/.", "b"), ("a/../", ""), ("../x", "x")] {
+            assert_eq!(normalise(path.as_bytes()), name);
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! OCI image layouts (image-spec image-layout.md), in a directory or an archive.
+
+use super::files::{Files, read_document};
+use super::manifest::{self, Document, Manifest};
+use super::reference::{self, Reference};
+use super::{Image, ImageError};
+use crate::layer::{LayerSource, TarSource};
+use crate::model::limits::IMAGE_LAYERS_MAX;
+use crate::model::{Digest, ImageConfig};
+use crate::store::{Descriptor, Index};
+use crate::sys::file_range::FileRange;
+
+/// An index in an index in an index: nobody makes more.
+const INDEX_DEPTH_MAX: usize = 4;
+/// Containerd and docker write the whole name here, and only the tag into the standard annotation.
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+/// Marks provenance documents that buildkit puts beside the images.
+const ATTESTATION: &str = "vnd.docker.reference.type";
+
+/// Opens the image with that name (any name when there is only one image), or `@DIGEST` of its manifest.
+/// `transport` is what the [`Image::source`] begins with.
+pub(super) fn open(files: &dyn Files, tag: Option<&str>, transport: &str) -> Result<Image, ImageError> {
+    let descriptor = match tag.and_then(|tag| tag.strip_prefix('@')) {
+        Some(digest) => pinned(files, digest)?,
+        None => choose(files, &index(files)?.manifests, tag)?.clone(),
+    };
+    let place = files.place().display();
+    let name = match descriptor.annotation(CONTAINERD_NAME).or(descriptor.ref_name()) {
+        // Only a tag: says nothing without the place.
+        Some(tag) if !tag.contains([':', '/']) => format!("{place}:{tag}"),
+        Some(name) => reference::familiar(name),
+        None => place.to_string(),
+    };
+    open_descriptor(files, descriptor, name, transport)
+}
+
+/// Opens the image that a descriptor of `index.json` points to.
+pub(super) fn open_descriptor(
+    files: &dyn Files,
+    mut descriptor: Descriptor,
+    name: String,
+    transport: &str,
+) -> Result<Image, ImageError> {
+    for _ in 0..INDEX_DEPTH_MAX {
+        let (bytes, _) = document(files, &descriptor, "manifest")?;
+        match manifest::parse(&bytes, &descriptor.media_type) {
+            Ok(Document::Manifest(manifest)) => {
+                let source = format!("{transport}:{}:@{}", files.place().display(), descriptor.digest);
+                return assemble(files, &manifest, name, source);
+            }
+            Ok(Document::Index(index)) => descriptor = for_host(files, &index.manifests)?.clone(),
+            Err(reason) => return Err(wrong(files, format!("manifest {}", descriptor.digest), reason)),
+        }
+    }
+    Err(wrong(
+        files,
+        format!("index {}", descriptor.digest),
+        format!("more than {INDEX_DEPTH_MAX} indexes in each other"),
+    ))
+}
+
+fn index(files: &dyn Files) -> Result<Index, ImageError> {
+    let Some(range) = files.open("index.json")? else {
+        let reason = "an OCI layout without index.json".to_owned();
+        return Err(ImageError::NotAnImage { path: files.place().to_owned(), reason });
+    };
+    let (bytes, _) = read_document(files, &range, "index.json")?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| wrong(files, "index.json".into(), format!("not an OCI index: {error}")))
+}
+
+/// The manifest with that digest, whether a name leads to it or not.
+fn pinned(files: &dyn Files, digest: &str) -> Result<Descriptor, ImageError> {
+    let digest: Digest = digest.parse().map_err(|error| wrong(files, "digest".into(), format!("{error}")))?;
+    let range = blob(files, digest, "manifest")?;
+    Ok(Descriptor::new("", digest, range.len()))
+}
+
+fn choose<'a>(
+    files: &dyn Files,
+    all: &'a [Descriptor],
+    tag: Option<&str>,
+) -> Result<&'a Descriptor, ImageError> {
+    let path = || files.place().to_owned();
+    let images: Vec<&Descriptor> = all.iter().filter(|one| one.annotation(ATTESTATION).is_none()).collect();
+    let names = || {
+        images
+            .iter()
+            .filter_map(|one| one.annotation(CONTAINERD_NAME).or(one.ref_name()).map(str::to_owned))
+            .collect()
+    };
+    let Some(tag) = tag else {
+        return match images[..] {
+            [] => {
+                Err(ImageError::NotAnImage { path: path(), reason: "an OCI layout without any image".into() })
+            }
+            [one] => Ok(one),
+            _ if images.iter().all(|one| one.ref_name().is_none() && one.platform.is_some()) => {
+                for_host(files, all)
+            }
+            _ => Err(ImageError::Ambiguous { path: path(), images: names() }),
+        };
+    };
+    let exact = |one: &&&Descriptor| [one.ref_name(), one.annotation(CONTAINERD_NAME)].contains(&Some(tag));
+    let mut found: Vec<&Descriptor> = images.iter().filter(exact).copied().collect();
+    // A text that is no complete name can only be a tag as it stands.
+    for wanted in tag.parse().iter().flat_map(Reference::candidates) {
+        if found.is_empty() {
+            found = images.iter().filter(|one| full_name(one).as_ref() == Some(&wanted)).copied().collect();
+        }
+    }
+    match found[..] {
+        [] => Err(ImageError::NoSuchTag { path: path(), tag: tag.to_owned(), images: names() }),
+        [one] => Ok(one),
+        // One name, several platforms.
+        _ => found
+            .iter()
+            .find(|one| one.platform.as_ref().is_some_and(manifest::fits_host))
+            .copied()
+            .ok_or_else(|| ImageError::Ambiguous { path: path(), images: names() }),
+    }
+}
+
+/// What an entry of `index.json` is called, completed.
+pub(super) fn full_name(descriptor: &Descriptor) -> Option<Reference> {
+    descriptor.annotation(CONTAINERD_NAME).or(descriptor.ref_name())?.parse().ok()
+}
+
+fn for_host<'a>(files: &dyn Files, all: &'a [Descriptor]) -> Result<&'a Descriptor, ImageError> {
+    let fits = |one: &&Descriptor| one.platform.as_ref().is_some_and(manifest::fits_host);
+    if let Some(found) = all.iter().find(fits) {
+        return Ok(found);
+    }
+    if let [one] = all
+        && one.platform.is_none()
+    {
+        return Ok(one);
+    }
+    let wanted = format!("linux/{}", manifest::host_architecture());
+    let platforms = all.iter().filter_map(|one| one.platform.as_ref());
+    let available = platforms.map(|platform| format!("{}/{}", platform.os, platform.architecture)).collect();
+    Err(ImageError::Platform { path: files.place().to_owned(), wanted, available })
+}
+
+fn assemble(
+    files: &dyn Files,
+    manifest: &Manifest,
+    name: String,
+    source: String,
+) -> Result<Image, ImageError> {
+    let media_type = |what: &str, descriptor: &Descriptor, reason| ImageError::MediaType {
+        path: files.place().to_owned(),
+        what: format!("{what} {}", descriptor.digest),
+        media_type: descriptor.media_type.clone(),
+        reason,
+    };
+    manifest::check_config(&manifest.config.media_type)
+        .map_err(|reason| media_type("config", &manifest.config, reason))?;
+    for layer in &manifest.layers {
+        manifest::check_layer(&layer.media_type).map_err(|reason| media_type("layer", layer, reason))?;
+    }
+    let (bytes, config_digest) = document(files, &manifest.config, "config")?;
+    let config = parse_config(files, &bytes, config_digest)?;
+    check_layers(files, manifest.layers.len(), &config, config_digest)?;
+    let mut layers = Vec::with_capacity(manifest.layers.len());
+    for (layer, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
+        let blob = sized_blob(files, layer, "layer")?;
+        layers.push(LayerSource::Tar(TarSource { blob, blob_digest: Some(layer.digest), diff_id: *diff_id }));
+    }
+    Ok(Image { name, source, config, config_digest, layers })
+}
+
+/// Reads an image configuration.
+pub(super) fn parse_config(
+    files: &dyn Files,
+    bytes: &[u8],
+    digest: Digest,
+) -> Result<ImageConfig, ImageError> {
+    let config: ImageConfig = serde_json::from_slice(bytes)
+        .map_err(|error| wrong(files, format!("config {digest}"), format!("not an image config: {error}")))?;
+    if !matches!(config.os.as_str(), "" | "linux") {
+        return Err(wrong(
+            files,
+            format!("config {digest}"),
+            format!("an image for {}, not for linux", config.os),
+        ));
+    }
+    Ok(config)
+}
+
+/// Checks that manifest and config speak of the same layers.
+pub(super) fn check_layers(
+    files: &dyn Files,
+    layers: usize,
+    config: &ImageConfig,
+    config_digest: Digest,
+) -> Result<(), ImageError> {
+    let diff_ids = config.rootfs.diff_ids.len();
+    if layers != diff_ids {
+        return Err(ImageError::LayerCount {
+            path: files.place().to_owned(),
+            layers,
+            config_digest,
+            diff_ids,
+        });
+    }
+    if layers > IMAGE_LAYERS_MAX {
+        let (path, what) = (files.place().to_owned(), "layers in one image".to_owned());
+        return Err(ImageError::Limit { path, what, count: layers as u64, limit: IMAGE_LAYERS_MAX as u64 });
+    }
+    Ok(())
+}
+
+fn document(
+    files: &dyn Files,
+    descriptor: &Descriptor,
+    what: &'static str,
+) -> Result<(Vec<u8>, Digest), ImageError> {
+    let range = sized_blob(files, descriptor, what)?;
+    let (bytes, actual) = read_document(files, &range, what)?;
+    if actual != descriptor.digest {
+        let (path, expected) = (files.place().to_owned(), descriptor.digest);
+        return Err(ImageError::WrongDigest { path, what, expected, actual });
+    }
+    Ok((bytes, actual))
+}
+
+fn sized_blob(
+    files: &dyn Files,
+    descriptor: &Descriptor,
+    what: &'static str,
+) -> Result<FileRange, ImageError> {
+    let range = blob(files, descriptor.digest, what)?;
+    if range.len() != descriptor.size {
+        return Err(ImageError::WrongSize {
+            path: files.place().to_owned(),
+            what,
+            digest: descriptor.digest,
+            expected: descriptor.size,
+            actual: range.len(),
+        });
+    }
+    Ok(range)
+}
+
+fn blob(files: &dyn Files, digest: Digest, what: &str) -> Result<FileRange, ImageError> {
+    let name = format!("blobs/sha256/{}", digest.hex());
+    files.open(&name)?.ok_or_else(|| ImageError::Missing {
+        path: files.place().to_owned(),
+        what: format!("{what} {digest}"),
+        name,
+    })
+}
+
+fn wrong(files: &dyn Files, what: String, reason: String) -> ImageError {
+    ImageError::Document { path: files.place().to_owned(), what, reason }
+}

@@ -1,0 +1,269 @@
+//! Builds an index in one pass over the blob, in memory that does not grow with the content.
+//!
+//! ```text
+//! read + sha256(blob) -> decode + crc32 -+-> sha256(diffID), blake3 of granules
+//!                           |            +-> tar parser -> tree
+//!                           +-> checkpoints -> windows reduced and packed
+//! ```
+//!
+//! Every box is a thread, every arrow a bounded channel. A stage that fails hangs up; those before it then stop, and
+//! those behind it see a short stream, so of several errors the one nearest to the blob counts.
+
+use std::io::{self, BufRead as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, ScopedJoinHandle};
+
+use sha2::{Digest as _, Sha256};
+
+use super::decode::{self, Halt};
+use super::format::{self, GRANULE_BYTES, SpanRecord};
+use super::gzip::{GzipError, Source};
+use super::stream::{CHUNK_BYTES, CHUNKS_AHEAD, Chunk, ChunkReader};
+use super::tar::{self, TarError};
+use super::tree::{NameOf, Tree};
+use super::window::{Found, Reducer};
+use super::write::{self, Facts};
+use super::{Encoding, IndexError};
+use crate::model::Digest;
+use crate::model::limits::LAYER_BYTES_MAX;
+use crate::sys::file_range::FileRange;
+use crate::sys::publish::publish;
+
+/// What the bytes must hash to, as far as the image says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// As delivered.
+    pub blob: Option<Digest>,
+    /// Uncompressed.
+    pub diff_id: Option<Digest>,
+}
+
+/// Builds the index of `blob` and publishes it as `file_name` in `directory`. `progress` is told now and then how many
+/// bytes of the blob were read so far.
+///
+/// # Errors
+/// [`IndexError`]; then nothing was published.
+pub fn build(
+    blob: &FileRange,
+    expected: &Expected,
+    directory: &Path,
+    file_name: &str,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(), IndexError> {
+    let path = || blob.path().to_owned();
+    let encoding = sniff(blob)?;
+    let built = pass(blob, encoding, progress)?;
+    let facts = &built.facts;
+    let digests =
+        [("blob digest", expected.blob, facts.blob_digest), ("diffID", expected.diff_id, facts.diff_id)];
+    for (what, expected, found) in digests {
+        if let Some(expected) = expected.filter(|expected| *expected != found) {
+            return Err(IndexError::Mismatch { path: path(), what, expected, found });
+        }
+    }
+    publish(directory, file_name, |file| {
+        let mut file = io::BufWriter::new(file);
+        write::write(&mut file, facts, &built.tree, &built.names)?;
+        io::Write::flush(&mut file)
+    })
+    .map_err(|source| IndexError::Io { path: directory.join(file_name), source })
+}
+
+/// Goes by the first bytes: what a manifest says of the encoding is often wrong.
+fn sniff(blob: &FileRange) -> Result<Encoding, IndexError> {
+    let mut start = [0; 6];
+    let read = blob.read_at(0, &mut start);
+    let len = read.map_err(|source| IndexError::Io { path: blob.path().to_owned(), source })?;
+    let other = |encoding| Err(IndexError::Encoding { path: blob.path().to_owned(), encoding });
+    match &start[..len] {
+        [0x1f, 0x8b, ..] => Ok(Encoding::Gzip),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => other("zstd"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => other("xz"),
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => other("bzip2"),
+        _ => Ok(Encoding::Tar),
+    }
+}
+
+/// What one pass over a blob finds.
+struct Built {
+    facts: Facts,
+    tree: Tree,
+    names: Vec<NameOf>,
+}
+
+fn pass(blob: &FileRange, encoding: Encoding, progress: &(dyn Fn(u64) + Sync)) -> Result<Built, IndexError> {
+    let (raw, raw_ahead) = sync_channel(CHUNKS_AHEAD);
+    let (to_hash, hash_ahead) = sync_channel(CHUNKS_AHEAD);
+    let (to_tar, tar_ahead) = sync_channel(CHUNKS_AHEAD);
+    let (to_windows, windows_ahead) = sync_channel(CHUNKS_AHEAD);
+    thread::scope(|scope| {
+        let reader = scope.spawn(move || read(blob, &raw, progress));
+        let hasher = scope.spawn(move || hash(&hash_ahead, encoding));
+        let parser = scope.spawn(move || parse(tar_ahead));
+        let windows = scope.spawn(move || pack_windows(blob, &windows_ahead));
+        let mut source = Source { reader: ChunkReader::new(raw_ahead), offset: 0 };
+        let mut send = |chunk: Chunk| {
+            let hash = to_hash.send(Arc::clone(&chunk));
+            hash.and_then(|()| to_tar.send(chunk)).map_err(|_| Halt::Stopped)
+        };
+        let decoded = match encoding {
+            Encoding::Gzip => decode::gzip(&mut source, &mut send, &to_windows),
+            Encoding::Tar => forward(&mut source, &mut send),
+        };
+        let decoded_to = source.offset;
+        // Hang up, so that the stages behind and before come to their end.
+        drop((source, to_hash, to_tar, to_windows));
+
+        let io = |source| IndexError::Io { path: blob.path().to_owned(), source };
+        let read = join(reader).map_err(io)?;
+        let hashes = join(hasher).map_err(io)?;
+        let parsed = join(parser).map_err(io)?;
+        let packed = join(windows).map_err(io)?;
+        let blob_digest = read.map_err(io)?;
+        check_decoded(blob, decoded, decoded_to)?;
+        let (tree, names) = parsed.map_err(|error| IndexError::Tar {
+            path: blob.path().to_owned(),
+            offset: error.offset,
+            name: error.name,
+            reason: error.reason,
+        })?;
+        let (spans, windows) = packed.map_err(io)?;
+        let facts = Facts {
+            encoding: match encoding {
+                Encoding::Tar => format::ENCODING_TAR,
+                Encoding::Gzip => format::ENCODING_GZIP,
+            },
+            blob_digest,
+            diff_id: hashes.diff_id.unwrap_or(blob_digest),
+            blob_bytes: blob.len(),
+            tar_bytes: hashes.bytes,
+            granules: hashes.granules,
+            spans,
+            windows,
+        };
+        Ok(Built { facts, tree, names })
+    })
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, T>) -> io::Result<T> {
+    thread.join().map_err(|_| io::Error::other("a thread of the index build panicked"))
+}
+
+fn check_decoded(blob: &FileRange, decoded: Result<(), Halt>, offset: u64) -> Result<(), IndexError> {
+    let path = || blob.path().to_owned();
+    match decoded {
+        // Stopped: because of another stage, whose own error is reported.
+        Ok(()) | Err(Halt::Stopped) => Ok(()),
+        Err(Halt::Gzip(GzipError::Io(source))) => Err(IndexError::Io { path: path(), source }),
+        Err(Halt::Gzip(error)) => Err(IndexError::Gzip { path: path(), offset, reason: error.to_string() }),
+        Err(Halt::TooLong) => {
+            Err(IndexError::Limit { path: path(), limit: LAYER_BYTES_MAX, unit: "uncompressed bytes" })
+        }
+    }
+}
+
+/// First stage: the blob's bytes and digest.
+fn read(blob: &FileRange, to: &SyncSender<Chunk>, progress: &(dyn Fn(u64) + Sync)) -> io::Result<Digest> {
+    let mut sha256 = Sha256::new();
+    let mut position = 0;
+    while position < blob.len() {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let count = blob.read_at(position, &mut chunk)?;
+        chunk.truncate(count);
+        position += count as u64;
+        sha256.update(&chunk);
+        if to.send(Arc::new(chunk)).is_err() {
+            // The next stage has failed and says why; nobody will look at this digest.
+            break;
+        }
+        progress(position);
+    }
+    Ok(Digest::from_bytes(sha256.finalize().into()))
+}
+
+/// Second stage of a plain tar.
+fn forward(
+    source: &mut Source<ChunkReader>,
+    send: &mut dyn FnMut(Chunk) -> Result<(), Halt>,
+) -> Result<(), Halt> {
+    loop {
+        let chunk = source.reader.fill_buf().map_err(GzipError::Io)?.to_vec();
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        source.consume(chunk.len());
+        if source.offset > LAYER_BYTES_MAX {
+            return Err(Halt::TooLong);
+        }
+        send(Arc::new(chunk))?;
+    }
+}
+
+/// What the hashing stage finds.
+struct Hashes {
+    /// `None` for a plain tar, where it is the blob's.
+    diff_id: Option<Digest>,
+    granules: Vec<[u8; 32]>,
+    bytes: u64,
+}
+
+fn hash(chunks: &Receiver<Chunk>, encoding: Encoding) -> Hashes {
+    let mut sha256 = (encoding != Encoding::Tar).then(Sha256::new);
+    let mut granules = Vec::new();
+    let mut granule = blake3::Hasher::new();
+    let mut bytes = 0_u64;
+    for chunk in chunks {
+        if let Some(sha256) = &mut sha256 {
+            sha256.update(&chunk[..]);
+        }
+        let mut rest = &chunk[..];
+        while !rest.is_empty() {
+            let room = GRANULE_BYTES - bytes % GRANULE_BYTES;
+            let count = usize::try_from(room).unwrap_or(usize::MAX).min(rest.len());
+            granule.update(&rest[..count]);
+            bytes += count as u64;
+            rest = &rest[count..];
+            if bytes.is_multiple_of(GRANULE_BYTES) {
+                granules.push(*granule.finalize().as_bytes());
+                granule.reset();
+            }
+        }
+    }
+    if !bytes.is_multiple_of(GRANULE_BYTES) {
+        granules.push(*granule.finalize().as_bytes());
+    }
+    let diff_id = sha256.map(|sha256| Digest::from_bytes(sha256.finalize().into()));
+    Hashes { diff_id, granules, bytes }
+}
+
+fn parse(chunks: Receiver<Chunk>) -> Result<(Tree, Vec<NameOf>), TarError> {
+    let mut tree = Tree::new();
+    let mut reader = ChunkReader::new(chunks);
+    tar::read(&mut reader, &mut |path, attributes, body| tree.apply(path, attributes, body))?;
+    // What follows the archive still counts for the diffID, so it has to come through.
+    reader.drain();
+    let names = tree.finish();
+    let names = names.map_err(|reason| TarError { offset: 0, name: Vec::new(), reason })?;
+    Ok((tree, names))
+}
+
+fn pack_windows(blob: &FileRange, found: &Receiver<Found>) -> io::Result<(Vec<SpanRecord>, Vec<u8>)> {
+    let mut reducer = Reducer::new(blob.clone())?;
+    let (mut spans, mut windows) = (Vec::new(), Vec::new());
+    for found in found {
+        let packed = reducer.pack(&found)?;
+        spans.push(SpanRecord {
+            tar_offset: found.tar_offset.into(),
+            blob_offset: found.blob_offset.into(),
+            window: (windows.len() as u64).into(),
+            window_len: u32::try_from(packed.len()).map_err(io::Error::other)?.into(),
+            window_bytes: u16::try_from(found.window.len()).map_err(io::Error::other)?.into(),
+            bits: found.bits,
+            reserved: 0,
+        });
+        windows.extend_from_slice(&packed);
+    }
+    Ok((spans, windows))
+}

@@ -1,0 +1,484 @@
+//! The objects of a layer while its tar is being read: applies entries in the order of the archive, by the rules of
+//! image-spec layer.md, and says at the end what is under every name.
+//!
+//! Replaced objects stay in `nodes` without a name; only what can be reached from the root is written.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::model::limits::{DEPTH_MAX, LAYER_ENTRIES_MAX, LINK_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX};
+use crate::model::whiteout::{self, Meaning};
+use crate::model::{DeviceId, Timestamp};
+
+/// Symlinks followed for one path: as the kernel (`MAXSYMLINKS`).
+const SYMLINKS_MAX: usize = 40;
+
+/// Position in [`Tree::nodes`].
+pub(super) type NodeId = u32;
+/// Position in [`Strings::places`].
+pub(super) type StringId = u32;
+/// The root directory.
+pub(super) const ROOT: NodeId = 0;
+
+/// What every kind of object has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Attributes {
+    pub(super) mode: u16,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mtime: Timestamp,
+    /// Sorted by name.
+    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Attributes {
+    /// Those of a directory that the layer does not mention.
+    pub(super) fn implied() -> Self {
+        Self { mode: 0o755, uid: 0, gid: 0, mtime: Timestamp::default(), xattrs: Vec::new() }
+    }
+}
+
+/// What an entry of the tar is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    File { size: u64, data: Data },
+    Directory,
+    Symlink(Vec<u8>),
+    CharDevice(DeviceId),
+    BlockDevice(DeviceId),
+    Fifo,
+    HardLink(Vec<u8>),
+}
+
+/// Where a file's content is in the tar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Data {
+    Contiguous(u64),
+    Sparse(Vec<Hunk>),
+}
+
+/// A stretch of data in a sparse file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hunk {
+    pub(super) file_offset: u64,
+    pub(super) len: u64,
+    pub(super) tar_offset: u64,
+}
+
+/// One object.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) attributes: Attributes,
+    pub(super) kind: NodeKind,
+}
+
+/// What it is.
+#[derive(Clone, Debug)]
+pub(super) enum NodeKind {
+    File { size: u64, data: Data },
+    Directory { implied: bool, opaque: bool },
+    Symlink(StringId),
+    CharDevice(DeviceId),
+    BlockDevice(DeviceId),
+    Fifo,
+}
+
+/// What is under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Child {
+    Node(NodeId),
+    /// A hard link to a path (position in [`Tree::pending`]) that is not there, or not there yet.
+    Pending(u32),
+    /// Only in the answer of [`Tree::finish`].
+    Whiteout,
+}
+
+/// Every name once.
+#[derive(Debug, Default)]
+pub(super) struct Strings {
+    pub(super) heap: Vec<u8>,
+    places: Vec<(u32, u32)>,
+    known: HashMap<Box<[u8]>, StringId>,
+}
+
+impl Strings {
+    fn intern(&mut self, text: &[u8]) -> Result<StringId, String> {
+        if let Some(id) = self.known.get(text) {
+            return Ok(*id);
+        }
+        let id = self.push(text)?;
+        self.known.insert(text.into(), id);
+        Ok(id)
+    }
+
+    fn push(&mut self, text: &[u8]) -> Result<StringId, String> {
+        let full = |_| "more than 4 GiB of names".to_owned();
+        let offset = u32::try_from(self.heap.len()).map_err(full)?;
+        let len = u32::try_from(text.len()).map_err(full)?;
+        self.heap.extend_from_slice(text);
+        self.places.push((offset, len));
+        u32::try_from(self.places.len() - 1).map_err(full)
+    }
+
+    /// Offset and length in the heap.
+    pub(super) fn place(&self, id: StringId) -> (u32, u32) {
+        self.places.get(to_usize(id)).copied().unwrap_or_default()
+    }
+
+    pub(super) fn get(&self, id: StringId) -> &[u8] {
+        let (offset, len) = self.place(id);
+        self.heap.get(to_usize(offset)..to_usize(offset) + to_usize(len)).unwrap_or_default()
+    }
+}
+
+/// The layer as read so far.
+#[derive(Debug)]
+pub(super) struct Tree {
+    pub(super) nodes: Vec<Node>,
+    pub(super) strings: Strings,
+    pub(super) pending: Vec<StringId>,
+    names: HashMap<(NodeId, StringId), Child>,
+    whiteouts: HashSet<(NodeId, StringId)>,
+    entries: u64,
+}
+
+/// One name of the finished tree.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NameOf {
+    pub(super) dir: NodeId,
+    pub(super) name: StringId,
+    pub(super) child: Child,
+}
+
+impl Tree {
+    pub(super) fn new() -> Self {
+        let mut tree = Self {
+            nodes: Vec::new(),
+            strings: Strings::default(),
+            pending: Vec::new(),
+            names: HashMap::new(),
+            whiteouts: HashSet::new(),
+            entries: 0,
+        };
+        tree.nodes.push(implied_directory());
+        tree
+    }
+
+    /// Applies one entry. The error is for people.
+    pub(super) fn apply(&mut self, path: &[u8], attributes: Attributes, body: Body) -> Result<(), String> {
+        self.entries += 1;
+        if self.entries > LAYER_ENTRIES_MAX {
+            return Err(format!("more than {LAYER_ENTRIES_MAX} entries"));
+        }
+        if path.len() >= PATH_BYTES_MAX {
+            return Err(format!("path is longer than {} bytes", PATH_BYTES_MAX - 1));
+        }
+        let components = normalise(path);
+        if components.len() > DEPTH_MAX {
+            return Err(format!("path is deeper than {DEPTH_MAX} directories"));
+        }
+        let Some((last, parents)) = components.split_last() else {
+            return self.apply_root(attributes, &body);
+        };
+        for parent in parents {
+            match whiteout::meaning(parent).map_err(|error| error.to_string())? {
+                Meaning::Object(_) | Meaning::AufsMeta => {}
+                // What is inside of something that is hidden is not there either.
+                Meaning::Whiteout(_) | Meaning::Opaque => return Ok(()),
+            }
+        }
+        match whiteout::meaning(last).map_err(|error| error.to_string())? {
+            Meaning::Opaque => {
+                let dir = self.make_parents(parents)?;
+                if let Some(Node { kind: NodeKind::Directory { opaque, .. }, .. }) =
+                    self.nodes.get_mut(to_usize(dir))
+                {
+                    *opaque = true;
+                }
+            }
+            Meaning::Whiteout(hidden) => {
+                let dir = self.make_parents(parents)?;
+                let name = self.strings.intern(hidden.as_bytes())?;
+                self.whiteouts.insert((dir, name));
+            }
+            Meaning::Object(_) | Meaning::AufsMeta => {
+                let dir = self.make_parents(parents)?;
+                let name = self.strings.intern(last)?;
+                self.put(dir, name, attributes, body)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_root(&mut self, attributes: Attributes, body: &Body) -> Result<(), String> {
+        if *body != Body::Directory {
+            return Err("the root is not a directory".to_owned());
+        }
+        self.describe_directory(ROOT, attributes);
+        Ok(())
+    }
+
+    fn describe_directory(&mut self, id: NodeId, attributes: Attributes) {
+        if let Some(node) = self.nodes.get_mut(to_usize(id)) {
+            node.attributes = attributes;
+            if let NodeKind::Directory { implied, .. } = &mut node.kind {
+                *implied = false;
+            }
+        }
+    }
+
+    /// The later entry wins; a directory over a directory only changes its attributes.
+    fn put(&mut self, dir: NodeId, name: StringId, attributes: Attributes, body: Body) -> Result<(), String> {
+        let kind = match body {
+            Body::Directory => {
+                if let Some(&Child::Node(id)) = self.names.get(&(dir, name))
+                    && self.is_directory(id)
+                {
+                    self.describe_directory(id, attributes);
+                    return Ok(());
+                }
+                NodeKind::Directory { implied: false, opaque: false }
+            }
+            Body::HardLink(target) => {
+                let child = self.link(&target)?;
+                self.names.insert((dir, name), child);
+                return Ok(());
+            }
+            Body::Symlink(target) => {
+                if target.is_empty() || target.len() > LINK_BYTES_MAX {
+                    return Err(format!("symlink target of {} bytes", target.len()));
+                }
+                NodeKind::Symlink(self.strings.intern(&target)?)
+            }
+            Body::File { size, data } => NodeKind::File { size, data },
+            Body::CharDevice(device) => NodeKind::CharDevice(device),
+            Body::BlockDevice(device) => NodeKind::BlockDevice(device),
+            Body::Fifo => NodeKind::Fifo,
+        };
+        let id = self.add(Node { attributes, kind })?;
+        self.names.insert((dir, name), Child::Node(id));
+        Ok(())
+    }
+
+    fn add(&mut self, node: Node) -> Result<NodeId, String> {
+        let id = u32::try_from(self.nodes.len()).map_err(|_| "too many objects".to_owned())?;
+        self.nodes.push(node);
+        Ok(id)
+    }
+
+    fn is_directory(&self, id: NodeId) -> bool {
+        matches!(self.nodes.get(to_usize(id)), Some(Node { kind: NodeKind::Directory { .. }, .. }))
+    }
+
+    fn link(&mut self, target: &[u8]) -> Result<Child, String> {
+        if target.len() >= PATH_BYTES_MAX {
+            return Err("hard link target is too long".to_owned());
+        }
+        let components = normalise(target);
+        match self.find(&components) {
+            Some(Child::Node(id)) if self.is_directory(id) => Err("hard link to a directory".to_owned()),
+            Some(Child::Node(id)) => Ok(Child::Node(id)),
+            _ => {
+                let path = self.strings.intern(&components.join(&b'/'))?;
+                self.pending.push(path);
+                let number = u32::try_from(self.pending.len() - 1);
+                Ok(Child::Pending(number.map_err(|_| "too many hard links".to_owned())?))
+            }
+        }
+    }
+
+    /// What is under a path; symlinks are followed except the last, nothing is created.
+    fn find(&self, components: &[&[u8]]) -> Option<Child> {
+        let mut walk = Walk::new(components);
+        let mut found = Child::Node(ROOT);
+        while let Some(component) = walk.next() {
+            let dir = walk.dir();
+            let name = *self.strings.known.get(&component[..])?;
+            found = *self.names.get(&(dir, name))?;
+            if walk.is_done() {
+                break;
+            }
+            let Child::Node(id) = found else { return None };
+            match self.nodes.get(to_usize(id))?.kind {
+                NodeKind::Directory { .. } => walk.enter(id),
+                NodeKind::Symlink(target) => walk.follow(self.strings.get(target)).ok()?,
+                _ => return None,
+            }
+        }
+        Some(found)
+    }
+
+    /// The directory that these components name; symlinks of this layer are followed, what is missing is implied.
+    fn make_parents(&mut self, components: &[&[u8]]) -> Result<NodeId, String> {
+        let mut walk = Walk::new(components);
+        while let Some(component) = walk.next() {
+            if component.len() > NAME_BYTES_MAX {
+                return Err(format!("name is longer than {NAME_BYTES_MAX} bytes"));
+            }
+            let dir = walk.dir();
+            let name = self.strings.intern(&component)?;
+            let node = match self.names.get(&(dir, name)) {
+                Some(&Child::Node(id)) => self.nodes.get(to_usize(id)).map(|node| (id, &node.kind)),
+                _ => None,
+            };
+            match node {
+                Some((id, NodeKind::Directory { .. })) => walk.enter(id),
+                Some((_, NodeKind::Symlink(target))) => walk.follow(self.strings.get(*target))?,
+                // A file in the place of a directory: the later entry wins.
+                _ => {
+                    let id = self.add(implied_directory())?;
+                    self.names.insert((dir, name), Child::Node(id));
+                    walk.enter(id);
+                }
+            }
+            if walk.stack.len() > DEPTH_MAX {
+                return Err(format!("path is deeper than {DEPTH_MAX} directories"));
+            }
+        }
+        Ok(walk.dir())
+    }
+
+    /// Resolves hard links to later entries, then says what is under every name, sorted by directory and name.
+    pub(super) fn finish(&mut self) -> Result<Vec<NameOf>, String> {
+        self.resolve_pending()?;
+        let mut names: Vec<NameOf> =
+            self.names.iter().map(|(&(dir, name), &child)| NameOf { dir, name, child }).collect();
+        for &(dir, name) in &self.whiteouts {
+            match self.names.get(&(dir, name)) {
+                // The directory that takes the place of what is hidden does not merge with it.
+                Some(&Child::Node(id)) => {
+                    if let Some(Node { kind: NodeKind::Directory { opaque, .. }, .. }) =
+                        self.nodes.get_mut(to_usize(id))
+                    {
+                        *opaque = true;
+                    }
+                }
+                Some(_) => {}
+                None => names.push(NameOf { dir, name, child: Child::Whiteout }),
+            }
+        }
+        let strings = &self.strings;
+        // Bookkeeping of aufs is only here for the hard links into it.
+        names.retain(|name| {
+            name.child == Child::Whiteout
+                || matches!(whiteout::meaning(strings.get(name.name)), Ok(Meaning::Object(_)))
+        });
+        names.sort_unstable_by(|a, b| {
+            a.dir.cmp(&b.dir).then_with(|| strings.get(a.name).cmp(strings.get(b.name)))
+        });
+        Ok(names)
+    }
+
+    /// Until nothing changes, so that chains resolve in any order; every pass resolves a link or is the last.
+    fn resolve_pending(&mut self) -> Result<(), String> {
+        let mut open: Vec<((NodeId, StringId), u32)> = self
+            .names
+            .iter()
+            .filter_map(|(&key, child)| match child {
+                Child::Pending(number) => Some((key, *number)),
+                _ => None,
+            })
+            .collect();
+        open.sort_unstable();
+        // A chain of forward links, each to the next, is as deep as passes: nobody writes more than a few.
+        for _ in 0..SYMLINKS_MAX {
+            let before = open.len();
+            let mut left = Vec::new();
+            for (key, number) in open {
+                let path = self.pending.get(to_usize(number)).copied().unwrap_or_default();
+                let target = self.strings.get(path);
+                match self.find(&normalise(target)) {
+                    Some(Child::Node(id)) if self.is_directory(id) => {
+                        return Err(format!("hard link to the directory \"{}\"", target.escape_ascii()));
+                    }
+                    Some(Child::Node(id)) => {
+                        self.names.insert(key, Child::Node(id));
+                    }
+                    _ => left.push((key, number)),
+                }
+            }
+            open = left;
+            if open.len() == before {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn implied_directory() -> Node {
+    Node { attributes: Attributes::implied(), kind: NodeKind::Directory { implied: true, opaque: false } }
+}
+
+/// The components of a path, as if the root were above itself.
+fn normalise(path: &[u8]) -> Vec<&[u8]> {
+    let mut components = Vec::new();
+    for component in path.split(|byte| *byte == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." => {
+                components.pop();
+            }
+            _ => components.push(component),
+        }
+    }
+    components
+}
+
+/// A way down from the root, with the components still ahead.
+struct Walk {
+    stack: Vec<NodeId>,
+    ahead: Vec<Box<[u8]>>,
+    symlinks: usize,
+}
+
+impl Walk {
+    fn new(components: &[&[u8]]) -> Self {
+        let ahead = components.iter().rev().map(|component| (*component).into()).collect();
+        Self { stack: vec![ROOT], ahead, symlinks: 0 }
+    }
+
+    /// The next component that is a name.
+    fn next(&mut self) -> Option<Box<[u8]>> {
+        while let Some(component) = self.ahead.pop() {
+            match &component[..] {
+                b"" | b"." => {}
+                b".." => {
+                    if self.stack.len() > 1 {
+                        self.stack.pop();
+                    }
+                }
+                _ => return Some(component),
+            }
+        }
+        None
+    }
+
+    fn is_done(&self) -> bool {
+        self.ahead.is_empty()
+    }
+
+    fn dir(&self) -> NodeId {
+        self.stack.last().copied().unwrap_or(ROOT)
+    }
+
+    fn enter(&mut self, dir: NodeId) {
+        self.stack.push(dir);
+    }
+
+    fn follow(&mut self, target: &[u8]) -> Result<(), String> {
+        self.symlinks += 1;
+        if self.symlinks > SYMLINKS_MAX {
+            return Err("too many symlinks on the way".to_owned());
+        }
+        if target.starts_with(b"/") {
+            self.stack.truncate(1);
+        }
+        self.ahead.extend(target.split(|byte| *byte == b'/').rev().map(Into::into));
+        Ok(())
+    }
+}
+
+/// Lossless: layerfs runs where pointers have 32 bits at least.
+pub(super) fn to_usize(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

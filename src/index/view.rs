@@ -1,0 +1,184 @@
+//! A finished index, mapped: every access is checked against the bounds of the file and the checksum of its page.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::IndexError;
+use super::format::{self, Header, PAGE_BYTES, Section};
+use crate::model::Digest;
+use crate::sys::mmap::Mapping;
+
+/// How a blob holds its tar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// As it is.
+    Tar,
+    /// As one or more gzip members.
+    Gzip,
+}
+
+/// The index of one layer.
+#[derive(Debug)]
+pub struct LayerIndex {
+    path: PathBuf,
+    mapping: Mapping,
+    header: Header,
+    encoding: Encoding,
+    body_start: usize,
+    /// One bit for each page whose checksum was found right.
+    checked: Vec<AtomicU64>,
+}
+
+impl LayerIndex {
+    /// Maps the index at `path`. Takes the same time for every size.
+    ///
+    /// # Errors
+    /// [`IndexError::Stale`] when it must be built again, [`IndexError::Io`] when it cannot be opened.
+    pub fn open(path: &Path) -> Result<Self, IndexError> {
+        let io = |source| IndexError::Io { path: path.to_owned(), source };
+        let stale = |reason| IndexError::Stale { path: path.to_owned(), reason };
+        let file = File::open(path).map_err(io)?;
+        let mapping = Mapping::of_published_file(&file).map_err(io)?;
+        let bytes = mapping.bytes();
+        let (header, rest) = Header::read_from_prefix(bytes).map_err(|_| stale("shorter than its header"))?;
+        if header.magic != format::MAGIC {
+            return Err(stale("wrong magic"));
+        }
+        if header.version.get() != format::VERSION {
+            return Err(stale("another version"));
+        }
+        let body_bytes = header.body_bytes.get();
+        let pages = body_bytes.div_ceil(PAGE_BYTES);
+        let table_bytes = usize::try_from(pages.saturating_mul(format::DIGEST_BYTES)).unwrap_or(usize::MAX);
+        let table = rest.get(..table_bytes).ok_or_else(|| stale("shorter than its page table"))?;
+        if format::checksum(&header, table) != header.checksum {
+            return Err(stale("wrong checksum"));
+        }
+        let body_start = format::HEADER_BYTES.saturating_add(table_bytes);
+        if bytes.len().checked_sub(body_start).and_then(|len| u64::try_from(len).ok()) != Some(body_bytes) {
+            return Err(stale("not as long as it says"));
+        }
+        let encoding = match header.encoding.get() {
+            format::ENCODING_TAR => Encoding::Tar,
+            format::ENCODING_GZIP => Encoding::Gzip,
+            _ => return Err(stale("unknown encoding")),
+        };
+        let words = usize::try_from(pages.div_ceil(64)).unwrap_or(0);
+        let checked = (0..words).map(|_| AtomicU64::new(0)).collect();
+        Ok(Self { path: path.to_owned(), mapping, header, encoding, body_start, checked })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The sha256 of the uncompressed layer.
+    #[must_use]
+    pub fn diff_id(&self) -> Digest {
+        Digest::from_bytes(self.header.diff_id)
+    }
+
+    /// The sha256 of the blob.
+    #[must_use]
+    pub fn blob_digest(&self) -> Digest {
+        Digest::from_bytes(self.header.blob_digest)
+    }
+
+    /// Bytes of the blob.
+    #[must_use]
+    pub fn blob_bytes(&self) -> u64 {
+        self.header.blob_bytes.get()
+    }
+
+    /// Bytes of the uncompressed layer.
+    #[must_use]
+    pub fn tar_bytes(&self) -> u64 {
+        self.header.tar_bytes.get()
+    }
+
+    /// How the blob holds the tar.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    pub(super) fn stale(&self, reason: &'static str) -> IndexError {
+        IndexError::Stale { path: self.path.clone(), reason }
+    }
+
+    /// Checked bytes of a section.
+    pub(super) fn bytes(&self, section: Section, offset: u64, len: u64) -> Result<&[u8], IndexError> {
+        let place = self.header.sections[section as usize];
+        let end = offset.checked_add(len).filter(|end| *end <= place.len.get());
+        let start = place.offset.get().checked_add(offset);
+        let (Some(_), Some(start)) = (end, start) else {
+            return Err(self.stale("a reference leaves its section"));
+        };
+        let stop = start.checked_add(len).filter(|stop| *stop <= self.header.body_bytes.get());
+        let Some(stop) = stop else { return Err(self.stale("a section leaves the file")) };
+        if len > 0 {
+            for page in start / PAGE_BYTES..=(stop - 1) / PAGE_BYTES {
+                self.check_page(page)?;
+            }
+        }
+        self.body(start, stop).ok_or_else(|| self.stale("a section leaves the file"))
+    }
+
+    fn body(&self, start: u64, stop: u64) -> Option<&[u8]> {
+        let start = self.body_start.checked_add(usize::try_from(start).ok()?)?;
+        let stop = self.body_start.checked_add(usize::try_from(stop).ok()?)?;
+        self.mapping.bytes().get(start..stop)
+    }
+
+    fn check_page(&self, page: u64) -> Result<(), IndexError> {
+        let number = usize::try_from(page).unwrap_or(usize::MAX);
+        let bit = 1 << (page % 64);
+        let Some(word) = self.checked.get(number / 64) else { return Err(self.stale("no such page")) };
+        if word.load(Ordering::Relaxed) & bit != 0 {
+            return Ok(());
+        }
+        let start = page * PAGE_BYTES;
+        let stop = (start + PAGE_BYTES).min(self.header.body_bytes.get());
+        let digest_at = format::HEADER_BYTES + number * 32;
+        let digest = self.mapping.bytes().get(digest_at..digest_at + 32);
+        let content = self.body(start, stop).map(blake3::hash);
+        if content.as_ref().map(|hash| &hash.as_bytes()[..]) != digest {
+            return Err(self.stale("a page has a wrong checksum"));
+        }
+        word.fetch_or(bit, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How many records of a type a section holds.
+    pub(super) fn count<T>(&self, section: Section) -> u64 {
+        let size = u64::try_from(size_of::<T>()).unwrap_or(u64::MAX);
+        self.header.sections[section as usize].len.get() / size
+    }
+
+    /// A range of records.
+    pub(super) fn records<T>(&self, section: Section, first: u64, count: u64) -> Result<&[T], IndexError>
+    where
+        T: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned,
+    {
+        let size = u64::try_from(size_of::<T>()).unwrap_or(u64::MAX);
+        let (offset, len) = (first.checked_mul(size), count.checked_mul(size));
+        let (Some(offset), Some(len)) = (offset, len) else {
+            return Err(self.stale("a reference leaves its section"));
+        };
+        let bytes = self.bytes(section, offset, len)?;
+        <[T]>::ref_from_bytes(bytes).map_err(|_| self.stale("a record is cut"))
+    }
+
+    /// One record.
+    pub(super) fn record<T>(&self, section: Section, number: u64) -> Result<&T, IndexError>
+    where
+        T: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned,
+    {
+        self.records(section, number, 1)?.first().ok_or_else(|| self.stale("a record is cut"))
+    }
+}

@@ -1,0 +1,130 @@
+//! Paths of the container, opened so that no symlink in it leads out of it.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::model::limits::DEPTH_MAX;
+
+/// What to do about symlinks on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Symlinks {
+    /// Followed, as if the root filesystem were the whole world.
+    Inside,
+    /// An error: nobody has a reason to have one there.
+    Refused,
+}
+
+/// Opens `path` as a place only (O_PATH).
+pub(super) fn open(root: BorrowedFd<'_>, path: &Path, symlinks: Symlinks) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat2(root, path, flags, Mode::empty(), resolve(symlinks))?)
+}
+
+fn resolve(symlinks: Symlinks) -> ResolveFlags {
+    let flags = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    if symlinks == Symlinks::Refused { flags | ResolveFlags::NO_SYMLINKS } else { flags }
+}
+
+/// Whether an error of [`open`] means that there is nothing.
+pub(super) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Opens a directory, making it and those above when missing.
+pub(super) fn open_or_make_directory(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    symlinks: Symlinks,
+) -> io::Result<OwnedFd> {
+    let mut missing: Vec<PathBuf> = Vec::new();
+    let mut ancestors = path.ancestors();
+    let mut place = loop {
+        let Some(ancestor) = ancestors.next() else { break root.try_clone_to_owned()? };
+        if missing.len() > DEPTH_MAX {
+            return Err(Errno::NAMETOOLONG.into());
+        }
+        match open(root, ancestor, symlinks) {
+            Ok(found) => break found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match ancestor.file_name() {
+                Some(name) => missing.push(name.into()),
+                None => return Err(error),
+            },
+            Err(error) => return Err(error),
+        }
+    };
+    for name in missing.iter().rev() {
+        match rustix::fs::mkdirat(&place, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        place = rustix::fs::openat(&place, name, flags, Mode::empty())?;
+    }
+    if is_directory(place.as_fd())? { Ok(place) } else { Err(Errno::NOTDIR.into()) }
+}
+
+/// Opens a file, making an empty one when it is missing but its directory is there.
+pub(super) fn open_or_make_file(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    match open(root, path, Symlinks::Inside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        other => return other,
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Errno::ISDIR.into());
+    };
+    let parent = open(root, parent, Symlinks::Inside)?;
+    // O_EXCL does not follow a symlink at the end: a dangling one is an error, not a way to make a file elsewhere.
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(&parent, name, flags, Mode::empty())?)
+}
+
+/// Whether what is open is a directory.
+pub(super) fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let stat = rustix::fs::statat(fd, "", AtFlags::EMPTY_PATH)?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn symlinks_do_not_lead_out() {
+        let outside = tempfile::tempdir().unwrap();
+        let inside = tempfile::tempdir().unwrap();
+        let root = fs::File::open(inside.path()).unwrap();
+        symlink(outside.path(), inside.path().join("out")).unwrap();
+        symlink("../../../../../../etc", inside.path().join("up")).unwrap();
+        for path in ["/out/new", "/up/new", "/../../new"] {
+            let made = open_or_make_directory(root.as_fd(), Path::new(path), Symlinks::Inside);
+            assert!(made.is_err() || inside.path().join("new").exists(), "{path}");
+            assert!(open_or_make_file(root.as_fd(), &Path::new(path).join("x/y")).is_err());
+        }
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+        assert!(!Path::new("/etc/new").exists());
+    }
+
+    #[test]
+    fn a_symlink_inside_is_followed_or_refused() {
+        let inside = tempfile::tempdir().unwrap();
+        let root = fs::File::open(inside.path()).unwrap();
+        fs::create_dir(inside.path().join("run")).unwrap();
+        symlink("/run", inside.path().join("link")).unwrap();
+        let path = Path::new("/link/a/b");
+        assert!(open_or_make_directory(root.as_fd(), path, Symlinks::Refused).is_err());
+        open_or_make_directory(root.as_fd(), path, Symlinks::Inside).unwrap();
+        assert!(inside.path().join("run/a/b").is_dir());
+        open_or_make_file(root.as_fd(), Path::new("/link/a/file")).unwrap();
+        assert!(inside.path().join("run/a/file").is_file());
+        assert!(open_or_make_directory(root.as_fd(), Path::new("/run/a/file"), Symlinks::Inside).is_err());
+    }
+}

@@ -1,0 +1,348 @@
+//! What is mounted in a container besides its root: made as detached mounts while the host can still be seen, attached after
+//! pivot_root(2), when no path can lead out of the container any more.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, makedev};
+use rustix::mount::MountAttrFlags as Attr;
+
+use super::failure::{Context as _, Failure, Step};
+use super::in_root::{self, Symlinks};
+use super::plan::{Network, Plan, Tmpfs, Volume};
+use super::rootfs;
+use crate::sys::mount_attributes::{Reach, attach, clone_path, new_filesystem, set_attributes};
+
+/// All that was made before pivot_root(2).
+#[derive(Debug)]
+pub(super) struct Prepared {
+    mounts: Vec<Pending>,
+    /// Copies of the host's `/dev/null`, one for each masked path: the container's could be something else.
+    nulls: Vec<OwnedFd>,
+    /// The devpts instance, from which the terminal is opened.
+    pub(super) devpts: OwnedFd,
+}
+
+#[derive(Debug)]
+struct Pending {
+    mount: OwnedFd,
+    destination: PathBuf,
+    place: Place,
+}
+
+/// What is done about the place that something is mounted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Of ours: a directory with no symlink on the way, made when missing.
+    Own,
+    /// Of ours, and in something of ours, so it is there.
+    Inner,
+    /// Passed over when its directory is missing.
+    OptionalFile,
+    /// The user's: made when missing, symlinks followed inside the container.
+    Directory,
+    /// The user's: made when missing, symlinks followed inside the container.
+    File,
+}
+
+/// The six device nodes of every container, with their numbers.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+const DEVICE_LINKS: [(&str, &str); 6] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+    ("core", "/proc/kcore"),
+];
+
+/// The group `tty` of every Linux distribution.
+const TTY_GID: &str = "5";
+
+fn inert() -> Attr {
+    Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC
+}
+
+/// Makes every mount of the plan. `single` says that there is one id only, so none for the group of terminals.
+pub(super) fn prepare(plan: &Plan, single: bool) -> Step<Prepared> {
+    check_destinations(plan)?;
+    let devpts = new_devpts(single).at("mount", "/dev/pts")?;
+    let mut mounts = Vec::new();
+    let mut add = |destination: &str, place: Place, mount: OwnedFd| {
+        if !plan.volumes.iter().any(|volume| volume.destination == Path::new(destination)) {
+            mounts.push(Pending { mount, destination: PathBuf::from(destination), place });
+        }
+    };
+    add("/proc", Place::Own, new_proc()?);
+    add_sys(plan, &mut add)?;
+    add("/dev", Place::Own, new_dev(plan.terminal).at("mount", "/dev")?);
+    add("/dev/pts", Place::Inner, devpts.try_clone().at("mount", "/dev/pts")?);
+    let shm = [("mode", "1777"), ("size", &plan.shm_bytes.to_string())];
+    add("/dev/shm", Place::Inner, new_filesystem("tmpfs", &shm, inert()).at("mount", "/dev/shm")?);
+    add("/dev/mqueue", Place::Inner, new_filesystem("mqueue", &[], inert()).at("mount", "/dev/mqueue")?);
+    if !plan.volumes.iter().any(|volume| volume.destination == Path::new("/dev")) {
+        for (name, major, minor) in DEVICES {
+            let path = format!("/dev/{name}");
+            add(&path, Place::Inner, clone_device(&path, major, minor).at("bind", &path)?);
+        }
+    }
+    for (destination, mount) in generated_files(plan)? {
+        add(&destination, Place::OptionalFile, mount);
+    }
+    for tmpfs in &plan.tmpfs {
+        let mount = new_tmpfs(tmpfs).at("mount tmpfs", &tmpfs.destination)?;
+        mounts.push(Pending { mount, destination: tmpfs.destination.clone(), place: Place::Directory });
+    }
+    for volume in &plan.volumes {
+        mounts.push(clone_volume(volume).at("volume", &volume.source)?);
+    }
+    // Outer before inner, as podman sorts them; the sort is stable, so equal depths keep their order.
+    mounts.sort_by_key(|pending| pending.destination.components().count());
+    let nulls: io::Result<Vec<OwnedFd>> =
+        plan.masked_paths.iter().map(|_| clone_device("/dev/null", 1, 3)).collect();
+    Ok(Prepared { mounts, nulls: nulls.at("bind", "/dev/null")?, devpts })
+}
+
+fn check_destinations(plan: &Plan) -> Step<()> {
+    let volumes = plan.volumes.iter().map(|volume| &volume.destination);
+    for destination in volumes.chain(plan.tmpfs.iter().map(|tmpfs| &tmpfs.destination)) {
+        let problem = if !destination.is_absolute() {
+            "the destination of a volume must be an absolute path"
+        } else if destination.components().count() == 1 {
+            "the destination of a volume cannot be the root directory"
+        } else if destination.starts_with("/proc") {
+            "nothing may be mounted within /proc"
+        } else {
+            continue;
+        };
+        return Err(Box::new(Failure::new("volume", &io::Error::other(problem)).on(destination)));
+    }
+    Ok(())
+}
+
+fn new_proc() -> Step<OwnedFd> {
+    new_filesystem("proc", &[], inert()).at("mount", "/proc").map_err(|failure| {
+        if failure.errno == Some(rustix::io::Errno::PERM.raw_os_error()) {
+            return Box::new(failure.hint(
+                "the kernel allows this only where /proc is not masked; inside another container, start that one \
+                 with --security-opt unmask=/proc/*",
+            ));
+        }
+        failure
+    })
+}
+
+/// `/sys` shows the network namespace of whoever mounts it, so with the host's network it has to be the host's.
+fn add_sys(plan: &Plan, add: &mut impl FnMut(&str, Place, OwnedFd)) -> Step<()> {
+    let read_only = inert() | Attr::MOUNT_ATTR_RDONLY;
+    let fresh = match plan.network {
+        Network::None => new_filesystem("sysfs", &[], read_only),
+        Network::Host => Err(io::ErrorKind::PermissionDenied.into()),
+    };
+    let (sys, is_copy) = match fresh {
+        Ok(sys) => (sys, false),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let copy = clone_path(Path::new("/sys"), Reach::Tree).at("bind", "/sys")?;
+            set_attributes(copy.as_fd(), read_only, Reach::Tree).at("bind", "/sys")?;
+            (copy, true)
+        }
+        Err(error) => return Err(error).at("mount", "/sys"),
+    };
+    add("/sys", Place::Own, sys);
+    let cgroup = Path::new("/sys/fs/cgroup");
+    if has_cgroup2(cgroup) {
+        // The cgroup namespace makes this show our own subtree only.
+        add("/sys/fs/cgroup", Place::Inner, new_filesystem("cgroup2", &[], read_only).at("mount", cgroup)?);
+    } else if is_copy && cgroup.is_dir() {
+        // A copy of /sys brings the host's cgroup version 1 trees along. They are none of the container's business.
+        add("/sys/fs/cgroup", Place::Inner, new_filesystem("tmpfs", &[], read_only).at("mount", cgroup)?);
+    }
+    Ok(())
+}
+
+/// `CGROUP2_SUPER_MAGIC` (linux/magic.h).
+const CGROUP2_MAGIC: u32 = 0x6367_7270;
+
+fn has_cgroup2(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|stat| u32::try_from(stat.f_type) == Ok(CGROUP2_MAGIC))
+}
+
+fn new_dev(terminal: bool) -> io::Result<OwnedFd> {
+    let attributes = Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOEXEC | Attr::MOUNT_ATTR_STRICTATIME;
+    let dev = new_filesystem("tmpfs", &[("mode", "755"), ("size", "65536k")], attributes)?;
+    for name in ["pts", "shm", "mqueue"] {
+        rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(0o755))?;
+    }
+    let files = DEVICES.iter().map(|device| device.0).chain(terminal.then_some("console"));
+    for name in files {
+        make_file(dev.as_fd(), name)?;
+    }
+    for (name, target) in DEVICE_LINKS {
+        rustix::fs::symlinkat(target, &dev, name)?;
+    }
+    Ok(dev)
+}
+
+fn make_file(directory: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o644))?)
+}
+
+fn new_devpts(single: bool) -> io::Result<OwnedFd> {
+    let mut options = vec![("ptmxmode", "0666"), ("mode", "0620")];
+    if !single {
+        options.push(("gid", TTY_GID));
+    }
+    match new_filesystem("devpts", &options, Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOEXEC) {
+        // A range of fewer than five groups.
+        Err(error) if !single && error.kind() == io::ErrorKind::InvalidInput => new_devpts(true),
+        other => other,
+    }
+}
+
+fn new_tmpfs(tmpfs: &Tmpfs) -> io::Result<OwnedFd> {
+    let mode = format!("{:o}", tmpfs.mode);
+    let bytes = tmpfs.bytes.map(|bytes| bytes.to_string());
+    let mut options = vec![("mode", mode.as_str())];
+    if let Some(bytes) = &bytes {
+        options.push(("size", bytes));
+    }
+    new_filesystem("tmpfs", &options, Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV)
+}
+
+/// A copy of a device of the host, which must be the device that its name says.
+fn clone_device(path: &str, major: u32, minor: u32) -> io::Result<OwnedFd> {
+    let device = clone_path(Path::new(path), Reach::One)?;
+    check_device(device.as_fd(), major, minor)?;
+    set_attributes(device.as_fd(), Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOEXEC, Reach::One)?;
+    Ok(device)
+}
+
+fn check_device(device: BorrowedFd<'_>, major: u32, minor: u32) -> io::Result<()> {
+    let stat = rustix::fs::statat(device, "", AtFlags::EMPTY_PATH)?;
+    let is_character = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    if is_character && stat.st_rdev == makedev(major, minor) {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("not the character device {major}:{minor}")))
+}
+
+/// Opens the container's `/dev/null`, for a program without input.
+pub(super) fn open_null(root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    let null = rustix::fs::openat2(root, "dev/null", flags, Mode::empty(), resolve)?;
+    check_device(null.as_fd(), 1, 3)?;
+    Ok(null)
+}
+
+/// The generated files, on a tmpfs of their own. A file can be cloned from an attached mount only, so the tmpfs lies over the
+/// root filesystem for a moment, in this process's mount namespace.
+fn generated_files(plan: &Plan) -> Step<Vec<(String, OwnedFd)>> {
+    if plan.files.is_empty() {
+        return Ok(Vec::new());
+    }
+    let target = &plan.rootfs_mount_point;
+    let attributes = inert() | if plan.read_only { Attr::MOUNT_ATTR_RDONLY } else { Attr::empty() };
+    let tmpfs =
+        new_filesystem("tmpfs", &[("mode", "755"), ("size", "1m")], inert()).stage("generated files")?;
+    for (number, file) in plan.files.iter().enumerate() {
+        write_file(tmpfs.as_fd(), &number.to_string(), &file.content)
+            .at("generated file", &file.destination)?;
+    }
+    let onto = rootfs::open_directory(target).at("open", target)?;
+    attach(tmpfs.as_fd(), onto.as_fd()).at("generated files", target)?;
+    let mut clones = Vec::new();
+    for (number, file) in plan.files.iter().enumerate() {
+        let clone = clone_path(&target.join(number.to_string()), Reach::One)
+            .at("generated file", &file.destination)?;
+        set_attributes(clone.as_fd(), attributes, Reach::One).at("generated file", &file.destination)?;
+        clones.push((file.destination.to_string_lossy().into_owned(), clone));
+    }
+    rootfs::detach(target).at("unmount", target)?;
+    Ok(clones)
+}
+
+fn write_file(directory: BorrowedFd<'_>, name: &str, content: &str) -> io::Result<()> {
+    let file = make_file(directory, name)?;
+    io::Write::write_all(&mut std::fs::File::from(file), content.as_bytes())
+}
+
+fn clone_volume(volume: &Volume) -> io::Result<Pending> {
+    let mount = clone_path(&volume.source, Reach::Tree)?;
+    let mut attributes = Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV;
+    if volume.read_only {
+        attributes |= Attr::MOUNT_ATTR_RDONLY;
+    }
+    set_attributes(mount.as_fd(), attributes, Reach::Tree)?;
+    let place = if in_root::is_directory(mount.as_fd())? { Place::Directory } else { Place::File };
+    Ok(Pending { mount, destination: volume.destination.clone(), place })
+}
+
+/// Attaches everything below `root`, which is the container's.
+pub(super) fn attach_all(prepared: &Prepared, root: BorrowedFd<'_>) -> Step<()> {
+    for pending in &prepared.mounts {
+        let Some(onto) = open_place(root, pending).at("mount", &pending.destination)? else { continue };
+        attach(pending.mount.as_fd(), onto.as_fd()).at("mount", &pending.destination)?;
+    }
+    Ok(())
+}
+
+fn open_place(root: BorrowedFd<'_>, pending: &Pending) -> io::Result<Option<OwnedFd>> {
+    let path = &pending.destination;
+    match pending.place {
+        Place::Own => in_root::open_or_make_directory(root, path, Symlinks::Refused).map(Some),
+        Place::Inner => in_root::open(root, path, Symlinks::Refused).map(Some),
+        Place::Directory => in_root::open_or_make_directory(root, path, Symlinks::Inside).map(Some),
+        Place::File => in_root::open_or_make_file(root, path).map(Some),
+        Place::OptionalFile => match in_root::open_or_make_file(root, path) {
+            Ok(place) => Ok(Some(place)),
+            Err(error) if in_root::is_absent(&error) || error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                tracing::debug!(path = %path.display(), %error, "no place for a generated file");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// Hides and write-protects what the plan says, as far as it exists, and at last the root itself.
+pub(super) fn protect(plan: &Plan, prepared: Prepared, root: BorrowedFd<'_>) -> Step<()> {
+    for (path, null) in plan.masked_paths.iter().zip(prepared.nulls) {
+        mask(root, path, null).at("mask", path)?;
+    }
+    for path in &plan.read_only_paths {
+        make_read_only(root, path).at("make read-only", path)?;
+    }
+    if plan.read_only {
+        set_attributes(root, Attr::MOUNT_ATTR_RDONLY, Reach::One).at("make read-only", "/")?;
+    }
+    Ok(())
+}
+
+fn mask(root: BorrowedFd<'_>, path: &Path, null: OwnedFd) -> io::Result<()> {
+    let Some(place) = open_existing(root, path)? else { return Ok(()) };
+    if in_root::is_directory(place.as_fd())? {
+        let empty = new_filesystem("tmpfs", &[("size", "4k")], inert() | Attr::MOUNT_ATTR_RDONLY)?;
+        return attach(empty.as_fd(), place.as_fd());
+    }
+    attach(null.as_fd(), place.as_fd())
+}
+
+fn make_read_only(root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let Some(place) = open_existing(root, path)? else { return Ok(()) };
+    let copy = crate::sys::mount_attributes::clone_fd(place.as_fd(), Reach::Tree)?;
+    set_attributes(copy.as_fd(), Attr::MOUNT_ATTR_RDONLY, Reach::Tree)?;
+    attach(copy.as_fd(), place.as_fd())
+}
+
+fn open_existing(root: BorrowedFd<'_>, path: &Path) -> io::Result<Option<OwnedFd>> {
+    match in_root::open(root, path, Symlinks::Inside) {
+        Ok(place) => Ok(Some(place)),
+        Err(error) if in_root::is_absent(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

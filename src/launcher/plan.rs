@@ -1,0 +1,215 @@
+//! What a launch will do, complete before anything is done.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::capabilities::Capabilities;
+use super::id_maps::IdMaps;
+
+/// One container start. Plain data: it can be printed, stored and compared before anything happens.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// The container's id, for messages.
+    pub id: String,
+    /// Its host name.
+    pub hostname: String,
+    /// The program and its arguments; the program is looked for in the container's `PATH`.
+    pub args: Vec<OsString>,
+    /// `KEY=value`, already complete but for what the container's files say (`HOME`). Of equal keys the last one wins.
+    pub env: Vec<OsString>,
+    /// Where the program starts.
+    pub cwd: PathBuf,
+    /// Whether a missing `cwd` is made (podman: when the image names it) or is an error (when the user does).
+    pub create_cwd: bool,
+    /// `user[:group]`, names or numbers, resolved in the container's own files.
+    pub user: String,
+    /// Groups beyond those that the container's files give the user.
+    pub additional_gids: Vec<u32>,
+    /// Whether the program gets a terminal of its own.
+    pub terminal: bool,
+    /// Whether our standard input reaches the program; else it reads `/dev/null`.
+    pub interactive: bool,
+    /// Its network.
+    pub network: Network,
+    /// Host files and directories shown in the container.
+    pub volumes: Vec<Volume>,
+    /// Fresh tmpfs mounts.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Files that are made for this container: `/etc/hosts` and the like.
+    pub files: Vec<GeneratedFile>,
+    /// Whether the root filesystem is read-only for the program.
+    pub read_only: bool,
+    /// How ids of the container become ids of the host.
+    pub id_maps: IdMaps,
+    /// An empty private directory of the host, on which the root filesystem is mounted (in a mount namespace of its own).
+    pub rootfs_mount_point: PathBuf,
+    /// Paths that are hidden, as far as they exist.
+    pub masked_paths: Vec<PathBuf>,
+    /// Paths that are made read-only, as far as they exist.
+    pub read_only_paths: Vec<PathBuf>,
+    /// What root of the container may do.
+    pub capabilities: Capabilities,
+    /// Whether the default system call filter is installed.
+    pub seccomp: Seccomp,
+    /// Whether setuid programs are powerless. Always so with a single id, where they could not work anyway.
+    pub no_new_privileges: bool,
+    /// Resource limits to set; all others are inherited.
+    pub rlimits: Vec<Rlimit>,
+    /// `oom_score_adj` of the program; inherited when not set.
+    pub oom_score_adj: Option<i32>,
+    /// Size of `/dev/shm` in bytes.
+    pub shm_bytes: u64,
+}
+
+/// The default system call filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Seccomp {
+    /// Installed.
+    Default,
+    /// Not installed (`--security-opt seccomp=unconfined`).
+    Unconfined,
+}
+
+/// A container's network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// A network namespace with nothing but `lo`.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// A host file or directory shown in the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Volume {
+    /// Absolute path on the host; must exist.
+    pub source: PathBuf,
+    /// Absolute path in the container; made when missing.
+    pub destination: PathBuf,
+    /// Whether it, and all that is mounted below it, is read-only.
+    pub read_only: bool,
+}
+
+/// A fresh tmpfs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Tmpfs {
+    /// Absolute path in the container; made when missing.
+    pub destination: PathBuf,
+    /// Permission bits of its root.
+    pub mode: u32,
+    /// Its size in bytes; the kernel's default (half of the memory) when not set.
+    pub bytes: Option<u64>,
+}
+
+/// A file made for this container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GeneratedFile {
+    /// Absolute path in the container.
+    pub destination: PathBuf,
+    /// What is in it.
+    pub content: String,
+}
+
+/// A resource limit, by its `RLIMIT_` name without that prefix, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rlimit {
+    /// Which one.
+    pub resource: Resource,
+    /// Soft limit.
+    pub soft: u64,
+    /// Hard limit.
+    pub hard: u64,
+}
+
+/// The limits that can be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resource {
+    /// Address space in bytes.
+    As,
+    /// Size of a core file in bytes.
+    Core,
+    /// CPU seconds.
+    Cpu,
+    /// Data segment in bytes.
+    Data,
+    /// Size of a file in bytes.
+    Fsize,
+    /// Locked memory in bytes.
+    Memlock,
+    /// Open files.
+    Nofile,
+    /// Processes of the user.
+    Nproc,
+    /// Stack in bytes.
+    Stack,
+}
+
+impl Plan {
+    /// A plan with podman's defaults, to run `args` as root with no network.
+    #[must_use]
+    pub fn new(id: &str, rootfs_mount_point: PathBuf, args: Vec<OsString>) -> Self {
+        let hostname: String = id.chars().take(12).collect();
+        Self {
+            id: id.to_owned(),
+            hostname,
+            args,
+            env: Vec::new(),
+            cwd: PathBuf::from("/"),
+            create_cwd: false,
+            user: String::new(),
+            additional_gids: Vec::new(),
+            terminal: false,
+            interactive: false,
+            network: Network::None,
+            volumes: Vec::new(),
+            tmpfs: Vec::new(),
+            files: Vec::new(),
+            read_only: false,
+            id_maps: IdMaps::for_caller(),
+            rootfs_mount_point,
+            masked_paths: MASKED_PATHS.iter().map(PathBuf::from).collect(),
+            read_only_paths: READ_ONLY_PATHS.iter().map(PathBuf::from).collect(),
+            capabilities: Capabilities::DEFAULT,
+            seccomp: Seccomp::Default,
+            no_new_privileges: false,
+            rlimits: Vec::new(),
+            oom_score_adj: None,
+            shm_bytes: SHM_BYTES,
+        }
+    }
+
+    /// What podman mounts for `--read-only`, so that programs still find places for temporary files.
+    pub fn add_read_only_tmpfs(&mut self) {
+        for (destination, mode) in [("/run", 0o755), ("/tmp", 0o1777), ("/var/tmp", 0o1777)] {
+            self.tmpfs.push(Tmpfs { destination: PathBuf::from(destination), mode, bytes: None });
+        }
+    }
+}
+
+/// Docker's and podman's size of `/dev/shm`: 64 MiB.
+const SHM_BYTES: u64 = 64 << 20;
+
+/// Files that tell about, or act on, the host; podman's list.
+const MASKED_PATHS: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/dev/block",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/selinux",
+];
+
+/// Files that would change the host; podman's list.
+const READ_ONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];

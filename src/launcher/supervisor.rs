@@ -1,0 +1,261 @@
+//! The supervisor: owns the container's user and mount namespace, serves its root filesystem, waits for its first process.
+//!
+//! It outlives the process that the user started just long enough to take everything down: when that one is gone, even by
+//! SIGKILL, the container is killed, and what was written is made safe.
+
+use std::convert::Infallible;
+use std::io::{self, PipeReader, PipeWriter, Write as _};
+use std::os::fd::{AsFd as _, RawFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Gid, Pid, Uid, getppid, setgroups, setresgid, setresuid, setsid};
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::termios::Winsize;
+use seccompiler::BpfProgram;
+
+use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_SIGNAL_BASE, Failure, Step};
+use super::id_maps::IdMaps;
+use super::init::Init;
+use super::plan::{Network, Plan};
+use super::rootfs::{self, Rootfs};
+use crate::sys::message_socket::MessageSocket;
+use crate::sys::process::{self, Child, Fork, NewNamespaces};
+
+/// To the starter: the user namespace is there, its maps can be written.
+pub(super) const MESSAGE_READY: &[u8] = b"R";
+/// From the starter: ranges were mapped.
+pub(super) const MESSAGE_RANGES: &[u8] = b"G";
+/// From the starter: a single id was mapped.
+pub(super) const MESSAGE_SINGLE: &[u8] = b"S";
+/// To the starter, with the pidfd: the container's first process; its number follows.
+pub(super) const MESSAGE_PROCESS: &[u8] = b"P";
+/// To the starter, with the master: the container's terminal.
+pub(super) const MESSAGE_TERMINAL: &[u8] = b"T";
+/// To the starter: all is over; the exit code follows, and after a space what could not be made safe.
+pub(super) const MESSAGE_EXIT: &[u8] = b"X";
+
+/// What the supervisor is given.
+#[derive(Debug)]
+pub(super) struct Supervisor<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) rootfs: Box<dyn Rootfs>,
+    pub(super) filters: &'a [BpfProgram],
+    pub(super) window: Option<Winsize>,
+    pub(super) starter: Pid,
+    pub(super) control: MessageSocket,
+    pub(super) errors: PipeWriter,
+}
+
+/// A root filesystem that is mounted, and whether there is one id only.
+struct Mounted {
+    close: Vec<RawFd>,
+    single: bool,
+}
+
+impl Supervisor<'_> {
+    /// Runs the container from its namespaces to its end.
+    pub(super) fn run(mut self) -> ! {
+        let Err(failure) = self.supervise();
+        if let Err(error) = failure.write(&self.errors) {
+            tracing::error!(%error, %failure, "cannot report why the container did not start");
+        }
+        process::exit_now(failure.exit_code)
+    }
+
+    fn supervise(&mut self) -> Step<Infallible> {
+        self.die_with_starter()?;
+        // Away from the terminal's signals: the starter gets them, and passes on what is meant for the container.
+        setsid().stage("setsid")?;
+        let single = self.enter_namespaces()?;
+        self.die_with_starter()?;
+        // Nobody may look into, or trace, a process that holds the whole container.
+        prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
+        let target = &self.plan.rootfs_mount_point;
+        let close = self.rootfs.mount(target).at("mount the root filesystem on", target)?;
+        let (go, first) = self.clone_first_process(Mounted { close, single })?;
+        if let Err(error) = self.rootfs.serve() {
+            let failure = Failure::new("serve the root filesystem", &error);
+            kill(&first);
+            wait(&first)?;
+            self.take_down();
+            return Err(Box::new(failure));
+        }
+        self.watch(go, &first)
+    }
+
+    fn die_with_starter(&self) -> Step<()> {
+        prctl::set_pdeathsig(Signal::SIGKILL).stage("death signal")?;
+        if getppid() != self.starter {
+            process::exit_now(EXIT_LAUNCHER);
+        }
+        Ok(())
+    }
+
+    /// Gives whether the container has a single id.
+    fn enter_namespaces(&self) -> Step<bool> {
+        if self.plan.id_maps == IdMaps::Identity {
+            unshare(CloneFlags::CLONE_NEWNS).stage("make a mount namespace")?;
+            make_private()?;
+            return Ok(false);
+        }
+        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+            .stage("make a user namespace")
+            .map_err(|failure| Box::new(explain_no_user_namespace(*failure)))?;
+        self.control.send(MESSAGE_READY, None).stage("ask for id maps")?;
+        let answer = self.control.receive().stage("wait for id maps")?;
+        let single = match answer.as_ref().map(|message| message.bytes.as_slice()) {
+            Some(MESSAGE_RANGES) => false,
+            Some(MESSAGE_SINGLE) => true,
+            // The starter has failed, and knows why.
+            _ => process::exit_now(EXIT_LAUNCHER),
+        };
+        if !single {
+            setgroups(&[]).stage("supplementary groups")?;
+        }
+        let (root, wheel) = (Uid::from_raw(0), Gid::from_raw(0));
+        setresgid(wheel, wheel, wheel).stage("become root of the user namespace")?;
+        setresuid(root, root, root).stage("become root of the user namespace")?;
+        make_private()?;
+        Ok(single)
+    }
+
+    /// The first process waits for a byte in the pipe whose end this gives.
+    fn clone_first_process(&self, mounted: Mounted) -> Step<(PipeWriter, Child)> {
+        let (reader, writer) = io::pipe().stage("pipe")?;
+        let mut namespaces = NewNamespaces::of_container();
+        if self.plan.network == Network::None {
+            namespaces = namespaces.with_network();
+        }
+        match process::fork_into(namespaces).stage("make the container's namespaces")? {
+            Fork::Child => {
+                drop(writer);
+                self.become_first_process(mounted, reader)
+            }
+            Fork::Parent(child) => Ok((writer, child)),
+        }
+    }
+
+    fn become_first_process(&self, mounted: Mounted, go: PipeReader) -> ! {
+        let copies = self.control.try_clone().and_then(|control| Ok((control, self.errors.try_clone()?)));
+        let Ok((control, errors)) = copies else { process::exit_now(EXIT_LAUNCHER) };
+        let Mounted { close, single } = mounted;
+        let init = Init {
+            plan: self.plan,
+            filters: self.filters,
+            window: self.window,
+            single,
+            close,
+            go,
+            control,
+            errors,
+        };
+        init.run()
+    }
+
+    /// Lets the first process go on, and stays until it has ended.
+    fn watch(&mut self, mut go: PipeWriter, first: &Child) -> Step<Infallible> {
+        let mut number = MESSAGE_PROCESS.to_vec();
+        number.extend(first.pid.to_string().bytes());
+        self.control.send(&number, Some(first.pidfd.as_fd())).stage("report the container's process")?;
+        // From here on the starter's end is noticed by the closed socket, so that there is time to make things safe.
+        prctl::set_pdeathsig(None).stage("death signal")?;
+        // Only the first process may hold the error pipe open now: its end says that the program runs.
+        self.close_errors()?;
+        if let Err(error) = go.write_all(b"g") {
+            tracing::debug!(%error, "the container's first process is gone already");
+        }
+        self.wait_for_end(first)?;
+        let code = wait(first)?;
+        let problem = self.take_down();
+        let mut message = MESSAGE_EXIT.to_vec();
+        message.extend(format!("{code} {}", problem.unwrap_or_default()).bytes());
+        if let Err(error) = self.control.send(&message, None) {
+            tracing::debug!(%error, "nobody is left to hear the exit code");
+        }
+        drop(go);
+        process::exit_now(code)
+    }
+
+    fn close_errors(&mut self) -> Step<()> {
+        let (_, nowhere) = io::pipe().stage("pipe")?;
+        self.errors = nowhere;
+        Ok(())
+    }
+
+    fn wait_for_end(&self, first: &Child) -> Step<()> {
+        loop {
+            let mut fds = [
+                PollFd::new(first.pidfd.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).stage("poll"),
+            }
+            if fds[0].any().unwrap_or(false) {
+                return Ok(());
+            }
+            if fds[1].any().unwrap_or(false) && !matches!(self.control.receive(), Ok(Some(_))) {
+                kill(first);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Unmounts, and makes safe what was written. Gives what went wrong.
+    fn take_down(&mut self) -> Option<String> {
+        if let Err(error) = rootfs::detach(&self.plan.rootfs_mount_point) {
+            tracing::warn!(%error, "unmounting the root filesystem");
+        }
+        let error = self.rootfs.finish().err()?;
+        tracing::error!(%error, "finishing the root filesystem");
+        Some(error.to_string())
+    }
+}
+
+fn make_private() -> Step<()> {
+    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", flags).stage("make the mount namespace private")
+}
+
+fn explain_no_user_namespace(failure: Failure) -> Failure {
+    match failure.errno.map(Errno::from_raw) {
+        Some(Errno::EPERM | Errno::EACCES) => failure.hint(
+            "user namespaces are switched off for ordinary users; see sysctl kernel.unprivileged_userns_clone, \
+             kernel.apparmor_restrict_unprivileged_userns, and the seccomp profile of an outer container",
+        ),
+        Some(Errno::ENOSPC | Errno::EUSERS) => {
+            failure.hint("too many user namespaces; see sysctl user.max_user_namespaces")
+        }
+        Some(Errno::EINVAL) => failure.hint("this kernel has no user namespaces (CONFIG_USER_NS)"),
+        _ => failure,
+    }
+}
+
+fn kill(child: &Child) {
+    if let Err(error) = process::send_signal(child.pidfd.as_fd(), Signal::SIGKILL as i32) {
+        tracing::debug!(%error, "killing the container");
+    }
+}
+
+/// Collects the end of a child as an exit code.
+fn wait(child: &Child) -> Step<u8> {
+    loop {
+        match waitpid(Pid::from_raw(child.pid), None) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(u8::try_from(code).unwrap_or(EXIT_LAUNCHER)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(exit_code_of_signal(signal)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).stage("wait for the container"),
+        }
+    }
+}
+
+/// 128 plus the number, as a shell says it.
+pub(super) fn exit_code_of_signal(signal: Signal) -> u8 {
+    u8::try_from(signal as i32).map_or(EXIT_LAUNCHER, |number| EXIT_SIGNAL_BASE.saturating_add(number))
+}

@@ -1,0 +1,147 @@
+//! Verified granules in memory, shared by all layers of a process: the least recently used go first.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lru::LruCache;
+
+/// What the cache takes at most when nobody says otherwise.
+const BYTES_DEFAULT: u64 = 256 << 20;
+/// The same as a part of the machine's memory: one in twenty.
+const MEMORY_PARTS: u64 = 20;
+/// Independently locked parts, so that readers of different granules rarely wait for each other.
+const SHARDS: u64 = 8;
+
+/// Names a layer within the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct LayerKey(u64);
+
+/// Granules of several layers, bounded in bytes.
+#[derive(Debug)]
+pub struct ChunkCache {
+    shards: Vec<Mutex<Shard>>,
+    shard_bytes_max: u64,
+    next_layer: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Shard {
+    granules: LruCache<(LayerKey, u64), Arc<Vec<u8>>>,
+    bytes: u64,
+}
+
+impl ChunkCache {
+    /// A cache of at most `bytes_max` bytes of content.
+    #[must_use]
+    pub fn new(bytes_max: u64) -> Self {
+        let shard = || Mutex::new(Shard { granules: LruCache::unbounded(), bytes: 0 });
+        Self {
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+            shard_bytes_max: bytes_max / SHARDS,
+            next_layer: AtomicU64::new(0),
+        }
+    }
+
+    /// A cache of the usual size: 256 MiB or 5 % of memory, whatever is less.
+    #[must_use]
+    pub fn with_default_size() -> Self {
+        let part = memory_bytes().map_or(BYTES_DEFAULT, |memory| memory / MEMORY_PARTS);
+        Self::new(BYTES_DEFAULT.min(part))
+    }
+
+    /// A name for another layer.
+    pub(super) fn add_layer(&self) -> LayerKey {
+        LayerKey(self.next_layer.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn shard(&self, granule: u64) -> Option<&Mutex<Shard>> {
+        self.shards.get(usize::try_from(granule % SHARDS).unwrap_or(0))
+    }
+
+    pub(super) fn get(&self, layer: LayerKey, granule: u64) -> Option<Arc<Vec<u8>>> {
+        // No code between lock and unlock can panic; a poisoned cache would still be a right cache.
+        let mut shard = self.shard(granule)?.lock().unwrap_or_else(PoisonError::into_inner);
+        shard.granules.get(&(layer, granule)).cloned()
+    }
+
+    /// Adds verified bytes.
+    pub(super) fn put(&self, layer: LayerKey, granule: u64, bytes: Arc<Vec<u8>>) {
+        let Some(shard) = self.shard(granule) else { return };
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        shard.bytes += bytes.len() as u64;
+        if let Some((_, old)) = shard.granules.push((layer, granule), bytes) {
+            shard.bytes -= old.len() as u64;
+        }
+        while shard.bytes > self.shard_bytes_max {
+            match shard.granules.pop_lru() {
+                Some((_, old)) => shard.bytes -= old.len() as u64,
+                None => break,
+            }
+        }
+    }
+
+    /// Drops what there is of a layer.
+    pub(super) fn remove_layer(&self, layer: LayerKey) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut freed = 0;
+            shard.granules.retain(|(of, _), bytes| {
+                let keep = *of != layer;
+                freed += if keep { 0 } else { bytes.len() as u64 };
+                keep
+            });
+            shard.bytes -= freed;
+        }
+    }
+
+    /// Bytes that it holds now.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).bytes).sum()
+    }
+}
+
+/// The machine's memory (proc_meminfo(5)); `None` where there is no /proc.
+fn memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+impl Default for ChunkCache {
+    fn default() -> Self {
+        Self::with_default_size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_the_memory() {
+        assert!(memory_bytes().unwrap() > 64 << 20);
+    }
+
+    #[test]
+    fn stays_within_its_bytes_and_keeps_what_was_used() {
+        let cache = ChunkCache::new(8 * 1000);
+        let (a, b) = (cache.add_layer(), cache.add_layer());
+        // All multiples of SHARDS share a shard of 1000 bytes.
+        for granule in 0..10 {
+            cache.put(a, granule * SHARDS, Arc::new(vec![0; 300]));
+            assert!(cache.get(a, 0).is_some(), "used every time");
+        }
+        assert_eq!(cache.bytes(), 900);
+        assert!(cache.get(a, 2 * SHARDS).is_none());
+        assert!(cache.get(b, 0).is_none());
+        cache.put(a, 0, Arc::new(vec![0; 200]));
+        assert_eq!(cache.bytes(), 800);
+        cache.put(b, 1, Arc::new(vec![0; 5000]));
+        assert!(cache.get(b, 1).is_none(), "larger than the shard");
+        cache.put(b, 1, Arc::new(vec![0; 50]));
+        cache.remove_layer(a);
+        assert_eq!(cache.bytes(), 50);
+    }
+}

@@ -1,0 +1,253 @@
+//! Verified bytes of a layer, by their place in its uncompressed tar.
+//!
+//! A read goes place -> granule -> cache, else blob. What leaves is a [`VerifiedChunk`]: its bytes hash to what the index
+//! says, and there is no other way to make one. A mismatch drops what was cached of the layer, starts afresh from the
+//! blob once, and then is an error.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use super::LayerError;
+use super::chunk_cache::{ChunkCache, LayerKey};
+use crate::index::{Encoding, GRANULE_BYTES, GzipDecoder, IndexError, LayerIndex};
+use crate::model::{EntryId, TarOffset};
+use crate::sys::file_range::FileRange;
+
+/// Suspended decoders kept for sequential readers: 100 KiB each, and few programs read more files at a time.
+const DECODERS_MAX: usize = 8;
+
+/// One granule of a layer, or what there is of it at the end.
+#[derive(Clone, Debug)]
+pub(super) struct VerifiedChunk(Arc<Vec<u8>>);
+
+impl VerifiedChunk {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Reads one layer.
+#[derive(Debug)]
+pub(super) struct ChunkReader {
+    index: Arc<LayerIndex>,
+    blob: FileRange,
+    cache: Arc<ChunkCache>,
+    key: LayerKey,
+    /// Spans that some thread is decoding. Never held together with `decoders`.
+    busy: Mutex<HashSet<u64>>,
+    idle: Condvar,
+    /// Suspended at the start of a granule, the last used at the end. Never held across I/O.
+    decoders: Mutex<Vec<GzipDecoder>>,
+}
+
+/// Why a granule is not to be had.
+enum Failure {
+    Layer(LayerError),
+    /// The bytes are wrong.
+    Wrong(String),
+}
+
+impl From<LayerError> for Failure {
+    fn from(error: LayerError) -> Self {
+        Self::Layer(error)
+    }
+}
+
+impl ChunkReader {
+    pub(super) fn new(index: Arc<LayerIndex>, blob: FileRange, cache: Arc<ChunkCache>) -> Self {
+        let key = cache.add_layer();
+        Self {
+            index,
+            blob,
+            cache,
+            key,
+            busy: Mutex::default(),
+            idle: Condvar::new(),
+            decoders: Mutex::default(),
+        }
+    }
+
+    /// Fills `buffer` with the layer's bytes from `place` on.
+    pub(super) fn read(&self, place: TarOffset, buffer: &mut [u8]) -> Result<(), LayerError> {
+        let end = place.0.checked_add(buffer.len() as u64);
+        if end.is_none_or(|end| end > self.index.tar_bytes()) {
+            return Err(self.corrupt(place.0, "the index points behind the end of the layer"));
+        }
+        let (mut place, mut rest) = (place.0, buffer);
+        while !rest.is_empty() {
+            let chunk = self.granule(place / GRANULE_BYTES)?;
+            let skip = usize::try_from(place % GRANULE_BYTES).unwrap_or(usize::MAX);
+            let bytes = chunk.bytes().get(skip..).unwrap_or_default();
+            let count = bytes.len().min(rest.len());
+            if count == 0 {
+                return Err(self.corrupt(place, "a granule is shorter than it should be"));
+            }
+            rest[..count].copy_from_slice(&bytes[..count]);
+            rest = &mut rest[count..];
+            place += count as u64;
+        }
+        Ok(())
+    }
+
+    fn granule(&self, granule: u64) -> Result<VerifiedChunk, LayerError> {
+        if let Some(bytes) = self.cache.get(self.key, granule) {
+            return Ok(VerifiedChunk(bytes));
+        }
+        let place = granule * GRANULE_BYTES;
+        let reason = match self.load(granule) {
+            Ok(chunk) => return Ok(chunk),
+            Err(Failure::Layer(error)) => return Err(error),
+            Err(Failure::Wrong(reason)) => reason,
+        };
+        let diff_id = self.index.diff_id();
+        tracing::warn!(%diff_id, offset = place, reason, "wrong bytes in a layer: reading again");
+        self.cache.remove_layer(self.key);
+        self.decoders.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        match self.load(granule) {
+            Ok(chunk) => Ok(chunk),
+            Err(Failure::Layer(error)) => Err(error),
+            Err(Failure::Wrong(reason)) => {
+                tracing::error!(%diff_id, offset = place, reason, "corrupt layer");
+                Err(self.corrupt(place, &reason))
+            }
+        }
+    }
+
+    fn load(&self, granule: u64) -> Result<VerifiedChunk, Failure> {
+        match self.index.encoding() {
+            Encoding::Tar => {
+                let mut bytes = vec![0; self.granule_len(granule)];
+                let read = self.blob.read_at(granule * GRANULE_BYTES, &mut bytes);
+                let count = read.map_err(|source| self.io(source))?;
+                bytes.truncate(count);
+                self.verify(granule, bytes)
+            }
+            Encoding::Gzip => self.decode(granule),
+        }
+    }
+
+    /// One decoder per span at a time: who comes later finds the granule in the cache.
+    fn decode(&self, granule: u64) -> Result<VerifiedChunk, Failure> {
+        let place = TarOffset(granule * GRANULE_BYTES);
+        let checkpoint = self.index.checkpoint(place).map_err(|error| self.bad_index(&error))?;
+        let Some(checkpoint) = checkpoint else {
+            return Err(Failure::Wrong("the index has no checkpoint".to_owned()));
+        };
+        let _turn = self.take_turn(checkpoint.number);
+        if let Some(bytes) = self.cache.get(self.key, granule) {
+            return Ok(VerifiedChunk(bytes));
+        }
+        let mut decoder = match self.take_decoder(checkpoint.place, place) {
+            Some(decoder) => decoder,
+            None => {
+                let window = self.index.window(&checkpoint).map_err(|error| self.bad_index(&error))?;
+                let resumed = GzipDecoder::resume(&self.blob, &checkpoint, &window);
+                resumed.map_err(|error| Failure::Wrong(error.to_string()))?
+            }
+        };
+        let chunk = self.decode_to(&mut decoder, granule)?;
+        let mut decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
+        if decoders.len() >= DECODERS_MAX {
+            decoders.remove(0);
+        }
+        decoders.push(decoder);
+        Ok(chunk)
+    }
+
+    /// Decodes up to the end of `granule`; whole granules on the way are verified and kept.
+    fn decode_to(&self, decoder: &mut GzipDecoder, granule: u64) -> Result<VerifiedChunk, Failure> {
+        loop {
+            let position = decoder.position().0;
+            let now = position / GRANULE_BYTES;
+            let is_whole = position.is_multiple_of(GRANULE_BYTES);
+            let skip = usize::try_from(position % GRANULE_BYTES).unwrap_or(0);
+            let len = self.granule_len(now).saturating_sub(skip);
+            let mut bytes = vec![0; len];
+            let read = decoder.read(&mut bytes).map_err(|error| Failure::Wrong(error.to_string()))?;
+            if read < len || len == 0 || now > granule {
+                return Err(Failure::Wrong("decoding ends too early".to_owned()));
+            }
+            if is_whole {
+                let chunk = self.verify(now, bytes)?;
+                if now == granule {
+                    return Ok(chunk);
+                }
+            }
+        }
+    }
+
+    /// A decoder that stands between the checkpoint and the place.
+    fn take_decoder(&self, from: TarOffset, to: TarOffset) -> Option<GzipDecoder> {
+        let mut decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
+        let usable = |(_, decoder): &(usize, &GzipDecoder)| (from..=to).contains(&decoder.position());
+        let best = decoders.iter().enumerate().filter(usable).max_by_key(|(_, decoder)| decoder.position());
+        let number = best?.0;
+        Some(decoders.remove(number))
+    }
+
+    fn take_turn(&self, span: u64) -> Turn<'_> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        while !busy.insert(span) {
+            busy = self.idle.wait(busy).unwrap_or_else(PoisonError::into_inner);
+        }
+        Turn { reader: self, span }
+    }
+
+    fn granule_len(&self, granule: u64) -> usize {
+        let rest = self.index.tar_bytes().saturating_sub(granule.saturating_mul(GRANULE_BYTES));
+        usize::try_from(rest.min(GRANULE_BYTES)).unwrap_or(0)
+    }
+
+    /// The only place where bytes become a [`VerifiedChunk`].
+    fn verify(&self, granule: u64, bytes: Vec<u8>) -> Result<VerifiedChunk, Failure> {
+        let expected = self.index.granule_digest(granule).map_err(|error| self.bad_index(&error))?;
+        if bytes.len() != self.granule_len(granule) || *blake3::hash(&bytes).as_bytes() != expected {
+            return Err(Failure::Wrong("the bytes do not have the digest that the index says".to_owned()));
+        }
+        let bytes = Arc::new(bytes);
+        self.cache.put(self.key, granule, Arc::clone(&bytes));
+        Ok(VerifiedChunk(bytes))
+    }
+
+    fn corrupt(&self, offset: u64, reason: &str) -> LayerError {
+        let (diff_id, offset) = (self.index.diff_id(), TarOffset(offset));
+        LayerError::Corrupt { diff_id, offset, reason: reason.to_owned() }
+    }
+
+    fn io(&self, source: std::io::Error) -> LayerError {
+        LayerError::Io { layer: self.index.diff_id().to_string(), source }
+    }
+
+    fn bad_index(&self, error: &IndexError) -> LayerError {
+        bad_index(&self.index, EntryId(0), error)
+    }
+}
+
+impl Drop for ChunkReader {
+    fn drop(&mut self) {
+        self.cache.remove_layer(self.key);
+    }
+}
+
+/// An index that turned out to be damaged, as an error of the layer.
+pub(super) fn bad_index(index: &LayerIndex, entry: EntryId, error: &IndexError) -> LayerError {
+    let layer = index.diff_id().to_string();
+    let reason = match error {
+        IndexError::Stale { reason, .. } => reason,
+        _ => "the index cannot be read",
+    };
+    LayerError::BadEntry { layer, entry, reason }
+}
+
+/// The right to decode a span.
+struct Turn<'a> {
+    reader: &'a ChunkReader,
+    span: u64,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.reader.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.span);
+        self.reader.idle.notify_all();
+    }
+}

@@ -1,0 +1,142 @@
+//! A layer made of an index and a blob.
+
+use std::sync::Arc;
+
+use super::chunk_cache::ChunkCache;
+use super::chunk_reader::{ChunkReader, bad_index};
+use super::{DirItem, Entry, Found, Layer, LayerError, Xattr};
+use crate::index::{Child, Content, Extent, IndexError, Inode, InodeNumber, LayerIndex};
+use crate::model::{EntryId, Name, TarOffset};
+use crate::sys::file_range::FileRange;
+
+/// Extents looked at in one go: a read of a file with many holes goes on from there.
+const EXTENTS_AT_ONCE: u64 = 64;
+
+/// A tar, compressed or not, read where it lies.
+#[derive(Debug)]
+pub struct TarLayer {
+    index: Arc<LayerIndex>,
+    chunks: ChunkReader,
+}
+
+impl TarLayer {
+    /// A layer of which `blob` holds the bytes and `index` says where they are.
+    #[must_use]
+    pub fn new(index: Arc<LayerIndex>, blob: FileRange, cache: Arc<ChunkCache>) -> Self {
+        let chunks = ChunkReader::new(Arc::clone(&index), blob, cache);
+        Self { index, chunks }
+    }
+
+    /// Its index.
+    #[must_use]
+    pub fn index(&self) -> &LayerIndex {
+        &self.index
+    }
+
+    fn bad(&self, id: EntryId) -> impl Fn(IndexError) -> LayerError {
+        move |error| bad_index(&self.index, id, &error)
+    }
+
+    fn entry_error(&self, entry: EntryId, reason: &'static str) -> LayerError {
+        LayerError::BadEntry { layer: self.index.diff_id().to_string(), entry, reason }
+    }
+
+    fn number(&self, id: EntryId) -> Result<InodeNumber, LayerError> {
+        let number = u32::try_from(id.0).ok().filter(|number| u64::from(*number) < self.index.inode_count());
+        number.map(InodeNumber).ok_or_else(|| self.entry_error(id, "there is no such entry"))
+    }
+
+    fn inode(&self, id: EntryId) -> Result<Inode, LayerError> {
+        self.index.inode(self.number(id)?).map_err(self.bad(id))
+    }
+
+    /// Fills `buffer` from `offset` of a file with holes.
+    fn read_sparse(
+        &self,
+        id: EntryId,
+        range: &std::ops::Range<u64>,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), LayerError> {
+        buffer.fill(0);
+        let end = offset.saturating_add(buffer.len() as u64);
+        let mut position = offset;
+        while position < end {
+            let extents = self.index.extents(range, position, EXTENTS_AT_ONCE).map_err(self.bad(id))?;
+            if extents.is_empty() {
+                break;
+            }
+            for Extent { file_offset, len, place } in extents {
+                let start = file_offset.max(position);
+                let stop = file_offset.saturating_add(len).min(end);
+                if start >= end {
+                    return Ok(());
+                }
+                let inside = |at: u64| usize::try_from(at.saturating_sub(offset)).unwrap_or(usize::MAX);
+                let part = buffer.get_mut(inside(start)..inside(stop));
+                let part = part.ok_or_else(|| self.entry_error(id, "extents are not in order"))?;
+                self.chunks.read(TarOffset(place.0.saturating_add(start - file_offset)), part)?;
+                position = stop;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn found(child: Child) -> Found {
+    match child {
+        Child::Object(number) => Found::Entry(EntryId(u64::from(number.0))),
+        Child::Whiteout => Found::Whiteout,
+        Child::Below(path) => Found::LinkBelow(path),
+    }
+}
+
+impl Layer for TarLayer {
+    fn root(&self) -> EntryId {
+        EntryId(u64::from(self.index.root().0))
+    }
+
+    fn entry(&self, id: EntryId) -> Result<Entry, LayerError> {
+        let inode = self.inode(id)?;
+        let (names, implied, opaque) = (inode.names, inode.implied, inode.opaque);
+        Ok(Entry { metadata: inode.metadata, names, implied, opaque })
+    }
+
+    fn lookup(&self, dir: EntryId, name: Name<'_>) -> Result<Found, LayerError> {
+        let child = self.index.child(&self.inode(dir)?, name).map_err(self.bad(dir))?;
+        Ok(child.map_or(Found::Absent, found))
+    }
+
+    fn read_dir(&self, dir: EntryId) -> Result<Vec<DirItem>, LayerError> {
+        let children = self.index.children(&self.inode(dir)?).map_err(self.bad(dir))?;
+        Ok(children.into_iter().map(|(name, child)| DirItem { name, found: found(child) }).collect())
+    }
+
+    fn read_link(&self, id: EntryId) -> Result<Vec<u8>, LayerError> {
+        Ok(self.index.target(&self.inode(id)?).map_err(self.bad(id))?.to_vec())
+    }
+
+    fn xattrs(&self, id: EntryId) -> Result<Vec<Xattr>, LayerError> {
+        self.index.xattrs(&self.inode(id)?).map_err(self.bad(id))
+    }
+
+    fn read_at(&self, id: EntryId, offset: u64, buffer: &mut [u8]) -> Result<usize, LayerError> {
+        let inode = self.inode(id)?;
+        let rest = inode.metadata.size.saturating_sub(offset);
+        let count = usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.len());
+        let buffer = &mut buffer[..count];
+        match &inode.content {
+            Content::Contiguous(_) if count == 0 => {}
+            Content::Contiguous(place) => {
+                self.chunks.read(TarOffset(place.0.saturating_add(offset)), buffer)?;
+            }
+            Content::Sparse(range) => self.read_sparse(id, range, offset, buffer)?,
+            _ => return Err(self.entry_error(id, "not a regular file")),
+        }
+        Ok(count)
+    }
+
+    fn paths(&self, id: EntryId) -> Result<Vec<Box<[u8]>>, LayerError> {
+        self.index.paths(self.number(id)?).map_err(self.bad(id))
+    }
+}

@@ -1,0 +1,315 @@
+//! Removes what nothing reaches: blobs that no name leads to, and caches of blobs that are not there any more.
+//!
+//! Errs on the side of keeping. A document that cannot be read ends the collection before anything is removed; every
+//! digest that a reachable document mentions is kept, whatever field it stands in.
+
+use std::collections::HashSet;
+use std::fs::DirEntry;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+use super::{Store, StoreError, StoreLockExclusive};
+use crate::model::Digest;
+use crate::model::limits::DOCUMENT_BYTES_MAX;
+use crate::sys::atomic::TEMP_PREFIX;
+use crate::sys::lock::FileLock;
+
+/// What may be removed.
+#[derive(Clone, Debug)]
+pub struct GcPolicy {
+    /// Blobs younger than this stay: another tool may be writing an image to the layout, and knows nothing of our locks.
+    pub blob_age_min: Duration,
+    /// Indexes younger than this stay even when their blob is not in the store: it may be in an archive elsewhere.
+    pub index_age_min: Duration,
+    /// Blobs that are needed though no name leads to them (containers).
+    pub keep: HashSet<Digest>,
+}
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Blobs.
+    pub blobs: u64,
+    /// Indexes.
+    pub indexes: u64,
+    /// Temporary files that a crash left behind.
+    pub temporaries: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// Blobs that nothing reaches but somebody is using.
+    pub in_use: u64,
+}
+
+/// Collects garbage. The lock says that nobody is adding anything.
+///
+/// # Errors
+/// [`StoreError`]; what is reachable is never touched.
+pub fn collect(
+    store: &Store,
+    _lock: &StoreLockExclusive,
+    policy: &GcPolicy,
+) -> Result<Collected, StoreError> {
+    let live = reachable(store, policy)?;
+    let mut done = Collected::default();
+    for (entry, age) in files_of(store.blobs().dir())? {
+        if age < policy.blob_age_min {
+            continue;
+        }
+        match digest_named(&entry, "") {
+            Some(digest) if live.contains(&digest) => {}
+            Some(_) => remove_blob(&entry, &mut done)?,
+            None => remove_temporary(&entry, &mut done)?,
+        }
+    }
+    for (entry, age) in files_of(&store.index_dir())? {
+        if age < policy.index_age_min {
+            continue;
+        }
+        match digest_named(&entry, ".lfx") {
+            Some(digest) if live.contains(&digest) || store.blobs().has(digest)? => {}
+            Some(_) => done.indexes += remove_file(&entry, &mut done.bytes)?,
+            None => remove_temporary(&entry, &mut done)?,
+        }
+    }
+    Ok(done)
+}
+
+/// All digests that can be reached from the names, and those that the policy keeps.
+fn reachable(store: &Store, policy: &GcPolicy) -> Result<HashSet<Digest>, StoreError> {
+    let mut live = HashSet::new();
+    let mut open: Vec<Digest> = store.refs().read()?.manifests.iter().map(|known| known.digest).collect();
+    open.extend(&policy.keep);
+    while let Some(digest) = open.pop() {
+        if live.insert(digest) && store.blobs().has(digest)? {
+            open.extend(mentioned(store, digest)?);
+        }
+    }
+    Ok(live)
+}
+
+/// Every digest that the blob mentions, if it is a manifest or an index.
+fn mentioned(store: &Store, digest: Digest) -> Result<Vec<Digest>, StoreError> {
+    let range = store.blobs().get(digest)?;
+    let path = store.blobs().path(digest);
+    if range.len() > DOCUMENT_BYTES_MAX {
+        return Ok(Vec::new());
+    }
+    let mut first = [0; 1];
+    if range.read_at(0, &mut first).map_err(StoreError::io("read", &path))? == 0 || first[0] != b'{' {
+        return Ok(Vec::new());
+    }
+    let bytes = std::fs::read(&path).map_err(StoreError::io("read", &path))?;
+    let document: Value = serde_json::from_slice(&bytes)
+        .map_err(|error| StoreError::Document { path: path.clone(), reason: format!("not JSON: {error}") })?;
+    let mut found = Vec::new();
+    // A config mentions the digests of uncompressed layers: no blobs of ours, and harmless to keep.
+    if document.get("schemaVersion").is_some() {
+        digests_in(&document, &mut found);
+    }
+    Ok(found)
+}
+
+fn digests_in(value: &Value, found: &mut Vec<Digest>) {
+    match value {
+        // serde_json itself bounds the depth at 128.
+        Value::Object(fields) => fields.values().for_each(|field| digests_in(field, found)),
+        Value::Array(items) => items.iter().for_each(|item| digests_in(item, found)),
+        Value::String(text) => found.extend(text.parse::<Digest>().ok()),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn files_of(dir: &Path) -> Result<Vec<(DirEntry, Duration)>, StoreError> {
+    let list = || -> io::Result<Vec<_>> {
+        let now = SystemTime::now();
+        let aged = |entry: io::Result<DirEntry>| {
+            let entry = entry?;
+            // A clock that went back makes a file young, which keeps it.
+            let age = now.duration_since(entry.metadata()?.modified()?).unwrap_or_default();
+            Ok((entry, age))
+        };
+        std::fs::read_dir(dir)?.map(aged).collect()
+    };
+    list().map_err(StoreError::io("list", dir))
+}
+
+fn digest_named(entry: &DirEntry, suffix: &str) -> Option<Digest> {
+    Digest::from_hex(entry.file_name().to_str()?.strip_suffix(suffix)?).ok()
+}
+
+fn remove_blob(entry: &DirEntry, done: &mut Collected) -> Result<(), StoreError> {
+    let path = entry.path();
+    match FileLock::try_exclusive_existing(&path).map_err(StoreError::io("lock", &path))? {
+        Some(_lock) => done.blobs += remove_file(entry, &mut done.bytes)?,
+        None => done.in_use += 1,
+    }
+    Ok(())
+}
+
+fn remove_temporary(entry: &DirEntry, done: &mut Collected) -> Result<(), StoreError> {
+    // Anything else was put there by people or by a later version: not ours to remove.
+    if entry.file_name().to_string_lossy().starts_with(TEMP_PREFIX) {
+        done.temporaries += remove_file(entry, &mut done.bytes)?;
+    }
+    Ok(())
+}
+
+fn remove_file(entry: &DirEntry, bytes: &mut u64) -> Result<u64, StoreError> {
+    let path = entry.path();
+    let len = entry.metadata().map_err(StoreError::io("read", &path))?.len();
+    std::fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+    *bytes += len;
+    Ok(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Descriptor, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST};
+    use super::*;
+
+    const AT_ONCE: Duration = Duration::ZERO;
+    const LATER: Duration = Duration::from_secs(3600);
+
+    fn policy(blob_age_min: Duration, index_age_min: Duration) -> GcPolicy {
+        GcPolicy { blob_age_min, index_age_min, keep: HashSet::new() }
+    }
+
+    fn put(store: &Store, text: &str) -> Descriptor {
+        let (digest, size) = store.blobs().put_unnamed(&mut text.as_bytes()).unwrap();
+        Descriptor::new(MEDIA_TYPE_MANIFEST, digest, size)
+    }
+
+    /// An index with one manifest with a config and a layer; returns all four.
+    fn put_image(store: &Store, salt: &str) -> [Digest; 4] {
+        let layer = put(store, &format!("layer {salt}"));
+        let config = put(store, &format!(r#"{{"os":"{salt}"}}"#));
+        let text = format!(
+            r#"{{"schemaVersion":2,"config":{{"digest":"{}"}},"layers":[{{"digest":"{}"}}]}}"#,
+            config.digest, layer.digest
+        );
+        let manifest = put(store, &text);
+        let index =
+            put(store, &format!(r#"{{"schemaVersion":2,"manifests":[{{"digest":"{}"}}]}}"#, manifest.digest));
+        store
+            .refs()
+            .set(
+                &format!("image:{salt}"),
+                &Descriptor { media_type: MEDIA_TYPE_INDEX.into(), ..index.clone() },
+            )
+            .unwrap();
+        [layer.digest, config.digest, manifest.digest, index.digest]
+    }
+
+    #[test]
+    fn keeps_the_reachable_and_removes_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let kept = put_image(&store, "one");
+        let gone = put_image(&store, "two");
+        store.refs().remove("image:two").unwrap();
+        std::fs::write(store.blobs().dir().join(".tmp-1-1"), "left").unwrap();
+        std::fs::write(store.blobs().dir().join("README"), "people's").unwrap();
+        let lock = store.lock_exclusive().unwrap();
+        assert_eq!(collect(&store, &lock, &policy(LATER, LATER)).unwrap(), Collected::default());
+        let done = collect(&store, &lock, &policy(AT_ONCE, LATER)).unwrap();
+        assert_eq!((done.blobs, done.temporaries, done.in_use), (4, 1, 0));
+        assert!(kept.iter().all(|digest| store.blobs().has(*digest).unwrap()));
+        assert!(!gone.iter().any(|digest| store.blobs().has(*digest).unwrap()));
+        assert!(store.blobs().dir().join("README").exists());
+    }
+
+    #[test]
+    fn keeps_what_is_pinned_or_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let (pinned, needed) = (put(&store, "pinned").digest, put(&store, "needed").digest);
+        let pin = store.blobs().pin(pinned).unwrap();
+        let lock = store.lock_exclusive().unwrap();
+        let mut policy = policy(AT_ONCE, AT_ONCE);
+        policy.keep.insert(needed);
+        let done = collect(&store, &lock, &policy).unwrap();
+        assert_eq!((done.blobs, done.in_use), (0, 1));
+        drop(pin);
+        let done = collect(&store, &lock, &policy).unwrap();
+        assert_eq!((done.blobs, done.in_use), (1, 0));
+        assert!(store.blobs().has(needed).unwrap());
+    }
+
+    /// Collectors among writers: whatever has a name at the end is whole.
+    #[test]
+    fn collecting_while_others_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("s");
+        let store = Store::open(&root).unwrap();
+        let removed = std::sync::atomic::AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let root = &root;
+                scope.spawn(move || {
+                    // Each opens the store itself, as a process would.
+                    let store = Store::open(root).unwrap();
+                    for round in 0..15 {
+                        let lock = store.lock().unwrap();
+                        put_image(&store, &format!("{thread}-{round}"));
+                        drop(lock);
+                        if round % 2 == 0 {
+                            assert!(store.refs().remove(&format!("image:{thread}-{round}")).unwrap());
+                        }
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    if let Ok(lock) = store.lock_exclusive() {
+                        let done = collect(&store, &lock, &policy(AT_ONCE, AT_ONCE)).unwrap();
+                        removed.fetch_add(done.blobs, std::sync::atomic::Ordering::Relaxed);
+                    }
+                    std::thread::yield_now();
+                }
+            });
+        });
+        let lock = store.lock_exclusive().unwrap();
+        removed.fetch_add(
+            collect(&store, &lock, &policy(AT_ONCE, AT_ONCE)).unwrap().blobs,
+            std::sync::atomic::Ordering::Relaxed,
+        );
+        let names = store.refs().list().unwrap();
+        assert_eq!(names.len(), 3 * 7);
+        let live = reachable(&store, &policy(AT_ONCE, AT_ONCE)).unwrap();
+        assert_eq!(live.len(), 3 * 7 * 4);
+        assert!(live.iter().all(|digest| store.blobs().has(*digest).unwrap()));
+        assert_eq!(std::fs::read_dir(store.blobs().dir()).unwrap().count(), live.len());
+        assert_eq!(removed.into_inner(), 3 * 8 * 4);
+    }
+
+    #[test]
+    fn indexes_go_with_their_blob_and_age() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let [layer, ..] = put_image(&store, "one");
+        let elsewhere = Digest::from_bytes([5; 32]);
+        for digest in [layer, elsewhere] {
+            std::fs::write(store.index_dir().join(format!("{}.lfx", digest.hex())), "index").unwrap();
+        }
+        let lock = store.lock_exclusive().unwrap();
+        assert_eq!(collect(&store, &lock, &policy(AT_ONCE, LATER)).unwrap().indexes, 0);
+        assert_eq!(collect(&store, &lock, &policy(AT_ONCE, AT_ONCE)).unwrap().indexes, 1);
+        assert!(store.index_dir().join(format!("{}.lfx", layer.hex())).exists());
+    }
+
+    #[test]
+    fn a_broken_document_stops_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let broken = put(&store, "{broken");
+        store.refs().set("broken:1", &broken).unwrap();
+        let garbage = put(&store, "garbage").digest;
+        let lock = store.lock_exclusive().unwrap();
+        let error = collect(&store, &lock, &policy(AT_ONCE, AT_ONCE)).unwrap_err().to_string();
+        assert!(error.contains(&broken.digest.hex()), "{error}");
+        assert!(store.blobs().has(garbage).unwrap());
+    }
+}

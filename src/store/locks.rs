@@ -1,0 +1,59 @@
+//! The lock of the whole store: shared by who adds blobs that no name reaches yet, exclusive for the collector.
+//!
+//! Lock order: store lock, then `refs.lock`, then a single blob.
+
+use super::{Store, StoreError};
+use crate::sys::lock::FileLock;
+
+/// Nothing is collected while this is held. Hold it from the first blob of an image until its name is set.
+#[derive(Debug)]
+pub struct StoreLock {
+    _lock: FileLock,
+}
+
+/// Nobody else adds or collects while this is held.
+#[derive(Debug)]
+pub struct StoreLockExclusive {
+    _lock: FileLock,
+}
+
+impl Store {
+    /// Waits for a collection to end, then keeps others from starting.
+    ///
+    /// # Errors
+    /// What the system says of the lock file.
+    pub fn lock(&self) -> Result<StoreLock, StoreError> {
+        let path = self.root().join("lock");
+        let lock = FileLock::shared(&path).map_err(StoreError::io("lock", &path))?;
+        Ok(StoreLock { _lock: lock })
+    }
+
+    /// For [`super::collect`]. Never waits.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when somebody holds a lock.
+    pub fn lock_exclusive(&self) -> Result<StoreLockExclusive, StoreError> {
+        let path = self.root().join("lock");
+        match FileLock::try_exclusive(&path).map_err(StoreError::io("lock", &path))? {
+            Some(lock) => Ok(StoreLockExclusive { _lock: lock }),
+            None => Err(StoreError::Busy { path: self.root().to_owned() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adders_share_and_the_collector_is_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let (one, two) = (store.lock().unwrap(), store.lock().unwrap());
+        assert!(matches!(store.lock_exclusive(), Err(StoreError::Busy { .. })));
+        drop(one);
+        assert!(matches!(store.lock_exclusive(), Err(StoreError::Busy { .. })));
+        drop(two);
+        store.lock_exclusive().unwrap();
+    }
+}

@@ -1,0 +1,119 @@
+//! Publishing files: what is visible under its name is complete and on disk.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What the name of every temporary file starts with, so that a collector can tell one that a crash left behind.
+pub const TEMP_PREFIX: &str = ".tmp-";
+
+/// Replaces the file at `path`: after a crash it holds the old contents or the new ones, never a mixture.
+///
+/// # Errors
+/// What the system says; then the old file is still there.
+pub fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let mut temp = TempFile::create_in(parent(path)?)?;
+    temp.file().write_all(contents)?;
+    temp.publish(path, mode)
+}
+
+/// A file that nobody sees yet: removed when dropped, unless published.
+#[derive(Debug)]
+pub struct TempFile {
+    file: File,
+    path: PathBuf,
+    published: bool,
+}
+
+impl TempFile {
+    /// An empty file in `dir`, mode 0600. The name is unique even among processes that cannot see each other's ids.
+    ///
+    /// # Errors
+    /// What open(2) says.
+    pub fn create_in(dir: &Path) -> io::Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let count = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = dir.join(format!("{TEMP_PREFIX}{}-{count}", std::process::id()));
+            match OpenOptions::new().write(true).read(true).create_new(true).mode(0o600).open(&path) {
+                Ok(file) => return Ok(Self { file, path, published: false }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The file, to write to.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Makes it durable and gives it its name, replacing what has it. `target` is in the directory it was created in.
+    ///
+    /// # Errors
+    /// What the system says; then the temporary file is removed.
+    pub fn publish(mut self, target: &Path, mode: u32) -> io::Result<()> {
+        self.file.set_permissions(Permissions::from_mode(mode))?;
+        self.file.sync_all()?;
+        std::fs::rename(&self.path, target)?;
+        self.published = true;
+        sync_dir(parent(target)?)
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        if !self.published
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "temporary file stays behind");
+        }
+    }
+}
+
+/// Makes the names in a directory durable.
+///
+/// # Errors
+/// What open(2) and fsync(2) say.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+fn parent(path: &Path) -> io::Result<&Path> {
+    match path.parent() {
+        Some(dir) if dir.as_os_str().is_empty() => Ok(Path::new(".")),
+        Some(dir) => Ok(dir),
+        None => Err(io::Error::new(io::ErrorKind::InvalidInput, "the path has no parent directory")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaces_and_sets_the_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write(&path, b"one", 0o600).unwrap();
+        write(&path, b"two", 0o644).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o644);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_unpublished_file_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut temp = TempFile::create_in(dir.path()).unwrap();
+        temp.file().write_all(b"x").unwrap();
+        drop(temp);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        // A rename that fails removes it too: a directory is in the way.
+        std::fs::create_dir(dir.path().join("dir")).unwrap();
+        assert!(write(&dir.path().join("dir"), b"x", 0o600).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

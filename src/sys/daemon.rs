@@ -1,0 +1,147 @@
+//! A server process of our own: forked, ready when its parent says so, deaf to the terminal.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::unistd::{ForkResult, Pid};
+
+/// Which side of the fork this is.
+#[derive(Debug)]
+pub enum Forked {
+    /// The caller's process, which waits for the server.
+    Parent(Waiter),
+    /// The server's process.
+    Child(Notifier),
+}
+
+/// Waits for what the server says.
+#[derive(Debug)]
+pub struct Waiter {
+    child: Pid,
+    pipe: File,
+}
+
+/// Says how the server's start went; the parent waits for it.
+#[derive(Debug)]
+pub struct Notifier {
+    pipe: File,
+}
+
+/// What the server says when it is ready.
+const READY: &[u8] = b"\0ready";
+/// Longest message that is taken from the server.
+const MESSAGE_BYTES_MAX: u64 = 64 << 10;
+
+/// Forks a server.
+///
+/// Must be called while the process has a single thread: the child goes on to allocate and to start threads.
+///
+/// # Errors
+/// What pipe2(2) or fork(2) say; `InvalidInput` when there are other threads.
+pub fn fork() -> io::Result<Forked> {
+    wait_for_single_thread()?;
+    let (read, write): (OwnedFd, OwnedFd) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    // SAFETY: the process has one thread, checked above, so the child may call anything.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Forked::Parent(Waiter { child, pipe: read.into() })),
+        ForkResult::Child => Ok(Forked::Child(Notifier { pipe: write.into() })),
+    }
+}
+
+/// Threads that were joined may take a moment to leave the process.
+fn wait_for_single_thread() -> io::Result<()> {
+    for _ in 0..1000 {
+        if std::fs::read_dir("/proc/self/task")?.count() == 1 {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "fork with more than one thread"))
+}
+
+impl Waiter {
+    /// Waits until the server is ready.
+    ///
+    /// # Errors
+    /// What the server says went wrong, or that it died without a word.
+    pub fn wait(mut self) -> Result<Pid, String> {
+        let mut message = Vec::new();
+        let read = io::Read::take(&mut self.pipe, MESSAGE_BYTES_MAX).read_to_end(&mut message);
+        match read {
+            Ok(_) if message == READY => Ok(self.child),
+            Ok(0) | Err(_) => Err("the server died while it was starting".to_owned()),
+            Ok(_) => Err(String::from_utf8_lossy(&message).into_owned()),
+        }
+    }
+}
+
+impl Notifier {
+    /// The mount is usable: the parent may return.
+    ///
+    /// # Errors
+    /// What write(2) says, `EPIPE` when the parent is gone.
+    pub fn ready(mut self) -> io::Result<()> {
+        self.pipe.write_all(READY)
+    }
+
+    /// It did not work; the parent prints the message.
+    ///
+    /// # Errors
+    /// What write(2) says.
+    pub fn failed(mut self, message: &str) -> io::Result<()> {
+        self.pipe.write_all(message.as_bytes())
+    }
+}
+
+/// Leaves the terminal and the caller's directory: a new session, `/` as working directory, standard input from
+/// `/dev/null`, standard output and error to `log`.
+///
+/// # Errors
+/// What setsid(2), chdir(2), open(2) and dup2(2) say.
+pub fn detach(log: &Path) -> io::Result<()> {
+    nix::unistd::setsid()?;
+    nix::unistd::chdir("/")?;
+    let log = File::options().append(true).create(true).open(log)?;
+    let null = File::open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&log)?;
+    nix::unistd::dup2_stderr(&log)?;
+    Ok(())
+}
+
+/// Raises the limit of open files to what is allowed, and clears the umask: modes are chosen by those who ask.
+///
+/// # Errors
+/// What getrlimit(2) and setrlimit(2) say.
+pub fn prepare() -> io::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    Ok(())
+}
+
+/// Blocks the signals that end a server, for this thread and those it starts; [`wait_for_end`] takes them.
+///
+/// # Errors
+/// What pthread_sigmask(3) says.
+pub fn block_end_signals() -> io::Result<()> {
+    Ok(end_signals().thread_block()?)
+}
+
+/// Waits for SIGTERM, SIGINT or SIGHUP.
+///
+/// # Errors
+/// What sigwait(3) says.
+pub fn wait_for_end() -> io::Result<()> {
+    end_signals().wait()?;
+    Ok(())
+}
+
+fn end_signals() -> nix::sys::signal::SigSet {
+    use nix::sys::signal::{SigSet, Signal};
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect::<SigSet>()
+}

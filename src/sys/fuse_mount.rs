@@ -1,0 +1,57 @@
+//! mount(2) of a FUSE filesystem by a process that may do it itself, and unmounting for everyone.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::mount::{MntFlags, MsFlags};
+
+/// Opens `/dev/fuse` and mounts on `target` (Documentation/filesystems/fuse.rst). Everyone in the mount's user namespace
+/// may use it; the kernel checks permissions.
+///
+/// # Errors
+/// What open(2) of `/dev/fuse` or mount(2) say.
+pub fn mount(target: &Path, source: &str, flags: MsFlags) -> io::Result<OwnedFd> {
+    let device = File::options().read(true).write(true).open("/dev/fuse")?;
+    let options = format!(
+        "fd={},rootmode=40755,user_id={},group_id={},allow_other,default_permissions",
+        device.as_raw_fd(),
+        nix::unistd::geteuid(),
+        nix::unistd::getegid()
+    );
+    nix::mount::mount(Some(source), target, Some("fuse.layerfs"), flags, Some(options.as_str()))?;
+    Ok(device.into())
+}
+
+/// Unmounts lazily: the name is free at once, the server ends when the last open file is closed. An ordinary user's
+/// mount goes through `fusermount3`.
+///
+/// # Errors
+/// What umount2(2) or `fusermount3` say.
+pub fn unmount_lazily(target: &Path) -> io::Result<()> {
+    unmount(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW, &["-u", "-z", "-q"])
+}
+
+/// Unmounts, unless something is still open there.
+///
+/// # Errors
+/// What umount2(2) or `fusermount3` say.
+pub fn unmount_idle(target: &Path) -> io::Result<()> {
+    unmount(target, MntFlags::UMOUNT_NOFOLLOW, &["-u"])
+}
+
+fn unmount(target: &Path, flags: MntFlags, helper_flags: &[&str]) -> io::Result<()> {
+    match nix::mount::umount2(target, flags) {
+        Ok(()) => return Ok(()),
+        Err(nix::errno::Errno::EPERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let helper = Command::new("fusermount3").args(helper_flags).arg("--").arg(target).stdin(Stdio::null()).output();
+    let output = helper.map_err(|error| io::Error::new(error.kind(), format!("fusermount3: {error}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}

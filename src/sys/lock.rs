@@ -1,0 +1,172 @@
+//! flock(2) as a guard: held by a descriptor, so it ends with the process that holds it, however that ends.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long [`FileLock::exclusive_soon`] asks again. Whoever only looks ([`is_held`]) holds the lock for microseconds.
+const SOON: Duration = Duration::from_millis(500);
+/// How long it sleeps in between.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// A lock on a file, given back when dropped. A forked child shares it; it ends when the last copy of the descriptor does.
+#[derive(Debug)]
+pub struct FileLock {
+    file: File,
+    path: PathBuf,
+}
+
+impl FileLock {
+    /// Waits until nobody holds it exclusively. The file is created when missing.
+    ///
+    /// # Errors
+    /// What open(2) and flock(2) say.
+    pub fn shared(path: &Path) -> io::Result<Self> {
+        let file = open(path)?;
+        file.lock_shared()?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// Waits until nobody else holds it. The file is created when missing.
+    ///
+    /// # Errors
+    /// What open(2) and flock(2) say.
+    pub fn exclusive(path: &Path) -> io::Result<Self> {
+        let file = open(path)?;
+        file.lock()?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// As [`Self::exclusive`], but `None` when somebody holds it.
+    ///
+    /// # Errors
+    /// What open(2) and flock(2) say.
+    pub fn try_exclusive(path: &Path) -> io::Result<Option<Self>> {
+        let file = open(path)?;
+        Ok(granted(file.try_lock())?.then(|| Self { file, path: path.to_owned() }))
+    }
+
+    /// As [`Self::try_exclusive`], but asks again for half a second: a reader that tests whether the lock is held must
+    /// not make its real holder fail.
+    ///
+    /// # Errors
+    /// What open(2) and flock(2) say.
+    pub fn exclusive_soon(path: &Path) -> io::Result<Option<Self>> {
+        let file = open(path)?;
+        let end = Instant::now() + SOON;
+        loop {
+            if granted(file.try_lock())? {
+                return Ok(Some(Self { file, path: path.to_owned() }));
+            }
+            if Instant::now() >= end {
+                return Ok(None);
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Takes a shared lock on an existing file itself and makes sure that nobody unlinked it meanwhile; `None` when
+    /// somebody holds it exclusively or it is gone.
+    ///
+    /// # Errors
+    /// What open(2), flock(2) and fstat(2) say.
+    pub fn pin(path: &Path) -> io::Result<Option<Self>> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        if !granted(file.try_lock_shared())? || file.metadata()?.nlink() == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Self { file, path: path.to_owned() }))
+    }
+
+    /// Takes the lock on an existing file itself, for its removal; `None` when somebody holds it.
+    ///
+    /// # Errors
+    /// What open(2) and flock(2) say.
+    pub fn try_exclusive_existing(path: &Path) -> io::Result<Option<Self>> {
+        let file = File::open(path)?;
+        Ok(granted(file.try_lock())?.then(|| Self { file, path: path.to_owned() }))
+    }
+
+    /// The locked file's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The locked file, for who passes the descriptor on.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+/// Whether somebody holds the lock exclusively now. Never waits. A missing file is held by nobody.
+///
+/// # Errors
+/// What open(2) and flock(2) say.
+pub fn is_held(path: &Path) -> io::Result<bool> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+        Ok(file) => Ok(!granted(file.try_lock_shared())?),
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn granted(answer: Result<(), TryLockError>) -> io::Result<bool> {
+    match answer {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exclusive_keeps_others_out_until_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert!(!is_held(&path).unwrap());
+        let held = FileLock::exclusive(&path).unwrap();
+        assert!(is_held(&path).unwrap());
+        assert!(FileLock::try_exclusive(&path).unwrap().is_none());
+        assert!(FileLock::exclusive_soon(&path).unwrap().is_none());
+        drop(held);
+        assert!(!is_held(&path).unwrap());
+        assert!(FileLock::try_exclusive(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn shared_does_not_look_held_but_keeps_exclusive_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = FileLock::shared(&path).unwrap();
+        assert!(!is_held(&path).unwrap());
+        assert!(FileLock::try_exclusive(&path).unwrap().is_none());
+        drop(held);
+    }
+
+    #[test]
+    fn a_removed_file_cannot_be_pinned() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("blob");
+        assert!(FileLock::pin(&path).unwrap().is_none());
+        std::fs::write(&path, "x").unwrap();
+        let pin = FileLock::pin(&path).unwrap().unwrap();
+        assert!(FileLock::try_exclusive_existing(&path).unwrap().is_none());
+        drop(pin);
+        assert!(FileLock::try_exclusive_existing(&path).unwrap().is_some());
+    }
+}

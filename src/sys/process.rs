@@ -1,0 +1,253 @@
+//! Making processes: fork(2), clone3(2), and the small calls around them that no safe crate offers.
+//!
+//! Both ways of making a process are refused while this one has more than one thread, because only the calling thread
+//! lives on in the child: a lock that another thread holds (the allocator's, a logger's) would stay locked for ever.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::time::Duration;
+
+/// Which side of a fork this is.
+#[derive(Debug)]
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The old one.
+    Parent(Child),
+}
+
+/// A child process, held by a descriptor, so that a recycled number cannot be taken for it.
+#[derive(Debug)]
+pub struct Child {
+    /// Its process id, as this process sees it.
+    pub pid: i32,
+    /// Its pidfd: readable once it has ended.
+    pub pidfd: OwnedFd,
+}
+
+/// The namespaces that a child is born into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewNamespaces(u64);
+
+impl NewNamespaces {
+    /// Those of every container: mount, pid, ipc, uts, cgroup.
+    #[must_use]
+    pub const fn of_container() -> Self {
+        Self(bits(
+            libc::CLONE_NEWNS
+                | libc::CLONE_NEWPID
+                | libc::CLONE_NEWIPC
+                | libc::CLONE_NEWUTS
+                | libc::CLONE_NEWCGROUP,
+        ))
+    }
+
+    /// And a network of its own.
+    #[must_use]
+    pub const fn with_network(self) -> Self {
+        Self(self.0 | bits(libc::CLONE_NEWNET))
+    }
+}
+
+/// The flag constants of the `libc` crate are positive `c_int`s; clone3 takes 64 bits.
+const fn bits(flags: libc::c_int) -> u64 {
+    flags.unsigned_abs() as u64
+}
+
+/// How long a thread that was joined may still be listed: pthread_join returns shortly before the kernel forgets it.
+const THREAD_EXIT_WAIT: Duration = Duration::from_millis(1);
+/// How often to look again. A tenth of a second in all: far more than a thread needs to go.
+const THREAD_EXIT_TRIES: u32 = 100;
+
+/// Makes a copy of this process that may go on as a program of its own: run threads, live long.
+///
+/// # Errors
+/// `ResourceBusy` when other threads exist; else what fork(2) and pidfd_open(2) say.
+pub fn fork() -> io::Result<Fork> {
+    ensure_single_thread()?;
+    // SAFETY: `ensure_single_thread` has seen that no other thread exists that could hold a lock, and the C library
+    // repairs its own state in the child.
+    let pid = unsafe { libc::fork() };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => {
+            let number =
+                rustix::process::Pid::from_raw(pid).ok_or_else(|| io::Error::other("fork gave 0 twice"))?;
+            let pidfd = rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty())?;
+            Ok(Fork::Parent(Child { pid, pidfd }))
+        }
+    }
+}
+
+/// Makes a copy of this process in new namespaces, for a child that sets itself up and calls execve(2).
+///
+/// The C library does not learn of this child, so it should not start threads.
+///
+/// # Errors
+/// `ResourceBusy` when other threads exist; else what clone3(2) says.
+pub fn fork_into(namespaces: NewNamespaces) -> io::Result<Fork> {
+    ensure_single_thread()?;
+    let mut pidfd: RawFd = -1;
+    let arguments = CloneArgs {
+        flags: namespaces.0 | bits(libc::CLONE_PIDFD),
+        pidfd: std::ptr::from_mut(&mut pidfd).addr() as u64,
+        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        ..CloneArgs::default()
+    };
+    // SAFETY: the arguments are a valid clone_args of the size given, `pidfd` outlives the call, and there is no
+    // CLONE_VM: the child runs on its own copy of this stack. `ensure_single_thread` has seen that no other thread exists
+    // that could hold a lock.
+    let pid =
+        unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&arguments), size_of::<CloneArgs>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => {
+            // SAFETY: clone3 succeeded with CLONE_PIDFD, so it has stored a new descriptor that nobody else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            let pid = i32::try_from(pid).map_err(|_| io::Error::other("clone3 gave no process id"))?;
+            Ok(Fork::Parent(Child { pid, pidfd }))
+        }
+    }
+}
+
+/// `struct clone_args` (linux/sched.h), version 0.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+const _: () = assert!(size_of::<CloneArgs>() == 64);
+
+fn ensure_single_thread() -> io::Result<()> {
+    for _ in 0..THREAD_EXIT_TRIES {
+        if fs::read_dir("/proc/self/task")?.count() == 1 {
+            return Ok(());
+        }
+        std::thread::sleep(THREAD_EXIT_WAIT);
+    }
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "cannot fork: this process has other threads"))
+}
+
+/// Sends signal number `signal` to a process.
+///
+/// # Errors
+/// What pidfd_send_signal(2) says; `ESRCH` when it has ended.
+pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: the descriptor is open for as long as it is borrowed; a null siginfo asks the kernel to fill one in.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Ends this process now, without running destructors or exit handlers: they belong to the process it was forked from.
+pub fn exit_now(code: u8) -> ! {
+    // SAFETY: _exit takes any number and does not return.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
+/// Gives every signal its default action. An ignored signal stays ignored across execve(2), and Rust's runtime ignores
+/// SIGPIPE.
+pub fn reset_signal_actions() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL is valid for every signal; for SIGKILL and SIGSTOP, and for those that libc keeps to itself,
+        // the call fails without effect, which is what they need.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Marks every descriptor from 3 on as close-on-exec.
+///
+/// # Errors
+/// What close_range(2) says.
+pub fn close_all_on_exec() -> io::Result<()> {
+    // SAFETY: with CLOSE_RANGE_CLOEXEC the call closes nothing, so no descriptor that Rust owns becomes invalid.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Closes a descriptor that a child has inherited by number, from an owner that lives on in the parent only.
+///
+/// # Errors
+/// What close(2) says.
+pub fn close_inherited(fd: RawFd) -> io::Result<()> {
+    // SAFETY: close takes any number. The callers are children that never run their parent's destructors, so the owner
+    // of this number in this copy of the memory will not use it again.
+    let result = unsafe { libc::close(fd) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Joins a new, empty session keyring, so that the keys of the user's session are out of reach.
+///
+/// # Errors
+/// What keyctl(2) says; a kernel without keyrings is not an error.
+pub fn new_session_keyring() -> io::Result<()> {
+    // SAFETY: a null name asks for an anonymous keyring; nothing is read or written.
+    let result = unsafe {
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
+    };
+    if result >= 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::ENOSYS) { Ok(()) } else { Err(error) }
+}
+
+/// Brings up `lo` of the network namespace that this process is in.
+///
+/// # Errors
+/// What socket(2) and ioctl(2) say.
+pub fn loopback_up() -> io::Result<()> {
+    // SAFETY: socket takes any numbers.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call above made this descriptor, and nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let flags = libc::IFF_UP | libc::IFF_RUNNING;
+    let mut name = [0; libc::IFNAMSIZ];
+    for (to, from) in name.iter_mut().zip(*b"lo") {
+        *to = libc::c_char::from_le_bytes([from]);
+    }
+    let flags = libc::c_short::try_from(flags).map_err(io::Error::other)?;
+    let request =
+        libc::ifreq { ifr_name: name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } };
+    // SAFETY: the request is a whole ifreq whose name is terminated, and SIOCSIFFLAGS only reads it.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, std::ptr::from_ref(&request)) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fork_is_refused_with_threads() {
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || receiver.recv().is_err());
+        let error = fork().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        let error = fork_into(NewNamespaces::default()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        drop(sender);
+        assert!(other.join().unwrap());
+    }
+}

@@ -1,0 +1,186 @@
+//! Copy-up: an object of a layer gets its place in the upper, whole and at once.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+
+use rustix::fs::{OFlags, RenameFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::create::What;
+use super::error::At as _;
+use super::handle::{self, reopen};
+use super::scratch::Scratch;
+use super::{Object, Upper, UpperError};
+use crate::layer::Xattr;
+use crate::model::{FileKind, Ino, Metadata, Name, Timestamp};
+
+/// Where a regular file's bytes come from: fills the buffer from an offset, fewer bytes only at the end.
+pub type Content<'a> = &'a mut dyn FnMut(u64, &mut [u8]) -> Result<usize, Errno>;
+
+/// The object of a layer that is copied up.
+pub struct Origin<'a> {
+    /// Its attributes, all of which are kept.
+    pub metadata: Metadata,
+    /// Its extended attributes, all of which are kept.
+    pub xattrs: Vec<Xattr>,
+    /// The inode number that it keeps.
+    pub ino: Ino,
+    /// A symlink's target.
+    pub target: &'a [u8],
+    /// A regular file's bytes.
+    pub content: Content<'a>,
+    /// How many of those bytes to keep: fewer than all when a truncate is about to follow.
+    pub keep_bytes: u64,
+}
+
+impl std::fmt::Debug for Origin<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Origin")
+            .field("metadata", &self.metadata)
+            .field("ino", &self.ino)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Bytes copied at a time: eight granules, so that each is decoded once.
+const COPY_BYTES: usize = 1 << 20;
+
+impl Upper {
+    /// Copies an object up under `name`, which nothing of the upper has. The directory keeps its times, because
+    /// nothing of what a program can see has changed.
+    ///
+    /// # Errors
+    /// [`UpperError`]; then nothing has changed.
+    pub fn copy_up(
+        &self,
+        dir: impl AsFd,
+        name: Name<'_>,
+        origin: &mut Origin<'_>,
+    ) -> Result<Object, UpperError> {
+        let dir = dir.as_fd();
+        let scratch = self.scratch();
+        let pinned = self.copy(&scratch, origin)?;
+        let times = handle::stat(dir)?;
+        let place = (name.as_bytes(), RenameFlags::NOREPLACE);
+        rustix::fs::renameat_with(&self.scratch, &scratch.name, dir, place.0, place.1)
+            .at("rename into place")?;
+        scratch.published();
+        set_times(dir, times.atime, times.metadata.mtime)?;
+        self.object(pinned, name.as_bytes())
+    }
+
+    /// Copies an object up that has no name any more, for those who still have it open.
+    ///
+    /// # Errors
+    /// [`UpperError`]; then nothing has changed.
+    pub fn copy_up_nameless(&self, origin: &mut Origin<'_>) -> Result<Object, UpperError> {
+        let scratch = self.scratch();
+        let pinned = self.copy(&scratch, origin)?;
+        drop(scratch);
+        self.object(pinned, b"(deleted)")
+    }
+
+    /// Copies an object with several names into the link index.
+    pub(super) fn copy_into_index(
+        &self,
+        number: &str,
+        origin: &mut Origin<'_>,
+    ) -> Result<OwnedFd, UpperError> {
+        let scratch = self.scratch();
+        let pinned = self.copy(&scratch, origin)?;
+        let flags = RenameFlags::NOREPLACE;
+        rustix::fs::renameat_with(&self.scratch, &scratch.name, &self.links, number, flags)
+            .at("rename into place")?;
+        scratch.published();
+        Ok(pinned)
+    }
+
+    /// Makes the root of a fresh upper look like the layers' root.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn adopt_root(&self, root: &Object, origin: &Origin<'_>) -> Result<(), UpperError> {
+        if !super::scratch::names(&root.pinned)?.is_empty() {
+            // Somebody's upper already: its root says what it looks like.
+            return Ok(());
+        }
+        self.dress(&root.pinned, FileKind::Directory, origin)
+    }
+
+    /// Gives an object everything that its original has but the content.
+    fn dress(&self, pinned: &OwnedFd, real: FileKind, origin: &Origin<'_>) -> Result<(), UpperError> {
+        self.owners.apply(pinned, real, &origin.metadata)?;
+        for (name, value) in &origin.xattrs {
+            self.copy_xattr(pinned, name, value)?;
+        }
+        self.namespace.set_ino(pinned, origin.ino)?;
+        set_times(pinned, origin.metadata.mtime, origin.metadata.mtime)
+    }
+
+    /// A complete copy in `work/tmp`, on disk before it can be seen: it hides the original.
+    fn copy(&self, scratch: &Scratch<'_>, origin: &mut Origin<'_>) -> Result<OwnedFd, UpperError> {
+        let metadata = origin.metadata;
+        let what = match metadata.kind {
+            FileKind::Regular => What::File,
+            FileKind::Directory => What::Dir,
+            FileKind::Symlink => What::Symlink(origin.target),
+            kind => What::Special(kind, metadata.rdev),
+        };
+        let pinned = self.make(&self.scratch.as_fd(), &scratch.name, &what, 0o600 | metadata.mode)?;
+        let real = handle::stat(&pinned)?.metadata.kind;
+        let mut file = None;
+        if metadata.kind == FileKind::Regular {
+            let writable = reopen(&pinned, OFlags::RDWR).at("open")?;
+            copy_content(&writable, origin)?;
+            file = Some(writable);
+        }
+        self.dress(&pinned, real, origin)?;
+        if let Some(file) = file {
+            file.sync_all().at("fsync")?;
+        }
+        Ok(pinned)
+    }
+}
+
+fn copy_content(file: &File, origin: &mut Origin<'_>) -> Result<(), UpperError> {
+    let keep = origin.keep_bytes.min(origin.metadata.size);
+    let mut buffer = vec![0; COPY_BYTES.min(usize::try_from(keep).unwrap_or(COPY_BYTES))];
+    let mut offset = 0;
+    while offset < keep {
+        let want = usize::try_from(keep - offset).map_or(buffer.len(), |rest| rest.min(buffer.len()));
+        let count = (origin.content)(offset, &mut buffer[..want]).at("read the layer")?;
+        if count == 0 {
+            return Err(Errno::IO).at("read the layer: it ends early");
+        }
+        // Holes stay holes.
+        if buffer[..count].iter().any(|byte| *byte != 0) {
+            file.write_all_at(&buffer[..count], offset).at("write")?;
+        }
+        offset += count as u64;
+    }
+    file.set_len(keep).at("ftruncate")
+}
+
+/// Sets both times of whatever the descriptor holds, a symlink included.
+pub(super) fn set_times(pinned: impl AsFd, atime: Timestamp, mtime: Timestamp) -> Result<(), UpperError> {
+    let times = Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) };
+    utimens(pinned, &times)
+}
+
+/// utimensat(2) of a descriptor.
+pub(super) fn utimens(pinned: impl AsFd, times: &Timestamps) -> Result<(), UpperError> {
+    use rustix::fs::AtFlags;
+    match rustix::fs::utimensat(pinned.as_fd(), c"", times, AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW) {
+        // Before Linux 5.8 there is no AT_EMPTY_PATH; the magic link does not work for a symlink then.
+        Err(Errno::INVAL) => {
+            rustix::fs::utimensat(rustix::fs::CWD, handle::magic_link(pinned), times, AtFlags::empty())
+                .at("utimensat")
+        }
+        result => result.at("utimensat"),
+    }
+}
+
+pub(super) fn timespec(time: Timestamp) -> Timespec {
+    Timespec { tv_sec: time.secs, tv_nsec: i64::from(time.nanos) }
+}

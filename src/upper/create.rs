@@ -1,0 +1,200 @@
+//! New objects: built in `work/tmp`, complete when they appear.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
+use rustix::io::Errno;
+
+use super::error::At as _;
+use super::handle::{magic_link, pin};
+use super::scratch::Scratch;
+use super::{Object, Upper, UpperError, Whiteouts};
+use crate::model::whiteout::{self, Meaning};
+use crate::model::{DeviceId, FileKind, Metadata, Name};
+
+/// What to create.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What<'a> {
+    /// An empty regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symlink to this target.
+    Symlink(&'a [u8]),
+    /// A device node, fifo or socket.
+    Special(FileKind, DeviceId),
+}
+
+/// A new object.
+#[derive(Clone, Copy, Debug)]
+pub struct Fresh<'a> {
+    /// What it is.
+    pub what: What<'a>,
+    /// Permission bits.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// The parent's default ACL, to be inherited (acl(5)).
+    pub default_acl: Option<&'a [u8]>,
+    /// A whiteout is under the name and gives way. A directory then hides what the layers have.
+    pub over_whiteout: bool,
+}
+
+/// `system.posix_acl_default`
+const DEFAULT_ACL: &str = "system.posix_acl_default";
+
+impl What<'_> {
+    fn kind(&self) -> FileKind {
+        match self {
+            Self::File => FileKind::Regular,
+            Self::Dir => FileKind::Directory,
+            Self::Symlink(_) => FileKind::Symlink,
+            Self::Special(kind, _) => *kind,
+        }
+    }
+}
+
+impl Upper {
+    /// Whether a program may create this name: where whiteouts are names, those names are taken.
+    ///
+    /// # Errors
+    /// [`UpperError`] with `EPERM`, and a line in the log that says why.
+    pub fn may_be_created(&self, name: Name<'_>) -> Result<(), UpperError> {
+        if self.whiteouts == Whiteouts::Named
+            && !matches!(whiteout::meaning(name.as_bytes()), Ok(Meaning::Object(_)))
+        {
+            tracing::warn!(
+                "upper: {name:?}: names of this form hide files on this filesystem and cannot be created"
+            );
+            return Err(Errno::PERM).at("create a name that means a whiteout");
+        }
+        Ok(())
+    }
+
+    /// Creates an object under a name that nothing of the upper but perhaps a whiteout has.
+    ///
+    /// # Errors
+    /// [`UpperError`]; then the name is as it was.
+    pub fn create(&self, dir: impl AsFd, name: Name<'_>, fresh: &Fresh<'_>) -> Result<Object, UpperError> {
+        let rdev = if let What::Special(_, rdev) = fresh.what { rdev } else { DeviceId::default() };
+        let scratch = self.scratch();
+        let (pinned, mode) = self.build(&scratch, fresh)?;
+        let wanted = Metadata {
+            kind: fresh.what.kind(),
+            mode,
+            uid: fresh.uid,
+            gid: fresh.gid,
+            rdev,
+            size: 0,
+            mtime: crate::model::Timestamp::default(),
+        };
+        let real = super::handle::stat(&pinned)?.metadata.kind;
+        self.owners.apply(&pinned, real, &wanted)?;
+        if fresh.over_whiteout && real == FileKind::Directory {
+            self.namespace.set_opaque(&pinned)?;
+        }
+        self.publish(scratch, dir, name, real, fresh.over_whiteout)?;
+        self.object(pinned, name.as_bytes())
+    }
+
+    /// Makes the object with the mode that it will have; with a default ACL the filesystem computes that mode.
+    fn build(&self, scratch: &Scratch<'_>, fresh: &Fresh<'_>) -> Result<(OwnedFd, u16), UpperError> {
+        let Some(acl) = fresh.default_acl else {
+            let pinned = self.make(&self.scratch.as_fd(), &scratch.name, &fresh.what, fresh.mode)?;
+            return Ok((pinned, fresh.mode));
+        };
+        let nursery = self.scratch();
+        rustix::fs::mkdirat(&self.scratch, &nursery.name, Mode::RWXU).at("mkdir")?;
+        let inside = pin(&self.scratch, nursery.name.as_bytes()).at("open")?;
+        rustix::fs::setxattr(magic_link(&inside), DEFAULT_ACL, acl, XattrFlags::empty())
+            .at("set the default ACL")?;
+        let pinned = self.make(&inside.as_fd(), &scratch.name, &fresh.what, fresh.mode)?;
+        rustix::fs::renameat(&inside, &scratch.name, &self.scratch, &scratch.name).at("rename")?;
+        let mode = super::handle::stat(&pinned)?.metadata.mode | (fresh.mode & 0o7000);
+        Ok((pinned, mode))
+    }
+
+    /// Makes the bare object; a special file that the process may not make becomes an empty file that records its type.
+    pub(super) fn make(
+        &self,
+        dir: &BorrowedFd<'_>,
+        name: &str,
+        what: &What<'_>,
+        mode: u16,
+    ) -> Result<OwnedFd, UpperError> {
+        let mode = Mode::from_raw_mode(u32::from(mode & 0o777));
+        match what {
+            What::File => make_file(dir, name, mode).at("create")?,
+            What::Dir => rustix::fs::mkdirat(dir, name, mode).at("mkdir")?,
+            What::Symlink(target) => rustix::fs::symlinkat(*target, dir, name).at("symlink")?,
+            What::Special(kind, rdev) => match self.make_special(dir, name, *kind, *rdev, mode) {
+                Err(Errno::PERM) => make_file(dir, name, mode).at("create")?,
+                result => result.at("mknod")?,
+            },
+        }
+        pin(dir, name.as_bytes()).at("open")
+    }
+
+    fn make_special(
+        &self,
+        dir: &BorrowedFd<'_>,
+        name: &str,
+        kind: FileKind,
+        rdev: DeviceId,
+        mode: Mode,
+    ) -> rustix::io::Result<()> {
+        // A real 0:0 character device would be a whiteout; a recorded owner needs a file to carry the record.
+        if (kind == FileKind::CharDevice && rdev == DeviceId::default())
+            || self.owners == super::Owners::Recorded
+        {
+            return Err(Errno::PERM);
+        }
+        let file_type = FileType::from_raw_mode(kind.st_mode());
+        let dev = rustix::fs::makedev(rdev.major, rdev.minor);
+        rustix::fs::mknodat(dir, name, file_type, mode, dev)
+    }
+
+    /// Moves a complete object to its name, in one step. `whiteout` says that one is there and gives way.
+    pub(super) fn publish(
+        &self,
+        scratch: Scratch<'_>,
+        dir: impl AsFd,
+        name: Name<'_>,
+        kind: FileKind,
+        whiteout: bool,
+    ) -> Result<(), UpperError> {
+        let dir = dir.as_fd();
+        let device = whiteout && self.whiteouts == Whiteouts::Device;
+        let flags = match (device, kind) {
+            (false, _) => RenameFlags::NOREPLACE,
+            // A directory cannot replace a device; the whiteout is left in the scratch name, and goes with it.
+            (true, FileKind::Directory) => RenameFlags::EXCHANGE,
+            (true, _) => RenameFlags::empty(),
+        };
+        rustix::fs::renameat_with(&self.scratch, &scratch.name, dir, name.as_bytes(), flags)
+            .at("rename into place")?;
+        if flags != RenameFlags::EXCHANGE {
+            scratch.published();
+        }
+        if whiteout && self.whiteouts == Whiteouts::Named {
+            self.remove_named_whiteout(dir, name)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a `.wh.` marker away, after what it hid has been replaced.
+    pub(super) fn remove_named_whiteout(&self, dir: impl AsFd, name: Name<'_>) -> Result<(), UpperError> {
+        let Ok(marker) = whiteout::hiding(name) else { return Ok(()) };
+        match rustix::fs::unlinkat(dir, marker.as_bytes(), AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            result => result.at("unlink a whiteout"),
+        }
+    }
+}
+
+fn make_file(dir: &BorrowedFd<'_>, name: &str, mode: Mode) -> rustix::io::Result<()> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, mode).map(drop)
+}

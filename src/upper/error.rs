@@ -1,0 +1,71 @@
+//! What can go wrong in the writable layer.
+
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+/// Why the upper could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum UpperError {
+    /// A system call failed; the operation left nothing half done.
+    #[error("upper: {operation}: {source}")]
+    System {
+        /// What was being done.
+        operation: &'static str,
+        /// What the system said.
+        source: Errno,
+    },
+    /// Another mount has this upper.
+    #[error("{}: in use by another mount: unmount that one first", .0.display())]
+    InUse(PathBuf),
+    /// The directories cannot hold an upper.
+    #[error("{}: {operation}: {source}", path.display())]
+    Unusable {
+        /// Which directory.
+        path: PathBuf,
+        /// What was being done.
+        operation: &'static str,
+        /// What the system said.
+        source: Errno,
+    },
+    /// A mark that says where something came from cannot be read.
+    #[error("upper: {name}: damaged mark {mark}: remove the attribute with setfattr -x, or the object")]
+    Mark {
+        /// The object's name.
+        name: String,
+        /// The extended attribute.
+        mark: String,
+    },
+}
+
+impl UpperError {
+    /// The errno of the system call that failed; `EIO` for a damaged mark.
+    #[must_use]
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::System { source, .. } | Self::Unusable { source, .. } => *source,
+            Self::InUse(_) => Errno::BUSY,
+            Self::Mark { .. } => Errno::IO,
+        }
+    }
+}
+
+/// Puts the operation beside the errno.
+pub(super) trait At<T> {
+    fn at(self, operation: &'static str) -> Result<T, UpperError>;
+}
+
+impl<T> At<T> for rustix::io::Result<T> {
+    fn at(self, operation: &'static str) -> Result<T, UpperError> {
+        self.map_err(|source| UpperError::System { operation, source })
+    }
+}
+
+impl<T> At<T> for std::io::Result<T> {
+    fn at(self, operation: &'static str) -> Result<T, UpperError> {
+        self.map_err(|error| UpperError::System {
+            operation,
+            source: Errno::from_io_error(&error).unwrap_or(Errno::IO),
+        })
+    }
+}

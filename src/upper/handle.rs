@@ -1,0 +1,79 @@
+//! Getting hold of one object of the upper: always below a directory descriptor, never through a symlink.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::io::Errno;
+
+use super::UpperError;
+use super::error::At as _;
+use crate::model::{DeviceId, FileKind, Metadata, Timestamp};
+
+/// What the filesystem below says of an object, before marks are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpperAttr {
+    /// Type, mode, owner, size, mtime.
+    pub metadata: Metadata,
+    /// Time of last access.
+    pub atime: Timestamp,
+    /// Time of last change.
+    pub ctime: Timestamp,
+    /// Names that it has below, in the upper and in the link index.
+    pub nlink: u32,
+    /// Allocated 512-byte blocks.
+    pub blocks: u64,
+    /// The inode number below.
+    pub st_ino: u64,
+}
+
+/// An `O_PATH` descriptor of `name` in `dir`, whatever it is.
+pub(super) fn pin(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat2(dir, name, flags, Mode::empty(), beneath())
+}
+
+/// An `O_PATH` descriptor of a directory.
+pub(super) fn pin_dir(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat2(dir, name, flags, Mode::empty(), beneath())
+}
+
+fn beneath() -> ResolveFlags {
+    ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS
+}
+
+/// Opens what `pinned` holds for reading or writing. The magic link leads to exactly that object, whatever its name is now.
+pub(super) fn reopen(pinned: impl AsFd, flags: OFlags) -> rustix::io::Result<File> {
+    rustix::fs::openat(CWD, magic_link(pinned), flags | OFlags::CLOEXEC, Mode::empty()).map(File::from)
+}
+
+/// The path that system calls without a descriptor form need (xattrs and chmod of an `O_PATH` descriptor, proc(5)).
+pub(super) fn magic_link(pinned: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", pinned.as_fd().as_raw_fd())
+}
+
+/// stat(2) of a descriptor.
+pub(super) fn stat(pinned: impl AsFd) -> Result<UpperAttr, UpperError> {
+    let wanted = StatxFlags::BASIC_STATS;
+    let stat = rustix::fs::statx(pinned, c"", AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW, wanted)
+        .at("statx")?;
+    let kind = FileKind::from_st_mode(u32::from(stat.stx_mode)).ok_or(Errno::IO).at("statx: type")?;
+    let time = |t: rustix::fs::StatxTimestamp| Timestamp { secs: t.tv_sec, nanos: t.tv_nsec };
+    Ok(UpperAttr {
+        metadata: Metadata {
+            kind,
+            mode: stat.stx_mode & 0o7777,
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
+            rdev: DeviceId { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor },
+            size: stat.stx_size,
+            mtime: time(stat.stx_mtime),
+        },
+        atime: time(stat.stx_atime),
+        ctime: time(stat.stx_ctime),
+        nlink: stat.stx_nlink,
+        blocks: stat.stx_blocks,
+        st_ino: stat.stx_ino,
+    })
+}

@@ -1,0 +1,171 @@
+//! Looking: what is under a name, what is in a directory.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::error::At as _;
+use super::handle::{self, pin, reopen};
+use super::{Marks, Upper, UpperAttr, UpperError, Whiteouts, owner, scratch};
+use crate::model::whiteout::{self, Meaning};
+use crate::model::{DeviceId, FileKind, FileName, Name};
+
+/// What the upper says of a name.
+#[derive(Debug)]
+pub enum Looked {
+    /// Nothing: the layers decide.
+    Absent,
+    /// The name is hidden.
+    Whiteout,
+    /// It has the object.
+    Object(Object),
+}
+
+/// One object of the upper.
+#[derive(Debug)]
+pub struct Object {
+    /// What stat(2) says of it, recorded owners applied.
+    pub attr: UpperAttr,
+    /// Where it came from.
+    pub marks: Marks,
+    /// An `O_PATH` descriptor of it.
+    pub pinned: OwnedFd,
+}
+
+/// One name of a directory of the upper.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpperName {
+    /// The name (of what is hidden, for a whiteout).
+    pub name: FileName,
+    /// Whether it only hides what the layers have.
+    pub whiteout: bool,
+}
+
+impl Upper {
+    /// The root directory, as an object.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn root(&self) -> Result<Object, UpperError> {
+        let pinned = handle::pin_dir(&self.root, b".").at("open the upper")?;
+        self.object(pinned, b"/")
+    }
+
+    /// What is under `name` in a directory.
+    ///
+    /// # Errors
+    /// [`UpperError`]: the answer is unknown.
+    pub fn look(&self, dir: impl AsFd, name: Name<'_>) -> Result<Looked, UpperError> {
+        let dir = dir.as_fd();
+        if self.whiteouts == Whiteouts::Named
+            && !matches!(whiteout::meaning(name.as_bytes()), Ok(Meaning::Object(_)))
+        {
+            return Ok(Looked::Absent);
+        }
+        match pin(dir, name.as_bytes()) {
+            Ok(pinned) => {
+                let object = self.object(pinned, name.as_bytes())?;
+                Ok(if is_whiteout(&object.attr) { Looked::Whiteout } else { Looked::Object(object) })
+            }
+            Err(Errno::NOENT) if self.has_named_whiteout(dir, name)? => Ok(Looked::Whiteout),
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(Looked::Absent),
+            Err(error) => Err(error).at("open"),
+        }
+    }
+
+    /// The object behind a descriptor, as it is now.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn object(&self, pinned: OwnedFd, name: &[u8]) -> Result<Object, UpperError> {
+        let attr = self.attr(&pinned, name)?;
+        let marks = self.namespace.read(&pinned, name)?;
+        Ok(Object { attr, marks, pinned })
+    }
+
+    /// What stat(2) says of a descriptor's object, recorded owners applied.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn attr(&self, pinned: impl AsFd, name: &[u8]) -> Result<UpperAttr, UpperError> {
+        let attr = handle::stat(pinned.as_fd())?;
+        owner::recorded(pinned, attr, name)
+    }
+
+    /// All names of a directory, whiteouts included, in no order.
+    ///
+    /// # Errors
+    /// [`UpperError`]: a listing that misses names is never given.
+    pub fn list(&self, dir: impl AsFd) -> Result<Vec<UpperName>, UpperError> {
+        let dir = dir.as_fd();
+        let mut listed = Vec::new();
+        for bytes in scratch::names(dir)? {
+            let Ok(plain) = Name::new(&bytes) else { continue };
+            let named =
+                if self.whiteouts == Whiteouts::Named { whiteout::meaning(&bytes).ok() } else { None };
+            match named {
+                Some(Meaning::Whiteout(hidden)) => {
+                    listed.push(UpperName { name: hidden.to_owned(), whiteout: true });
+                }
+                Some(Meaning::Opaque | Meaning::AufsMeta) => {}
+                Some(Meaning::Object(_)) | None => {
+                    let whiteout = self.whiteouts == Whiteouts::Device && is_device_whiteout(dir, plain)?;
+                    listed.push(UpperName { name: plain.to_owned(), whiteout });
+                }
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Opens a regular file for reading, and for writing when asked.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn open_file(&self, pinned: impl AsFd, write: bool) -> Result<Arc<File>, UpperError> {
+        let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+        reopen(pinned, access).at("open").map(Arc::new)
+    }
+
+    /// The target of a symlink.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn read_link(&self, pinned: impl AsFd) -> Result<Vec<u8>, UpperError> {
+        rustix::fs::readlinkat(pinned, c"", Vec::new()).map(std::ffi::CString::into_bytes).at("readlink")
+    }
+
+    /// What statvfs(3) says of the filesystem that the upper is on.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn space(&self) -> Result<rustix::fs::StatVfs, UpperError> {
+        rustix::fs::fstatvfs(&self.root).at("statvfs")
+    }
+
+    fn has_named_whiteout(&self, dir: impl AsFd, name: Name<'_>) -> Result<bool, UpperError> {
+        if self.whiteouts == Whiteouts::Device {
+            return Ok(false);
+        }
+        let Ok(marker) = whiteout::hiding(name) else { return Ok(false) };
+        match pin(dir, marker.as_bytes()) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error).at("open"),
+        }
+    }
+}
+
+fn is_whiteout(attr: &UpperAttr) -> bool {
+    attr.metadata.kind == FileKind::CharDevice && attr.metadata.rdev == DeviceId::default()
+}
+
+fn is_device_whiteout(dir: impl AsFd, name: Name<'_>) -> Result<bool, UpperError> {
+    match pin(dir, name.as_bytes()) {
+        Ok(pinned) => handle::stat(pinned).map(|attr| is_whiteout(&attr)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error).at("open"),
+    }
+}

@@ -1,0 +1,116 @@
+//! Taking an upper into use: lock, clean up after a crash, find out what the filesystem can do.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, XattrFlags};
+use rustix::io::Errno;
+
+use super::handle::{magic_link, pin_dir};
+use super::marks::Namespace;
+use super::owner::Owners;
+use super::scratch::empty_dir;
+use super::{Upper, UpperError, Whiteouts};
+
+impl Upper {
+    /// Takes `upper` (the changes) and `work` (scratch space on the same filesystem) into use; missing ones are made.
+    ///
+    /// # Errors
+    /// [`UpperError::InUse`] when another mount has them, [`UpperError::Unusable`] when the filesystem cannot hold
+    /// what an upper needs.
+    pub fn open(upper: &Path, work: &Path) -> Result<Self, UpperError> {
+        let unusable = |path: &Path, operation: &'static str| {
+            let path = path.to_path_buf();
+            move |source: Errno| UpperError::Unusable { path, operation, source }
+        };
+        for directory in [upper, work] {
+            make_dir(CWD, directory).map_err(unusable(directory, "mkdir"))?;
+        }
+        let lock = lock(work)?;
+        let open = |path: &Path| pin_path(path).map_err(unusable(path, "open"));
+        let (root, work_fd) = (open(upper)?, open(work)?);
+        for name in ["tmp", "index"] {
+            make_dir(&work_fd, Path::new(name)).map_err(unusable(work, "mkdir"))?;
+        }
+        let inner = |name: &str| pin_dir(&work_fd, name.as_bytes()).map_err(unusable(work, "open"));
+        let (scratch, links) = (inner("tmp")?, inner("index")?);
+        empty_dir(&scratch)?;
+        let namespace = probe_namespace(&scratch).map_err(unusable(upper, "set an extended attribute"))?;
+        probe_rename(&root, &scratch).map_err(unusable(work, "rename into the upper (same filesystem?)"))?;
+        let whiteouts = probe_whiteouts(&scratch);
+        let owners = if rustix::process::geteuid().is_root() { Owners::Real } else { Owners::Recorded };
+        tracing::debug!("upper {}: {whiteouts:?} {namespace:?} {owners:?}", upper.display());
+        Ok(Self {
+            root,
+            scratch,
+            links,
+            whiteouts,
+            namespace,
+            owners,
+            serial: AtomicU64::new(0),
+            _lock: lock,
+        })
+    }
+}
+
+fn make_dir(dir: impl AsFd, path: &Path) -> rustix::io::Result<()> {
+    match rustix::fs::mkdirat(dir, path, Mode::RWXU) {
+        Err(Errno::EXIST) => Ok(()),
+        result => result,
+    }
+}
+
+/// The directories that the user names may lie behind symlinks; what is in them may not.
+fn pin_path(path: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn lock(work: &Path) -> Result<File, UpperError> {
+    let unusable =
+        |operation| move |source| UpperError::Unusable { path: work.to_path_buf(), operation, source };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(CWD, work, flags, Mode::empty()).map_err(unusable("open"))?;
+    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(File::from(fd)),
+        Err(Errno::WOULDBLOCK) => Err(UpperError::InUse(work.to_path_buf())),
+        Err(source) => Err(unusable("flock")(source)),
+    }
+}
+
+/// `trusted.` where we may write it, else `user.`.
+fn probe_namespace(scratch: &OwnedFd) -> rustix::io::Result<Namespace> {
+    let path = magic_link(scratch);
+    let try_one = |name: &str| rustix::fs::setxattr(&path, name, b"y", XattrFlags::empty());
+    match try_one("trusted.overlay.layerfs.probe") {
+        Ok(()) => {
+            rustix::fs::removexattr(&path, "trusted.overlay.layerfs.probe").map(|()| Namespace::Trusted)
+        }
+        Err(_) => {
+            try_one("user.overlay.layerfs.probe")?;
+            rustix::fs::removexattr(&path, "user.overlay.layerfs.probe").map(|()| Namespace::User)
+        }
+    }
+}
+
+fn probe_rename(root: &OwnedFd, scratch: &OwnedFd) -> rustix::io::Result<()> {
+    // A rename onto a name that cannot be there yet, and back.
+    const PROBE: &str = ".layerfs-rename-probe";
+    rustix::fs::mkdirat(scratch, PROBE, Mode::RWXU)?;
+    let there = rustix::fs::renameat(scratch, PROBE, root, PROBE);
+    if there.is_ok() {
+        rustix::fs::renameat(root, PROBE, scratch, PROBE)?;
+    }
+    rustix::fs::unlinkat(scratch, PROBE, rustix::fs::AtFlags::REMOVEDIR)?;
+    there
+}
+
+fn probe_whiteouts(scratch: &OwnedFd) -> Whiteouts {
+    const PROBE: &str = "whiteout-probe";
+    let made = rustix::fs::mknodat(scratch, PROBE, FileType::CharacterDevice, Mode::empty(), 0);
+    match made.and_then(|()| rustix::fs::unlinkat(scratch, PROBE, rustix::fs::AtFlags::empty())) {
+        Ok(()) => Whiteouts::Device,
+        Err(_) => Whiteouts::Named,
+    }
+}

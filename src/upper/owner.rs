@@ -1,0 +1,165 @@
+//! Owners, modes and types: really set where the process may, else recorded in `user.containers.override_stat`.
+//!
+//! The record is `uid:gid:mode[:type]` as containers/storage writes it: mode in octal; type one of `file`, `dir`,
+//! `symlink`, `pipe`, `socket`, `block-MAJOR-MINOR`, `char-MAJOR-MINOR`.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
+use rustix::io::Errno;
+
+use super::error::At as _;
+use super::handle::{UpperAttr, magic_link};
+use super::{UpperError, marks};
+use crate::model::{DeviceId, FileKind, Metadata};
+
+/// How owners are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owners {
+    /// chown(2), as root of some user namespace.
+    Real,
+    /// Recorded; the files belong to the caller, who can always read and write them.
+    Recorded,
+}
+
+impl Owners {
+    /// Gives an object the owner and mode of `wanted`, and, when it stands in for a special file, its type.
+    pub(super) fn apply(
+        self,
+        pinned: impl AsFd,
+        real: FileKind,
+        wanted: &Metadata,
+    ) -> Result<(), UpperError> {
+        let pinned = pinned.as_fd();
+        if self == Self::Real && real == wanted.kind {
+            let owner = (Some(Uid::from_raw(wanted.uid)), Some(Gid::from_raw(wanted.gid)));
+            let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+            match rustix::fs::chownat(pinned, c"", owner.0, owner.1, flags) {
+                // After chown, which clears setuid and setgid.
+                Ok(()) => return chmod(pinned, real, wanted.mode),
+                // Ids without a place in this user namespace (user_namespaces(7)).
+                Err(Errno::INVAL | Errno::PERM) => {}
+                Err(error) => return Err(error).at("chown"),
+            }
+        }
+        if !matches!(real, FileKind::Regular | FileKind::Directory) {
+            // Symlinks cannot carry the record; they belong to whoever made them.
+            return Ok(());
+        }
+        let floor = if real == FileKind::Directory { 0o700 } else { 0o600 };
+        chmod(pinned, real, (wanted.mode & 0o777) | floor)?;
+        marks::set_override_stat(pinned, &record(wanted))
+    }
+}
+
+fn chmod(pinned: impl AsFd, kind: FileKind, mode: u16) -> Result<(), UpperError> {
+    if kind == FileKind::Symlink {
+        return Ok(());
+    }
+    let mode = Mode::from_raw_mode(u32::from(mode));
+    rustix::fs::chmodat(CWD, magic_link(pinned), mode, AtFlags::empty()).at("chmod")
+}
+
+/// What the record, if there is one, makes of a stat.
+pub(super) fn recorded(pinned: impl AsFd, mut attr: UpperAttr, name: &[u8]) -> Result<UpperAttr, UpperError> {
+    if !matches!(attr.metadata.kind, FileKind::Regular | FileKind::Directory) {
+        return Ok(attr);
+    }
+    if let Some(text) = marks::override_stat(pinned)? {
+        parse(&text, &mut attr.metadata).ok_or_else(|| UpperError::Mark {
+            name: name.escape_ascii().to_string(),
+            mark: "user.containers.override_stat".to_owned(),
+        })?;
+    }
+    Ok(attr)
+}
+
+fn record(wanted: &Metadata) -> String {
+    let DeviceId { major, minor } = wanted.rdev;
+    let kind = match wanted.kind {
+        FileKind::Regular => "file".to_owned(),
+        FileKind::Directory => "dir".to_owned(),
+        FileKind::Symlink => "symlink".to_owned(),
+        FileKind::Fifo => "pipe".to_owned(),
+        FileKind::Socket => "socket".to_owned(),
+        FileKind::BlockDevice => format!("block-{major}-{minor}"),
+        FileKind::CharDevice => format!("char-{major}-{minor}"),
+    };
+    format!("{}:{}:{:04o}:{kind}", wanted.uid, wanted.gid, wanted.mode)
+}
+
+fn parse(text: &[u8], metadata: &mut Metadata) -> Option<()> {
+    let mut fields = std::str::from_utf8(text).ok()?.split(':');
+    let uid = fields.next()?.parse().ok()?;
+    let gid = fields.next()?.parse().ok()?;
+    let mode = u16::from_str_radix(fields.next()?, 8).ok()?;
+    let (kind, rdev) = match fields.next() {
+        None => (metadata.kind, metadata.rdev),
+        Some(kind) => parse_kind(kind)?,
+    };
+    *metadata = Metadata { uid, gid, mode: mode & 0o7777, kind, rdev, ..*metadata };
+    Some(())
+}
+
+fn parse_kind(text: &str) -> Option<(FileKind, DeviceId)> {
+    let mut parts = text.split('-');
+    let kind = match parts.next()? {
+        "file" => FileKind::Regular,
+        "dir" => FileKind::Directory,
+        "symlink" => FileKind::Symlink,
+        "pipe" => FileKind::Fifo,
+        "socket" => FileKind::Socket,
+        "block" => FileKind::BlockDevice,
+        "char" => FileKind::CharDevice,
+        _ => return None,
+    };
+    let rdev = match kind {
+        FileKind::BlockDevice | FileKind::CharDevice => {
+            DeviceId { major: parts.next()?.parse().ok()?, minor: parts.next()?.parse().ok()? }
+        }
+        _ => DeviceId::default(),
+    };
+    Some((kind, rdev))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Timestamp;
+
+    fn metadata(kind: FileKind, mode: u16) -> Metadata {
+        Metadata {
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            rdev: DeviceId::default(),
+            size: 7,
+            mtime: Timestamp::default(),
+        }
+    }
+
+    #[test]
+    fn records_round_trip() {
+        for kind in
+            [FileKind::Regular, FileKind::Directory, FileKind::Fifo, FileKind::Socket, FileKind::CharDevice]
+        {
+            let rdev = match kind {
+                FileKind::CharDevice => DeviceId { major: 1, minor: 3 },
+                _ => DeviceId::default(),
+            };
+            let wanted = Metadata { uid: 1 << 31, gid: 42, rdev, ..metadata(kind, 0o4711) };
+            let mut read = metadata(FileKind::Regular, 0o600);
+            assert_eq!(parse(record(&wanted).as_bytes(), &mut read), Some(()));
+            assert_eq!(read, wanted);
+        }
+    }
+
+    #[test]
+    fn damaged_records_are_told() {
+        for text in ["", "0:0", "0:0:9", "x:0:0644", "0:0:0644:odd", "0:0:0644:char-1"] {
+            assert_eq!(parse(text.as_bytes(), &mut metadata(FileKind::Regular, 0)), None, "{text}");
+        }
+        assert!(parse(b"0:0:0644", &mut metadata(FileKind::Regular, 0)).is_some());
+    }
+}

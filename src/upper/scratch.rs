@@ -1,0 +1,85 @@
+//! Objects being built, or on their way out, in `work/tmp`: gone again unless published.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::error::At as _;
+use super::handle::{pin_dir, reopen};
+use super::{Upper, UpperError};
+
+/// A name in `work/tmp`. Whatever is under it when this is dropped is removed.
+#[derive(Debug)]
+pub(super) struct Scratch<'a> {
+    dir: &'a OwnedFd,
+    pub(super) name: String,
+}
+
+impl Upper {
+    /// A new, unused name.
+    pub(super) fn scratch(&self) -> Scratch<'_> {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        Scratch { dir: &self.scratch, name: format!("{serial:x}") }
+    }
+
+    /// A whiteout under a new name. Only where whiteouts are devices.
+    pub(super) fn scratch_whiteout(&self) -> Result<Scratch<'_>, UpperError> {
+        let scratch = self.scratch();
+        let mode = Mode::empty();
+        rustix::fs::mknodat(&self.scratch, &scratch.name, FileType::CharacterDevice, mode, 0)
+            .at("make a whiteout")?;
+        Ok(scratch)
+    }
+}
+
+impl Scratch<'_> {
+    /// Says that nothing is left under the name.
+    pub(super) fn published(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        // The next mount cleans up what could not be removed now.
+        if let Err(error) = remove_tree(self.dir, self.name.as_bytes()) {
+            tracing::warn!("upper: work/tmp/{}: {error}", self.name);
+        }
+    }
+}
+
+/// Removes an object of any kind with all that is in it; nothing there is fine.
+pub(super) fn remove_tree(dir: impl AsFd, name: &[u8]) -> Result<(), UpperError> {
+    match rustix::fs::unlinkat(dir.as_fd(), name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(error).at("unlink"),
+    }
+    let inner = pin_dir(dir.as_fd(), name).at("open")?;
+    empty_dir(&inner)?;
+    rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR).at("rmdir")
+}
+
+/// Removes everything in a directory.
+pub(super) fn empty_dir(dir: &OwnedFd) -> Result<(), UpperError> {
+    for name in names(dir)? {
+        remove_tree(dir, &name)?;
+    }
+    Ok(())
+}
+
+/// All names of a directory, without `.` and `..`.
+pub(super) fn names(dir: impl AsFd) -> Result<Vec<Vec<u8>>, UpperError> {
+    let readable = reopen(dir, OFlags::RDONLY | OFlags::DIRECTORY).at("open a directory")?;
+    let mut names = Vec::new();
+    for entry in Dir::new(readable).at("open a directory")? {
+        let entry = entry.at("readdir")?;
+        let name = entry.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") {
+            names.push(name.to_vec());
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,95 @@
+//! Changing attributes and content lengths.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+
+use super::copy_up::{timespec, utimens};
+use super::error::At as _;
+use super::handle::{self, reopen};
+use super::{Upper, UpperAttr, UpperError};
+use crate::model::{FileKind, Metadata, Timestamp};
+
+/// A time to set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetTime {
+    /// The current time, by the clock of the filesystem below.
+    Now,
+    /// This time.
+    To(Timestamp),
+}
+
+/// What to change; `None` keeps what is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Permission bits.
+    pub mode: Option<u16>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Length of a regular file.
+    pub size: Option<u64>,
+    /// Time of last access.
+    pub atime: Option<SetTime>,
+    /// Time of last modification.
+    pub mtime: Option<SetTime>,
+}
+
+impl Upper {
+    /// Changes attributes of the object behind a descriptor.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn change(&self, pinned: impl AsFd, name: &[u8], change: &Change) -> Result<UpperAttr, UpperError> {
+        let pinned = pinned.as_fd();
+        if let Some(size) = change.size {
+            reopen(pinned, OFlags::RDWR).at("open")?.set_len(size).at("ftruncate")?;
+        }
+        if change.mode.is_some() || change.uid.is_some() || change.gid.is_some() {
+            self.change_owner(pinned, name, change)?;
+        }
+        if change.atime.is_some() || change.mtime.is_some() {
+            let times = Timestamps {
+                last_access: requested(change.atime),
+                last_modification: requested(change.mtime),
+            };
+            utimens(pinned, &times)?;
+        }
+        self.attr(pinned, name)
+    }
+
+    fn change_owner(&self, pinned: impl AsFd, name: &[u8], change: &Change) -> Result<(), UpperError> {
+        let real = handle::stat(pinned.as_fd())?;
+        let old = super::owner::recorded(pinned.as_fd(), real, name)?.metadata;
+        let chowned = change.uid.is_some() || change.gid.is_some();
+        let mode = change.mode.unwrap_or_else(|| if chowned { mode_after_chown(&old) } else { old.mode });
+        let wanted =
+            Metadata { mode, uid: change.uid.unwrap_or(old.uid), gid: change.gid.unwrap_or(old.gid), ..old };
+        self.owners.apply(pinned, real.metadata.kind, &wanted)
+    }
+}
+
+/// chown(2): setuid goes, and setgid with it when the group may execute, for everything but directories.
+fn mode_after_chown(old: &Metadata) -> u16 {
+    if old.kind == FileKind::Directory {
+        return old.mode;
+    }
+    without_suid(old.mode)
+}
+
+/// The mode without setuid, and without setgid when the group may execute: otherwise that bit never meant
+/// "run as this group" (inode(7)).
+#[must_use]
+pub fn without_suid(mode: u16) -> u16 {
+    let mode = mode & !0o4000;
+    if mode & 0o010 != 0 { mode & !0o2000 } else { mode }
+}
+
+fn requested(time: Option<SetTime>) -> Timespec {
+    match time {
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        Some(SetTime::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+        Some(SetTime::To(time)) => timespec(time),
+    }
+}

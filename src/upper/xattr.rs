@@ -1,0 +1,116 @@
+//! Extended attributes as programs see them: without ours, and with those that only a stand-in can hold.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt as _;
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use super::error::At as _;
+use super::handle::magic_link;
+use super::marks::{is_private, stand_in, stood_for};
+use super::{Upper, UpperError};
+use crate::model::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+
+impl Upper {
+    /// The value of an attribute; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn xattr(&self, pinned: impl AsFd, name: &[u8]) -> Result<Option<Vec<u8>>, UpperError> {
+        let path = magic_link(pinned);
+        if has_stand_in(name) {
+            if let Some(value) = get(&path, &stand_in(name))? {
+                return Ok(Some(value));
+            }
+        }
+        get(&path, name)
+    }
+
+    /// The names of all attributes, sorted.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn xattr_names(&self, pinned: impl AsFd) -> Result<Vec<Vec<u8>>, UpperError> {
+        let mut list = vec![0; XATTR_LIST_BYTES_MAX];
+        let length = match rustix::fs::listxattr(magic_link(pinned), list.as_mut_slice()) {
+            Err(Errno::OPNOTSUPP) => 0,
+            result => result.at("listxattr")?,
+        };
+        let names = list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        let shown: BTreeSet<&[u8]> = names
+            .filter_map(|name| match stood_for(name) {
+                Some(meant) => Some(meant),
+                None => (!is_private(name)).then_some(name),
+            })
+            .collect();
+        Ok(shown.into_iter().map(<[u8]>::to_vec).collect())
+    }
+
+    /// Sets an attribute.
+    ///
+    /// # Errors
+    /// [`UpperError`]; `EEXIST` and `ENODATA` as `flags` ask (setxattr(2)).
+    pub fn set_xattr(
+        &self,
+        pinned: impl AsFd,
+        name: &[u8],
+        value: &[u8],
+        flags: XattrFlags,
+    ) -> Result<(), UpperError> {
+        let path = magic_link(pinned.as_fd());
+        match rustix::fs::setxattr(&path, OsStr::from_bytes(name), value, flags) {
+            Err(Errno::PERM) if has_stand_in(name) => {
+                rustix::fs::setxattr(&path, OsStr::from_bytes(&stand_in(name)), value, flags).at("setxattr")
+            }
+            result => result.at("setxattr"),
+        }
+    }
+
+    /// Removes an attribute.
+    ///
+    /// # Errors
+    /// [`UpperError`]; `ENODATA` when there is none.
+    pub fn remove_xattr(&self, pinned: impl AsFd, name: &[u8]) -> Result<(), UpperError> {
+        let path = magic_link(pinned);
+        if has_stand_in(name) {
+            match rustix::fs::removexattr(&path, OsStr::from_bytes(&stand_in(name))) {
+                Ok(()) => return Ok(()),
+                Err(Errno::NODATA | Errno::PERM | Errno::OPNOTSUPP) => {}
+                Err(error) => return Err(error).at("removexattr"),
+            }
+        }
+        rustix::fs::removexattr(&path, OsStr::from_bytes(name)).at("removexattr")
+    }
+
+    /// Sets an attribute of an original on its copy. Where it can be kept in no form, that is said and the copy goes on:
+    /// an unwritable object would be worse.
+    pub(super) fn copy_xattr(&self, pinned: impl AsFd, name: &[u8], value: &[u8]) -> Result<(), UpperError> {
+        match self.set_xattr(pinned, name, value, XattrFlags::empty()) {
+            Err(UpperError::System { source: Errno::PERM | Errno::OPNOTSUPP, .. }) => {
+                tracing::warn!("upper: copy-up: this filesystem cannot keep {}", name.escape_ascii());
+                Ok(())
+            }
+            result => result,
+        }
+    }
+}
+
+/// Whether an attribute may need a stand-in: those that only the privileged may set.
+fn has_stand_in(name: &[u8]) -> bool {
+    name.starts_with(b"security.") || name.starts_with(b"trusted.")
+}
+
+fn get(path: &str, name: &[u8]) -> Result<Option<Vec<u8>>, UpperError> {
+    let mut value = vec![0; XATTR_VALUE_BYTES_MAX];
+    match rustix::fs::getxattr(path, OsStr::from_bytes(name), value.as_mut_slice()) {
+        Ok(length) => {
+            value.truncate(length);
+            Ok(Some(value))
+        }
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => Ok(None),
+        Err(error) => Err(error).at("getxattr"),
+    }
+}
