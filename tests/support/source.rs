@@ -31,7 +31,9 @@ pub(crate) struct Function {
 impl Source {
     pub(crate) fn new(path: &str, text: String) -> Source {
         let (code, uncommented) = scrub(&text);
-        let tests = test_modules(&code);
+        // A test module in a file of its own is test from end to end.
+        let is_tests = path.starts_with("src/") && path.ends_with("/tests.rs");
+        let tests = if is_tests { std::iter::once(0..code.len()).collect() } else { test_modules(&code) };
         Source { path: path.to_owned(), text, code, uncommented, tests }
     }
 
