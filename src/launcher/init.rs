@@ -113,7 +113,7 @@ impl Init<'_> {
             let null = mounts::open_null(root).at("open", "/dev/null")?;
             nix::unistd::dup2_stdin(&null).stage("standard input")?;
         }
-        Ok(())
+        give_pipes_to(user).stage("standard streams")
     }
 
     /// From all capabilities of the user namespace to those of the plan. The filter is loaded while we still may, and before
@@ -182,6 +182,30 @@ impl Init<'_> {
 
 fn die_with_supervisor() -> Step<()> {
     prctl::set_pdeathsig(Signal::SIGKILL).stage("death signal")
+}
+
+/// `PIPEFS_MAGIC` (linux/magic.h).
+const PIPEFS_MAGIC: u32 = 0x5049_5045;
+
+/// Lets a user other than root open `/dev/stdout` and its like when they are pipes, as servers do that log there. Only pipes:
+/// terminals and files belong to the user of the host, and keep belonging.
+fn give_pipes_to(user: &User) -> io::Result<()> {
+    if user.uid == 0 {
+        return Ok(());
+    }
+    let (input, output, errors) = (io::stdin(), io::stdout(), io::stderr());
+    for fd in [input.as_fd(), output.as_fd(), errors.as_fd()] {
+        let magic = rustix::fs::fstatfs(fd)?.f_type;
+        if u32::try_from(magic) == Ok(PIPEFS_MAGIC) {
+            match rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(user.uid)), None) {
+                Ok(()) => {}
+                // Another user of the host made it, so it is not ours to give.
+                Err(rustix::io::Errno::PERM) => tracing::debug!("a standard stream is another user's pipe"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes `target` the root, and lets go of the host's. Gives the new root.

@@ -297,7 +297,12 @@ fn open_place(root: BorrowedFd<'_>, pending: &Pending) -> io::Result<Option<Owne
         Place::Own => in_root::open_or_make_directory(root, path, Symlinks::Refused).map(Some),
         Place::Inner => in_root::open(root, path, Symlinks::Refused).map(Some),
         Place::Directory => in_root::open_or_make_directory(root, path, Symlinks::Inside).map(Some),
-        Place::File => in_root::open_or_make_file(root, path).map(Some),
+        Place::File => {
+            if let Some(above) = path.parent() {
+                in_root::open_or_make_directory(root, above, Symlinks::Inside)?;
+            }
+            in_root::open_or_make_file(root, path).map(Some)
+        }
         Place::OptionalFile => match in_root::open_or_make_file(root, path) {
             Ok(place) => Ok(Some(place)),
             Err(error) if in_root::is_absent(&error) || error.kind() == io::ErrorKind::ReadOnlyFilesystem => {

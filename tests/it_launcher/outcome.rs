@@ -46,3 +46,13 @@ fn input_comes_only_when_it_is_asked_for() {
         assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{options:?}");
     }
 }
+
+#[test]
+fn a_user_can_open_its_own_output_again() {
+    // The pipes are made by the user of this test run, so that one must be the caller.
+    let rootfs = Rootfs::new(callers()[0]);
+    let script = "echo out > /dev/stdout; echo err > /dev/stderr";
+    let output = rootfs.output(&["-u", "web"], &["sh", "-c", script]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "out\n", "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).ends_with("err\n"));
+}

@@ -43,7 +43,7 @@ impl Rootfs {
         for name in ["bin", "etc", "tmp", "run", "root"] {
             fs::create_dir_all(root.join(name)).unwrap();
         }
-        fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+        copy(Path::new("/bin/busybox"), &root.join("bin/busybox"));
         for name in
             ["sh", "id", "cat", "grep", "ls", "mount", "umount", "unshare", "touch", "sleep", "env", "pwd"]
         {
@@ -51,7 +51,7 @@ impl Rootfs {
         }
         fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n").unwrap();
         fs::write(root.join("etc/group"), "root:x:0:\nweb:x:34:\nlog:x:50:web\n").unwrap();
-        fs::copy(launch(), directory.path().join("launch")).unwrap();
+        copy(launch(), &directory.path().join("launch"));
         let rootfs = Self { directory, caller };
         if rootfs.changes_user() {
             let status = Command::new("chown").args(["-R", USER]).arg(rootfs.path()).status().unwrap();
@@ -96,6 +96,12 @@ impl Rootfs {
         assert!(output.status.success(), "{:?}: {script}: {said}", self.caller);
         String::from_utf8(output.stdout).unwrap()
     }
+}
+
+/// By another process: a program that any process still has open for writing cannot be executed, and every child that
+/// another test starts at this moment would hold our descriptor for a while.
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").args([from, to]).status().unwrap().success());
 }
 
 /// The example, built at the first use: cargo builds examples only when all targets are tested.
