@@ -1,4 +1,4 @@
-//! Builds an index in one pass over the blob, in memory that does not grow with the content.
+//! Builds an index in one pass over the blob; holds the index that becomes of it and a few MiB, never the content.
 //!
 //! ```text
 //! read + sha256(blob) -> decode + crc32 -+-> sha256(diffID), blake3 of granules
