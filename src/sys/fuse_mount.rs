@@ -14,7 +14,7 @@ use nix::mount::{MntFlags, MsFlags};
 /// # Errors
 /// What open(2) of `/dev/fuse` or mount(2) say.
 pub fn mount(target: &Path, source: &str, flags: MsFlags) -> io::Result<OwnedFd> {
-    let device = File::options().read(true).write(true).open("/dev/fuse")?;
+    let device = open_device()?;
     let options = format!(
         "fd={},rootmode=40755,user_id={},group_id={},allow_other,default_permissions",
         device.as_raw_fd(),
@@ -23,6 +23,17 @@ pub fn mount(target: &Path, source: &str, flags: MsFlags) -> io::Result<OwnedFd>
     );
     nix::mount::mount(Some(source), target, Some("fuse.layerfs"), flags, Some(options.as_str()))?;
     Ok(device.into())
+}
+
+fn open_device() -> io::Result<File> {
+    File::options().read(true).write(true).open("/dev/fuse").map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound => "load the kernel module (modprobe fuse), or give an outer container the device",
+            io::ErrorKind::PermissionDenied => "let users read and write it (chmod 666 /dev/fuse)",
+            _ => "is FUSE in this kernel?",
+        };
+        io::Error::new(error.kind(), format!("/dev/fuse: {error}: {hint}"))
+    })
 }
 
 /// Unmounts lazily: the name is free at once, the server ends when the last open file is closed. An ordinary user's
