@@ -38,13 +38,19 @@ pub(super) fn run(args: MountArgs) -> anyhow::Result<u8> {
     if upper.is_none() && !flags.contains(&Flag::ReadOnly) {
         flags.push(Flag::ReadOnly);
     }
-    let plan = MountPlan { target, upper, source: image.name, allow_other: options.allow_other, flags, fresh };
+    let plan =
+        MountPlan { target, upper, source: image.name, allow_other: options.allow_other, flags, fresh };
     let id = held.id();
+    let tell = || {
+        if !args.quiet {
+            println!("{id}");
+        }
+    };
     if args.foreground {
-        mounts::mount_in_foreground(&containers, held, layers, &plan, &mut || println!("{id}"))?;
+        mounts::mount_in_foreground(&containers, held, layers, &plan, &mut || tell())?;
     } else {
-        let id = mounts::mount_in_background(&containers, held, layers, &plan)?;
-        println!("{id}");
+        mounts::mount_in_background(&containers, held, layers, &plan)?;
+        tell();
     }
     Ok(0)
 }
@@ -115,7 +121,12 @@ fn again(
     let held = containers.hold(container)?;
     let record = &held.config().image;
     let image = image::open(&record.source, store)?;
-    anyhow::ensure!(record.is(&image), "{}: no longer the image of container {}", record.source, held.id().short());
+    anyhow::ensure!(
+        record.is(&image),
+        "{}: no longer the image of container {}",
+        record.source,
+        held.id().short()
+    );
     Ok((held, image, false, target))
 }
 
@@ -158,7 +169,14 @@ impl Options {
                 "noatime" => options.set(Flag::NoAtime, true),
                 "allow_other" => options.allow_other = true,
                 // What is so anyway, and what mount(8) adds of its own.
-                "" | "default_permissions" | "atime" | "relatime" | "defaults" | "_netdev" | "user" | "users" => {}
+                ""
+                | "default_permissions"
+                | "atime"
+                | "relatime"
+                | "defaults"
+                | "_netdev"
+                | "user"
+                | "users" => {}
                 unknown => bail!("-o {unknown}: unknown mount option: see layerfs mount --help"),
             }
         }
