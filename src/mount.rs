@@ -87,13 +87,17 @@ impl MountSpec {
         let opened = std::thread::scope(|scope| {
             let open = |place: usize, source: &LayerSource| self.open_layer(place, source, &cache, progress);
             // One at a time decodes; building a layer has threads of its own. Two layers overlap where one waits.
-            let (odd, even): (Vec<_>, Vec<_>) = self.layers.iter().enumerate().partition(|(place, _)| place % 2 == 1);
-            let other = std::thread::Builder::new()
-                .name("index".to_owned())
-                .spawn_scoped(scope, move || {
-                    odd.into_iter().map(|(place, source)| Ok((place, open(place, source)?))).collect::<Result<Vec<_>, MountError>>()
-                })
-                .map_err(MountError::Thread)?;
+            let (odd, even): (Vec<_>, Vec<_>) =
+                self.layers.iter().enumerate().partition(|(place, _)| place % 2 == 1);
+            let other =
+                std::thread::Builder::new()
+                    .name("index".to_owned())
+                    .spawn_scoped(scope, move || {
+                        odd.into_iter()
+                            .map(|(place, source)| Ok((place, open(place, source)?)))
+                            .collect::<Result<Vec<_>, MountError>>()
+                    })
+                    .map_err(MountError::Thread)?;
             let mut layers = even
                 .into_iter()
                 .map(|(place, source)| Ok((place, open(place, source)?)))
@@ -116,7 +120,8 @@ impl MountSpec {
         match source {
             LayerSource::Directory(path) => unimplemented!("{path:?}"),
             LayerSource::Tar(tar) => {
-                let failed = |source| MountError::Index { layer: place + 1, path: tar.blob.to_path_buf(), source };
+                let failed =
+                    |source| MountError::Index { layer: place + 1, path: tar.blob.to_path_buf(), source };
                 let report = |done| progress.indexed(place + 1, self.layers.len(), done, tar.blob.len());
                 let index = self.index(tar, &report).map_err(failed)?;
                 Ok(Arc::new(TarLayer::new(Arc::new(index), tar.blob.clone(), Arc::clone(cache))))
@@ -165,7 +170,8 @@ pub fn serve(fs: Fs, attach: Attach) -> io::Result<Server> {
 /// # Errors
 /// `NotFound`, `NotADirectory`, or what the system says, with the path.
 pub fn mount_point(target: &Path) -> io::Result<PathBuf> {
-    let told = |error: io::Error| io::Error::new(error.kind(), format!("mount point {}: {error}", target.display()));
+    let told =
+        |error: io::Error| io::Error::new(error.kind(), format!("mount point {}: {error}", target.display()));
     let real = target.canonicalize().map_err(told)?;
     if !real.metadata().map_err(told)?.is_dir() {
         return Err(told(io::Error::from(io::ErrorKind::NotADirectory)));

@@ -108,7 +108,7 @@ pub struct UmountArgs {
 
 /// `layerfs run`
 #[derive(Clone, Debug, Args)]
-#[command(after_help = IMAGE_HELP)]
+#[command(after_help = IMAGE_HELP, disable_help_flag = true)]
 pub struct RunArgs {
     /// Set a variable (KEY=VALUE), or pass the caller's on (KEY)
     #[arg(long, short = 'e', value_name = "KEY[=VALUE]")]
@@ -216,4 +216,27 @@ pub struct CompletionsArgs {
 pub struct ManArgs {
     /// An existing directory, such as /usr/local/share/man/man1
     pub dir: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_end_at_the_image() {
+        let cli = Cli::try_parse_from([
+            "layerfs", "run", "-it", "--rm", "-h", "box", "image", "ls", "-l", "--", "-h",
+        ])
+        .unwrap();
+        let Command::Run(run) = cli.command else { panic!("{cli:?}") };
+        assert_eq!((run.image.as_str(), run.hostname.as_deref()), ("image", Some("box")));
+        assert_eq!(run.command, ["ls", "-l", "--", "-h"]);
+    }
 }

@@ -11,8 +11,8 @@ mod man;
 mod mount;
 mod progress;
 mod ps;
-//mod rm;
-//mod run;
+mod rm;
+mod run;
 mod umount;
 
 use std::ffi::OsString;
@@ -45,9 +45,9 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Mount(args) => mount::run(args),
         Command::Umount(args) => umount::run(&args),
-        Command::Run(_) => Ok(1),
+        Command::Run(args) => run::run(args),
         Command::Ps(args) => ps::run(&args),
-        Command::Rm(_) => Ok(1),
+        Command::Rm(args) => rm::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Completions(args) => {
             clap_complete::generate(args.shell, &mut Cli::command(), "layerfs", &mut std::io::stdout());

@@ -8,7 +8,9 @@ use super::args::{MountArgs, OwnerArg};
 use super::environment;
 use super::progress::Indexing;
 use crate::container::mounts::{self, MountPlan};
-use crate::container::{Changes, Containers, Held, ImageRecord, NewContainer, Owners, Purpose, State};
+use crate::container::{
+    Changes, Containers, Held, ImageRecord, NewContainer, Owners, Purpose, State, ending,
+};
 use crate::fuse::Flag;
 use crate::image::{self, Image};
 use crate::mount::{self, Layers, MountSpec};
@@ -19,6 +21,7 @@ pub(super) fn run(args: MountArgs) -> anyhow::Result<u8> {
     let options = Options::parse(&args)?;
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
+    ending::sweep(&containers);
     let (held, image, fresh, target) = match &args.container {
         Some(id) => again(&args, &containers, &store, id)?,
         None => new(&args, &options, &containers, &store)?,

@@ -41,7 +41,8 @@ impl Progress for Indexing {
         shown.anything = true;
         let mega = |bytes: u64| bytes / 1_000_000;
         let (start, end) = if self.terminal { ("\r\x1b[K", "") } else { ("", "\n") };
-        let line = format!("{start}indexing layer {layer} of {layers}: {} of {} MB{end}", mega(done), mega(total));
+        let line =
+            format!("{start}indexing layer {layer} of {layers}: {} of {} MB{end}", mega(done), mega(total));
         // Nobody is hurt by a lost progress line.
         std::io::stderr().write_all(line.as_bytes()).ok();
     }

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use super::id::{is_name, random_name};
 use super::{
-    Changes, Config, Container, ContainerError, ContainerId, ImageRecord, Moment, Owners, Purpose, State, tree,
+    Changes, Config, Container, ContainerError, ContainerId, ImageRecord, Moment, Owners, Purpose, State,
+    tree,
 };
 use crate::sys::atomic;
 use crate::sys::lock::{self, FileLock};

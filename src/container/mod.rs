@@ -12,12 +12,16 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod command_line;
 mod containers;
+pub mod ending;
 mod error;
 mod id;
 pub mod moment;
 pub mod mounts;
 mod process;
+mod rootfs;
+pub mod running;
 mod state;
 pub mod tree;
 pub mod view;

@@ -205,7 +205,10 @@ fn start(held: &Held, layers: Layers, plan: &MountPlan) -> Result<Server, ServeE
             tracing::error!("unmount {}: {error}", target.display());
         }
     };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(unmount).map_err(system("start a thread"))?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(unmount)
+        .map_err(system("start a thread"))?;
     Ok(server)
 }
 

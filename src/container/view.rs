@@ -215,7 +215,15 @@ mod tests {
         };
         let command = command.iter().map(ToString::to_string).collect();
         let name = Some("box".to_owned());
-        let new = NewContainer { name, image, purpose, command, owners: Owners::Image, changes: Changes::Own, remove_at_end: false };
+        let new = NewContainer {
+            name,
+            image,
+            purpose,
+            command,
+            owners: Owners::Image,
+            changes: Changes::Own,
+            remove_at_end: false,
+        };
         let held = Containers::open(dir.path()).unwrap().create(new).unwrap();
         (dir, (*held).clone())
     }

@@ -12,6 +12,7 @@
 //! first, then every mount is attached to a descriptor that was opened without leaving the root. When any of the three dies,
 //! by whatever signal, no process and no mount stays.
 
+mod as_root;
 mod capabilities;
 mod environment;
 mod failure;
@@ -29,6 +30,7 @@ mod supervisor;
 mod terminal;
 mod user;
 
+pub use as_root::as_root_of;
 pub use capabilities::Capabilities;
 pub use failure::{EXIT_LAUNCHER, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SIGNAL_BASE, Failure};
 pub use files::default_files;

@@ -1,12 +1,10 @@
 //! A server process of our own: forked, ready when its parent says so, deaf to the terminal.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::path::Path;
 
-use nix::fcntl::OFlag;
-use nix::unistd::{ForkResult, Pid};
+use super::process::{self, Fork};
 
 /// Which side of the fork this is.
 #[derive(Debug)]
@@ -20,14 +18,14 @@ pub enum Forked {
 /// Waits for what the server says.
 #[derive(Debug)]
 pub struct Waiter {
-    child: Pid,
-    pipe: File,
+    child: i32,
+    pipe: PipeReader,
 }
 
 /// Says how the server's start went; the parent waits for it.
 #[derive(Debug)]
 pub struct Notifier {
-    pipe: File,
+    pipe: PipeWriter,
 }
 
 /// What the server says when it is ready.
@@ -40,34 +38,21 @@ const MESSAGE_BYTES_MAX: u64 = 64 << 10;
 /// Must be called while the process has a single thread: the child goes on to allocate and to start threads.
 ///
 /// # Errors
-/// What pipe2(2) or fork(2) say; `InvalidInput` when there are other threads.
+/// What pipe(2) or fork(2) say; `ResourceBusy` when there are other threads.
 pub fn fork() -> io::Result<Forked> {
-    wait_for_single_thread()?;
-    let (read, write): (OwnedFd, OwnedFd) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-    // SAFETY: the process has one thread, checked above, so the child may call anything.
-    match unsafe { nix::unistd::fork() }? {
-        ForkResult::Parent { child } => Ok(Forked::Parent(Waiter { child, pipe: read.into() })),
-        ForkResult::Child => Ok(Forked::Child(Notifier { pipe: write.into() })),
+    let (reader, writer) = io::pipe()?;
+    match process::fork()? {
+        Fork::Parent(child) => Ok(Forked::Parent(Waiter { child: child.pid, pipe: reader })),
+        Fork::Child => Ok(Forked::Child(Notifier { pipe: writer })),
     }
-}
-
-/// Threads that were joined may take a moment to leave the process.
-fn wait_for_single_thread() -> io::Result<()> {
-    for _ in 0..1000 {
-        if std::fs::read_dir("/proc/self/task")?.count() == 1 {
-            return Ok(());
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    Err(io::Error::new(io::ErrorKind::InvalidInput, "fork with more than one thread"))
 }
 
 impl Waiter {
-    /// Waits until the server is ready.
+    /// Waits until the server is ready; gives its process id.
     ///
     /// # Errors
     /// What the server says went wrong, or that it died without a word.
-    pub fn wait(mut self) -> Result<Pid, String> {
+    pub fn wait(mut self) -> Result<i32, String> {
         let mut message = Vec::new();
         let read = io::Read::take(&mut self.pipe, MESSAGE_BYTES_MAX).read_to_end(&mut message);
         match read {

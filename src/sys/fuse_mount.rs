@@ -48,7 +48,8 @@ fn unmount(target: &Path, flags: MntFlags, helper_flags: &[&str]) -> io::Result<
         Err(nix::errno::Errno::EPERM) => {}
         Err(error) => return Err(error.into()),
     }
-    let helper = Command::new("fusermount3").args(helper_flags).arg("--").arg(target).stdin(Stdio::null()).output();
+    let helper =
+        Command::new("fusermount3").args(helper_flags).arg("--").arg(target).stdin(Stdio::null()).output();
     let output = helper.map_err(|error| io::Error::new(error.kind(), format!("fusermount3: {error}")))?;
     if output.status.success() {
         return Ok(());

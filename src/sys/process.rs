@@ -183,6 +183,18 @@ pub fn close_all_on_exec() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Kills a process by its number (kill(2), SIGKILL); one that is gone is fine.
+///
+/// # Errors
+/// What kill(2) says.
+pub fn kill(pid: u32) -> io::Result<()> {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?);
+    match nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Closes a descriptor that a child has inherited by number, from an owner that lives on in the parent only.
 ///
 /// # Errors

@@ -1,0 +1,82 @@
+//! A container's image and changes as the launcher's root filesystem: mounted and served inside its supervisor.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::path::Path;
+use std::thread::JoinHandle;
+
+use nix::mount::MsFlags;
+
+use crate::fs::{Fs, OwnerView};
+use crate::fuse::Attach;
+use crate::launcher::Rootfs;
+use crate::mount::{self, Layers, UpperDirs};
+use crate::sys::{daemon, fuse_mount};
+
+/// The root filesystem of a container.
+#[derive(Debug)]
+pub(super) struct ImageRootfs {
+    source: String,
+    upper: UpperDirs,
+    state: Stage,
+}
+
+/// How far it is.
+#[derive(Debug)]
+enum Stage {
+    Ready(Layers),
+    Mounted(Box<Fs>, OwnedFd),
+    Serving(JoinHandle<io::Result<()>>),
+    Done,
+}
+
+impl ImageRootfs {
+    /// Layers, where changes go, and what /proc/mounts shows as the source.
+    #[must_use]
+    pub(super) fn new(layers: Layers, upper: UpperDirs, source: String) -> Self {
+        Self { source, upper, state: Stage::Ready(layers) }
+    }
+
+    fn take(&mut self) -> Stage {
+        std::mem::replace(&mut self.state, Stage::Done)
+    }
+}
+
+fn out_of_order() -> io::Error {
+    io::Error::other("the root filesystem was used out of order")
+}
+
+impl Rootfs for ImageRootfs {
+    fn mount(&mut self, target: &Path) -> io::Result<Vec<RawFd>> {
+        let Stage::Ready(layers) = self.take() else { return Err(out_of_order()) };
+        let fs = layers.into_fs(Some(&self.upper), view()?).map_err(io::Error::other)?;
+        let device = fuse_mount::mount(target, &self.source, MsFlags::MS_NODEV)?;
+        let close = device.as_raw_fd();
+        self.state = Stage::Mounted(Box::new(fs), device);
+        Ok(vec![close])
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        let Stage::Mounted(fs, device) = self.take() else { return Err(out_of_order()) };
+        // Only now: the container's own process was forked before and keeps the caller's limits and umask.
+        daemon::prepare()?;
+        let server = mount::serve(*fs, Attach::Mounted(device))?;
+        let thread = std::thread::Builder::new().name("fuse".to_owned()).spawn(move || server.run())?;
+        self.state = Stage::Serving(thread);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        match self.take() {
+            Stage::Serving(thread) => thread.join().map_err(|_| io::Error::other("the FUSE server died"))?,
+            Stage::Ready(_) | Stage::Mounted(..) | Stage::Done => Ok(()),
+        }
+    }
+}
+
+/// With a single id every other owner would be nobody's, so all files are root's.
+fn view() -> io::Result<OwnerView> {
+    let map = std::fs::read_to_string("/proc/self/uid_map")?;
+    let single = map.split_ascii_whitespace().nth(2) == Some("1") && map.lines().count() == 1;
+    Ok(if single { OwnerView::Caller { uid: 0, gid: 0 } } else { OwnerView::Image })
+}
