@@ -109,11 +109,10 @@ fn again(
     let dir = match (&args.image, &args.dir, container.status()?.state) {
         (Some(image), Some(dir), _) => {
             let known = &container.config().image;
-            anyhow::ensure!(
-                *image == known.name || *image == known.source,
-                "{id} is a container of {}, not of {image}",
-                known.name
-            );
+            // The same image may be called differently; an fstab line names it by its path.
+            let is_same =
+                *image == known.name || *image == known.source || known.is(&image::open(image, store)?);
+            anyhow::ensure!(is_same, "{id} is a container of {}, not of {image}", known.name);
             dir.clone()
         }
         (Some(dir), None, _) => PathBuf::from(dir),
