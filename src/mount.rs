@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::fs::{Fs, FsError, OwnerView};
 use crate::fuse::{Attach, Server};
 use crate::index::{self, Expected, IndexError, LayerIndex};
-use crate::layer::{ChunkCache, Layer, LayerError, LayerSource, TarLayer, TarSource};
+use crate::layer::{ChunkCache, DirLayer, Layer, LayerError, LayerSource, TarLayer, TarSource};
 use crate::model::limits::IMAGE_LAYERS_MAX;
 use crate::union::Union;
 use crate::upper::{Upper, UpperError};
@@ -58,7 +58,7 @@ pub enum MountError {
         /// The file that it is in.
         path: PathBuf,
         /// What is wrong with it.
-        source: IndexError,
+        source: Box<IndexError>,
     },
     /// A layer cannot be opened.
     #[error(transparent)]
@@ -118,10 +118,13 @@ impl MountSpec {
         progress: &dyn Progress,
     ) -> Result<Arc<dyn Layer>, MountError> {
         match source {
-            LayerSource::Directory(path) => unimplemented!("{path:?}"),
+            LayerSource::Directory(path) => Ok(Arc::new(DirLayer::open(path)?)),
             LayerSource::Tar(tar) => {
-                let failed =
-                    |source| MountError::Index { layer: place + 1, path: tar.blob.to_path_buf(), source };
+                let failed = |source| MountError::Index {
+                    layer: place + 1,
+                    path: tar.blob.to_path_buf(),
+                    source: Box::new(source),
+                };
                 let report = |done| progress.indexed(place + 1, self.layers.len(), done, tar.blob.len());
                 let index = self.index(tar, &report).map_err(failed)?;
                 Ok(Arc::new(TarLayer::new(Arc::new(index), tar.blob.clone(), Arc::clone(cache))))

@@ -20,6 +20,7 @@ fn new(name: Option<&str>) -> NewContainer {
         purpose,
         command: vec!["sh".into()],
         owners,
+        changes: crate::container::Changes::Own,
         remove_at_end: false,
     }
 }

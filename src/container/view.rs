@@ -221,7 +221,7 @@ mod tests {
             purpose,
             command,
             owners: Owners::Image,
-            changes: Changes::Own,
+            changes: crate::container::Changes::Own,
             remove_at_end: false,
         };
         let held = Containers::open(dir.path()).unwrap().create(new).unwrap();

@@ -71,10 +71,12 @@ impl Fs {
         let own = || Ino::of_upper(object.attr.st_ino);
         let ino = object.marks.ino.or_else(own);
         let ino = ino.unwrap_or_else(|| self.table.number(Foreign::Upper(object.attr.st_ino)));
-        if kind != FileKind::Directory && object.attr.nlink > 1 && object.marks.ino.is_some() {
-            if let Some(indexed) = self.upper()?.indexed(ino)? {
-                return self.found_indexed(ino, kind, indexed);
-            }
+        if kind != FileKind::Directory
+            && object.attr.nlink > 1
+            && object.marks.ino.is_some()
+            && let Some(indexed) = self.upper()?.indexed(ino)?
+        {
+            return self.found_indexed(ino, kind, indexed);
         }
         Ok(Found { ino, kind, lower, upper: Some((object, Home::Named)) })
     }
@@ -110,15 +112,11 @@ impl Fs {
 
     fn found_leaf(&self, lower: LowerRef, kind: FileKind) -> Result<Found, FsError> {
         let ino = self.lower_ino(lower);
-        if let Some(upper) = &self.upper {
-            if self.union.names(lower)? > 1 {
-                if let Some(indexed) = upper.indexed(ino)? {
-                    return Ok(Found {
-                        lower: FoundLower::Leaf(lower),
-                        ..self.found_indexed(ino, kind, indexed)?
-                    });
-                }
-            }
+        if let Some(upper) = &self.upper
+            && self.union.names(lower)? > 1
+            && let Some(indexed) = upper.indexed(ino)?
+        {
+            return Ok(Found { lower: FoundLower::Leaf(lower), ..self.found_indexed(ino, kind, indexed)? });
         }
         Ok(Found { ino, kind, lower: FoundLower::Leaf(lower), upper: None })
     }

@@ -76,10 +76,8 @@ impl Fs {
             if let (true, LowerPart::Leaf(_, names)) = (from_layers, &mut state.lower) {
                 *names = names.saturating_sub(1);
             }
-            if !nameless {
-                if let Some(part) = state.upper.as_mut() {
-                    part.pinned = None;
-                }
+            if !nameless && let Some(part) = state.upper.as_mut() {
+                part.pinned = None;
             }
         }
         if let Some((_, Home::Index)) = &found.upper {

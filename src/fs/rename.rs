@@ -154,10 +154,10 @@ impl Fs {
         leaving: Option<Arc<Node>>,
     ) -> Result<(), FsError> {
         let Some(source) = &from.found else { return Err(FsError::NotFound) };
-        if mode == RenameMode::Replace {
-            if let Some(target) = &to.found {
-                self.left(leaving, target, to.end.parent, to.end.name, !to.in_upper)?;
-            }
+        if mode == RenameMode::Replace
+            && let Some(target) = &to.found
+        {
+            self.left(leaving, target, to.end.parent, to.end.name, !to.in_upper)?;
         }
         self.table.move_place(source.ino, (from.end.parent, from.end.name), (to.end.parent, to.end.name));
         if let (RenameMode::Exchange, Some(target)) = (mode, &to.found) {

@@ -81,6 +81,18 @@ pub enum IndexError {
     },
 }
 
+impl IndexError {
+    /// Whether [`build`](super::build) is the remedy: there is no index, or none that can be used.
+    #[must_use]
+    pub fn needs_build(&self) -> bool {
+        match self {
+            Self::Stale { .. } => true,
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+}
+
 fn quoted(name: &[u8]) -> String {
     if name.is_empty() { String::new() } else { format!(" (\"{}\")", name.escape_ascii()) }
 }

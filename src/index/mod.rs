@@ -29,7 +29,7 @@ pub use build::{Expected, build};
 pub use error::IndexError;
 pub use format::{GRANULE_BYTES, SPAN_BYTES};
 pub use gzip::{GzipDecoder, GzipError};
-pub use objects::{Checkpoint, Child, Content, Extent, Inode, InodeNumber};
+pub use objects::{Checkpoint, Child, Content, Extent, Inode, InodeNumber, XattrPair};
 pub use view::{Encoding, LayerIndex};
 
 /// The name of a blob's index: by the blob digest when it is known. Without it (docker-archive) the diffID stands for a

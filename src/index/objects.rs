@@ -10,6 +10,9 @@ use crate::model::limits::DEPTH_MAX;
 use crate::model::{DeviceId, FileKind, FileName, Metadata, Name, TarOffset, Timestamp};
 use crate::sys::inflate::WINDOW_BYTES;
 
+/// An extended attribute: name and value.
+pub type XattrPair = (Box<[u8]>, Box<[u8]>);
+
 /// Number of an object within its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InodeNumber(pub u32);
@@ -229,7 +232,7 @@ impl LayerIndex {
     ///
     /// # Errors
     /// [`IndexError::Stale`]
-    pub fn xattrs(&self, inode: &Inode) -> Result<Vec<(Box<[u8]>, Box<[u8]>)>, IndexError> {
+    pub fn xattrs(&self, inode: &Inode) -> Result<Vec<XattrPair>, IndexError> {
         if inode.xattrs == 0 {
             return Ok(Vec::new());
         }

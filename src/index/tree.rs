@@ -19,6 +19,9 @@ pub(super) type StringId = u32;
 /// The root directory.
 pub(super) const ROOT: NodeId = 0;
 
+/// Name and value of an extended attribute.
+pub(super) type Xattr = (Vec<u8>, Vec<u8>);
+
 /// What every kind of object has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Attributes {
@@ -27,7 +30,7 @@ pub(super) struct Attributes {
     pub(super) gid: u32,
     pub(super) mtime: Timestamp,
     /// Sorted by name.
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) xattrs: Vec<Xattr>,
 }
 
 impl Attributes {

@@ -5,6 +5,7 @@
 //! blob once, and then is an error.
 
 use std::collections::HashSet;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::LayerError;
@@ -113,7 +114,13 @@ impl ChunkReader {
         }
     }
 
+    /// A decoder that panics on hostile bytes has not decoded them: the process lives on.
     fn load(&self, granule: u64) -> Result<VerifiedChunk, Failure> {
+        let loaded = panic::catch_unwind(AssertUnwindSafe(|| self.load_unguarded(granule)));
+        loaded.unwrap_or_else(|_| Err(Failure::Wrong("the decoder panicked".to_owned())))
+    }
+
+    fn load_unguarded(&self, granule: u64) -> Result<VerifiedChunk, Failure> {
         match self.index.encoding() {
             Encoding::Tar => {
                 let mut bytes = vec![0; self.granule_len(granule)];

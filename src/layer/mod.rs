@@ -8,6 +8,7 @@ use crate::model::{EntryId, FileName, Metadata, Name};
 
 mod chunk_cache;
 mod chunk_reader;
+mod dir_layer;
 mod error;
 mod source;
 mod tar_layer;
@@ -15,6 +16,7 @@ mod tar_layer;
 mod tar_tests;
 
 pub use chunk_cache::ChunkCache;
+pub use dir_layer::DirLayer;
 pub use error::LayerError;
 pub use source::{LayerSource, TarSource};
 pub use tar_layer::TarLayer;

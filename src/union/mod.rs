@@ -79,7 +79,7 @@ impl Union {
     /// [`LayerError`] of the layer that could not answer.
     pub fn root(&self) -> Result<LowerDir, LayerError> {
         let mut parts = Vec::new();
-        for (ordinal, layer) in self.from_top() {
+        for (ordinal, layer) in self.topmost_first() {
             parts.push(LowerRef { layer: ordinal, entry: layer.root() });
             if layer.entry(layer.root())?.opaque {
                 break;
@@ -179,7 +179,7 @@ impl Union {
     }
 
     /// The layers with their ordinals, topmost first.
-    fn from_top(&self) -> impl Iterator<Item = (LayerOrdinal, &Arc<dyn Layer>)> {
+    fn topmost_first(&self) -> impl Iterator<Item = (LayerOrdinal, &Arc<dyn Layer>)> {
         // Ordinals fit: an image has at most IMAGE_LAYERS_MAX layers.
         let ordinal = |place| LayerOrdinal(u16::try_from(place).unwrap_or(u16::MAX));
         self.layers.iter().enumerate().rev().map(move |(place, layer)| (ordinal(place), layer))

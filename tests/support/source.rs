@@ -31,7 +31,10 @@ pub(crate) struct Function {
 impl Source {
     pub(crate) fn new(path: &str, text: String) -> Source {
         let (code, uncommented) = scrub(&text);
-        let tests = test_modules(&code);
+        let name = path.rsplit('/').next().unwrap_or(path);
+        // By the name that `#[cfg(test)] mod tests;` and its like give it.
+        let all = name == "tests.rs" || name.ends_with("_tests.rs") || path.contains("/tests/");
+        let tests = if all && path.starts_with("src/") { vec![0..code.len()] } else { test_modules(&code) };
         Source { path: path.to_owned(), text, code, uncommented, tests }
     }
 

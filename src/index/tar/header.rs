@@ -31,7 +31,9 @@ impl<'a> Header<'a> {
     /// Name with the prefix of POSIX archives (in GNU archives other fields are in that place).
     pub(super) fn name(&self) -> Vec<u8> {
         let name = until_nul(&self.0[..100]);
-        let prefix = until_nul(&self.0[345..500]);
+        // Star keeps access and change time at the end of the prefix.
+        let end = if &self.0[508..] == b"tar\0" { 476 } else { 500 };
+        let prefix = until_nul(&self.0[345..end]);
         if &self.0[257..263] != b"ustar\0" || prefix.is_empty() {
             return name;
         }

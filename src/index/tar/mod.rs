@@ -18,6 +18,9 @@ use crate::model::{DeviceId, Timestamp};
 /// The unit of a tar.
 const BLOCK_BYTES: usize = 512;
 
+/// Takes path, attributes and body of an entry.
+type Apply<'a> = dyn FnMut(&[u8], Attributes, Body) -> Result<(), String> + 'a;
+
 /// Why a tar cannot be read.
 #[derive(Debug)]
 pub(super) struct TarError {
@@ -53,10 +56,7 @@ impl From<&str> for Problem {
 }
 
 /// Hands every entry (path, attributes, body) to `apply`, until the end of the archive; what follows is left unread.
-pub(super) fn read<R: BufRead>(
-    reader: R,
-    apply: &mut dyn FnMut(&[u8], Attributes, Body) -> Result<(), String>,
-) -> Result<(), TarError> {
+pub(super) fn read<R: BufRead>(reader: R, apply: &mut Apply<'_>) -> Result<(), TarError> {
     let mut input = Input { reader, position: 0 };
     loop {
         let offset = input.position;
@@ -129,7 +129,7 @@ fn padded(size: u64) -> Result<u64, Problem> {
 fn read_entry<R: BufRead>(
     input: &mut Input<R>,
     name: &mut Vec<u8>,
-    apply: &mut dyn FnMut(&[u8], Attributes, Body) -> Result<(), String>,
+    apply: &mut Apply<'_>,
 ) -> Result<bool, Problem> {
     let mut pax = Pax::default();
     let (mut long_name, mut long_link) = (None, None);
@@ -147,7 +147,11 @@ fn read_entry<R: BufRead>(
         is_first = false;
         let header = Header::new(&block)?;
         match header.typeflag() {
-            b'x' => pax.parse(&input.content(header.size()?)?)?,
+            // A second one replaces the first, as in Go; so they cannot pile up either.
+            b'x' => {
+                pax = Pax::default();
+                pax.parse(&input.content(header.size()?)?)?;
+            }
             // Global headers are ignored, as by docker and containerd: git-archive puts a comment there.
             b'g' => drop(input.content(header.size()?)?),
             b'L' => long_name = Some(until_nul(&input.content(header.size()?)?)),

@@ -2,6 +2,7 @@
 
 use super::Problem;
 use super::sparse::PaxSparse;
+use crate::index::tree::Xattr;
 use crate::model::Timestamp;
 use crate::model::limits::{XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 
@@ -15,7 +16,7 @@ pub(super) struct Pax {
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<Timestamp>,
     pub(super) sparse: PaxSparse,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    xattrs: Vec<Xattr>,
 }
 
 /// Bookkeeping of kernel and FUSE overlays: from an image it could redirect or unveil what it likes.
@@ -67,7 +68,7 @@ impl Pax {
     }
 
     /// Sorted by name; of several with one name the last.
-    pub(super) fn take_xattrs(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Problem> {
+    pub(super) fn take_xattrs(&mut self) -> Result<Vec<Xattr>, Problem> {
         let mut xattrs = std::mem::take(&mut self.xattrs);
         xattrs.reverse();
         xattrs.sort_by(|a, b| a.0.cmp(&b.0));
