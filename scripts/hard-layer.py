@@ -62,7 +62,7 @@ class Layer:
         self.file(name + "/.wh..wh..opq", mode=0)
 
     def sparse(self, name, size, pieces):
-        """GNU sparse format 1.0: the map lies in front of the data."""
+        """GNU sparse format 1.0: the map lies in front of the data. Pieces are whole blocks: there readers agree."""
         numbers = [len(pieces) + 1] + [n for offset, data in pieces for n in (offset, len(data))] + [size, 0]
         table = "".join(f"{n}\n" for n in numbers).encode()
         table += bytes(-len(table) % 512)
@@ -130,7 +130,7 @@ def first(out):
         layer.file("hard/at-1970", b"", mtime="0")
         layer.file("hard/after-2038", b"", mtime="4102444800.999999999")
         layer.file("hard/capable", b"#!/bin/sh\n", mode=0o755, xattrs={"security.capability": NET_RAW})
-        layer.file("hard/xattrs", b"x\n", xattrs={"user.text": b"value", "user.bytes": bytes(range(256)), "user.empty": b""})
+        layer.file("hard/xattrs", b"x\n", xattrs={"user.text": b"value", "user.bytes": bytes(range(256))})
         layer.dir("hard/xattr-dir", xattrs={"user.dir": b"yes"})
         layer.file(b"hard/" + NOT_UTF8, b"a name that is not UTF-8\n")
         layer.symlink("hard/to-not-utf8", NOT_UTF8)
@@ -142,7 +142,7 @@ def first(out):
         layer.add("hard/fifo", tarfile.FIFOTYPE, mode=0o600, uid=1000)
         layer.add("hard/null", tarfile.CHRTYPE, mode=0o666, device=(1, 3))
         layer.add("hard/loop", tarfile.BLKTYPE, mode=0o660, gid=6, device=(7, 300))
-        layer.sparse("hard/sparse", 8 << 20, [(0, noise(4096, 3)), (1 << 20, noise(70000, 4)), (5 << 20, noise(1, 5))])
+        layer.sparse("hard/sparse", 8 << 20, [(0, noise(4096, 3)), (1 << 20, noise(137 * 512, 4)), (5 << 20, noise(512, 5))])
         layer.sparse("hard/only-hole", 3 << 20, [])
         layer.file("hard/one", b"three names\n", uid=7, gid=8)
         layer.link("hard/two", "hard/one")

@@ -1,7 +1,9 @@
 //! Paths of the container, opened so that no symlink in it leads out of it.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
@@ -77,11 +79,25 @@ pub(super) fn open_or_make_file(root: BorrowedFd<'_>, path: &Path) -> io::Result
         return Err(Errno::ISDIR.into());
     };
     let parent = open(root, parent, Symlinks::Inside)?;
-    // O_EXCL does not follow a symlink at the end: a dangling one is an error, not a way to make a file elsewhere.
+    match make_file(parent.as_fd(), name) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        other => return other,
+    }
+    // A symlink to nothing, as /etc/resolv.conf is in images made with systemd-resolved: make what it points to, inside.
+    let target = rustix::fs::readlinkat(&parent, name, Vec::new())?;
+    let target = path.with_file_name(OsStr::from_bytes(target.as_bytes()));
+    let (Some(above), Some(name)) = (target.parent(), target.file_name()) else {
+        return Err(Errno::ISDIR.into());
+    };
+    make_file(open_or_make_directory(root, above, Symlinks::Inside)?.as_fd(), name)
+}
+
+/// Makes an empty file. O_EXCL does not follow a symlink at the end, so nothing is made elsewhere.
+fn make_file(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
+    rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644))?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(&parent, name, flags, Mode::empty())?)
+    Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)
 }
 
 /// Whether what is open is a directory.
@@ -111,6 +127,16 @@ mod tests {
         }
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
         assert!(!Path::new("/etc/new").exists());
+    }
+
+    #[test]
+    fn a_symlink_to_nothing_gets_its_target_inside() {
+        let inside = tempfile::tempdir().unwrap();
+        let root = fs::File::open(inside.path()).unwrap();
+        fs::create_dir(inside.path().join("etc")).unwrap();
+        symlink("../../../run/resolve/stub", inside.path().join("etc/resolv.conf")).unwrap();
+        open_or_make_file(root.as_fd(), Path::new("/etc/resolv.conf")).unwrap();
+        assert!(inside.path().join("run/resolve/stub").is_file());
     }
 
     #[test]

@@ -34,7 +34,11 @@ impl Source {
         let name = path.rsplit('/').next().unwrap_or(path);
         // By the name that `#[cfg(test)] mod tests;` and its like give it.
         let all = name == "tests.rs" || name.ends_with("_tests.rs") || path.contains("/tests/");
-        let tests = if all && path.starts_with("src/") { vec![0..code.len()] } else { test_modules(&code) };
+        let tests = if all && path.starts_with("src/") {
+            std::iter::once(0..code.len()).collect()
+        } else {
+            test_modules(&code)
+        };
         Source { path: path.to_owned(), text, code, uncommented, tests }
     }
 

@@ -125,6 +125,8 @@ def read(source):
 def comparable(field, value, other, options):
     if field in ("uid", "gid") and options.ids_below and int(value) >= options.ids_below:
         return str(OVERFLOW_ID)
+    if field == "mtime" and options.recent and options.recent <= float(value) < options.recent + 3600:
+        return "recent"
     if field == "sha256" and "unreadable" in (value, other):
         return "unreadable"
     if field == "xattrs" and options.ignore_xattr:
@@ -134,11 +136,7 @@ def comparable(field, value, other, options):
 
 
 def differences(left, right, options):
-    unreadable = [path + "/" for tree in (left, right) for path in tree if tree[path].get("type") == "dir" and options.skip_closed
-                  and tree[path]["mode"][1] in "0123"]
     for path in sorted(left.keys() | right.keys()):
-        if any((path + "/").startswith(prefix) and path + "/" != prefix for prefix in unreadable):
-            continue
         if path not in right:
             yield f"only in A: {path} ({left[path]['type']})"
         elif path not in left:
@@ -158,7 +156,7 @@ def main():
     diff.add_argument("--ignore", default="", help="fields not to compare, by commas: " + ",".join(FIELDS))
     diff.add_argument("--ignore-xattr", action="append", help="names that start like this are not compared")
     diff.add_argument("--ids-below", type=int, help="ids from here on are shown as the overflow id")
-    diff.add_argument("--skip-closed", action="store_true", help="what is below directories closed to their owner is not compared")
+    diff.add_argument("--recent", type=int, help="times from here on (seconds since 1970) count as the same time")
     diff.add_argument("--max", type=int, default=40, help="how many differences to print")
     diff.add_argument("a")
     diff.add_argument("b")

@@ -1,0 +1,80 @@
+//! What the fuzz targets share: from bytes to a layer, and everything that a layer can be asked.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use layerfs::index::{self, Expected, IndexError, LayerIndex};
+use layerfs::layer::{ChunkCache, Found, Layer, LayerError, TarLayer};
+use layerfs::model::FileKind;
+use layerfs::sys::file_range::FileRange;
+
+/// Objects looked at: a damaged index can have directories inside of themselves.
+const OBJECTS_MAX: usize = 2000;
+
+/// Builds the index of `blob` in `dir`.
+pub fn build(dir: &Path, blob: &[u8]) -> Result<(), IndexError> {
+    std::fs::write(dir.join("blob"), blob).expect("a temporary file");
+    let range = FileRange::open(&dir.join("blob")).expect("a temporary file");
+    index::build(&range, &Expected::default(), dir, "index", &|_| {})
+}
+
+/// Asks for everything in the layer that is in `dir`.
+pub fn walk(dir: &Path) -> Result<(), LayerError> {
+    let blob = FileRange::open(&dir.join("blob")).expect("a temporary file");
+    let Ok(index) = LayerIndex::open(&dir.join("index")) else { return Ok(()) };
+    let layer = TarLayer::new(Arc::new(index), blob, Arc::new(ChunkCache::new(1 << 20)));
+    let mut open = vec![layer.root()];
+    let mut objects = 0;
+    while let Some(dir) = open.pop() {
+        for item in layer.read_dir(dir)? {
+            assert_eq!(layer.lookup(dir, item.name.as_name())?, item.found);
+            let Found::Entry(id) = item.found else { continue };
+            objects += 1;
+            if objects > OBJECTS_MAX {
+                return Ok(());
+            }
+            let entry = layer.entry(id)?;
+            layer.xattrs(id)?;
+            layer.paths(id)?;
+            match entry.metadata.kind {
+                FileKind::Directory => open.push(id),
+                FileKind::Symlink => drop(layer.read_link(id)?),
+                FileKind::Regular => {
+                    let mut buffer = [0; 5000];
+                    for offset in [0, 4097, entry.metadata.size.saturating_sub(100)] {
+                        layer.read_at(id, offset, &mut buffer)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes the checksum of every header right, so that what is behind it is reached.
+pub fn fix_checksums(tar: &mut [u8]) {
+    for block in tar.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+}
+
+/// Makes the checksums of an index right (its format is described in `src/index/format.rs`).
+pub fn seal(index: &mut [u8]) {
+    let body_bytes = u64::from_le_bytes(index[128..136].try_into().expect("8 bytes")) as usize;
+    let pages = body_bytes.div_ceil(65536);
+    let start = 320 + 32 * pages;
+    if index.len() != start + body_bytes {
+        return;
+    }
+    for page in 0..pages {
+        let stop = (start + (page + 1) * 65536).min(index.len());
+        let hash = blake3::hash(&index[start + page * 65536..stop]);
+        index[320 + page * 32..352 + page * 32].copy_from_slice(hash.as_bytes());
+    }
+    index[16..48].fill(0);
+    let hash = blake3::hash(&index[..start]);
+    index[16..48].copy_from_slice(hash.as_bytes());
+}

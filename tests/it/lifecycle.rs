@@ -1,0 +1,236 @@
+//! How a mount begins and ends, and what remains of it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::*;
+
+/// Ends the mount by `end`; the server must go by itself.
+fn ends_by(end: impl Fn(&Place)) {
+    let place = Place::new();
+    let mounted = place.mount(&[], image("tiny").join("oci"));
+    fs::write(mounted.path("etc/kept"), "kept").unwrap();
+    end(&place);
+    place.nothing_left();
+    let id = mounted.id.clone();
+    let again = place.mount(&["--container", &id], image("tiny").join("oci"));
+    assert_eq!(fs::read_to_string(again.path("etc/kept")).unwrap(), "kept");
+    again.unmount();
+}
+
+/// The process that serves the place's mount.
+fn server(place: &Place) -> u32 {
+    let found = place.processes();
+    assert_eq!(found.len(), 1, "one server for one mount: {found:?}");
+    found[0]
+}
+
+fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn layerfs_umount() {
+    needs_mount!();
+    ends_by(|place| {
+        place.layerfs(&[OsStr::new("umount"), place.mnt().as_os_str()]).ok();
+    });
+}
+
+#[test]
+fn fusermount() {
+    needs_mount!();
+    ends_by(|place| {
+        shell("fusermount3 -u \"$1\"", &[&place.mnt()]).ok();
+    });
+}
+
+#[test]
+fn umount() {
+    needs_mount!();
+    if !is_root() {
+        skip!("umount(8) of a FUSE mount is for root");
+    }
+    ends_by(|place| {
+        shell("umount \"$1\"", &[&place.mnt()]).ok();
+    });
+}
+
+#[test]
+fn sigterm() {
+    needs_mount!();
+    ends_by(|place| signal(server(place), "TERM"));
+}
+
+#[test]
+fn foreground_ends_by_sigint() {
+    needs_mount!();
+    let place = Place::new();
+    let mut command = place.command();
+    command.args(["mount", "--foreground", "--rm"]).arg(image("tiny").join("oci")).arg(place.mnt());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    assert!(eventually(|| is_mounted(&place.mnt())), "not mounted");
+    assert!(child.try_wait().unwrap().is_none(), "--foreground returned");
+    assert!(place.mnt().join("etc/passwd").exists());
+    signal(child.id(), "INT");
+    assert_eq!(exit_code(child.wait().unwrap()), 0);
+    place.nothing_left();
+    assert!(place.containers().is_empty());
+}
+
+#[test]
+fn the_callers_pipe_is_closed() {
+    needs_mount!();
+    let place = Place::new();
+    // A command substitution waits until nobody holds the pipe any more.
+    let script = r#"
+        id=$(timeout 20 "$1" mount --rm "$2" "$3" 2>&1) && [ -n "$id" ] && [ "$(wc -w <<<"$id")" = 1 ]
+    "#;
+    let mut command = Command::new("timeout");
+    command.args(["60", "bash", "-ec", script, "bash"]).arg(layerfs_path());
+    command.arg(image("tiny").join("oci")).arg(place.mnt()).env("LAYERFS_ROOT", place.store());
+    finish(&mut command).ok();
+    place.layerfs(&[OsStr::new("umount"), place.mnt().as_os_str()]).ok();
+}
+
+#[test]
+fn rm_deletes_the_container_directory() {
+    needs_mount!();
+    let place = Place::new();
+    let mounted = place.mount(&["--rm"], image("tiny").join("oci"));
+    fs::write(mounted.path("etc/gone"), "gone").unwrap();
+    assert_eq!(place.containers(), [mounted.id.as_str()]);
+    mounted.unmount();
+    assert!(eventually(|| place.containers().is_empty()), "{:?}", place.containers());
+}
+
+#[test]
+fn upper_of_the_users_own() {
+    needs_mount!();
+    let place = Place::new();
+    let upper = place.path("own");
+    fs::create_dir_all(&upper).unwrap();
+    let option = upper.to_str().unwrap();
+    let mounted = place.mount(&["--upper", option], image("tiny").join("docker.tar"));
+    fs::write(mounted.path("etc/mine"), "mine").unwrap();
+    mounted.unmount();
+    assert_eq!(fs::read_to_string(upper.join("upper/etc/mine")).unwrap(), "mine");
+    assert!(upper.join("work").is_dir());
+    let mounted = place.mount(&["--upper", option], image("tiny").join("docker.tar"));
+    assert_eq!(fs::read_to_string(mounted.path("etc/mine")).unwrap(), "mine");
+    mounted.unmount();
+}
+
+#[test]
+fn read_only() {
+    needs_mount!();
+    let place = Place::new();
+    let mounted = place.mount(&["--read-only"], image("tiny").join("oci"));
+    let error = fs::write(mounted.path("tmp/new"), "x").unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    let error = fs::remove_file(mounted.path("etc/passwd")).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    mounted.unmount();
+}
+
+#[test]
+fn one_container_is_mounted_once() {
+    needs_mount!();
+    let place = Place::new();
+    let mounted = place.mount(&[], image("tiny").join("oci"));
+    let second = place.path("second");
+    fs::create_dir(&second).unwrap();
+    let mut command = place.command();
+    command.args(["mount", "--container", &mounted.id]).arg(image("tiny").join("oci")).arg(&second);
+    let done = finish(&mut command);
+    assert_ne!(done.code, 0, "{done:#?}");
+    assert!(!done.err.trim().is_empty() && !is_mounted(&second), "{done:#?}");
+    assert!(mounted.path("etc/passwd").exists(), "the first mount does not suffer");
+    mounted.unmount();
+}
+
+#[test]
+fn two_containers_of_one_image_are_apart() {
+    needs_mount!();
+    let (one, other) = (Place::new(), Place::new());
+    let first = one.mount(&["--rm"], image("tiny").join("oci"));
+    let second = other.mount(&["--rm"], image("tiny").join("oci"));
+    fs::write(first.path("etc/passwd"), "changed").unwrap();
+    assert_ne!(fs::read(second.path("etc/passwd")).unwrap(), b"changed");
+    first.unmount();
+    second.unmount();
+}
+
+#[test]
+fn data_outlives_a_killed_server() {
+    needs_mount!();
+    let place = Place::new();
+    let mounted = place.mount(&[], image("tiny").join("oci"));
+    let script = r#"
+        printf synced >"$1/etc/synced" && sync "$1/etc/synced"
+        printf more >>"$1/etc/passwd" && sync "$1/etc/passwd"
+        rm "$1/etc/group" && mv "$1/var" "$1/moved"
+        sync -f "$1/etc"
+    "#;
+    shell(script, &[&place.mnt()]).ok();
+    signal(server(&place), "KILL");
+    assert!(eventually(|| place.processes().is_empty()));
+    let id = mounted.id.clone();
+    drop(mounted);
+    assert!(!is_mounted(&place.mnt()));
+
+    let mounted = place.mount(&["--container", &id], image("tiny").join("oci"));
+    assert_eq!(fs::read_to_string(mounted.path("etc/synced")).unwrap(), "synced");
+    assert!(fs::read_to_string(mounted.path("etc/passwd")).unwrap().ends_with("more"));
+    assert!(!mounted.path("etc/group").exists());
+    assert!(mounted.path("moved/lib").is_dir() && !mounted.path("var").exists());
+    mounted.unmount();
+}
+
+#[test]
+fn ps_inspect_rm() {
+    needs_mount!();
+    let place = Place::new();
+    let mounted = place.mount(&[], image("tiny").join("oci"));
+    let id = mounted.id.clone();
+    let short = &id[..id.len().min(12)];
+    assert!(place.layerfs(&["ps", "-a"]).ok().contains(short), "a mounted container is listed");
+    let done = place.layerfs(&["rm", &id]);
+    assert_ne!(done.code, 0, "what is mounted is not removed: {done:#?}");
+    mounted.unmount();
+
+    assert!(place.layerfs(&["ps", "-a"]).ok().contains(short), "an unmounted container is listed");
+    let done = place.layerfs(&["inspect", &id]);
+    let shown: serde_json::Value = serde_json::from_str(done.ok()).expect("inspect prints JSON");
+    assert!(shown.to_string().contains(&id), "{shown}");
+    place.layerfs(&["rm", &id]).ok();
+    assert!(!place.layerfs(&["ps", "-a"]).ok().contains(short));
+    assert!(place.containers().is_empty());
+    assert_ne!(place.layerfs(&["inspect", &id]).code, 0);
+    assert_ne!(place.layerfs(&["rm", &id]).code, 0);
+}
+
+#[test]
+fn known_image_is_not_indexed_again() {
+    needs_mount!();
+    let place = Place::new();
+    place.mount(&["--rm"], image("tiny").join("docker.tar")).unmount();
+    let indexes = |place: &Place| -> Vec<_> {
+        let entries = fs::read_dir(place.store().join("index")).unwrap().map(|entry| entry.unwrap().path());
+        let mut found: Vec<_> = entries.map(|path| (inode(&path), path)).collect();
+        found.sort();
+        found
+    };
+    let first = indexes(&place);
+    assert!(!first.is_empty());
+    place.mount(&["--rm"], image("tiny").join("docker.tar")).unmount();
+    assert_eq!(indexes(&place), first);
+}
+
+fn inode(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::metadata(path).unwrap().ino()
+}

@@ -1,0 +1,17 @@
+//! Everything that needs a mount or a process: the built binary against real images.
+//!
+//! Each test runs as whoever runs this binary; `scripts/test` runs it as root, as a user with subordinate ids and as one
+//! without. A test that cannot run here says why and counts as skipped.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "skipped tests say so")]
+
+#[macro_use]
+mod support;
+
+mod bad_input;
+mod changes;
+mod corrupt;
+mod lifecycle;
+mod mount_equal;
+mod run;

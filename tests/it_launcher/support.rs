@@ -1,0 +1,114 @@
+//! A root filesystem, and the `launch` example to run commands in it.
+
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+/// The ordinary user that `scripts/test` makes, with ranges in /etc/subuid and /etc/subgid.
+const USER: &str = "layerfs-test";
+
+/// As whom a container is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    Root,
+    Ranges,
+    SingleId,
+}
+
+/// Those that the user of this test run can be.
+pub(crate) fn callers() -> &'static [Caller] {
+    if nix::unistd::Uid::effective().is_root() {
+        &[Caller::Root, Caller::Ranges, Caller::SingleId]
+    } else {
+        &[Caller::Ranges, Caller::SingleId]
+    }
+}
+
+/// A root filesystem that goes away with this.
+pub(crate) struct Rootfs {
+    directory: tempfile::TempDir,
+    caller: Caller,
+}
+
+impl Rootfs {
+    pub(crate) fn new(caller: Caller) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let root = directory.path().join("root");
+        for name in ["bin", "etc", "tmp", "run", "root"] {
+            fs::create_dir_all(root.join(name)).unwrap();
+        }
+        fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+        for name in
+            ["sh", "id", "cat", "grep", "ls", "mount", "umount", "unshare", "touch", "sleep", "env", "pwd"]
+        {
+            symlink("busybox", root.join("bin").join(name)).unwrap();
+        }
+        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n").unwrap();
+        fs::write(root.join("etc/group"), "root:x:0:\nweb:x:34:\nlog:x:50:web\n").unwrap();
+        fs::copy(launch(), directory.path().join("launch")).unwrap();
+        let rootfs = Self { directory, caller };
+        if rootfs.changes_user() {
+            let status = Command::new("chown").args(["-R", USER]).arg(rootfs.path()).status().unwrap();
+            assert!(status.success());
+        }
+        rootfs
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.path().join("root")
+    }
+
+    fn changes_user(&self) -> bool {
+        self.caller != Caller::Root && nix::unistd::Uid::effective().is_root()
+    }
+
+    /// `launch`, as the caller, with these options.
+    pub(crate) fn command(&self, options: &[&str], program: &[&str]) -> Command {
+        let launch = self.directory.path().join("launch");
+        let mut command = if self.changes_user() {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", USER, "--regid", USER, "--init-groups"]).arg(launch);
+            command
+        } else {
+            Command::new(launch)
+        };
+        if self.caller == Caller::SingleId {
+            command.arg("--single");
+        }
+        command.current_dir("/").args(options).arg(self.path()).args(program).stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn output(&self, options: &[&str], program: &[&str]) -> Output {
+        self.command(options, program).output().unwrap()
+    }
+
+    /// Standard output of a shell script that must succeed.
+    pub(crate) fn shell(&self, options: &[&str], script: &str) -> String {
+        let output = self.output(options, &["sh", "-ec", script]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{:?}: {script}: {said}", self.caller);
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// The example, built at the first use: cargo builds examples only when all targets are tested.
+fn launch() -> &'static Path {
+    static LAUNCH: OnceLock<PathBuf> = OnceLock::new();
+    LAUNCH.get_or_init(|| {
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--example", "launch"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let test = std::env::current_exe().unwrap();
+        test.ancestors().nth(2).unwrap().join("examples/launch")
+    })
+}
