@@ -1,4 +1,25 @@
 //! layerfs: container images mounted lazily from their compressed layers, and run, without root.
+//!
+//! The modules stand in row order: each imports only from rows above it in this file. Three walks through them:
+//!
+//! **A lookup.** [`fuse`] decodes the request and calls [`fs::Fs::lookup`]. That asks [`upper::Upper::look`] first: an
+//! object there wins, a whiteout ends the search. Otherwise [`union::Union::lookup`] asks the layers from the top,
+//! each through [`layer::Layer::lookup`], which for a tar is a binary search in its mapped [`index::LayerIndex`]. What
+//! was found becomes a node, and the kernel keeps the answer for as long as the mount lives.
+//!
+//! **A read** that the kernel's page cache cannot answer. [`fs::Fs::read`] reads the upper's file if there is one;
+//! else [`union::Union::read_at`] goes to the one layer that has the file. [`layer::TarLayer`] turns the file's offset
+//! into a place in the uncompressed tar; its chunk reader takes the granule around it from memory, or decodes the blob
+//! from the checkpoint before it. No byte leaves that has not been hashed and compared with the index, which was
+//! published only after blob and tar hashed to what the image promises.
+//!
+//! **A first write** to a file of a layer. No open was ever sent, so it begins with the write: [`fs::Fs::write`] copies
+//! the file up, its parent directories before it. [`upper::Upper::copy_up`] builds the copy in `work/tmp` with
+//! owner, mode, times, attributes and the old inode number, flushes it, and renames it into place; only then is the
+//! write done, to the copy. The node stays the same, so whoever had the file open sees the change.
+//!
+//! [`mount`] wires all this. The control plane below it decides what to mount ([`image`]), where changes go
+//! ([`container`]), and which process runs on it ([`launcher`]); [`commands`] parses and prints.
 
 pub mod model;
 

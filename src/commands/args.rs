@@ -72,6 +72,9 @@ pub struct MountArgs {
     /// Whose files they are: all the caller's, or as the image says (default: caller for ordinary users, image for root)
     #[arg(long, value_enum)]
     pub owner: Option<OwnerArg>,
+    /// Do not print the container's id
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
     /// Mount options, separated by commas: ro, rw, allow_other, dev, nodev, suid, nosuid, exec, noexec, noatime
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<String>,

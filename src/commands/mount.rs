@@ -44,11 +44,16 @@ pub(super) fn run(args: MountArgs) -> anyhow::Result<u8> {
     let plan =
         MountPlan { target, upper, source: image.name, allow_other: options.allow_other, flags, fresh };
     let id = held.id();
+    let tell = || {
+        if !args.quiet {
+            println!("{id}");
+        }
+    };
     if args.foreground {
-        mounts::mount_in_foreground(&containers, held, layers, &plan, &mut || println!("{id}"))?;
+        mounts::mount_in_foreground(&containers, held, layers, &plan, &mut || tell())?;
     } else {
-        let id = mounts::mount_in_background(&containers, held, layers, &plan)?;
-        println!("{id}");
+        mounts::mount_in_background(&containers, held, layers, &plan)?;
+        tell();
     }
     Ok(0)
 }
@@ -104,11 +109,10 @@ fn again(
     let dir = match (&args.image, &args.dir, container.status()?.state) {
         (Some(image), Some(dir), _) => {
             let known = &container.config().image;
-            anyhow::ensure!(
-                *image == known.name || *image == known.source,
-                "{id} is a container of {}, not of {image}",
-                known.name
-            );
+            // The same image may be called differently; an fstab line names it by its path.
+            let is_same =
+                *image == known.name || *image == known.source || known.is(&image::open(image, store)?);
+            anyhow::ensure!(is_same, "{id} is a container of {}, not of {image}", known.name);
             dir.clone()
         }
         (Some(dir), None, _) => PathBuf::from(dir),
