@@ -267,14 +267,15 @@ fn terminal() {
         log_user 0
         spawn -noecho env LAYERFS_ROOT=$::env(LAYERFS_ROOT) [lindex $argv 0] run --rm -it [lindex $argv 1] sh
         proc want {text} { expect { -re $text {} timeout { puts "no $text"; exit 1 } eof { puts "end before $text"; exit 1 } } }
-        want {# $}
+        want {# }
         send "test -t 0 && test -t 1 && test -t 2 && echo is-\"a\"-tty\r"; want {is-a-tty}
         stty rows 33 columns 99 < $spawn_out(slave,name)
-        send "sleep 0.3; stty size\r"; want {33 99}
-        send "sleep 100\r"; sleep 0.5; send "\003"; want {# $}
+        sleep 0.3; send "stty size\r"; want {33 99}
+        send "sleep 100\r"; sleep 0.5; send "\003"; want {# }
         send "sleep 100\r"; sleep 0.5; send "\032"; want {Stopped}
-        send "kill %1; wait; exit 7\r"
-        expect eof
+        send "kill -9 %1; wait; echo go-\"n\"e\r"; want {go-ne}
+        send "exit 7\r"
+        expect { eof {} timeout { puts "no end"; exit 1 } }
         exit [lindex [wait] 3]
     "#;
     let file = place.path("script.exp");
