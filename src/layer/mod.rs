@@ -9,6 +9,8 @@ use crate::model::{EntryId, FileName, Metadata, Name};
 mod chunk_cache;
 mod chunk_reader;
 mod error;
+#[cfg(test)]
+pub(crate) mod fake;
 mod source;
 mod tar_layer;
 #[cfg(test)]
