@@ -21,7 +21,7 @@ mod setattr;
 mod xattr;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;

@@ -214,7 +214,7 @@ pub(crate) fn layer(below: bool) -> impl Strategy<Value = Dir> {
         1 => (0..3_u8).prop_map(Item::Symlink),
         1 => Just(Item::Fifo),
         3 => Just(Item::Whiteout),
-        u32::from(below) * 2 => path().prop_map(Item::Below),
+        2 => path().prop_map(move |path| if below { Item::Below(path) } else { Item::Whiteout }),
     ];
     let item = leaf.prop_recursive(3, 20, 4, |inner| dir(inner).prop_map(Item::Dir));
     let root = proptest::collection::btree_map(proptest::sample::select(&NAMES[..]), item, 0..=4);
