@@ -86,7 +86,8 @@ impl Fs {
                     let metadata = union.dir_metadata(&lower)?;
                     let xattrs = union.dir_xattrs(&lower)?;
                     let content = &mut |_: u64, _: &mut [u8]| Ok(0);
-                    let origin = Origin { metadata, xattrs, ino: Ino::ROOT, target: &[], content, keep_bytes: 0 };
+                    let origin =
+                        Origin { metadata, xattrs, ino: Ino::ROOT, target: &[], content, keep_bytes: 0 };
                     upper.adopt_root(&root, &origin)?;
                 }
                 Some(UpperPart::named(root.attr.st_ino))

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::find::Found;
+use super::find::{Found, FoundLower};
 use super::node::{Home, LowerPart, Node};
 use super::{Fs, FsError};
 use crate::model::{FileKind, Ino, Name};
+use crate::union::LowerRef;
 use crate::upper::Looked;
 
 impl Fs {
@@ -47,7 +48,8 @@ impl Fs {
             upper.hide(&pinned, name)?;
         }
         dir.touch();
-        self.left(leaving, &found, parent, name, !in_upper)
+        self.left(leaving, &found, parent, name, !in_upper);
+        Ok(())
     }
 
     /// Before a name goes away: holds on to an object that may be left without a name but still open.
@@ -68,7 +70,7 @@ impl Fs {
         parent: Ino,
         name: Name<'_>,
         from_layers: bool,
-    ) -> Result<(), FsError> {
+    ) {
         if let Some(node) = node {
             let nameless = self.table.remove_place(node.ino, parent, name);
             let mut state = node.state();
@@ -80,31 +82,54 @@ impl Fs {
                 if let Some(part) = state.upper.as_mut() {
                     part.pinned = None;
                 }
+            } else if node.kind == FileKind::Directory && state.upper.is_some() {
+                // The whiteouts that hid the layers' names are gone with it.
+                state.lower = LowerPart::None;
+                state.version += 1;
             }
         }
-        if let Some((_, Home::Index)) = &found.upper {
-            self.drop_from_index(found.ino)?;
+        if let (true, FoundLower::Leaf(lower)) = (from_layers, &found.lower) {
+            self.count_gone(*lower, found.ino);
         }
-        Ok(())
+        if let Some((_, Home::Index)) = &found.upper {
+            self.drop_from_index(found.ino);
+        }
+    }
+
+    /// Remembers that a name of the layers does not lead to its object any more.
+    pub(super) fn count_gone(&self, lower: LowerRef, ino: Ino) {
+        let count = || match self.union.names(lower)? {
+            0 | 1 => Ok(()),
+            _ => Ok(self.upper()?.one_name_gone(ino)?),
+        };
+        // The name is gone already: an error would claim that it is not.
+        if let Err(error) = count() {
+            let error: FsError = error;
+            tracing::warn!("inode {}: shows a link too many from now on: {error}", ino.0);
+        }
     }
 
     /// Takes an object out of the link index once nothing but the index leads to it.
-    fn drop_from_index(&self, ino: Ino) -> Result<(), FsError> {
-        let upper = self.upper()?;
-        let Some(indexed) = upper.indexed(ino)? else { return Ok(()) };
-        let lower_names = match ino.to_lower() {
-            Some((layer, entry)) => self.visible_names(crate::union::LowerRef { layer, entry })?,
-            None => return Ok(()),
+    fn drop_from_index(&self, ino: Ino) {
+        let drop = || {
+            let upper = self.upper()?;
+            let (Some(indexed), Some((layer, entry))) = (upper.indexed(ino)?, ino.to_lower()) else {
+                return Ok(());
+            };
+            if indexed.attr.nlink <= 1 && self.visible_names(LowerRef { layer, entry })? == 0 {
+                upper.forget_indexed(ino)?;
+            }
+            Ok(())
         };
-        if indexed.attr.nlink <= 1 && lower_names == 0 {
-            upper.forget_indexed(ino)?;
+        if let Err(error) = drop() {
+            let error: FsError = error;
+            tracing::warn!("inode {}: stays in the link index: {error}", ino.0);
         }
-        Ok(())
     }
 
     pub(super) fn must_be_empty(&self, found: &Found) -> Result<(), FsError> {
         let lower = match &found.lower {
-            super::find::FoundLower::Dir(lower) => Arc::clone(lower),
+            FoundLower::Dir(lower) => Arc::clone(lower),
             _ => Arc::default(),
         };
         let names = self.merged_names(&lower, found.upper.as_ref().map(|(object, _)| &object.pinned))?;

@@ -99,8 +99,10 @@ impl Fs {
         let indexed = node.state().upper.as_ref().is_some_and(|part| part.home == Home::Index);
         if indexed && matches!(upper.look(&ready.pinned, ready.end.name)?, Looked::Absent) {
             upper.name_indexed(found.ino, &ready.pinned, ready.end.name)?;
-            if let LowerPart::Leaf(_, names) = &mut node.state().lower {
-                *names = names.saturating_sub(1);
+            let lower = node.state().lower.clone();
+            if let LowerPart::Leaf(lower, names) = lower {
+                node.state().lower = LowerPart::Leaf(lower, names.saturating_sub(1));
+                self.count_gone(lower, found.ino);
             }
         }
         Ok(())
@@ -156,7 +158,7 @@ impl Fs {
         let Some(source) = &from.found else { return Err(FsError::NotFound) };
         if mode == RenameMode::Replace {
             if let Some(target) = &to.found {
-                self.left(leaving, target, to.end.parent, to.end.name, !to.in_upper)?;
+                self.left(leaving, target, to.end.parent, to.end.name, !to.in_upper);
             }
         }
         self.table.move_place(source.ino, (from.end.parent, from.end.name), (to.end.parent, to.end.name));
