@@ -156,7 +156,8 @@ impl World {
         let Some((old, old_parent)) = self.parent(from) else { return };
         let Some((new, new_parent)) = self.parent(to) else { return };
         let (source, target) = (self.tree.at(from), self.tree.at(to));
-        let within = |inner: usize, outer: Option<usize>| outer.is_some_and(|outer| self.tree.is_within(inner, outer));
+        let within =
+            |inner: usize, outer: Option<usize>| outer.is_some_and(|outer| self.tree.is_within(inner, outer));
         // The kernel sees to these alone: EINVAL, ENOTEMPTY, and two names of one object.
         if within(new.0, source) || within(old.0, target) || (source.is_some() && source == target) {
             return;
@@ -293,7 +294,9 @@ pub(super) fn script(faults: bool) -> impl Strategy<Value = Vec<Op>> {
         3 => Just(Op::Check),
     ];
     let op = match faults {
-        true => prop_oneof![3 => op, 1 => (0..3_usize, 1..12_u64).prop_map(|(at, n)| Op::Fault(at, n))].boxed(),
+        true => {
+            prop_oneof![3 => op, 1 => (0..3_usize, 1..12_u64).prop_map(|(at, n)| Op::Fault(at, n))].boxed()
+        }
         false => op.boxed(),
     };
     proptest::collection::vec(op, 1..30)

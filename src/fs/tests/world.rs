@@ -257,7 +257,11 @@ impl World {
         let Some(pinned) = view.upper else { return };
         for listed in fs.upper().unwrap().list(&pinned).unwrap() {
             let hidden = fs.union.lookup(&view.lower, listed.name.as_name()).unwrap();
-            assert!(!listed.whiteout || hidden.is_some(), "{path}: whiteout of {:?} hides nothing", listed.name);
+            assert!(
+                !listed.whiteout || hidden.is_some(),
+                "{path}: whiteout of {:?} hides nothing",
+                listed.name
+            );
         }
     }
 
@@ -266,6 +270,9 @@ impl World {
         let live = self.tree.reachable();
         for entry in std::fs::read_dir(self.dir.path().join("work/index")).unwrap() {
             let text = entry.unwrap().file_name().into_string().unwrap();
+            if text.ends_with("-gone") {
+                continue;
+            }
             let ino = Ino(u64::from_str_radix(&text, 16).unwrap());
             let known = self.inos.iter().any(|(id, known)| *known == ino && live.contains_key(id));
             assert!(known, "work/index/{text}: no name leads to it");
