@@ -77,6 +77,9 @@ impl Fs {
 
     fn raised(&self, node: &Node, object: Object, home: Home) -> Arc<OwnedFd> {
         let part = UpperPart { home, ..UpperPart::named(object.attr.st_ino) };
+        if object.marks.ino != Some(node.ino) {
+            self.table.copied(node.ino, object.attr.st_ino);
+        }
         let pinned = self.pins.keep(node.ino, object.pinned);
         let mut state = node.state();
         state.upper = Some(part);

@@ -69,9 +69,10 @@ impl Fs {
             _ => FoundLower::None,
         };
         let own = || Ino::of_upper(object.attr.st_ino);
-        let ino = object.marks.ino.or_else(own);
+        let original = object.marks.ino.or_else(|| self.table.original(object.attr.st_ino));
+        let ino = original.or_else(own);
         let ino = ino.unwrap_or_else(|| self.table.number(Foreign::Upper(object.attr.st_ino)));
-        if kind != FileKind::Directory && object.attr.nlink > 1 && object.marks.ino.is_some() {
+        if kind != FileKind::Directory && object.attr.nlink > 1 && original.is_some() {
             if let Some(indexed) = self.upper()?.indexed(ino)? {
                 return self.found_indexed(ino, kind, indexed);
             }

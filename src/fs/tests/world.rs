@@ -68,11 +68,17 @@ impl World {
         self.fs = None;
         self.held.clear();
         self.open.clear();
-        if self.form.is_rootless() {
-            // Their marks have no place (xattr(7)).
-            self.inos.retain(|id, _| self.tree.nodes[*id].kind != FileKind::Symlink);
-        }
+        self.forget_symlinks();
         self.mount();
+    }
+
+    /// An ordinary user's symlinks carry no marks (xattr(7)): their numbers last as long as the kernel knows them.
+    fn forget_symlinks(&mut self) {
+        if self.form.is_rootless() {
+            let (nodes, open) = (&self.tree.nodes, &self.open);
+            let is_open = |id: usize| open.iter().any(|(open, _)| *open == id);
+            self.inos.retain(|id, _| nodes[*id].kind != FileKind::Symlink || is_open(*id));
+        }
     }
 
     /// Takes back all lookups but those of open nodes.
@@ -84,6 +90,7 @@ impl World {
                 self.held.insert(ino, kept);
             }
         }
+        self.forget_symlinks();
         if self.open.is_empty() {
             assert_eq!(self.fs().nodes(), 1, "nodes that nobody holds");
         }
