@@ -3,15 +3,17 @@
 //! An ordinary user's upper is tested by running the test binary as one; what that needs of `Upper` is forced here
 //! too, so that every run covers all forms.
 
+mod cases;
 mod model;
 mod ops;
+mod verbs;
 mod world;
 
 use proptest::prelude::*;
 
 use crate::union::tests::unpack::{Dir, layer};
 use crate::upper::tests::Form;
-use ops::{Op, script};
+use ops::script;
 use world::World;
 
 fn layers() -> impl Strategy<Value = Vec<Dir>> {
