@@ -25,7 +25,7 @@ impl Fs {
         let lower = node.state().lower.clone();
         match lower {
             LowerPart::Dir(_) => self.raise_dir(node),
-            LowerPart::Leaf(lower, _) => self.raise_leaf(node, lower, keep_bytes),
+            LowerPart::Leaf(lower, names) => self.raise_leaf(node, lower, names, keep_bytes),
             LowerPart::None => Err(FsError::Lost(node.ino)),
         }
     }
@@ -39,7 +39,14 @@ impl Fs {
         self.raise_named(node, origin)
     }
 
-    fn raise_leaf(&self, node: &Node, lower: LowerRef, keep_bytes: u64) -> Result<Arc<OwnedFd>, FsError> {
+    /// `names`: how many of the layers' names still lead to it.
+    fn raise_leaf(
+        &self,
+        node: &Node,
+        lower: LowerRef,
+        names: u32,
+        keep_bytes: u64,
+    ) -> Result<Arc<OwnedFd>, FsError> {
         let metadata = self.union.metadata(lower)?;
         let xattrs = self.union.xattrs(lower)?;
         let target = match node.kind {
@@ -50,7 +57,7 @@ impl Fs {
             self.union.read_at(lower, offset, buffer).map_err(|error| FsError::Layer(error).errno())
         };
         let mut origin = origin(node, metadata, xattrs, &target, &mut content, keep_bytes);
-        if self.union.names(lower)? > 1 {
+        if names > 0 && self.union.names(lower)? > 1 {
             let object = self.upper()?.copy_up_indexed(&mut origin)?;
             return Ok(self.raised(node, object, Home::Index));
         }
@@ -75,6 +82,9 @@ impl Fs {
 
     fn raised(&self, node: &Node, object: Object, home: Home) -> Arc<OwnedFd> {
         let part = UpperPart { home, ..UpperPart::named(object.attr.st_ino) };
+        if object.marks.ino != Some(node.ino) {
+            self.table.copied(node.ino, object.attr.st_ino);
+        }
         let pinned = self.pins.keep(node.ino, object.pinned);
         let mut state = node.state();
         state.upper = Some(part);

@@ -29,14 +29,13 @@ impl Fs {
     /// [`FsError`]; never wrong bytes.
     pub fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8]) -> Result<usize, FsError> {
         let node = self.node(ino)?;
+        if node.kind == FileKind::Directory {
+            return Err(FsError::IsADirectory);
+        }
         if let Some(file) = self.open_upper(&node, false)? {
             return read_full(&file, offset, buffer);
         }
-        let lower = match &node.state().lower {
-            LowerPart::Leaf(lower, _) if node.kind == FileKind::Regular => *lower,
-            LowerPart::Dir(_) => return Err(FsError::IsADirectory),
-            _ => return Err(FsError::Invalid),
-        };
+        let LowerPart::Leaf(lower, _) = node.state().lower else { return Err(FsError::Lost(ino)) };
         Ok(self.union.read_at(lower, offset, buffer)?)
     }
 
@@ -139,9 +138,7 @@ impl Fs {
     }
 
     fn writable(&self, node: &Node) -> Result<Arc<File>, FsError> {
-        if node.kind != FileKind::Regular {
-            return Err(FsError::Invalid);
-        }
+        must_be_regular(node)?;
         self.raise(node, u64::MAX)?;
         self.open_upper(node, true)?.ok_or(FsError::Lost(node.ino))
     }
@@ -158,6 +155,11 @@ impl Fs {
         }
         self.drop_capabilities(node)
     }
+}
+
+/// A device of an image is for the kernel to open, never for us.
+pub(super) fn must_be_regular(node: &Node) -> Result<(), FsError> {
+    if node.kind == FileKind::Regular { Ok(()) } else { Err(FsError::Invalid) }
 }
 
 fn read_full(file: &File, offset: u64, buffer: &mut [u8]) -> Result<usize, FsError> {

@@ -2,11 +2,21 @@
 
 use std::sync::Arc;
 
-use super::find::Found;
+use super::find::{Found, FoundLower};
 use super::node::{Home, LowerPart, Node};
 use super::{Fs, FsError};
 use crate::model::{FileKind, Ino, Name};
 use crate::upper::Looked;
+
+/// What must be known of an object before one of its names goes away.
+pub(super) struct Leaving {
+    node: Option<Arc<Node>>,
+    ino: Ino,
+    /// It is in the link index.
+    indexed: bool,
+    /// Of an object with several names in its layer, how many lead to it still, if it is in the link index.
+    lower_names: Option<u32>,
+}
 
 impl Fs {
     /// Removes a name that leads to anything but a directory.
@@ -47,62 +57,90 @@ impl Fs {
             upper.hide(&pinned, name)?;
         }
         dir.touch();
-        self.left(leaving, &found, parent, name, !in_upper)
+        self.left(leaving, parent, name, !in_upper);
+        Ok(())
     }
 
-    /// Before a name goes away: holds on to an object that may be left without a name but still open.
-    pub(super) fn leaving(&self, found: &Found) -> Result<Option<Arc<Node>>, FsError> {
-        let Some(node) = self.table.get(found.ino) else { return Ok(None) };
-        let pinned = self.pin(&node)?;
-        if let Some(part) = node.state().upper.as_mut() {
-            part.pinned = pinned;
+    /// Before a name goes away: holds on to an object that may be left without a name but still open, and finds out
+    /// all that the layers must say, because afterwards there is no way back.
+    pub(super) fn leaving(&self, found: &Found) -> Result<Leaving, FsError> {
+        let indexed = matches!(found.upper, Some((_, Home::Index)));
+        let lower_names = match found.lower {
+            FoundLower::Leaf(lower) if indexed => Some(self.visible_names(lower)?),
+            FoundLower::Leaf(lower) if self.union.names(lower)? > 1 => Some(0),
+            _ => None,
+        };
+        let node = self.table.get(found.ino);
+        if let Some(node) = &node {
+            let pinned = self.pin(node)?;
+            if let Some(part) = node.state().upper.as_mut() {
+                part.pinned = pinned;
+            }
         }
-        Ok(Some(node))
+        Ok(Leaving { node, ino: found.ino, indexed, lower_names })
     }
 
     /// After the name has gone. `from_layers`: it was the layers' name, so there is one less of those.
-    pub(super) fn left(
-        &self,
-        node: Option<Arc<Node>>,
-        found: &Found,
-        parent: Ino,
-        name: Name<'_>,
-        from_layers: bool,
-    ) -> Result<(), FsError> {
+    pub(super) fn left(&self, leaving: Leaving, parent: Ino, name: Name<'_>, from_layers: bool) {
+        let Leaving { node, ino, indexed, lower_names } = leaving;
         if let Some(node) = node {
-            let nameless = self.table.remove_place(node.ino, parent, name);
+            let nameless = self.table.remove_place(ino, parent, name);
             let mut state = node.state();
             state.removed = nameless;
             if let (true, LowerPart::Leaf(_, names)) = (from_layers, &mut state.lower) {
                 *names = names.saturating_sub(1);
             }
+<<<<<<< HEAD
             if !nameless && let Some(part) = state.upper.as_mut() {
                 part.pinned = None;
+=======
+            if !nameless {
+                if let Some(part) = state.upper.as_mut() {
+                    part.pinned = None;
+                }
+            } else if node.kind == FileKind::Directory && state.upper.is_some() {
+                // The whiteouts that hid the layers' names are gone with it.
+                state.lower = LowerPart::None;
+                state.version += 1;
+>>>>>>> w-tests
             }
         }
-        if let Some((_, Home::Index)) = &found.upper {
-            self.drop_from_index(found.ino)?;
+        if from_layers && lower_names.is_some() {
+            self.count_gone(ino);
         }
-        Ok(())
+        let lower_names = lower_names.unwrap_or(0).saturating_sub(u32::from(from_layers));
+        if indexed && lower_names == 0 {
+            self.drop_from_index(ino);
+        }
     }
 
-    /// Takes an object out of the link index once nothing but the index leads to it.
-    fn drop_from_index(&self, ino: Ino) -> Result<(), FsError> {
-        let upper = self.upper()?;
-        let Some(indexed) = upper.indexed(ino)? else { return Ok(()) };
-        let lower_names = match ino.to_lower() {
-            Some((layer, entry)) => self.visible_names(crate::union::LowerRef { layer, entry })?,
-            None => return Ok(()),
-        };
-        if indexed.attr.nlink <= 1 && lower_names == 0 {
-            upper.forget_indexed(ino)?;
+    /// Remembers that one of several names of the layers does not lead to its object any more.
+    pub(super) fn count_gone(&self, ino: Ino) {
+        let counted = self.upper().and_then(|upper| Ok(upper.one_name_gone(ino)?));
+        // The name is gone already: an error would claim that it is not.
+        if let Err(error) = counted {
+            tracing::warn!("inode {}: shows a link too many from now on: {error}", ino.0);
         }
-        Ok(())
+    }
+
+    /// Takes an object that the layers' names do not lead to out of the link index, unless the upper's do.
+    fn drop_from_index(&self, ino: Ino) {
+        let drop = || {
+            let upper = self.upper()?;
+            match upper.indexed(ino)? {
+                Some(indexed) if indexed.attr.nlink <= 1 => Ok(upper.forget_indexed(ino)?),
+                _ => Ok(()),
+            }
+        };
+        if let Err(error) = drop() {
+            let error: FsError = error;
+            tracing::warn!("inode {}: stays in the link index: {error}", ino.0);
+        }
     }
 
     pub(super) fn must_be_empty(&self, found: &Found) -> Result<(), FsError> {
         let lower = match &found.lower {
-            super::find::FoundLower::Dir(lower) => Arc::clone(lower),
+            FoundLower::Dir(lower) => Arc::clone(lower),
             _ => Arc::default(),
         };
         let names = self.merged_names(&lower, found.upper.as_ref().map(|(object, _)| &object.pinned))?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::find::Found;
 use super::node::{Home, LowerPart, Node};
+use super::remove::Leaving;
 use super::{Fs, FsError};
 use crate::model::{FileKind, Ino, Name};
 use crate::upper::{Looked, Moved, Rename};
@@ -56,7 +57,7 @@ impl Fs {
             self.bring_up(&to)?;
         }
         let leaving = match (&to.found, mode) {
-            (Some(target), RenameMode::Replace) => self.leaving(target)?,
+            (Some(target), RenameMode::Replace) => Some(self.leaving(target)?),
             _ => None,
         };
         self.publish(&from, &to, mode)?;
@@ -99,8 +100,10 @@ impl Fs {
         let indexed = node.state().upper.as_ref().is_some_and(|part| part.home == Home::Index);
         if indexed && matches!(upper.look(&ready.pinned, ready.end.name)?, Looked::Absent) {
             upper.name_indexed(found.ino, &ready.pinned, ready.end.name)?;
-            if let LowerPart::Leaf(_, names) = &mut node.state().lower {
-                *names = names.saturating_sub(1);
+            let lower = node.state().lower.clone();
+            if let LowerPart::Leaf(lower, names) = lower {
+                node.state().lower = LowerPart::Leaf(lower, names.saturating_sub(1));
+                self.count_gone(found.ino);
             }
         }
         Ok(())
@@ -151,13 +154,18 @@ impl Fs {
         from: &Ready<'_>,
         to: &Ready<'_>,
         mode: RenameMode,
-        leaving: Option<Arc<Node>>,
+        leaving: Option<Leaving>,
     ) -> Result<(), FsError> {
         let Some(source) = &from.found else { return Err(FsError::NotFound) };
+<<<<<<< HEAD
         if mode == RenameMode::Replace
             && let Some(target) = &to.found
         {
             self.left(leaving, target, to.end.parent, to.end.name, !to.in_upper)?;
+=======
+        if let Some(leaving) = leaving {
+            self.left(leaving, to.end.parent, to.end.name, !to.in_upper);
+>>>>>>> w-tests
         }
         self.table.move_place(source.ino, (from.end.parent, from.end.name), (to.end.parent, to.end.name));
         if let (RenameMode::Exchange, Some(target)) = (mode, &to.found) {

@@ -29,6 +29,8 @@ pub(super) struct Table(Mutex<Inner>);
 struct Inner {
     slots: HashMap<Ino, Slot>,
     numbers: HashMap<Foreign, Ino>,
+    /// Numbers of copied-up objects that cannot carry them as a mark, by the inode number of the copy.
+    originals: HashMap<u64, Ino>,
 }
 
 #[derive(Debug)]
@@ -40,13 +42,15 @@ struct Slot {
     children: u64,
     /// Known names; a directory has one at most.
     places: Vec<Place>,
+    /// Its key in `originals`. Nothing else can have that number while the node lives: the copy has a name or is pinned.
+    copy: Option<u64>,
 }
 
 impl Table {
     /// Puts the root in, for ever.
     pub(super) fn with_root(root: Node) -> Self {
         let table = Self::default();
-        let slot = Slot { node: Arc::new(root), lookups: 1, children: 0, places: Vec::new() };
+        let slot = Slot { node: Arc::new(root), lookups: 1, children: 0, places: Vec::new(), copy: None };
         table.lock().slots.insert(Ino::ROOT, slot);
         table
     }
@@ -65,6 +69,7 @@ impl Table {
             lookups: 0,
             children: 0,
             places: Vec::new(),
+            copy: None,
         });
         slot.lookups += 1;
         let node = Arc::clone(&slot.node);
@@ -77,6 +82,20 @@ impl Table {
         let mut inner = self.lock();
         let next = Ino::of_table(inner.numbers.len() as u64);
         *inner.numbers.entry(object).or_insert(next)
+    }
+
+    /// Remembers, for as long as the node lives, which object of the upper is its copy.
+    pub(super) fn copied(&self, ino: Ino, st_ino: u64) {
+        let mut inner = self.lock();
+        if let Some(slot) = inner.slots.get_mut(&ino) {
+            slot.copy = Some(st_ino);
+            inner.originals.insert(st_ino, ino);
+        }
+    }
+
+    /// The number of the node that an object of the upper is the copy of, if [`Self::copied`] was told.
+    pub(super) fn original(&self, st_ino: u64) -> Option<Ino> {
+        self.lock().originals.get(&st_ino).copied()
     }
 
     /// A known name of a node; `None` for the root and for what has none.
@@ -180,6 +199,9 @@ impl Inner {
             }
             if let Some(slot) = self.slots.remove(&ino) {
                 gone.push(ino);
+                if let Some(copy) = slot.copy {
+                    self.originals.remove(&copy);
+                }
                 for place in slot.places {
                     if let Some(parent) = self.slots.get_mut(&place.parent) {
                         parent.children = parent.children.saturating_sub(1);

@@ -10,6 +10,8 @@ mod chunk_cache;
 mod chunk_reader;
 mod dir_layer;
 mod error;
+#[cfg(test)]
+pub(crate) mod fake;
 mod source;
 mod tar_layer;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! One name in one merged directory.
 
-use super::{Lower, LowerDir, LowerRef, Union};
+use super::{Lower, LowerDir, LowerRef, Merge, Union};
 use crate::layer::{Found, LayerError};
 use crate::model::{FileKind, Name};
 
@@ -10,13 +10,15 @@ impl Union {
     /// # Errors
     /// [`LayerError`] of the layer that could not answer.
     pub fn lookup(&self, dir: &LowerDir, name: Name<'_>) -> Result<Option<Lower>, LayerError> {
-        let mut merged: Vec<LowerRef> = Vec::new();
+        let mut merge = Merge::default();
         for part in &dir.parts {
             let entry = match self.layer(*part)?.lookup(part.entry, name)? {
                 Found::Absent => continue,
                 Found::Whiteout => break,
                 Found::LinkBelow(target) => match self.link_below(part.layer, &target)? {
-                    Some((lower, kind)) if merged.is_empty() => return Ok(Some(Lower::Leaf(lower, kind))),
+                    Some((lower, kind)) if merge.parts.is_empty() => {
+                        return Ok(Some(Lower::Leaf(lower, kind)));
+                    }
                     _ => break,
                 },
                 Found::Entry(entry) => entry,
@@ -25,17 +27,16 @@ impl Union {
             let found = self.entry(lower)?;
             if found.metadata.kind != FileKind::Directory {
                 // Below a directory a file is only what the directory hides.
-                return Ok(match merged.is_empty() {
+                return Ok(match merge.parts.is_empty() {
                     true => Some(Lower::Leaf(lower, found.metadata.kind)),
-                    false => Some(child_dir(dir, name, merged)),
+                    false => Some(child_dir(dir, name, merge)),
                 });
             }
-            merged.push(lower);
-            if found.opaque {
+            if !merge.add(lower, &found) {
                 break;
             }
         }
-        Ok((!merged.is_empty()).then(|| child_dir(dir, name, merged)))
+        Ok((!merge.parts.is_empty()).then(|| child_dir(dir, name, merge)))
     }
 
     /// Walks a path of the union, relative to its root, following no symlink; `None` when there is nothing.
@@ -57,11 +58,11 @@ impl Union {
     }
 }
 
-fn child_dir(parent: &LowerDir, name: Name<'_>, parts: Vec<LowerRef>) -> Lower {
+fn child_dir(parent: &LowerDir, name: Name<'_>, merge: Merge) -> Lower {
     let mut path = parent.path.clone();
     if !path.is_empty() {
         path.push(b'/');
     }
     path.extend_from_slice(name.as_bytes());
-    Lower::Dir(LowerDir { parts, path })
+    Lower::Dir(merge.into_dir(path))
 }

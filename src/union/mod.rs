@@ -9,7 +9,7 @@ mod list;
 mod lookup;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
@@ -30,6 +30,9 @@ pub struct LowerRef {
 pub struct LowerDir {
     /// The parts.
     pub parts: Vec<LowerRef>,
+    /// The directory whose attributes it has: the topmost that its layer really mentions. It may be none of the parts,
+    /// when one that was never mentioned hides what is below.
+    pub looks: Option<LowerRef>,
     /// Its path in the union, relative to the root, without a leading `/`.
     pub path: Vec<u8>,
 }
@@ -58,6 +61,33 @@ pub struct Union {
     layers: Vec<Arc<dyn Layer>>,
 }
 
+/// A merged directory on its way, from the topmost layer down.
+#[derive(Default)]
+struct Merge {
+    parts: Vec<LowerRef>,
+    looks: Option<LowerRef>,
+    /// An opaque directory was met: what follows gives attributes at most.
+    closed: bool,
+}
+
+impl Merge {
+    /// Takes the next directory; `false` when none below matters any more.
+    fn add(&mut self, lower: LowerRef, entry: &Entry) -> bool {
+        if !self.closed {
+            self.parts.push(lower);
+        }
+        if !entry.implied {
+            self.looks.get_or_insert(lower);
+        }
+        self.closed |= entry.opaque;
+        !self.closed || self.looks.is_none()
+    }
+
+    fn into_dir(self, path: Vec<u8>) -> LowerDir {
+        LowerDir { parts: self.parts, looks: self.looks, path }
+    }
+}
+
 impl LowerRef {
     /// The inode number of this object, when it fits (see [`Ino`]).
     #[must_use]
@@ -78,14 +108,21 @@ impl Union {
     /// # Errors
     /// [`LayerError`] of the layer that could not answer.
     pub fn root(&self) -> Result<LowerDir, LayerError> {
+<<<<<<< HEAD
         let mut parts = Vec::new();
         for (ordinal, layer) in self.topmost_first() {
             parts.push(LowerRef { layer: ordinal, entry: layer.root() });
             if layer.entry(layer.root())?.opaque {
+=======
+        let mut merge = Merge::default();
+        for (ordinal, layer) in self.from_top() {
+            let lower = LowerRef { layer: ordinal, entry: layer.root() };
+            if !merge.add(lower, &layer.entry(layer.root())?) {
+>>>>>>> w-tests
                 break;
             }
         }
-        Ok(LowerDir { parts, path: Vec::new() })
+        Ok(merge.into_dir(Vec::new()))
     }
 
     /// What stat(2) says of a non-directory.
@@ -96,12 +133,12 @@ impl Union {
         Ok(self.entry(lower)?.metadata)
     }
 
-    /// What stat(2) says of a directory: the topmost part that its layer really mentions, else the topmost.
+    /// What stat(2) says of a directory; of one that no layer mentions, what its topmost part has instead.
     ///
     /// # Errors
     /// [`LayerError`] of the layer that could not answer, or [`LayerError::BadEntry`] when there is no part.
     pub fn dir_metadata(&self, dir: &LowerDir) -> Result<Metadata, LayerError> {
-        self.entry(self.speaking_part(dir)?).map(|entry| entry.metadata)
+        self.entry(self.looks(dir)?).map(|entry| entry.metadata)
     }
 
     /// The extended attributes of a directory.
@@ -109,7 +146,7 @@ impl Union {
     /// # Errors
     /// As [`Self::dir_metadata`].
     pub fn dir_xattrs(&self, dir: &LowerDir) -> Result<Vec<Xattr>, LayerError> {
-        self.xattrs(self.speaking_part(dir)?)
+        self.xattrs(self.looks(dir)?)
     }
 
     /// The extended attributes of a non-directory.
@@ -152,14 +189,9 @@ impl Union {
         self.layer(lower)?.paths(lower.entry)
     }
 
-    /// The part of a merged directory whose attributes and inode number are the directory's own.
-    fn speaking_part(&self, dir: &LowerDir) -> Result<LowerRef, LayerError> {
-        for part in &dir.parts {
-            if !self.entry(*part)?.implied {
-                return Ok(*part);
-            }
-        }
-        dir.parts.first().copied().ok_or(LayerError::BadEntry {
+    /// The directory whose attributes a merged directory has.
+    fn looks(&self, dir: &LowerDir) -> Result<LowerRef, LayerError> {
+        dir.looks.or(dir.parts.first().copied()).ok_or(LayerError::BadEntry {
             layer: "union".to_owned(),
             entry: EntryId(0),
             reason: "a directory without parts",

@@ -1,7 +1,11 @@
 //! Hard links of a layer stay one file: `work/index/<number>` holds the copied inode, every name of it is a link to
 //! that, as overlayfs's `index=on` has it.
+//!
+//! A name of a layer can be renamed with its directory, so which of them are left cannot be seen from their paths.
+//! `work/index/<number>-gone`, a symlink, says how many have been removed or have become names of the upper.
 
 use std::os::fd::AsFd;
+use std::sync::PoisonError;
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
@@ -46,16 +50,54 @@ impl Upper {
         super::copy_up::set_times(dir, times.atime, times.metadata.mtime)
     }
 
+    /// How many of the layers' names of an object lead nowhere any more, or to the upper.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn names_gone(&self, ino: Ino) -> Result<u32, UpperError> {
+        let target = match rustix::fs::readlinkat(&self.links, gone(ino), Vec::new()) {
+            Ok(target) => target,
+            Err(Errno::NOENT) => return Ok(0),
+            Err(error) => return Err(error).at("readlink in the link index"),
+        };
+        target
+            .to_str()
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .ok_or(UpperError::Mark { name: gone(ino), mark: "work/index".to_owned() })
+    }
+
+    /// Counts one more of them. After a crash in between one is missing, and the object shows a link too many.
+    ///
+    /// # Errors
+    /// [`UpperError`]; then nothing has changed.
+    pub fn one_name_gone(&self, ino: Ino) -> Result<(), UpperError> {
+        let _one_counter = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = self.names_gone(ino)?.saturating_add(1);
+        let scratch = self.scratch();
+        rustix::fs::symlinkat(count.to_string(), &self.scratch, &scratch.name).at("symlink")?;
+        rustix::fs::renameat(&self.scratch, &scratch.name, &self.links, gone(ino)).at("rename into place")?;
+        scratch.published();
+        Ok(())
+    }
+
     /// Takes an object out of the index, when no name leads to it any more.
     ///
     /// # Errors
     /// [`UpperError`]
     pub fn forget_indexed(&self, ino: Ino) -> Result<(), UpperError> {
-        match rustix::fs::unlinkat(&self.links, number(ino), AtFlags::empty()) {
-            Err(Errno::NOENT) => Ok(()),
-            result => result.at("unlink from the link index"),
+        for name in [number(ino), gone(ino)] {
+            match rustix::fs::unlinkat(&self.links, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error).at("unlink from the link index"),
+            }
         }
+        Ok(())
     }
+}
+
+fn gone(ino: Ino) -> String {
+    format!("{:x}-gone", ino.0)
 }
 
 fn number(ino: Ino) -> String {

@@ -67,8 +67,14 @@ impl Upper {
         }
         match pin(dir, name.as_bytes()) {
             Ok(pinned) => {
-                let object = self.object(pinned, name.as_bytes())?;
-                Ok(if is_whiteout(&object.attr) { Looked::Whiteout } else { Looked::Object(object) })
+                let real = handle::stat(&pinned)?;
+                // What is recorded may be a device 0:0 too, and is none of ours.
+                if is_whiteout(&real) {
+                    return Ok(Looked::Whiteout);
+                }
+                let attr = owner::recorded(&pinned, real, name.as_bytes())?;
+                let marks = self.namespace.read(&pinned, name.as_bytes())?;
+                Ok(Looked::Object(Object { attr, marks, pinned }))
             }
             Err(Errno::NOENT) if self.has_named_whiteout(dir, name)? => Ok(Looked::Whiteout),
             Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(Looked::Absent),

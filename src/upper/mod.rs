@@ -21,10 +21,11 @@ mod setattr;
 mod xattr;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
 pub use copy_up::{Content, Origin};
@@ -59,6 +60,8 @@ pub struct Upper {
     owners: Owners,
     /// Makes names in `work/tmp` unique.
     serial: AtomicU64,
+    /// Held while a counter of the link index is read and replaced, which is rare and short.
+    counting: Mutex<()>,
     /// Holds the flock that keeps a second mount away.
     _lock: File,
 }

@@ -50,6 +50,7 @@ impl Upper {
             namespace,
             owners,
             serial: AtomicU64::new(0),
+            counting: std::sync::Mutex::new(()),
             _lock: lock,
         })
     }

@@ -1,0 +1,236 @@
+//! What the model does not have: times, special modes, views, read-only mounts.
+
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use tempfile::TempDir;
+
+use super::world::name;
+use crate::fs::{Caller, End, Fs, New, OwnerView, RenameMode, Seek, SetAttr};
+use crate::layer::Layer;
+use crate::layer::fake::{FakeLayer, MTIME};
+use crate::model::{DeviceId, FileKind, Ino};
+use crate::union::Union;
+use crate::upper::tests::Form;
+use crate::upper::{Upper, What};
+
+const USER: Caller = Caller { uid: 7, gid: 8 };
+const FORMS: [Form; 4] = [Form::Found, Form::NamedWhiteouts, Form::Rootless, Form::RootlessNamed];
+
+fn layer() -> FakeLayer {
+    FakeLayer::new()
+        .dir("d", 0o755)
+        .file("d/f", &[b'x'; 5000])
+        .owner("d/f", 0o6777, 1000, 1001)
+        .symlink("d/l", "target")
+        .file("g", b"other")
+}
+
+fn open(dir: &TempDir, form: Form, owners: OwnerView) -> Fs {
+    let upper = Upper::open(&dir.path().join("upper"), &dir.path().join("work")).unwrap().in_form(form);
+    Fs::new(Union::new(vec![Arc::new(layer()) as Arc<dyn Layer>]), Some(upper), owners).unwrap()
+}
+
+fn at(fs: &Fs, path: &str) -> Ino {
+    path.split('/').fold(Ino::ROOT, |here, part| fs.lookup(here, name(part)).unwrap().unwrap().ino)
+}
+
+fn new(what: What<'_>, mode: u16) -> New<'_> {
+    New { what, mode, umask: 0o027, caller: USER }
+}
+
+#[test]
+fn copy_up_keeps_times_and_owner_and_the_parents_times() {
+    for form in FORMS {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = open(&dir, form, OwnerView::Image);
+        let (d, f) = (at(&fs, "d"), at(&fs, "d/f"));
+        fs.setxattr(f, b"user.x", b"1", 0).unwrap();
+        let attr = fs.getattr(f).unwrap();
+        assert_eq!((attr.metadata.mtime, fs.getattr(d).unwrap().metadata.mtime), (MTIME, MTIME), "{form:?}");
+        assert_eq!((attr.metadata.mode, attr.metadata.uid, attr.metadata.gid), (0o6777, 1000, 1001));
+        fs.write(f, 0, b"y", false).unwrap();
+        assert!(fs.getattr(f).unwrap().metadata.mtime > MTIME);
+        assert_eq!(fs.getattr(d).unwrap().metadata.mtime, MTIME);
+        fs.unlink(d, name("l")).unwrap();
+        assert!(fs.getattr(d).unwrap().metadata.mtime > MTIME, "{form:?}: a removal changes the directory");
+    }
+}
+
+#[test]
+fn writes_and_truncates_of_ordinary_users_clear_setuid() {
+    for form in FORMS {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = open(&dir, form, OwnerView::Image);
+        let f = at(&fs, "d/f");
+        let mode = |mode| SetAttr { mode: Some(mode), ..SetAttr::default() };
+        let size = SetAttr { size: Some(3), ..SetAttr::default() };
+        fs.write(f, 0, b"y", false).unwrap();
+        assert_eq!(fs.getattr(f).unwrap().metadata.mode, 0o6777);
+        fs.write(f, 0, b"y", true).unwrap();
+        assert_eq!(fs.getattr(f).unwrap().metadata.mode, 0o777);
+        fs.setattr(f, USER, &mode(0o6744)).unwrap();
+        assert_eq!(fs.setattr(f, USER, &size).unwrap().metadata.mode, 0o2744, "setgid without x stays");
+        fs.setattr(f, USER, &mode(0o6755)).unwrap();
+        assert_eq!(fs.setattr(f, Caller { uid: 0, gid: 0 }, &size).unwrap().metadata.mode, 0o6755);
+    }
+}
+
+#[test]
+fn truncate_before_copy_up_keeps_the_rest() {
+    for (size, expected) in [(0, 0), (10, 10), (5000, 5000), (9000, 5000)] {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = open(&dir, Form::Found, OwnerView::Image);
+        let f = at(&fs, "d/f");
+        let set = SetAttr { size: Some(size), ..SetAttr::default() };
+        assert_eq!(fs.setattr(f, USER, &set).unwrap().metadata.size, size);
+        let mut buffer = vec![1; 10_000];
+        let count = fs.read(f, 0, &mut buffer).unwrap();
+        assert_eq!(count as u64, size);
+        assert!(buffer[..expected].iter().all(|byte| *byte == b'x'));
+        assert!(buffer[expected..count].iter().all(|byte| *byte == 0));
+    }
+}
+
+#[test]
+fn the_umask_applies_and_setgid_directories_hand_their_group_down() {
+    for form in FORMS {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = open(&dir, form, OwnerView::Image);
+        let made = fs.create(Ino::ROOT, name("x"), &new(What::File, 0o666)).unwrap().metadata;
+        assert_eq!((made.mode, made.uid, made.gid), (0o640, 7, 8), "{form:?}");
+        let d = at(&fs, "d");
+        let set = SetAttr { mode: Some(0o2775), gid: Some(99), ..SetAttr::default() };
+        fs.setattr(d, USER, &set).unwrap();
+        let made = fs.create(d, name("sub"), &new(What::Dir, 0o777)).unwrap().metadata;
+        assert_eq!((made.mode, made.gid), (0o2750, 99), "{form:?}");
+        let made = fs.create(d, name("file"), &new(What::File, 0o777)).unwrap().metadata;
+        assert_eq!((made.mode, made.gid), (0o750, 99), "{form:?}");
+    }
+}
+
+#[test]
+fn special_files() {
+    for form in FORMS {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = open(&dir, form, OwnerView::Image);
+        let specials = [
+            ("null", FileKind::CharDevice, DeviceId { major: 1, minor: 3 }),
+            // What would be a whiteout is a device like any other.
+            ("zero", FileKind::CharDevice, DeviceId { major: 0, minor: 0 }),
+            ("disk", FileKind::BlockDevice, DeviceId { major: 8, minor: 300 }),
+            ("sock", FileKind::Socket, DeviceId::default()),
+            ("pipe", FileKind::Fifo, DeviceId::default()),
+        ];
+        for (text, kind, rdev) in specials {
+            let made = fs.create(Ino::ROOT, name(text), &new(What::Special(kind, rdev), 0o660)).unwrap();
+            let found = fs.lookup(Ino::ROOT, name(text)).unwrap().unwrap();
+            assert_eq!(found, made, "{form:?} {text}");
+            assert_eq!((found.metadata.kind, found.metadata.rdev), (kind, rdev), "{form:?} {text}");
+            assert_eq!(found.metadata.mode, 0o640);
+            assert_eq!(fs.read(found.ino, 0, &mut [0; 4]).unwrap_err().errno(), Errno::INVAL);
+        }
+    }
+}
+
+#[test]
+fn private_attributes_are_nobodys_business() {
+    for form in FORMS {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = open(&dir, form, OwnerView::Image);
+        let d = at(&fs, "d");
+        fs.rename(
+            End { parent: Ino::ROOT, name: name("d") },
+            End { parent: Ino::ROOT, name: name("e") },
+            RenameMode::Replace,
+        )
+        .unwrap();
+        assert_eq!(fs.listxattr(d).unwrap(), Vec::<Vec<u8>>::new(), "{form:?}");
+        for key in ["user.overlay.opaque", "trusted.overlay.redirect", "user.containers.override_stat"] {
+            let key = key.as_bytes();
+            assert_eq!(fs.setxattr(d, key, b"y", 0).unwrap_err().errno(), Errno::PERM);
+            assert_eq!(fs.getxattr(d, key).unwrap_err().errno(), Errno::NODATA);
+            assert_eq!(fs.removexattr(d, key).unwrap_err().errno(), Errno::PERM);
+        }
+        assert_eq!(fs.setxattr(d, b"user.x", b"1", 2).unwrap_err().errno(), Errno::NODATA, "XATTR_REPLACE");
+        fs.setxattr(d, b"user.x", b"1", 1).unwrap();
+        assert_eq!(fs.setxattr(d, b"user.x", b"1", 1).unwrap_err().errno(), Errno::EXIST, "XATTR_CREATE");
+    }
+}
+
+#[test]
+fn one_user_sees_everything_as_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = open(&dir, Form::Found, OwnerView::Caller { uid: 7, gid: 8 });
+    let f = at(&fs, "d/f");
+    let owner = |ino| fs.getattr(ino).map(|attr| (attr.metadata.uid, attr.metadata.gid)).unwrap();
+    let chown = |uid| fs.setattr(f, USER, &SetAttr { uid: Some(uid), ..SetAttr::default() });
+    assert_eq!(owner(f), (7, 8));
+    chown(7).unwrap();
+    assert_eq!(chown(0).unwrap_err().errno(), Errno::PERM);
+    let made = fs.create(Ino::ROOT, name("x"), &new(What::File, 0o666)).unwrap().ino;
+    assert_eq!(owner(made), (7, 8));
+    drop(fs);
+    let fs = open(&dir, Form::Found, OwnerView::Image);
+    let stored = fs.getattr(at(&fs, "x")).unwrap().metadata;
+    assert_eq!((stored.uid, stored.gid), (0, 0), "in the image's terms that user is root");
+    assert_eq!(fs.getattr(at(&fs, "d/f")).unwrap().metadata.uid, 1000);
+}
+
+#[test]
+fn without_an_upper_nothing_changes() {
+    let fs = Fs::new(Union::new(vec![Arc::new(layer()) as Arc<dyn Layer>]), None, OwnerView::Image).unwrap();
+    let (d, f) = (at(&fs, "d"), at(&fs, "d/f"));
+    let ends = (End { parent: d, name: name("f") }, End { parent: d, name: name("h") });
+    let refused = [
+        fs.write(f, 0, b"y", false).unwrap_err(),
+        fs.unlink(d, name("f")).unwrap_err(),
+        fs.rmdir(Ino::ROOT, name("d")).unwrap_err(),
+        fs.create(d, name("x"), &new(What::File, 0o644)).unwrap_err(),
+        fs.link(f, d, name("h")).unwrap_err(),
+        fs.rename(ends.0, ends.1, RenameMode::Replace).unwrap_err(),
+        fs.setattr(f, USER, &SetAttr { mode: Some(0), ..SetAttr::default() }).unwrap_err(),
+        fs.setxattr(f, b"user.x", b"", 0).unwrap_err(),
+    ];
+    for error in refused {
+        assert_eq!(error.errno(), Errno::ROFS);
+    }
+    assert_eq!(fs.read(f, 4990, &mut [0; 100]).unwrap(), 10);
+    assert_eq!(fs.statfs().unwrap().blocks, 0);
+}
+
+#[test]
+fn data_holes_and_copies() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = open(&dir, Form::Found, OwnerView::Image);
+    let (f, g) = (at(&fs, "d/f"), at(&fs, "g"));
+    assert_eq!(fs.seek(f, Seek::Data(10)).unwrap(), 10);
+    assert_eq!(fs.seek(f, Seek::Hole(10)).unwrap(), 5000);
+    assert_eq!(fs.seek(f, Seek::Data(5000)).unwrap_err().errno(), Errno::NXIO);
+    // A source that is in a layer is for the kernel to read.
+    assert_eq!(fs.copy_file_range((f, 0), (g, 0), 10).unwrap_err().errno(), Errno::OPNOTSUPP);
+    fs.write(f, 1 << 20, b"end", false).unwrap();
+    assert_eq!(fs.seek(f, Seek::Data(500_000)).unwrap(), 1 << 20);
+    assert_eq!(fs.copy_file_range((f, 1 << 20), (g, 2), 3).unwrap(), 3);
+    let mut buffer = [0; 10];
+    let count = fs.read(g, 0, &mut buffer).unwrap();
+    assert_eq!(&buffer[..count], b"otend");
+    fs.fallocate(g, 0, 0, 100).unwrap();
+    assert_eq!(fs.getattr(g).unwrap().metadata.size, 100);
+    fs.fsync(g, false).and_then(|()| fs.fsync_dir(Ino::ROOT)).unwrap();
+}
+
+#[test]
+fn wrong_kinds_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = open(&dir, Form::Found, OwnerView::Image);
+    let (d, f, l) = (at(&fs, "d"), at(&fs, "d/f"), at(&fs, "d/l"));
+    assert_eq!(fs.lookup(f, name("x")).unwrap_err().errno(), Errno::NOTDIR);
+    assert_eq!(fs.read(d, 0, &mut [0]).unwrap_err().errno(), Errno::ISDIR);
+    assert_eq!(fs.read_link(f).unwrap_err().errno(), Errno::INVAL);
+    assert_eq!(fs.read_link(l).unwrap(), b"target");
+    assert_eq!(fs.link(d, Ino::ROOT, name("x")).unwrap_err().errno(), Errno::PERM);
+    let size = SetAttr { size: Some(0), ..SetAttr::default() };
+    assert_eq!(fs.setattr(d, USER, &size).unwrap_err().errno(), Errno::ISDIR);
+    assert_eq!(fs.getattr(Ino(12345)).unwrap_err().errno(), Errno::STALE);
+}

@@ -1,0 +1,288 @@
+//! A filesystem beside its model, and a stand-in for the kernel that asks both.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use tempfile::TempDir;
+
+use crate::fs::{Fs, FsError, OwnerView};
+use crate::layer::Layer;
+use crate::layer::fake::FakeLayer;
+use crate::model::{FileKind, Ino, Name};
+use crate::union::Union;
+use crate::union::tests::unpack::{Dir, NAMES, Tree, unpack};
+use crate::upper::Upper;
+use crate::upper::tests::Form;
+
+pub(super) struct World {
+    pub(super) layers: Vec<Arc<FakeLayer>>,
+    pub(super) dir: TempDir,
+    form: Form,
+    fs: Option<Fs>,
+    pub(super) tree: Tree,
+    /// Which number a node of the model was seen with; it may never change.
+    pub(super) inos: HashMap<usize, Ino>,
+    /// Lookups to give back.
+    held: BTreeMap<Ino, u64>,
+    /// Nodes that a program has open.
+    pub(super) open: Vec<(usize, Ino)>,
+    /// Which call of which layer is to fail during the next operation.
+    pub(super) fault: Option<(usize, u64)>,
+}
+
+pub(super) fn name(text: &str) -> Name<'_> {
+    Name::new(text.as_bytes()).unwrap()
+}
+
+impl World {
+    pub(super) fn new(layers: &[Dir], form: Form) -> Self {
+        let fake: Vec<_> = layers.iter().map(|layer| Arc::new(layer.to_layer())).collect();
+        let mut world = Self {
+            layers: fake,
+            dir: tempfile::tempdir().unwrap(),
+            form,
+            fs: None,
+            tree: unpack(layers),
+            inos: HashMap::new(),
+            held: BTreeMap::new(),
+            open: Vec::new(),
+            fault: None,
+        };
+        world.mount();
+        world
+    }
+
+    fn mount(&mut self) {
+        let upper = Upper::open(&self.dir.path().join("upper"), &self.dir.path().join("work")).unwrap();
+        let layers = self.layers.iter().map(|layer| Arc::clone(layer) as Arc<dyn Layer>).collect();
+        let upper = upper.in_form(self.form);
+        self.fs = Some(Fs::new(Union::new(layers), Some(upper), OwnerView::Image).unwrap());
+    }
+
+    pub(super) fn fs(&self) -> &Fs {
+        self.fs.as_ref().unwrap()
+    }
+
+    pub(super) fn remount(&mut self) {
+        self.fs = None;
+        self.held.clear();
+        self.open.clear();
+        self.forget_symlinks();
+        self.mount();
+    }
+
+    /// An ordinary user's symlinks carry no marks (xattr(7)): their numbers last as long as the kernel knows them.
+    fn forget_symlinks(&mut self) {
+        if self.form.is_rootless() {
+            let (nodes, open) = (&self.tree.nodes, &self.open);
+            let is_open = |id: usize| open.iter().any(|(open, _)| *open == id);
+            self.inos.retain(|id, _| nodes[*id].kind != FileKind::Symlink || is_open(*id));
+        }
+    }
+
+    /// Takes back all lookups but those of open nodes.
+    pub(super) fn forget(&mut self) {
+        for (ino, count) in std::mem::take(&mut self.held) {
+            let kept = u64::from(self.open.iter().any(|(_, open)| *open == ino));
+            self.fs().forget(ino, count - kept);
+            if kept > 0 {
+                self.held.insert(ino, kept);
+            }
+        }
+        self.forget_symlinks();
+        if self.open.is_empty() {
+            assert_eq!(self.fs().nodes(), 1, "nodes that nobody holds");
+        }
+    }
+
+    pub(super) fn hold(&mut self, ino: Ino) {
+        *self.held.entry(ino).or_default() += 1;
+    }
+
+    /// What a path leads to, as the kernel asks; `None` when the model has nothing there.
+    pub(super) fn walk(&mut self, path: &str) -> Option<Ino> {
+        self.tree.at(path)?;
+        let mut here = Ino::ROOT;
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            let found = self.fs().lookup(here, name(part)).unwrap();
+            here = found.unwrap_or_else(|| panic!("{path}: {part} is missing")).ino;
+            self.hold(here);
+        }
+        Some(here)
+    }
+
+    /// Does something to the filesystem whose effect on the model is `next`, or which must fail like that.
+    pub(super) fn call<T: std::fmt::Debug>(
+        &mut self,
+        expected: Result<Tree, Errno>,
+        operation: impl FnOnce(&Fs) -> Result<T, FsError>,
+    ) -> Option<T> {
+        let fault = self.fault.take().filter(|_| !self.layers.is_empty());
+        if let Some((layer, n)) = fault {
+            self.layers[layer % self.layers.len()].fail_in(n);
+        }
+        let got = operation(self.fs());
+        self.layers.iter().for_each(|layer| layer.fail_in(0));
+        match (got.map_err(|error| (error.errno(), error)), expected) {
+            (Ok(value), Ok(next)) => {
+                self.tree = next;
+                Some(value)
+            }
+            (Err((got, _)), Err(expected)) if got == expected => None,
+            (Err((Errno::IO, FsError::Layer(_) | FsError::Upper(_))), _) if fault.is_some() => None,
+            (got, expected) => panic!("got {got:?}, expected {:?}", expected.map(drop)),
+        }
+    }
+
+    /// All entries, read in pieces; `plus` with attributes.
+    pub(super) fn read_dir(&mut self, ino: Ino, batch: usize, plus: bool) -> Vec<(String, Ino, FileKind)> {
+        let mut all = Vec::new();
+        let mut offset = 0;
+        loop {
+            let (entries, next) = self.read_some(ino, offset, batch, plus);
+            if entries.is_empty() {
+                return all;
+            }
+            all.extend(entries);
+            offset = next;
+        }
+    }
+
+    pub(super) fn read_some(
+        &mut self,
+        ino: Ino,
+        offset: u64,
+        count: usize,
+        plus: bool,
+    ) -> (Vec<(String, Ino, FileKind)>, u64) {
+        let mut entries = Vec::new();
+        let mut next = offset;
+        let mut names = Vec::new();
+        let result = self.fs().readdir(ino, offset, plus, &mut |entry, attr| {
+            if entries.len() == count {
+                return false;
+            }
+            assert_eq!(attr.is_some(), plus);
+            if let Some(attr) = attr {
+                assert_eq!((attr.ino, attr.metadata.kind), (entry.ino, entry.kind));
+                names.extend(entry.file_name().map(|_| entry.ino));
+            }
+            let text = String::from_utf8(entry.name.as_bytes().to_vec()).unwrap();
+            entries.push((text, entry.ino, entry.kind));
+            next = entry.next;
+            true
+        });
+        result.unwrap();
+        names.into_iter().for_each(|ino| self.hold(ino));
+        (entries, next)
+    }
+
+    /// Compares everything.
+    pub(super) fn check(&mut self) {
+        let mut seen = HashMap::new();
+        self.check_dir(0, Ino::ROOT, Ino::ROOT, "", &mut seen);
+        for (id, ino) in self.open.clone() {
+            self.check_node(id, ino, "(open)");
+            if self.tree.nodes[id].is_dir() && self.tree.nlink(id) == 0 {
+                assert_eq!(self.read_dir(ino, 10, false).len(), 2, "a removed directory shows names");
+            }
+        }
+        let left: Vec<_> = std::fs::read_dir(self.dir.path().join("work/tmp")).unwrap().collect();
+        assert!(left.is_empty(), "left in work/tmp: {left:?}");
+        self.check_index();
+    }
+
+    fn check_dir(&mut self, id: usize, ino: Ino, parent: Ino, path: &str, seen: &mut HashMap<Ino, usize>) {
+        self.identify(id, ino, path, seen);
+        self.check_node(id, ino, path);
+        let plus = path.len() % 4 == 1;
+        let entries = self.read_dir(ino, 3, plus);
+        let numbers: Vec<_> = entries.iter().take(2).map(|entry| (entry.0.as_str(), entry.1)).collect();
+        assert_eq!(numbers, [(".", ino), ("..", parent)], "in {path:?}");
+        let mut listed: Vec<_> = entries[2..].iter().map(|entry| entry.0.clone()).collect();
+        listed.sort();
+        let names = self.tree.nodes[id].names.clone();
+        assert_eq!(listed, names.keys().cloned().collect::<Vec<_>>(), "names in {path:?}");
+        for (text, entry_ino, kind) in &entries[2..] {
+            let child = names[text];
+            let path = format!("{path}/{text}");
+            let attr = self.fs().lookup(ino, name(text)).unwrap().unwrap_or_else(|| panic!("{path}: none"));
+            self.hold(attr.ino);
+            assert_eq!((*entry_ino, *kind), (attr.ino, attr.metadata.kind), "d_ino, d_type of {path}");
+            if self.tree.nodes[child].is_dir() {
+                self.check_dir(child, attr.ino, ino, &path, seen);
+            } else {
+                self.identify(child, attr.ino, &path, seen);
+                self.check_node(child, attr.ino, &path);
+            }
+        }
+        for absent in NAMES.into_iter().filter(|text| !names.contains_key(*text)) {
+            assert!(self.fs().lookup(ino, name(absent)).unwrap().is_none(), "{path}/{absent} is there");
+        }
+        self.check_whiteouts(ino, path);
+    }
+
+    /// One object, one number, for ever.
+    fn identify(&mut self, id: usize, ino: Ino, path: &str, seen: &mut HashMap<Ino, usize>) {
+        assert_eq!(*self.inos.entry(id).or_insert(ino), ino, "{path}: its number changed");
+        assert_eq!(*seen.entry(ino).or_insert(id), id, "{path}: its number is another object's too");
+    }
+
+    pub(super) fn check_node(&self, id: usize, ino: Ino, path: &str) {
+        let (fs, node) = (self.fs(), &self.tree.nodes[id]);
+        let attr = fs.getattr(ino).unwrap();
+        let metadata = attr.metadata;
+        assert_eq!((metadata.kind, attr.ino), (node.kind, ino), "{path}");
+        assert_eq!(format!("{:o}", metadata.mode), format!("{:o}", node.mode), "mode of {path}");
+        if node.kind != FileKind::Symlink || !self.form.is_rootless() {
+            assert_eq!((metadata.uid, metadata.gid), (node.uid, node.gid), "owner of {path}");
+        }
+        let nlink = self.tree.nlink(id);
+        assert_eq!(attr.nlink, if node.is_dir() { nlink.min(1) } else { nlink }, "nlink of {path}");
+        match node.kind {
+            FileKind::Regular => {
+                let mut buffer = vec![0; node.content.len() + 10];
+                let count = fs.read(ino, 0, &mut buffer).unwrap();
+                assert_eq!(metadata.size, node.content.len() as u64, "size of {path}");
+                assert!(buffer[..count] == node.content, "{path}: wrong content, {count} bytes");
+            }
+            FileKind::Symlink => assert_eq!(fs.read_link(ino).unwrap(), node.content, "{path}"),
+            _ => {}
+        }
+        let listed = fs.listxattr(ino).unwrap();
+        assert_eq!(listed, node.xattrs.keys().cloned().collect::<Vec<_>>(), "attributes of {path}");
+        for (key, value) in &node.xattrs {
+            assert_eq!(fs.getxattr(ino, key).unwrap(), *value, "{path}: {}", key.escape_ascii());
+        }
+    }
+
+    /// Every whiteout hides something: others would make `diff` list deletions that nobody made.
+    fn check_whiteouts(&self, ino: Ino, path: &str) {
+        let fs = self.fs();
+        let view = fs.view(&*fs.node(ino).unwrap()).unwrap();
+        let Some(pinned) = view.upper else { return };
+        for listed in fs.upper().unwrap().list(&pinned).unwrap() {
+            let hidden = fs.union.lookup(&view.lower, listed.name.as_name()).unwrap();
+            assert!(
+                !listed.whiteout || hidden.is_some(),
+                "{path}: whiteout of {:?} hides nothing",
+                listed.name
+            );
+        }
+    }
+
+    /// The link index holds only what some name still leads to.
+    fn check_index(&self) {
+        let live = self.tree.reachable();
+        for entry in std::fs::read_dir(self.dir.path().join("work/index")).unwrap() {
+            let text = entry.unwrap().file_name().into_string().unwrap();
+            if text.ends_with("-gone") {
+                continue;
+            }
+            let ino = Ino(u64::from_str_radix(&text, 16).unwrap());
+            let known = self.inos.iter().any(|(id, known)| *known == ino && live.contains_key(id));
+            assert!(known, "work/index/{text}: no name leads to it");
+        }
+    }
+}
