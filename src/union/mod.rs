@@ -115,7 +115,7 @@ impl Union {
             if layer.entry(layer.root())?.opaque {
 =======
         let mut merge = Merge::default();
-        for (ordinal, layer) in self.from_top() {
+        for (ordinal, layer) in self.topmost_first() {
             let lower = LowerRef { layer: ordinal, entry: layer.root() };
             if !merge.add(lower, &layer.entry(layer.root())?) {
 >>>>>>> w-tests
