@@ -5,6 +5,7 @@
 
 pub mod args;
 mod environment;
+mod failure;
 mod inspect;
 mod logging;
 mod man;
@@ -35,7 +36,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match dispatch(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("Error: {error:#}");
+            eprintln!("Error: {}", failure::line(error.as_ref()));
             ExitCode::from(OWN_FAILURE)
         }
     }

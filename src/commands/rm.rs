@@ -1,7 +1,7 @@
 //! `layerfs rm`
 
 use super::args::RmArgs;
-use super::environment;
+use super::{environment, failure};
 use crate::container::ending;
 
 /// Removes containers and prints their ids; goes on after a failure, and fails then.
@@ -14,7 +14,7 @@ pub(super) fn run(args: &RmArgs) -> anyhow::Result<u8> {
             Ok(id) => println!("{id}"),
             Err(error) => {
                 if let Some(earlier) = failed.replace(error) {
-                    eprintln!("Error: {earlier}");
+                    eprintln!("Error: {}", failure::line(&earlier));
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 
 use super::args::{NetworkArg, RunArgs};
-use super::{environment, mount};
+use super::{environment, failure, mount};
 use crate::container::command_line::{self, Wishes};
 use crate::container::running::{self, RunError};
 use crate::container::{Changes, ImageRecord, NewContainer, Owners, Purpose, ending};
@@ -52,7 +52,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<u8> {
 
 /// A start that failed has an exit code of its own.
 fn told(error: &RunError) -> u8 {
-    eprintln!("Error: {error}");
+    eprintln!("Error: {}", failure::line(error));
     error.exit_code()
 }
 

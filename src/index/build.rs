@@ -28,8 +28,8 @@ use super::write::{self, Facts};
 use super::{Encoding, IndexError};
 use crate::model::Digest;
 use crate::model::limits::LAYER_BYTES_MAX;
+use crate::sys::atomic::TempFile;
 use crate::sys::file_range::FileRange;
-use crate::sys::publish::publish;
 
 /// What the bytes must hash to, as far as the image says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,12 +63,17 @@ pub fn build(
             return Err(IndexError::Mismatch { path: path(), what, expected, found });
         }
     }
-    publish(directory, file_name, |file| {
-        let mut file = io::BufWriter::new(file);
-        write::write(&mut file, facts, &built.tree, &built.names)?;
-        io::Write::flush(&mut file)
-    })
-    .map_err(|source| IndexError::Io { path: directory.join(file_name), source })
+    let target = directory.join(file_name);
+    publish(&built, &target, directory).map_err(|source| IndexError::Io { path: target, source })
+}
+
+fn publish(built: &Built, target: &Path, directory: &Path) -> io::Result<()> {
+    let mut temp = TempFile::create_in(directory)?;
+    let mut file = io::BufWriter::new(temp.file());
+    write::write(&mut file, &built.facts, &built.tree, &built.names)?;
+    io::Write::flush(&mut file)?;
+    drop(file);
+    temp.publish(target, 0o644)
 }
 
 /// Goes by the first bytes: what a manifest says of the encoding is often wrong.

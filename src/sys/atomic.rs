@@ -107,10 +107,15 @@ mod tests {
     #[test]
     fn an_unpublished_file_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write(&path, b"one", 0o600).unwrap();
         let mut temp = TempFile::create_in(dir.path()).unwrap();
-        temp.file().write_all(b"x").unwrap();
+        temp.file().write_all(b"tw").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"one");
         drop(temp);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read(&path).unwrap(), b"one");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        std::fs::remove_file(&path).unwrap();
         // A rename that fails removes it too: a directory is in the way.
         std::fs::create_dir(dir.path().join("dir")).unwrap();
         assert!(write(&dir.path().join("dir"), b"x", 0o600).is_err());

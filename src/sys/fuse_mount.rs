@@ -28,7 +28,9 @@ pub fn mount(target: &Path, source: &str, flags: MsFlags) -> io::Result<OwnedFd>
 fn open_device() -> io::Result<File> {
     File::options().read(true).write(true).open("/dev/fuse").map_err(|error| {
         let hint = match error.kind() {
-            io::ErrorKind::NotFound => "load the kernel module (modprobe fuse), or give an outer container the device",
+            io::ErrorKind::NotFound => {
+                "load the kernel module (modprobe fuse), or give an outer container the device"
+            }
             io::ErrorKind::PermissionDenied => "let users read and write it (chmod 666 /dev/fuse)",
             _ => "is FUSE in this kernel?",
         };

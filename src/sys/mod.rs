@@ -13,6 +13,5 @@ pub mod mmap;
 pub mod mount_attributes;
 pub mod mount_table;
 pub mod process;
-pub mod publish;
 pub mod seccomp;
 pub mod syscall_numbers;

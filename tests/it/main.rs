@@ -12,6 +12,7 @@ mod support;
 mod bad_input;
 mod changes;
 mod corrupt;
+mod launcher;
 mod lifecycle;
 mod mount_equal;
 mod run;

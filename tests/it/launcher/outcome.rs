@@ -1,11 +1,12 @@
 //! Exit codes and messages.
 
-use super::support::{Caller, Rootfs, callers};
+use super::support::{CALLERS, Caller, Rootfs};
 
 #[test]
 fn exit_codes_are_dockers() {
-    for caller in callers() {
-        let rootfs = Rootfs::new(*caller);
+    needs_root!();
+    for caller in CALLERS {
+        let rootfs = Rootfs::new(caller);
         let cases: [(i32, &[&str], &[&str]); 9] = [
             (0, &[], &["sh", "-c", ":"]),
             (7, &[], &["sh", "-c", "exit 7"]),
@@ -27,6 +28,7 @@ fn exit_codes_are_dockers() {
 
 #[test]
 fn users_are_the_containers() {
+    needs_root!();
     let rootfs = Rootfs::new(Caller::Ranges);
     assert_eq!(rootfs.shell(&["-u", "web"], "id -u; id -G; echo $HOME"), "33\n34 50\n/srv\n");
     assert_eq!(rootfs.shell(&["-u", "web:log"], "id -u; id -G"), "33\n50\n");
@@ -38,6 +40,7 @@ fn users_are_the_containers() {
 
 #[test]
 fn input_comes_only_when_it_is_asked_for() {
+    needs_root!();
     let rootfs = Rootfs::new(Caller::Ranges);
     for (options, expected) in [(&["-i"][..], "input"), (&[], "")] {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -49,8 +52,9 @@ fn input_comes_only_when_it_is_asked_for() {
 
 #[test]
 fn a_user_can_open_its_own_output_again() {
+    needs_root!();
     // The pipes are made by the user of this test run, so that one must be the caller.
-    let rootfs = Rootfs::new(callers()[0]);
+    let rootfs = Rootfs::new(CALLERS[0]);
     let script = "echo out > /dev/stdout; echo err > /dev/stderr";
     let output = rootfs.output(&["-u", "web"], &["sh", "-c", script]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "out\n", "{output:?}");

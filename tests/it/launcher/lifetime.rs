@@ -1,8 +1,5 @@
 //! Signals, and what is left when a process of ours is killed.
 
-// Helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::Stdio;
@@ -11,12 +8,13 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::support::{Caller, Rootfs, callers};
+use super::support::{CALLERS, Caller, Rootfs};
 
 #[test]
 fn signals_reach_the_program() {
-    for caller in callers() {
-        let rootfs = Rootfs::new(*caller);
+    needs_root!();
+    for caller in CALLERS {
+        let rootfs = Rootfs::new(caller);
         let script = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done";
         let mut child = rootfs.command(&[], &["sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
         let mut ready = String::new();
@@ -29,9 +27,10 @@ fn signals_reach_the_program() {
 
 #[test]
 fn nothing_survives_the_starter_or_the_supervisor() {
-    for caller in callers() {
+    needs_root!();
+    for caller in CALLERS {
         for victim in ["starter", "supervisor"] {
-            survive(*caller, victim);
+            survive(caller, victim);
         }
     }
 }

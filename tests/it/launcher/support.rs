@@ -1,8 +1,5 @@
 //! A root filesystem, and the `launch` example to run commands in it.
 
-// Helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -20,14 +17,8 @@ pub(crate) enum Caller {
     SingleId,
 }
 
-/// Those that the user of this test run can be.
-pub(crate) fn callers() -> &'static [Caller] {
-    if nix::unistd::Uid::effective().is_root() {
-        &[Caller::Root, Caller::Ranges, Caller::SingleId]
-    } else {
-        &[Caller::Ranges, Caller::SingleId]
-    }
-}
+/// All of them.
+pub(crate) const CALLERS: [Caller; 3] = [Caller::Root, Caller::Ranges, Caller::SingleId];
 
 /// A root filesystem that goes away with this.
 pub(crate) struct Rootfs {
@@ -53,7 +44,7 @@ impl Rootfs {
         fs::write(root.join("etc/group"), "root:x:0:\nweb:x:34:\nlog:x:50:web\n").unwrap();
         copy(launch(), &directory.path().join("launch"));
         let rootfs = Self { directory, caller };
-        if rootfs.changes_user() {
+        if caller != Caller::Root {
             let status = Command::new("chown").args(["-R", USER]).arg(rootfs.path()).status().unwrap();
             assert!(status.success());
         }
@@ -64,19 +55,15 @@ impl Rootfs {
         self.directory.path().join("root")
     }
 
-    fn changes_user(&self) -> bool {
-        self.caller != Caller::Root && nix::unistd::Uid::effective().is_root()
-    }
-
     /// `launch`, as the caller, with these options.
     pub(crate) fn command(&self, options: &[&str], program: &[&str]) -> Command {
         let launch = self.directory.path().join("launch");
-        let mut command = if self.changes_user() {
+        let mut command = if self.caller == Caller::Root {
+            Command::new(launch)
+        } else {
             let mut command = Command::new("setpriv");
             command.args(["--reuid", USER, "--regid", USER, "--init-groups"]).arg(launch);
             command
-        } else {
-            Command::new(launch)
         };
         if self.caller == Caller::SingleId {
             command.arg("--single");
@@ -104,12 +91,13 @@ fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").args([from, to]).status().unwrap().success());
 }
 
-/// The example, built at the first use: cargo builds examples only when all targets are tested.
+/// The example, brought up to date at the first use: cargo builds examples only when all targets are tested.
 fn launch() -> &'static Path {
     static LAUNCH: OnceLock<PathBuf> = OnceLock::new();
     LAUNCH.get_or_init(|| {
         let status = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--example", "launch"])
+            .args(if cfg!(debug_assertions) { None } else { Some("--release") })
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status()
             .unwrap();

@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use super::support::{Caller, Rootfs, callers};
+use super::support::{CALLERS, Caller, Rootfs};
 
 #[test]
 fn privileges_are_podmans() {
-    for caller in callers() {
-        let status = Rootfs::new(*caller).shell(&[], "cat /proc/self/status");
+    needs_root!();
+    for caller in CALLERS {
+        let status = Rootfs::new(caller).shell(&[], "cat /proc/self/status");
         let value = |key: &str| {
             let line = status.lines().find(|line| line.starts_with(key)).unwrap();
             line.split_whitespace().nth(1).unwrap().to_owned()
@@ -20,14 +21,15 @@ fn privileges_are_podmans() {
             assert_eq!(value(key), "0000000000000000", "{caller:?} {key}");
         }
         assert_eq!(value("Seccomp:"), "2");
-        assert_eq!(value("NoNewPrivs"), if *caller == Caller::SingleId { "1" } else { "0" });
+        assert_eq!(value("NoNewPrivs"), if caller == Caller::SingleId { "1" } else { "0" });
     }
 }
 
 #[test]
 fn the_kernel_is_out_of_reach() {
-    for caller in callers() {
-        let rootfs = Rootfs::new(*caller);
+    needs_root!();
+    for caller in CALLERS {
+        let rootfs = Rootfs::new(caller);
         for script in [
             "unshare -Ur :",
             "mount -t proc proc /tmp",
@@ -44,9 +46,10 @@ fn the_kernel_is_out_of_reach() {
 
 #[test]
 fn only_the_three_standard_descriptors_are_open() {
-    for caller in callers() {
+    needs_root!();
+    for caller in CALLERS {
         // The shell's own glob opens one more, which is gone when the names are looked at.
-        let open = Rootfs::new(*caller)
+        let open = Rootfs::new(caller)
             .shell(&[], "for fd in /proc/self/fd/*; do test -e $fd && echo ${fd##*/}; done; :");
         assert_eq!(open, "0\n1\n2\n", "{caller:?}");
     }
@@ -54,6 +57,7 @@ fn only_the_three_standard_descriptors_are_open() {
 
 #[test]
 fn a_symlink_of_the_image_leads_nowhere() {
+    needs_root!();
     let rootfs = Rootfs::new(Caller::Ranges);
     let victim = tempfile::tempdir().unwrap();
     symlink(victim.path(), rootfs.path().join("dev")).unwrap();
@@ -70,8 +74,9 @@ fn a_symlink_of_the_image_leads_nowhere() {
 
 #[test]
 fn a_read_only_root_has_places_to_write() {
-    for caller in callers() {
+    needs_root!();
+    for caller in CALLERS {
         let script = "touch /tmp/x /run/x /dev/shm/x; if touch /x; then exit 1; fi";
-        Rootfs::new(*caller).shell(&["--read-only"], script);
+        Rootfs::new(caller).shell(&["--read-only"], script);
     }
 }
