@@ -72,19 +72,12 @@ impl Fs {
         let original = object.marks.ino.or_else(|| self.table.original(object.attr.st_ino));
         let ino = original.or_else(own);
         let ino = ino.unwrap_or_else(|| self.table.number(Foreign::Upper(object.attr.st_ino)));
-<<<<<<< HEAD
         if kind != FileKind::Directory
             && object.attr.nlink > 1
-            && object.marks.ino.is_some()
+            && original.is_some()
             && let Some(indexed) = self.upper()?.indexed(ino)?
         {
             return self.found_indexed(ino, kind, indexed);
-=======
-        if kind != FileKind::Directory && object.attr.nlink > 1 && original.is_some() {
-            if let Some(indexed) = self.upper()?.indexed(ino)? {
-                return self.found_indexed(ino, kind, indexed);
-            }
->>>>>>> w-tests
         }
         Ok(Found { ino, kind, lower, upper: Some((object, Home::Named)) })
     }

@@ -119,18 +119,11 @@ impl Fs {
 
     /// The open file of a node that is in the upper; `None` when it is not.
     pub(super) fn open_upper(&self, node: &Node, write: bool) -> Result<Option<Arc<File>>, FsError> {
-<<<<<<< HEAD
+        must_be_regular(node)?;
         if let Some(open) = lock(&self.pins.files).get(&node.ino)
             && (open.writable || !write)
         {
             return Ok(Some(Arc::clone(&open.file)));
-=======
-        must_be_regular(node)?;
-        if let Some(open) = lock(&self.pins.files).get(&node.ino) {
-            if open.writable || !write {
-                return Ok(Some(Arc::clone(&open.file)));
-            }
->>>>>>> w-tests
         }
         let Some(pinned) = self.pin(node)? else { return Ok(None) };
         let file = self.upper()?.open_file(&pinned, write)?;

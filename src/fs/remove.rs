@@ -90,10 +90,6 @@ impl Fs {
             if let (true, LowerPart::Leaf(_, names)) = (from_layers, &mut state.lower) {
                 *names = names.saturating_sub(1);
             }
-<<<<<<< HEAD
-            if !nameless && let Some(part) = state.upper.as_mut() {
-                part.pinned = None;
-=======
             if !nameless {
                 if let Some(part) = state.upper.as_mut() {
                     part.pinned = None;
@@ -102,7 +98,6 @@ impl Fs {
                 // The whiteouts that hid the layers' names are gone with it.
                 state.lower = LowerPart::None;
                 state.version += 1;
->>>>>>> w-tests
             }
         }
         if from_layers && lower_names.is_some() {

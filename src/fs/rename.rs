@@ -157,15 +157,8 @@ impl Fs {
         leaving: Option<Leaving>,
     ) -> Result<(), FsError> {
         let Some(source) = &from.found else { return Err(FsError::NotFound) };
-<<<<<<< HEAD
-        if mode == RenameMode::Replace
-            && let Some(target) = &to.found
-        {
-            self.left(leaving, target, to.end.parent, to.end.name, !to.in_upper)?;
-=======
         if let Some(leaving) = leaving {
             self.left(leaving, to.end.parent, to.end.name, !to.in_upper);
->>>>>>> w-tests
         }
         self.table.move_place(source.ino, (from.end.parent, from.end.name), (to.end.parent, to.end.name));
         if let (RenameMode::Exchange, Some(target)) = (mode, &to.found) {

@@ -108,17 +108,10 @@ impl Union {
     /// # Errors
     /// [`LayerError`] of the layer that could not answer.
     pub fn root(&self) -> Result<LowerDir, LayerError> {
-<<<<<<< HEAD
-        let mut parts = Vec::new();
-        for (ordinal, layer) in self.topmost_first() {
-            parts.push(LowerRef { layer: ordinal, entry: layer.root() });
-            if layer.entry(layer.root())?.opaque {
-=======
         let mut merge = Merge::default();
         for (ordinal, layer) in self.topmost_first() {
             let lower = LowerRef { layer: ordinal, entry: layer.root() };
             if !merge.add(lower, &layer.entry(layer.root())?) {
->>>>>>> w-tests
                 break;
             }
         }
