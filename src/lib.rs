@@ -44,4 +44,6 @@ pub mod launcher;
 
 pub mod container;
 
+pub mod builder;
+
 pub mod commands;

@@ -34,8 +34,8 @@ pub struct UpperDirs {
     pub work: PathBuf,
 }
 
-/// Layers that are open and ready.
-#[derive(Debug)]
+/// Layers that are open and ready. Clones share them.
+#[derive(Clone, Debug)]
 pub struct Layers(Union);
 
 /// Told while a layer is read for the first time.

@@ -32,6 +32,8 @@ pub enum Command {
     Umount(UmountArgs),
     /// Run a command in a new container
     Run(RunArgs),
+    /// Build an image from a Dockerfile
+    Build(BuildArgs),
     /// List containers
     Ps(PsArgs),
     /// Remove containers
@@ -169,6 +171,30 @@ pub enum NetworkArg {
     None,
     /// The host's network.
     Host,
+}
+
+/// `layerfs build`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+One stage, no build cache; each RUN, COPY, ADD and WORKDIR that changes files makes a layer. What is not supported \
+(further stages, COPY --from, RUN --mount, here-documents, downloads, ONBUILD) is refused before anything is done.
+
+Exit status: 1 when a command of the Dockerfile failed, 125 when layerfs did.")]
+pub struct BuildArgs {
+    /// Name of the image in the store (default: the printed id)
+    #[arg(long, short = 't', value_name = "NAME[:TAG]")]
+    pub tag: Option<String>,
+    /// The Dockerfile (default: CONTEXT/Dockerfile)
+    #[arg(long, short = 'f')]
+    pub file: Option<PathBuf>,
+    /// Value of an ARG (KEY=VALUE), or the caller's variable (KEY)
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub build_arg: Vec<String>,
+    /// Network of RUN: none, or the host's
+    #[arg(long, visible_alias = "net", value_enum, default_value = "none")]
+    pub network: NetworkArg,
+    /// Directory that COPY copies from
+    pub context: PathBuf,
 }
 
 /// `layerfs ps`

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod args;
+mod build;
 mod environment;
 mod failure;
 mod inspect;
@@ -47,6 +48,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Mount(args) => mount::run(args),
         Command::Umount(args) => umount::run(&args),
         Command::Run(args) => run::run(args),
+        Command::Build(args) => build::run(&args),
         Command::Ps(args) => ps::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Inspect(args) => inspect::run(&args),

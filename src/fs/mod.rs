@@ -6,6 +6,7 @@
 //! directories and checked by inode number, never by a path.
 
 mod attr;
+mod changes;
 mod copy_up;
 mod create;
 mod error;
@@ -30,6 +31,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use attr::Attr;
+pub use changes::{Change, Changed, ChangesError};
 pub use create::{Caller, New};
 pub use error::FsError;
 pub use file::Seek;

@@ -121,7 +121,8 @@ pub(super) fn check_config(media_type: &str) -> Result<(), &'static str> {
 }
 
 /// This machine in Go's words.
-pub(super) fn host_architecture() -> &'static str {
+#[must_use]
+pub fn host_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "x86" => "386",

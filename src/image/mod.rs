@@ -21,6 +21,7 @@ pub mod reference;
 mod rootfs;
 
 pub use error::ImageError;
+pub use manifest::host_architecture;
 pub use open::open;
 pub use reference::Reference;
 

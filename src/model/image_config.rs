@@ -20,6 +20,9 @@ pub struct ImageConfig {
     pub config: ProcessConfig,
     /// The layers.
     pub rootfs: RootFs,
+    /// Everything else, kept for images that are built on this one.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
 }
 
 /// The `config` object. Docker writes `null` for whatever is not set.
@@ -47,6 +50,9 @@ pub struct ProcessConfig {
     /// Free-form labels.
     #[serde(default, deserialize_with = "null_as_default")]
     pub labels: BTreeMap<String, String>,
+    /// Everything else, kept for images that are built on this one.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
 }
 
 /// The `rootfs` object.
@@ -55,6 +61,9 @@ pub struct RootFs {
     /// The digests of the uncompressed layers, base first.
     #[serde(default, deserialize_with = "null_as_default")]
     pub diff_ids: Vec<Digest>,
+    /// Everything else, kept for images that are built on this one.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
 }
 
 fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
@@ -73,5 +82,15 @@ mod tests {
         let config: ImageConfig = serde_json::from_str(text).unwrap();
         assert_eq!(config.config.cmd, ["sh"]);
         assert!(config.rootfs.diff_ids.is_empty());
+    }
+
+    #[test]
+    fn what_nobody_knows_is_kept() {
+        let text = r#"{"created":"1970-01-01T00:00:00Z","config":{"Volumes":{"/v":{}}},"rootfs":{"type":"layers"},"history":[{"x":1}]}"#;
+        let config: ImageConfig = serde_json::from_str(text).unwrap();
+        let after = serde_json::to_value(&config).unwrap();
+        assert_eq!(after["config"]["Volumes"]["/v"], serde_json::json!({}));
+        assert_eq!(after["history"][0]["x"], 1);
+        assert_eq!(after["rootfs"]["type"], "layers");
     }
 }

@@ -56,7 +56,7 @@ pub struct Listed {
 }
 
 /// The layers of an image, base first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Union {
     layers: Vec<Arc<dyn Layer>>,
 }
