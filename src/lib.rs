@@ -19,7 +19,8 @@
 //! write done, to the copy. The node stays the same, so whoever had the file open sees the change.
 //!
 //! [`mount`] wires all this. The control plane below it decides what to mount ([`image`]), where changes go
-//! ([`container`]), and which process runs on it ([`launcher`]); [`commands`] parses and prints.
+//! ([`container`]), and which process runs on it ([`launcher`]); [`builder`] makes images of what processes changed;
+//! [`commands`] parses and prints.
 
 pub mod model;
 

@@ -47,7 +47,7 @@ pub enum BuildError {
         /// The instruction.
         text: String,
         /// Why.
-        source: StepError,
+        source: Box<StepError>,
     },
     /// The image could not be written into the store.
     #[error(transparent)]
@@ -101,12 +101,11 @@ impl BuildError {
     /// Whether it was a command of the Dockerfile that failed, and not the building.
     #[must_use]
     pub fn is_failed_command(&self) -> bool {
-        match self {
-            Self::Step { source: StepError::Failed(_), .. } => true,
+        let Self::Step { source, .. } = self else { return false };
+        match &**source {
+            StepError::Failed(_) => true,
             // Not found, or not executable.
-            Self::Step { source: StepError::Run(error), .. } => {
-                error.exit_code() != crate::launcher::EXIT_LAUNCHER
-            }
+            StepError::Run(error) => error.exit_code() != crate::launcher::EXIT_LAUNCHER,
             _ => false,
         }
     }

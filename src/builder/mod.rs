@@ -108,7 +108,10 @@ pub fn build(
     for (number, (line, step)) in (1..).zip(&steps) {
         let text = format!("{} {}", line.keyword, line.rest);
         (builder.tell)(&format!("STEP {number}/{total}: {text}"));
-        let failed = |source| BuildError::Step { line: line.number, text: text.clone(), source };
+        let failed = |error| {
+            let source = Box::new(error);
+            BuildError::Step { line: line.number, text: text.clone(), source }
+        };
         builder.carry_out(step, &text).map_err(failed)?;
     }
     builder.say_unused_args(&steps);

@@ -10,6 +10,7 @@
 mod support;
 
 mod bad_input;
+mod build;
 mod changes;
 mod corrupt;
 mod launcher;
