@@ -51,6 +51,7 @@ impl World {
         self.forget();
         self.remount();
         self.check();
+        self.check_as_layers();
     }
 
     pub(super) fn step(&mut self, op: &Op) {

@@ -1,12 +1,13 @@
 //! A filesystem beside its model, and a stand-in for the kernel that asks both.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read as _;
 use std::sync::Arc;
 
 use rustix::io::Errno;
 use tempfile::TempDir;
 
-use crate::fs::{Fs, FsError, OwnerView};
+use crate::fs::{Change, Fs, FsError, OwnerView};
 use crate::layer::Layer;
 use crate::layer::fake::FakeLayer;
 use crate::model::{FileKind, Ino, Name};
@@ -191,6 +192,41 @@ impl World {
         let left: Vec<_> = std::fs::read_dir(self.dir.path().join("work/tmp")).unwrap().collect();
         assert!(left.is_empty(), "left in work/tmp: {left:?}");
         self.check_index();
+    }
+
+    /// Puts the changes on top as a further layer, without an upper: the tree must be the same.
+    pub(super) fn check_as_layers(&mut self) {
+        self.remount();
+        let mut layer = FakeLayer::new().implied("");
+        let text = |path: &[u8]| std::str::from_utf8(path).unwrap().to_owned();
+        let told = self.fs().changes(&mut |path, change| {
+            let path = text(path);
+            let old = std::mem::replace(&mut layer, FakeLayer::new());
+            layer = match change {
+                Change::Removed => old.whiteout(&path),
+                Change::Link(to) => old.link(&path, &text(to)),
+                Change::Object(object) => {
+                    let metadata = object.metadata;
+                    let mut content = object.target;
+                    std::io::copy(&mut object.content.take(metadata.size), &mut content)?;
+                    let new = match metadata.kind {
+                        FileKind::Directory => old.dir(&path, metadata.mode),
+                        kind => old.leaf(&path, kind, metadata.mode, &content),
+                    };
+                    let new = new.owner(&path, metadata.mode, metadata.uid, metadata.gid);
+                    let xattrs = object.xattrs.into_iter();
+                    xattrs.fold(new, |new, (key, value)| new.xattr(&path, &text(&key), &value))
+                }
+            };
+            Ok(())
+        });
+        told.unwrap();
+        self.layers.push(Arc::new(layer));
+        let layers = self.layers.iter().map(|layer| Arc::clone(layer) as Arc<dyn Layer>).collect();
+        self.fs = Some(Fs::new(Union::new(layers), None, OwnerView::Image).unwrap());
+        self.held.clear();
+        self.inos.clear();
+        self.check_dir(0, Ino::ROOT, Ino::ROOT, "", &mut HashMap::new());
     }
 
     fn check_dir(&mut self, id: usize, ino: Ino, parent: Ino, path: &str, seen: &mut HashMap<Ino, usize>) {
