@@ -42,6 +42,8 @@ pub struct LowerDir {
 pub enum Lower {
     /// Anything but a directory.
     Leaf(LowerRef, FileKind),
+    /// The same, through a hard link that an upper layer has to it. The object does not know of this name.
+    Link(LowerRef, FileKind),
     /// A directory.
     Dir(LowerDir),
 }
