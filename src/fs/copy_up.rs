@@ -3,14 +3,12 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::io::Errno;
-
 use super::node::{Home, LowerPart, Node, UpperPart};
 use super::{Fs, FsError};
 use crate::layer::Xattr;
 use crate::model::{FileKind, Metadata};
 use crate::union::LowerRef;
-use crate::upper::{Object, Origin};
+use crate::upper::{Content, Object, Origin};
 
 impl Fs {
     /// A descriptor of a node in the upper, copied up before if it must be. Of a regular file's content only the first
@@ -102,7 +100,7 @@ fn origin<'a>(
     metadata: Metadata,
     xattrs: Vec<Xattr>,
     target: &'a [u8],
-    content: &'a mut dyn FnMut(u64, &mut [u8]) -> Result<usize, Errno>,
+    content: Content<'a>,
     keep_bytes: u64,
 ) -> Origin<'a> {
     Origin { metadata, xattrs, ino: node.ino, target, content, keep_bytes }

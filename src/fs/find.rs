@@ -77,10 +77,12 @@ impl Fs {
         let original = object.marks.ino.or_else(|| self.table.original(object.attr.st_ino));
         let ino = original.or_else(own);
         let ino = ino.unwrap_or_else(|| self.table.number(Foreign::Upper(object.attr.st_ino)));
-        if kind != FileKind::Directory && object.attr.nlink > 1 && original.is_some() {
-            if let Some(indexed) = self.upper()?.indexed(ino)? {
-                return self.found_indexed(ino, kind, indexed);
-            }
+        if kind != FileKind::Directory
+            && object.attr.nlink > 1
+            && original.is_some()
+            && let Some(indexed) = self.upper()?.indexed(ino)?
+        {
+            return self.found_indexed(ino, kind, indexed);
         }
         Ok(Found { ino, kind, lower, upper: Some((object, Home::Named)) })
     }
@@ -116,15 +118,11 @@ impl Fs {
 
     fn found_leaf(&self, lower: LowerRef, kind: FileKind) -> Result<Found, FsError> {
         let ino = self.lower_ino(lower);
-        if let Some(upper) = &self.upper {
-            if self.is_linked(lower, ino)? {
-                if let Some(indexed) = upper.indexed(ino)? {
-                    return Ok(Found {
-                        lower: FoundLower::Leaf(lower),
-                        ..self.found_indexed(ino, kind, indexed)?
-                    });
-                }
-            }
+        if let Some(upper) = &self.upper
+            && self.is_linked(lower, ino)?
+            && let Some(indexed) = upper.indexed(ino)?
+        {
+            return Ok(Found { lower: FoundLower::Leaf(lower), ..self.found_indexed(ino, kind, indexed)? });
         }
         Ok(Found { ino, kind, lower: FoundLower::Leaf(lower), upper: None })
     }

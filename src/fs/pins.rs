@@ -108,10 +108,10 @@ impl Fs {
         for place in self.table.places(node.ino) {
             let parent = self.node(place.parent)?;
             let Some(dir) = self.pin(&parent)? else { continue };
-            if let Looked::Object(object) = upper.look(&dir, place.name.as_name())? {
-                if object.attr.st_ino == part.st_ino {
-                    return Ok(Some(object.pinned));
-                }
+            if let Looked::Object(object) = upper.look(&dir, place.name.as_name())?
+                && object.attr.st_ino == part.st_ino
+            {
+                return Ok(Some(object.pinned));
             }
         }
         Ok(None)
@@ -120,10 +120,10 @@ impl Fs {
     /// The open file of a node that is in the upper; `None` when it is not.
     pub(super) fn open_upper(&self, node: &Node, write: bool) -> Result<Option<Arc<File>>, FsError> {
         must_be_regular(node)?;
-        if let Some(open) = lock(&self.pins.files).get(&node.ino) {
-            if open.writable || !write {
-                return Ok(Some(Arc::clone(&open.file)));
-            }
+        if let Some(open) = lock(&self.pins.files).get(&node.ino)
+            && (open.writable || !write)
+        {
+            return Ok(Some(Arc::clone(&open.file)));
         }
         let Some(pinned) = self.pin(node)? else { return Ok(None) };
         let file = self.upper()?.open_file(&pinned, write)?;

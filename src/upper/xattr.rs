@@ -21,10 +21,10 @@ impl Upper {
     /// [`UpperError`]
     pub fn xattr(&self, pinned: impl AsFd, name: &[u8]) -> Result<Option<Vec<u8>>, UpperError> {
         let path = magic_link(pinned);
-        if has_stand_in(name) {
-            if let Some(value) = get(&path, &stand_in(name))? {
-                return Ok(Some(value));
-            }
+        if has_stand_in(name)
+            && let Some(value) = get(&path, &stand_in(name))?
+        {
+            return Ok(Some(value));
         }
         get(&path, name)
     }

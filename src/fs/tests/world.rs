@@ -279,7 +279,7 @@ impl World {
     /// Every whiteout hides something: others would make `diff` list deletions that nobody made.
     fn check_whiteouts(&self, ino: Ino, path: &str) {
         let fs = self.fs();
-        let view = fs.view(&*fs.node(ino).unwrap()).unwrap();
+        let view = fs.view(&fs.node(ino).unwrap()).unwrap();
         let Some(pinned) = view.upper else { return };
         for listed in fs.upper().unwrap().list(&pinned).unwrap() {
             let hidden = fs.union.lookup(&view.lower, listed.name.as_name()).unwrap();

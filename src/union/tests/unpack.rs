@@ -108,7 +108,9 @@ impl Tree {
         }
         for (name, item) in &dir.names {
             match (item, self.nodes[at].names.get(*name).copied()) {
-                (Item::Whiteout, _) => drop(self.nodes[at].names.remove(*name)),
+                (Item::Whiteout, _) => {
+                    self.nodes[at].names.remove(*name);
+                }
                 (Item::Dir(dir), Some(id)) if self.nodes[id].is_dir() => self.erase(id, dir),
                 _ => {}
             }
