@@ -1,6 +1,7 @@
 //! A container's image and changes as the launcher's root filesystem: mounted and served inside its supervisor.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::path::Path;
 use std::thread::JoinHandle;
@@ -76,7 +77,37 @@ impl Rootfs for ImageRootfs {
 
 /// With a single id every other owner would be nobody's, so all files are root's.
 fn view() -> io::Result<OwnerView> {
-    let map = std::fs::read_to_string("/proc/self/uid_map")?;
-    let single = map.split_ascii_whitespace().nth(2) == Some("1") && map.lines().count() == 1;
-    Ok(if single { OwnerView::Caller { uid: 0, gid: 0 } } else { OwnerView::Image })
+    let uids = ids(&std::fs::read_to_string("/proc/self/uid_map")?);
+    let gids = ids(&std::fs::read_to_string("/proc/self/gid_map")?);
+    let count = |ranges: &[Range<u32>]| ranges.iter().map(ExactSizeIterator::len).sum::<usize>();
+    Ok(match count(&uids) {
+        0 | 1 => OwnerView::Caller { uid: 0, gid: 0 },
+        _ => OwnerView::Namespace { uids, gids },
+    })
+}
+
+/// The ids inside, of a map as user_namespaces(7) has it: first inside, first outside, how many.
+fn ids(map: &str) -> Vec<Range<u32>> {
+    let numbers = |line: &str| {
+        line.split_ascii_whitespace().map(|number| number.parse().ok()).collect::<Option<Vec<u32>>>()
+    };
+    let range = |numbers: Vec<u32>| match numbers[..] {
+        [first, _, count] => Some(first..first.saturating_add(count)),
+        _ => None,
+    };
+    map.lines().filter_map(numbers).filter_map(range).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps() {
+        assert_eq!(
+            ids("         0       1001          1\n         1     100000      65536\n"),
+            [0..1, 1..65537]
+        );
+        assert_eq!(ids("0 0 4294967295\n"), [0..u32::MAX]);
+    }
 }
