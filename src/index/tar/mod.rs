@@ -213,6 +213,8 @@ fn body<R: BufRead>(
         b'3' => Ok(Body::CharDevice(device(header)?)),
         b'4' => Ok(Body::BlockDevice(device(header)?)),
         b'5' => Ok(Body::Directory),
+        // How directories were written before they had a type; they have no content either.
+        0 if name.ends_with(b"/") => Ok(Body::Directory),
         b'6' => Ok(Body::Fifo),
         // GNU's directory with a list of its names as content.
         b'D' => {
@@ -224,10 +226,6 @@ fn body<R: BufRead>(
         b'0' | 0 | b'7' => {
             let (size, start) = (size()?, input.position);
             input.skip(padded(size)?)?;
-            // How directories were written before they had a type.
-            if name.ends_with(b"/") {
-                return Ok(Body::Directory);
-            }
             Ok(Body::File { size, data: Data::Contiguous(start) })
         }
         b'M' => Err("continues a file of another volume".into()),
