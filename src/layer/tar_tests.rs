@@ -966,3 +966,27 @@ fn only_an_untyped_entry_with_a_slash_is_a_directory_and_has_no_content() {
     let tar = Maker::default().header(&header, b"").file("after", "a").add(b'0', "typed/", "", b"t");
     assert_eq!(lines(tar), ["after: Regular 1 a", "typed: Regular 1 t", "v7: Directory 1"]);
 }
+
+#[test]
+fn sparse_files_that_lie() {
+    // Offsets that only meet beyond 2^64, a size that stat(2) cannot say, a map without a size.
+    let beyond = format!("0,{},{0},5", u64::MAX - 10);
+    let max = u64::MAX.to_string();
+    let tar = Maker::default()
+        .pax(&[
+            ("GNU.sparse.size", max.as_bytes()),
+            ("GNU.sparse.map", beyond.as_bytes()),
+            ("size", max.as_bytes()),
+        ])
+        .file("s", "x");
+    let error = refused(tar);
+    assert!(error.contains("sparse") || error.contains("too large"), "{error}");
+    let tar = Maker::default()
+        .pax(&[("GNU.sparse.size", (1_u64 << 63).to_string().as_bytes()), ("GNU.sparse.map", b"0,1")])
+        .file("s", "x");
+    assert!(refused(tar).contains("too large"));
+    for key in ["GNU.sparse.major", "GNU.sparse.name", "GNU.sparse.map"] {
+        let tar = Maker::default().pax(&[(key, b"1")]).file("s", "x");
+        assert!(refused(tar).contains("has no size"), "{key}");
+    }
+}

@@ -44,8 +44,9 @@ impl PaxSparse {
         Ok(())
     }
 
+    /// Any of its records: a map without a size would else be taken for content.
     pub(super) fn is_used(&self) -> bool {
-        self.size.is_some()
+        self.size.is_some() || self.name.is_some() || self.is_versioned || !self.map.is_empty()
     }
 }
 
@@ -130,13 +131,17 @@ fn finish<R: BufRead>(input: &mut Input<R>, size: u64, map: &[u64], stored: u64)
         let (file_offset, len) = (pair[0], pair[1]);
         let stop = file_offset.checked_add(len).filter(|stop| file_offset >= end && *stop <= size);
         end = stop.ok_or("a sparse map is not in order")?;
+        let tar_offset = input.position.checked_add(used).ok_or("a sparse map is malformed")?;
         if len > 0 {
-            hunks.push(Hunk { file_offset, len, tar_offset: input.position + used });
+            hunks.push(Hunk { file_offset, len, tar_offset });
         }
         used = used.checked_add(len).ok_or("a sparse map is malformed")?;
     }
     if used != stored {
         return Err(format!("a sparse map names {used} bytes, but there are {stored}").into());
+    }
+    if i64::try_from(size).is_err() {
+        return Err("a sparse file is too large for stat(2)".into());
     }
     input.skip(padded(stored)?)?;
     Ok(Body::File { size, data: Data::Sparse(hunks) })
