@@ -288,8 +288,9 @@ impl Tree {
         let components = normalise(target);
         match self.find(&components)? {
             Some(Child::Node(id)) if self.is_directory(id) => Err("hard link to a directory".to_owned()),
-            Some(Child::Node(id)) => Ok(Child::Node(id)),
-            _ => {
+            // A link to one that is not resolved yet is a link to the same.
+            Some(found) => Ok(found),
+            None => {
                 let path = self.strings.intern(&components.join(&b'/'), &self.budget)?;
                 self.pending.push(path);
                 let number = u32::try_from(self.pending.len() - 1);
@@ -391,7 +392,7 @@ impl Tree {
         Ok(names)
     }
 
-    /// Until nothing changes, so that chains resolve in any order; every pass resolves a link or is the last.
+    /// Until nothing changes; every pass resolves a link or is the last.
     fn resolve_pending(&mut self) -> Result<(), String> {
         let mut open: Vec<((NodeId, StringId), u32)> = self
             .names
@@ -402,21 +403,16 @@ impl Tree {
             })
             .collect();
         open.sort_unstable();
-        // A chain of forward links, each to the next, is as deep as passes: nobody writes more than a few.
+        // Another pass only for targets behind a symlink that itself is a hard link to a later entry.
         for _ in 0..SYMLINKS_MAX {
             let before = open.len();
+            let mut ends = HashMap::new();
             let mut left = Vec::new();
             for (key, number) in open {
-                let path = self.pending.get(to_usize(number)).copied().unwrap_or_default();
-                let target = self.strings.get(path);
-                match self.find(&normalise(target))? {
-                    Some(Child::Node(id)) if self.is_directory(id) => {
-                        return Err(format!("hard link to the directory \"{}\"", target.escape_ascii()));
-                    }
-                    Some(Child::Node(id)) => {
-                        self.names.insert(key, Child::Node(id));
-                    }
-                    _ => left.push((key, number)),
+                let end = self.end_of(number, &mut ends)?;
+                self.names.insert(key, end);
+                if let Child::Pending(number) = end {
+                    left.push((key, number));
                 }
             }
             open = left;
@@ -425,6 +421,32 @@ impl Tree {
             }
         }
         Ok(())
+    }
+
+    /// What a link leads to, over any number of links to links; in `ends` what is known already.
+    fn end_of(&self, number: u32, ends: &mut HashMap<u32, Child>) -> Result<Child, String> {
+        let mut way = Vec::new();
+        let mut at = number;
+        let end = loop {
+            if let Some(end) = ends.get(&at) {
+                break *end;
+            }
+            way.push(at);
+            // Should the way come back here: nothing in this layer is at its end, so it is below.
+            ends.insert(at, Child::Pending(at));
+            let path = self.pending.get(to_usize(at)).copied().unwrap_or_default();
+            let target = self.strings.get(path);
+            match self.find(&normalise(target))? {
+                Some(Child::Node(id)) if self.is_directory(id) => {
+                    return Err(format!("hard link to the directory \"{}\"", target.escape_ascii()));
+                }
+                Some(Child::Pending(next)) => at = next,
+                Some(end) => break end,
+                None => break Child::Pending(at),
+            }
+        };
+        ends.extend(way.into_iter().map(|number| (number, end)));
+        Ok(end)
     }
 }
 

@@ -999,3 +999,19 @@ fn the_padding_of_the_last_file_may_be_missing() {
         assert_eq!(content(&layer, "a"), b"content");
     }
 }
+
+#[test]
+fn hard_links_to_hard_links_to_below_and_long_chains() {
+    let mut tar = Maker::default()
+        .add(b'1', "forth", "far", b"")
+        .add(b'1', "far", "lower/file", b"")
+        .add(b'1', "back", "far", b"");
+    for number in 0..100 {
+        tar = tar.add(b'1', &format!("chain{number:03}"), &format!("chain{:03}", number + 1), b"");
+    }
+    let all = listing(&layer(&tar.file("chain100", "end").end()).unwrap());
+    for name in ["forth", "far", "back"] {
+        assert_eq!(all[name], "below lower/file", "{name}");
+    }
+    assert_eq!(all["chain000"], "Regular 101 end");
+}
