@@ -1015,3 +1015,17 @@ fn hard_links_to_hard_links_to_below_and_long_chains() {
     }
     assert_eq!(all["chain000"], "Regular 101 end");
 }
+
+#[test]
+fn a_blob_cut_short_under_the_mount_is_an_io_error_not_corruption() {
+    let data = noise(900_000, 3);
+    let tar = Maker::default().add(b'0', "big", "", &data).end();
+    for blob in [gzip(&tar, 6), tar] {
+        let dir = tempfile::tempdir().unwrap();
+        let layer = open(dir.path(), &blob).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(dir.path().join("blob")).unwrap();
+        file.set_len(100_000).unwrap();
+        let read = layer.read_at(id(&layer, "big"), 800_000, &mut [0; 1000]);
+        assert!(matches!(read, Err(LayerError::Io { .. })), "{read:?}");
+    }
+}
