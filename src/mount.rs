@@ -51,13 +51,11 @@ pub enum MountError {
     #[error("{0} layers: at most {IMAGE_LAYERS_MAX} are supported")]
     TooManyLayers(usize),
     /// A layer cannot be indexed.
-    #[error("layer {layer} of {}: {source}", path.display())]
+    #[error("layer {layer}: {source}")]
     Index {
         /// Its place, counted from 1 at the base.
         layer: usize,
-        /// The file that it is in.
-        path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it; names the file.
         source: Box<IndexError>,
     },
     /// A layer cannot be opened.
@@ -120,11 +118,7 @@ impl MountSpec {
         match source {
             LayerSource::Directory(path) => Ok(Arc::new(DirLayer::open(path)?)),
             LayerSource::Tar(tar) => {
-                let failed = |source| MountError::Index {
-                    layer: place + 1,
-                    path: tar.blob.to_path_buf(),
-                    source: Box::new(source),
-                };
+                let failed = |source| MountError::Index { layer: place + 1, source: Box::new(source) };
                 let report = |done| progress.indexed(place + 1, self.layers.len(), done, tar.blob.len());
                 let index = self.index(tar, &report).map_err(failed)?;
                 Ok(Arc::new(TarLayer::new(Arc::new(index), tar.blob.clone(), Arc::clone(cache))))

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
+use sha2::{Digest as _, Sha256};
 
 use super::{ChunkCache, Found, Layer, LayerError, TarLayer};
 use crate::index::{self, Expected, IndexError, LayerIndex};
@@ -1027,5 +1028,21 @@ fn a_blob_cut_short_under_the_mount_is_an_io_error_not_corruption() {
         file.set_len(100_000).unwrap();
         let read = layer.read_at(id(&layer, "big"), 800_000, &mut [0; 1000]);
         assert!(matches!(read, Err(LayerError::Io { .. })), "{read:?}");
+    }
+}
+
+#[test]
+fn what_is_no_layer_because_it_is_damaged_is_called_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let tar = Maker::default().file("a", "x").file("b", "y").end();
+    for blob in [gzip(&tar, 6), tar] {
+        let right = Digest::from_bytes(Sha256::digest(&blob).into());
+        for damaged in [[&blob[..2], &[0xff; 600], &blob[2..]].concat(), blob[..blob.len() / 3].to_vec()] {
+            std::fs::write(dir.path().join("blob"), damaged).unwrap();
+            let range = FileRange::open(&dir.path().join("blob")).unwrap();
+            let expected = Expected { blob: Some(right), diff_id: None };
+            let error = index::build(&range, &expected, dir.path(), "index", &|_| {}).unwrap_err();
+            assert!(matches!(error, IndexError::Mismatch { expected, .. } if expected == right), "{error}");
+        }
     }
 }
