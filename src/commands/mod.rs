@@ -28,6 +28,7 @@ const OWN_FAILURE: u8 = 125;
 
 /// Runs the program with these arguments, the first being its own name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    crate::sys::process::stop_ignoring_children();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
