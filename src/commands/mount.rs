@@ -50,10 +50,12 @@ pub(super) fn run(args: MountArgs) -> anyhow::Result<u8> {
         }
     };
     if args.foreground {
-        mounts::mount_in_foreground(&containers, held, layers, &plan, &mut || tell())?;
+        let mut told = Ok(());
+        mounts::mount_in_foreground(&containers, held, layers, &plan, &mut || told = tell())?;
+        told?;
     } else {
         mounts::mount_in_background(&containers, held, layers, &plan)?;
-        tell();
+        tell()?;
     }
     Ok(0)
 }
