@@ -37,7 +37,7 @@ fn try_sweep(containers: &Containers) -> Result<(), ContainerError> {
         delete(removal, &IdMaps::for_caller())?;
     }
     for container in containers.list()? {
-        if container.config().remove_at_end && container.status()?.is_unclean() {
+        if container.config().remove_at_end && container.status()?.can_remove() {
             delete(containers.detach(container)?, &IdMaps::for_caller())?;
         }
     }
