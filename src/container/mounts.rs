@@ -259,11 +259,7 @@ fn end(containers: &Containers, held: Held, started: Moment) -> Result<(), Serve
 /// # Errors
 /// [`ServeError`]
 pub fn unmount(containers: &Containers, dir: &Path, lazy: bool) -> Result<(), ServeError> {
-    let target = without_touching(dir).map_err(system("find the mount point"))?;
-    let kind = mount_table::filesystem_at(&target).map_err(system("read /proc/self/mountinfo"))?;
-    if kind.as_deref() != Some("fuse.layerfs") {
-        return Err(ServeError::NotMounted(target));
-    }
+    let target = mounted_target(dir)?;
     let served = mounted_at(containers, &target)?;
     if lazy {
         return fuse_mount::unmount_lazily(&target).map_err(system("umount"));
@@ -299,6 +295,22 @@ fn mounted_at(containers: &Containers, target: &Path) -> Result<Option<Container
 fn without_touching(dir: &Path) -> io::Result<PathBuf> {
     let absolute = std::path::absolute(dir)?;
     match (absolute.parent(), absolute.file_name()) {
+/// Where the mount really is that `dir` means: itself, or what it is a symlink to.
+fn mounted_target(dir: &Path) -> Result<PathBuf, ServeError> {
+    let is_ours = |path: &Path| -> Result<bool, ServeError> {
+        let kind = mount_table::filesystem_at(path).map_err(system("read /proc/self/mountinfo"))?;
+        Ok(kind.as_deref() == Some("fuse.layerfs"))
+    };
+    let target = without_touching(dir).map_err(system("find the mount point"))?;
+    if is_ours(&target)? {
+        return Ok(target);
+    }
+    match target.read_link().and_then(|link| without_touching(&target.with_file_name(link))) {
+        Ok(linked) if is_ours(&linked)? => Ok(linked),
+        _ => Err(ServeError::NotMounted(target)),
+    }
+}
+
         (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
         _ => Ok(absolute),
     }
