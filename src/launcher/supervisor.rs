@@ -20,7 +20,7 @@ use seccompiler::BpfProgram;
 
 use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_SIGNAL_BASE, Failure, Step};
 use super::host;
-use super::id_maps::IdMaps;
+use super::id_maps::{self, IdMaps};
 use super::init::Init;
 use super::plan::{Network, Plan};
 use super::rootfs::Rootfs;
@@ -102,7 +102,7 @@ impl Supervisor<'_> {
         if self.plan.id_maps == IdMaps::Identity {
             unshare(CloneFlags::CLONE_NEWNS).stage("make a mount namespace")?;
             make_private()?;
-            return Ok(false);
+            return id_maps::is_single_here().stage("read the id map");
         }
         unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
             .stage("make a user namespace")

@@ -16,3 +16,4 @@ mod launcher;
 mod lifecycle;
 mod mount_equal;
 mod run;
+mod surroundings;
