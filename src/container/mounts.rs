@@ -232,6 +232,8 @@ fn announce(held: &Held, target: &Path) -> Result<(), ServeError> {
 }
 
 fn attach(plan: &MountPlan) -> Result<Attach, ServeError> {
+    // fuser opens it too, also for the helper's sake, but does not say what it could not open.
+    fuse_mount::check_device().map_err(system("mount"))?;
     if !rustix::process::geteuid().is_root() {
         return Ok(Attach::Fusermount {
             target: plan.target.clone(),
