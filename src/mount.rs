@@ -34,6 +34,14 @@ pub struct UpperDirs {
     pub work: PathBuf,
 }
 
+impl UpperDirs {
+    /// `upper/` and `work/` in a directory.
+    #[must_use]
+    pub fn below(dir: &Path) -> Self {
+        Self { upper: dir.join("upper"), work: dir.join("work") }
+    }
+}
+
 /// Layers that are open and ready. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Layers(Union);
@@ -51,13 +59,11 @@ pub enum MountError {
     #[error("{0} layers: at most {IMAGE_LAYERS_MAX} are supported")]
     TooManyLayers(usize),
     /// A layer cannot be indexed.
-    #[error("layer {layer} of {}: {source}", path.display())]
+    #[error("layer {layer}: {source}")]
     Index {
         /// Its place, counted from 1 at the base.
         layer: usize,
-        /// The file that it is in.
-        path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it; names the file.
         source: Box<IndexError>,
     },
     /// A layer cannot be opened.
@@ -120,11 +126,7 @@ impl MountSpec {
         match source {
             LayerSource::Directory(path) => Ok(Arc::new(DirLayer::open(path)?)),
             LayerSource::Tar(tar) => {
-                let failed = |source| MountError::Index {
-                    layer: place + 1,
-                    path: tar.blob.to_path_buf(),
-                    source: Box::new(source),
-                };
+                let failed = |source| MountError::Index { layer: place + 1, source: Box::new(source) };
                 let report = |done| progress.indexed(place + 1, self.layers.len(), done, tar.blob.len());
                 let index = self.index(tar, &report).map_err(failed)?;
                 Ok(Arc::new(TarLayer::new(Arc::new(index), tar.blob.clone(), Arc::clone(cache))))
@@ -138,7 +140,10 @@ impl MountSpec {
         let name = index::key(&tar.blob, tar.blob_digest.as_ref(), &tar.diff_id).map_err(io_error)?;
         let path = self.index_dir.join(&name);
         match LayerIndex::open(&path) {
-            Ok(index) if index.diff_id() == tar.diff_id => return Ok(index),
+            // The length too: under one diffID there may be the tar itself, part of it, or something compressed.
+            Ok(index) if index.diff_id() == tar.diff_id && index.blob_bytes() == tar.blob.len() => {
+                return Ok(index);
+            }
             Ok(_) => tracing::warn!("{}: of another layer; it is rebuilt", path.display()),
             Err(IndexError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!("{}: {error}; it is rebuilt", path.display()),
@@ -180,4 +185,38 @@ pub fn mount_point(target: &Path) -> io::Result<PathBuf> {
         return Err(told(io::Error::from(io::ErrorKind::NotADirectory)));
     }
     Ok(real)
+}
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+    use crate::model::Digest;
+    use crate::sys::file_range::FileRange;
+
+    struct Silent;
+
+    impl Progress for Silent {
+        fn indexed(&self, _: usize, _: usize, _: u64, _: u64) {}
+    }
+
+    #[test]
+    fn a_known_layer_in_another_form_is_looked_at_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let tar = vec![0; 4096];
+        let diff_id = Digest::from_bytes(Sha256::digest(&tar).into());
+        let layers = |blob: &[u8]| {
+            std::fs::write(dir.path().join("blob"), blob).unwrap();
+            let blob = FileRange::open(&dir.path().join("blob")).unwrap();
+            let layers = vec![LayerSource::Tar(TarSource { blob, blob_digest: None, diff_id })];
+            MountSpec { layers, index_dir: dir.path().to_owned() }.layers(&Silent)
+        };
+        layers(&tar).unwrap();
+        let error = layers(&zstd::bulk::compress(&tar, 1).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("zstd"), "{error}");
+        let error = layers(&tar[..1024]).unwrap_err().to_string();
+        assert!(error.contains("diffID"), "{error}");
+        layers(&tar).unwrap();
+    }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 
 use super::args::{BuildArgs, NetworkArg};
 use super::progress::Indexing;
-use super::{environment, failure};
+use super::{complain, environment, failure};
 use crate::builder::{self, BuildSpec};
 use crate::container::ending;
 
@@ -32,14 +32,14 @@ pub(super) fn run(args: &BuildArgs) -> anyhow::Result<u8> {
     // What commands print goes where steps are told, so that the id is alone on standard output.
     let stdout = std::io::stdout().as_fd().try_clone_to_owned().context("standard output")?;
     nix::unistd::dup2_stdout(std::io::stderr()).context("standard output")?;
-    let mut tell = |text: &str| eprintln!("{text}");
+    let mut tell = |text: &str| complain(text);
     match builder::build(&store, &containers, &spec, &Indexing::new(), &mut tell) {
         Ok(built) => {
             writeln!(File::from(stdout), "{}", built.config_digest).context("standard output")?;
             Ok(0)
         }
         Err(error) if error.is_failed_command() => {
-            eprintln!("Error: {}", failure::line(&error));
+            complain(&format!("Error: {}", failure::line(&error)));
             Ok(COMMAND_FAILED)
         }
         Err(error) => Err(error.into()),

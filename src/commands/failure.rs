@@ -31,18 +31,18 @@ mod tests {
     fn library() -> MountError {
         let source = io::Error::other("disk on fire");
         let index = IndexError::Io { path: "blob".into(), source };
-        MountError::Index { layer: 2, path: "image.tar".into(), source: Box::new(index) }
+        MountError::Index { layer: 2, source: Box::new(index) }
     }
 
     #[test]
     fn nothing_is_said_twice() {
-        assert_eq!(line(&library()), "layer 2 of image.tar: blob: disk on fire");
+        assert_eq!(line(&library()), "layer 2: blob: disk on fire");
     }
 
     #[test]
     fn contexts_come_with_their_cause() {
         let error = Err::<(), _>(library()).context("demo").unwrap_err();
-        assert_eq!(line(error.as_ref()), "demo: layer 2 of image.tar: blob: disk on fire");
+        assert_eq!(line(error.as_ref()), "demo: layer 2: blob: disk on fire");
         let error = anyhow::anyhow!("inner").context("middle").context("outer");
         assert_eq!(line(error.as_ref()), "outer: middle: inner");
     }

@@ -183,7 +183,7 @@ impl Fs {
             if found.kind == FileKind::Directory {
                 let below = below.as_ref().and_then(|below| match below {
                     Lower::Dir(below) => Some(below),
-                    Lower::Leaf(..) => None,
+                    Lower::Leaf(..) | Lower::Link(..) => None,
                 });
                 self.walk_dir(&found.into_view(), below, path, visit)?;
             }
@@ -212,7 +212,7 @@ impl Fs {
             _ if found.kind == FileKind::Directory => false,
             (Some((_, Home::Index)), _) => true,
             (Some((object, Home::Named)), _) => object.attr.nlink > 1,
-            (None, FoundLower::Leaf(lower)) => self.union.names(*lower)? > 1,
+            (None, FoundLower::Leaf(lower)) => self.is_linked(*lower, found.ino)?,
             (None, _) => false,
         })
     }
@@ -288,7 +288,9 @@ impl Found {
 /// Whether this is the very object that the layers have there.
 fn is_of_layers(found: &Found, below: Option<&Lower>) -> bool {
     match (&found.upper, &found.lower, below) {
-        (None, FoundLower::Leaf(lower), Some(Lower::Leaf(below, _))) => lower == below,
+        (None, FoundLower::Leaf(lower), Some(Lower::Leaf(below, _) | Lower::Link(below, _))) => {
+            lower == below
+        }
         _ => false,
     }
 }

@@ -126,7 +126,7 @@ impl Archive {
 
     fn bad(&self, offset: u64, reason: &str) -> ImageError {
         if offset == 0 && self.members.is_empty() {
-            let reason = format!("neither a directory nor a tar archive ({reason})");
+            let reason = "neither a directory nor a tar archive".to_owned();
             return ImageError::NotAnImage { path: self.file.to_path_buf(), reason };
         }
         ImageError::Archive { path: self.file.to_path_buf(), offset, reason: reason.to_owned() }

@@ -54,7 +54,7 @@ pub fn build(
 ) -> Result<(), IndexError> {
     let path = || blob.path().to_owned();
     let encoding = sniff(blob)?;
-    let built = pass(blob, encoding, progress)?;
+    let built = pass(blob, encoding, progress).map_err(|error| blame(blob, encoding, expected, error))?;
     let facts = &built.facts;
     let digests =
         [("blob digest", expected.blob, facts.blob_digest), ("diffID", expected.diff_id, facts.diff_id)];
@@ -65,6 +65,33 @@ pub fn build(
     }
     let target = directory.join(file_name);
     publish(&built, &target, directory).map_err(|source| IndexError::Io { path: target, source })
+}
+
+/// Bytes that make no sense and are not those that the image names: that is what to say, for a new copy helps.
+fn blame(blob: &FileRange, encoding: Encoding, expected: &Expected, error: IndexError) -> IndexError {
+    let promised = expected.blob.or(expected.diff_id.filter(|_| encoding == Encoding::Tar));
+    let (Some(expected), IndexError::Gzip { .. } | IndexError::Tar { .. }) = (promised, &error) else {
+        return error;
+    };
+    match digest(blob) {
+        Ok(found) if found != expected => {
+            IndexError::Mismatch { path: blob.path().to_owned(), what: "blob digest", expected, found }
+        }
+        Ok(_) => error,
+        Err(source) => IndexError::Io { path: blob.path().to_owned(), source },
+    }
+}
+
+fn digest(blob: &FileRange) -> io::Result<Digest> {
+    let (mut sha256, mut reader) = (Sha256::new(), io::BufReader::with_capacity(CHUNK_BYTES, blob.reader()));
+    loop {
+        let count = reader.fill_buf()?.len();
+        if count == 0 {
+            return Ok(Digest::from_bytes(sha256.finalize().into()));
+        }
+        sha256.update(reader.buffer());
+        reader.consume(count);
+    }
 }
 
 fn publish(built: &Built, target: &Path, directory: &Path) -> io::Result<()> {

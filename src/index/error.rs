@@ -58,7 +58,7 @@ pub enum IndexError {
         reason: String,
     },
     /// The bytes are not those that the manifest names.
-    #[error("{}: {what} is {found}, but the image says {expected}", path.display())]
+    #[error("{}: {what} is {found}, but the image says {expected}: copy the image again", path.display())]
     Mismatch {
         /// The file that the layer is in.
         path: PathBuf,

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::model::Digest;
 use crate::sys::file_range::FileRange;
 
+mod budget;
 mod build;
 mod decode;
 mod error;
@@ -22,6 +23,7 @@ mod stream;
 mod tar;
 mod tree;
 mod view;
+mod walk;
 mod window;
 mod write;
 

@@ -5,12 +5,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::budget::{Budget, Cost};
+use super::walk::{SYMLINKS_MAX, Walk, normalise};
 use crate::model::limits::{DEPTH_MAX, LAYER_ENTRIES_MAX, LINK_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX};
 use crate::model::whiteout::{self, Meaning};
 use crate::model::{DeviceId, Timestamp};
-
-/// Symlinks followed for one path: as the kernel (`MAXSYMLINKS`).
-const SYMLINKS_MAX: usize = 40;
 
 /// Position in [`Tree::nodes`].
 pub(super) type NodeId = u32;
@@ -104,10 +103,11 @@ pub(super) struct Strings {
 }
 
 impl Strings {
-    fn intern(&mut self, text: &[u8]) -> Result<StringId, String> {
+    fn intern(&mut self, text: &[u8], budget: &Budget) -> Result<StringId, String> {
         if let Some(id) = self.known.get(text) {
             return Ok(*id);
         }
+        budget.spend(Cost::NameBytes, text.len())?;
         let id = self.push(text)?;
         self.known.insert(text.into(), id);
         Ok(id)
@@ -142,6 +142,7 @@ pub(super) struct Tree {
     names: HashMap<(NodeId, StringId), Child>,
     whiteouts: HashSet<(NodeId, StringId)>,
     entries: u64,
+    pub(super) budget: Budget,
 }
 
 /// One name of the finished tree.
@@ -161,6 +162,7 @@ impl Tree {
             names: HashMap::new(),
             whiteouts: HashSet::new(),
             entries: 0,
+            budget: Budget::new(),
         };
         tree.nodes.push(implied_directory());
         tree
@@ -172,6 +174,9 @@ impl Tree {
         if self.entries > LAYER_ENTRIES_MAX {
             return Err(format!("more than {LAYER_ENTRIES_MAX} entries"));
         }
+        // Two allocations and a pointer to each, besides what is in them.
+        let xattr_bytes = |xattr: &Xattr| xattr.0.len() + xattr.1.len() + 64;
+        self.budget.spend(Cost::XattrBytes, attributes.xattrs.iter().map(xattr_bytes).sum())?;
         if path.len() >= PATH_BYTES_MAX {
             return Err(format!("path is longer than {} bytes", PATH_BYTES_MAX - 1));
         }
@@ -200,12 +205,12 @@ impl Tree {
             }
             Meaning::Whiteout(hidden) => {
                 let dir = self.make_parents(parents)?;
-                let name = self.strings.intern(hidden.as_bytes())?;
+                let name = self.strings.intern(hidden.as_bytes(), &self.budget)?;
                 self.whiteouts.insert((dir, name));
             }
             Meaning::Object(_) | Meaning::AufsMeta => {
                 let dir = self.make_parents(parents)?;
-                let name = self.strings.intern(last)?;
+                let name = self.strings.intern(last, &self.budget)?;
                 self.put(dir, name, attributes, body)?;
             }
         }
@@ -250,7 +255,7 @@ impl Tree {
                 if target.is_empty() || target.len() > LINK_BYTES_MAX {
                     return Err(format!("symlink target of {} bytes", target.len()));
                 }
-                NodeKind::Symlink(self.strings.intern(&target)?)
+                NodeKind::Symlink(self.strings.intern(&target, &self.budget)?)
             }
             Body::File { size, data } => NodeKind::File { size, data },
             Body::CharDevice(device) => NodeKind::CharDevice(device),
@@ -263,6 +268,10 @@ impl Tree {
     }
 
     fn add(&mut self, node: Node) -> Result<NodeId, String> {
+        self.budget.spend(Cost::Objects, 1)?;
+        if let NodeKind::File { data: Data::Sparse(hunks), .. } = &node.kind {
+            self.budget.spend(Cost::Hunks, hunks.len())?;
+        }
         let id = u32::try_from(self.nodes.len()).map_err(|_| "too many objects".to_owned())?;
         self.nodes.push(node);
         Ok(id)
@@ -277,11 +286,12 @@ impl Tree {
             return Err("hard link target is too long".to_owned());
         }
         let components = normalise(target);
-        match self.find(&components) {
+        match self.find(&components)? {
             Some(Child::Node(id)) if self.is_directory(id) => Err("hard link to a directory".to_owned()),
-            Some(Child::Node(id)) => Ok(Child::Node(id)),
-            _ => {
-                let path = self.strings.intern(&components.join(&b'/'))?;
+            // A link to one that is not resolved yet is a link to the same.
+            Some(found) => Ok(found),
+            None => {
+                let path = self.strings.intern(&components.join(&b'/'), &self.budget)?;
                 self.pending.push(path);
                 let number = u32::try_from(self.pending.len() - 1);
                 Ok(Child::Pending(number.map_err(|_| "too many hard links".to_owned())?))
@@ -290,24 +300,31 @@ impl Tree {
     }
 
     /// What is under a path; symlinks are followed except the last, nothing is created.
-    fn find(&self, components: &[&[u8]]) -> Option<Child> {
+    fn find(&self, components: &[&[u8]]) -> Result<Option<Child>, String> {
         let mut walk = Walk::new(components);
         let mut found = Child::Node(ROOT);
         while let Some(component) = walk.next() {
             let dir = walk.dir();
-            let name = *self.strings.known.get(&component[..])?;
-            found = *self.names.get(&(dir, name))?;
+            let name = self.strings.known.get(&component[..]);
+            let Some(&child) = name.and_then(|name| self.names.get(&(dir, *name))) else { return Ok(None) };
+            found = child;
             if walk.is_done() {
                 break;
             }
-            let Child::Node(id) = found else { return None };
-            match self.nodes.get(to_usize(id))?.kind {
-                NodeKind::Directory { .. } => walk.enter(id),
-                NodeKind::Symlink(target) => walk.follow(self.strings.get(target)).ok()?,
-                _ => return None,
+            let Child::Node(id) = found else { return Ok(None) };
+            match self.nodes.get(to_usize(id)).map(|node| &node.kind) {
+                Some(NodeKind::Directory { .. }) => walk.enter(id),
+                Some(NodeKind::Symlink(target)) => {
+                    let target = self.strings.get(*target);
+                    self.budget.spend(Cost::FollowedBytes, target.len())?;
+                    if walk.follow(target).is_err() {
+                        return Ok(None);
+                    }
+                }
+                _ => return Ok(None),
             }
         }
-        Some(found)
+        Ok(Some(found))
     }
 
     /// The directory that these components name; symlinks of this layer are followed, what is missing is implied.
@@ -318,14 +335,18 @@ impl Tree {
                 return Err(format!("name is longer than {NAME_BYTES_MAX} bytes"));
             }
             let dir = walk.dir();
-            let name = self.strings.intern(&component)?;
+            let name = self.strings.intern(&component, &self.budget)?;
             let node = match self.names.get(&(dir, name)) {
                 Some(&Child::Node(id)) => self.nodes.get(to_usize(id)).map(|node| (id, &node.kind)),
                 _ => None,
             };
             match node {
                 Some((id, NodeKind::Directory { .. })) => walk.enter(id),
-                Some((_, NodeKind::Symlink(target))) => walk.follow(self.strings.get(*target))?,
+                Some((_, NodeKind::Symlink(target))) => {
+                    let target = self.strings.get(*target);
+                    self.budget.spend(Cost::FollowedBytes, target.len())?;
+                    walk.follow(target)?;
+                }
                 // A file in the place of a directory: the later entry wins.
                 _ => {
                     let id = self.add(implied_directory())?;
@@ -371,7 +392,7 @@ impl Tree {
         Ok(names)
     }
 
-    /// Until nothing changes, so that chains resolve in any order; every pass resolves a link or is the last.
+    /// Until nothing changes; every pass resolves a link or is the last.
     fn resolve_pending(&mut self) -> Result<(), String> {
         let mut open: Vec<((NodeId, StringId), u32)> = self
             .names
@@ -382,21 +403,16 @@ impl Tree {
             })
             .collect();
         open.sort_unstable();
-        // A chain of forward links, each to the next, is as deep as passes: nobody writes more than a few.
+        // Another pass only for targets behind a symlink that itself is a hard link to a later entry.
         for _ in 0..SYMLINKS_MAX {
             let before = open.len();
+            let mut ends = HashMap::new();
             let mut left = Vec::new();
             for (key, number) in open {
-                let path = self.pending.get(to_usize(number)).copied().unwrap_or_default();
-                let target = self.strings.get(path);
-                match self.find(&normalise(target)) {
-                    Some(Child::Node(id)) if self.is_directory(id) => {
-                        return Err(format!("hard link to the directory \"{}\"", target.escape_ascii()));
-                    }
-                    Some(Child::Node(id)) => {
-                        self.names.insert(key, Child::Node(id));
-                    }
-                    _ => left.push((key, number)),
+                let end = self.end_of(number, &mut ends)?;
+                self.names.insert(key, end);
+                if let Child::Pending(number) = end {
+                    left.push((key, number));
                 }
             }
             open = left;
@@ -406,82 +422,69 @@ impl Tree {
         }
         Ok(())
     }
+
+    /// What a link leads to, over any number of links to links; in `ends` what is known already.
+    fn end_of(&self, number: u32, ends: &mut HashMap<u32, Child>) -> Result<Child, String> {
+        let mut way = Vec::new();
+        let mut at = number;
+        let end = loop {
+            if let Some(end) = ends.get(&at) {
+                break *end;
+            }
+            way.push(at);
+            // Should the way come back here: nothing in this layer is at its end, so it is below.
+            ends.insert(at, Child::Pending(at));
+            let path = self.pending.get(to_usize(at)).copied().unwrap_or_default();
+            let target = self.strings.get(path);
+            match self.find(&normalise(target))? {
+                Some(Child::Node(id)) if self.is_directory(id) => {
+                    return Err(format!("hard link to the directory \"{}\"", target.escape_ascii()));
+                }
+                Some(Child::Pending(next)) => at = next,
+                Some(end) => break end,
+                None => break Child::Pending(at),
+            }
+        };
+        ends.extend(way.into_iter().map(|number| (number, end)));
+        Ok(end)
+    }
 }
 
 fn implied_directory() -> Node {
     Node { attributes: Attributes::implied(), kind: NodeKind::Directory { implied: true, opaque: false } }
 }
 
-/// The components of a path, as if the root were above itself.
-fn normalise(path: &[u8]) -> Vec<&[u8]> {
-    let mut components = Vec::new();
-    for component in path.split(|byte| *byte == b'/') {
-        match component {
-            b"" | b"." => {}
-            b".." => {
-                components.pop();
-            }
-            _ => components.push(component),
-        }
-    }
-    components
-}
-
-/// A way down from the root, with the components still ahead.
-struct Walk {
-    stack: Vec<NodeId>,
-    ahead: Vec<Box<[u8]>>,
-    symlinks: usize,
-}
-
-impl Walk {
-    fn new(components: &[&[u8]]) -> Self {
-        let ahead = components.iter().rev().map(|component| (*component).into()).collect();
-        Self { stack: vec![ROOT], ahead, symlinks: 0 }
-    }
-
-    /// The next component that is a name.
-    fn next(&mut self) -> Option<Box<[u8]>> {
-        while let Some(component) = self.ahead.pop() {
-            match &component[..] {
-                b"" | b"." => {}
-                b".." => {
-                    if self.stack.len() > 1 {
-                        self.stack.pop();
-                    }
-                }
-                _ => return Some(component),
-            }
-        }
-        None
-    }
-
-    fn is_done(&self) -> bool {
-        self.ahead.is_empty()
-    }
-
-    fn dir(&self) -> NodeId {
-        self.stack.last().copied().unwrap_or(ROOT)
-    }
-
-    fn enter(&mut self, dir: NodeId) {
-        self.stack.push(dir);
-    }
-
-    fn follow(&mut self, target: &[u8]) -> Result<(), String> {
-        self.symlinks += 1;
-        if self.symlinks > SYMLINKS_MAX {
-            return Err("too many symlinks on the way".to_owned());
-        }
-        if target.starts_with(b"/") {
-            self.stack.truncate(1);
-        }
-        self.ahead.extend(target.split(|byte| *byte == b'/').rev().map(Into::into));
-        Ok(())
-    }
-}
-
 /// Lossless: layerfs runs where pointers have 32 bits at least.
 pub(super) fn to_usize(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(tree: &mut Tree, path: &str, xattrs: &[Xattr]) -> Result<(), String> {
+        let attributes = Attributes { xattrs: xattrs.to_vec(), ..Attributes::implied() };
+        let data = Data::Sparse(vec![Hunk { file_offset: 0, len: 1, tar_offset: 0 }; 2]);
+        tree.apply(path.as_bytes(), attributes, Body::File { size: 1, data })
+    }
+
+    /// Short headers that ask for much: each ends the build before memory does.
+    #[test]
+    fn everything_that_is_kept_has_a_limit() {
+        let fill = |cost, amount, paths: &dyn Fn(usize) -> String| {
+            let mut tree = Tree::new();
+            tree.budget.leave(cost, amount);
+            tree.apply(b"s", Attributes::implied(), Body::Symlink(b"a/../b/../c".to_vec())).unwrap();
+            let xattrs = [(b"user.a".to_vec(), vec![7; 30])];
+            (0..1000).find_map(|number| file(&mut tree, &paths(number), &xattrs).err()).unwrap_or_default()
+        };
+        let deep = |number: usize| format!("{number}/{}x", "d/".repeat(50));
+        assert!(fill(Cost::Objects, 10_000, &deep).contains("objects"));
+        assert!(fill(Cost::NameBytes, 1000, &deep).contains("bytes of names"));
+        assert!(fill(Cost::XattrBytes, 50_000, &deep).contains("extended attributes"));
+        assert!(fill(Cost::Hunks, 1000, &deep).contains("extents"));
+        assert!(fill(Cost::FollowedBytes, 5000, &|number| format!("s/{number}")).contains("symlinks"));
+        assert_eq!(fill(Cost::Objects, 100_000, &deep), "");
+    }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::LayerError;
 use super::chunk_cache::{ChunkCache, LayerKey};
-use crate::index::{Encoding, GRANULE_BYTES, GzipDecoder, IndexError, LayerIndex};
+use crate::index::{Encoding, GRANULE_BYTES, GzipDecoder, GzipError, IndexError, LayerIndex};
 use crate::model::{EntryId, TarOffset};
 use crate::sys::file_range::FileRange;
 
@@ -149,7 +149,7 @@ impl ChunkReader {
             None => {
                 let window = self.index.window(&checkpoint).map_err(|error| self.bad_index(&error))?;
                 let resumed = GzipDecoder::resume(&self.blob, &checkpoint, &window);
-                resumed.map_err(|error| Failure::Wrong(error.to_string()))?
+                resumed.map_err(|error| self.undecoded(error))?
             }
         };
         let chunk = self.decode_to(&mut decoder, granule)?;
@@ -170,7 +170,7 @@ impl ChunkReader {
             let skip = usize::try_from(position % GRANULE_BYTES).unwrap_or(0);
             let len = self.granule_len(now).saturating_sub(skip);
             let mut bytes = vec![0; len];
-            let read = decoder.read(&mut bytes).map_err(|error| Failure::Wrong(error.to_string()))?;
+            let read = decoder.read(&mut bytes).map_err(|error| self.undecoded(error))?;
             if read < len || len == 0 || now > granule {
                 return Err(Failure::Wrong("decoding ends too early".to_owned()));
             }
@@ -219,6 +219,14 @@ impl ChunkReader {
     fn corrupt(&self, offset: u64, reason: &str) -> LayerError {
         let (diff_id, offset) = (self.index.diff_id(), TarOffset(offset));
         LayerError::Corrupt { diff_id, offset, reason: reason.to_owned() }
+    }
+
+    /// A blob that cannot be read says nothing about its bytes.
+    fn undecoded(&self, error: GzipError) -> Failure {
+        match error {
+            GzipError::Io(source) => Failure::Layer(self.io(source)),
+            error => Failure::Wrong(error.to_string()),
+        }
     }
 
     fn io(&self, source: std::io::Error) -> LayerError {

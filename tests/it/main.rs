@@ -16,4 +16,6 @@ mod corrupt;
 mod launcher;
 mod lifecycle;
 mod mount_equal;
+mod mount_helper;
 mod run;
+mod surroundings;

@@ -105,10 +105,16 @@ impl<R: BufRead> Input<R> {
         Ok(content)
     }
 
-    fn skip(&mut self, mut count: u64) -> Result<(), Problem> {
+    /// Passes over content and its padding, which the last entry of an archive may lack (as in Go).
+    fn skip(&mut self, size: u64) -> Result<(), Problem> {
+        let mut count = padded(size)?;
+        let padding = count - size;
         while count > 0 {
             let available = self.reader.fill_buf()?.len();
             if available == 0 {
+                if count <= padding {
+                    break;
+                }
                 return Err("cut off inside a file's content".into());
             }
             let step = usize::try_from(count).unwrap_or(usize::MAX).min(available);
@@ -157,7 +163,7 @@ fn read_entry<R: BufRead>(
             b'L' => long_name = Some(until_nul(&input.content(header.size()?)?)),
             b'K' => long_link = Some(until_nul(&input.content(header.size()?)?)),
             // Volume label and old GNU long names: say nothing about the files.
-            b'V' | b'N' => input.skip(padded(header.size()?)?)?,
+            b'V' | b'N' => input.skip(header.size()?)?,
             _ => {
                 let own = || long_name.unwrap_or_else(|| header.name());
                 *name = pax.sparse.name.clone().or_else(|| pax.path.clone()).unwrap_or_else(own);
@@ -213,21 +219,19 @@ fn body<R: BufRead>(
         b'3' => Ok(Body::CharDevice(device(header)?)),
         b'4' => Ok(Body::BlockDevice(device(header)?)),
         b'5' => Ok(Body::Directory),
+        // How directories were written before they had a type; they have no content either.
+        0 if name.ends_with(b"/") => Ok(Body::Directory),
         b'6' => Ok(Body::Fifo),
         // GNU's directory with a list of its names as content.
         b'D' => {
-            input.skip(padded(size()?)?)?;
+            input.skip(size()?)?;
             Ok(Body::Directory)
         }
         b'S' => sparse::old_gnu(input, header, size()?),
         b'0' | 0 | b'7' if pax.sparse.is_used() => sparse::pax(input, &pax.sparse, size()?),
         b'0' | 0 | b'7' => {
             let (size, start) = (size()?, input.position);
-            input.skip(padded(size)?)?;
-            // How directories were written before they had a type.
-            if name.ends_with(b"/") {
-                return Ok(Body::Directory);
-            }
+            input.skip(size)?;
             Ok(Body::File { size, data: Data::Contiguous(start) })
         }
         b'M' => Err("continues a file of another volume".into()),
