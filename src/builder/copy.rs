@@ -146,14 +146,10 @@ fn below(dir: &[u8], name: &[u8]) -> Vec<u8> {
 fn is_archive(source: &Source) -> Result<bool, StepError> {
     let mut head = Vec::new();
     if source.kind == FileKind::Regular {
-        let read = || File::open(&source.path)?.take(262).read_to_end(&mut head);
-        read_once(read).map_err(StepError::context(&source.path))?;
+        let read = File::open(&source.path).and_then(|file| file.take(262).read_to_end(&mut head));
+        read.map_err(StepError::context(&source.path))?;
     }
     Ok(ARCHIVES.iter().any(|(at, magic)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic))))
-}
-
-fn read_once(read: impl FnOnce() -> std::io::Result<usize>) -> std::io::Result<usize> {
-    read()
 }
 
 fn octal(text: &str) -> Result<u16, StepError> {

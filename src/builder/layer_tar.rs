@@ -318,7 +318,7 @@ mod tests {
         let mut layer = LayerTar::new(Vec::new());
         let long = [b"d/".repeat(90), b"\xff".to_vec()].concat();
         let metadata = Metadata { uid: 3_000_000, mode: 0o4755, size: 3, ..nothing() };
-        let xattrs: [Xattr; 1] = [(b"user.x"[..].into(), b"a\0\n="[..].into())];
+        let xattrs: [Xattr; 1] = [(b"user.x"[..].into(), b"a\0="[..].into())];
         let entry = Entry { metadata, xattrs: &xattrs, target: &[] };
         layer.object(&long, &entry, &mut &b"abc"[..]).unwrap();
         layer.link(b"other", &long).unwrap();
@@ -336,7 +336,7 @@ mod tests {
         let found: Vec<_> = first.pax_extensions().unwrap().unwrap().map(Result::unwrap).collect();
         let value = |key: &str| found.iter().find(|one| one.key() == Ok(key)).unwrap().value_bytes().to_vec();
         assert_eq!(value("uid"), b"3000000");
-        assert_eq!(value("SCHILY.xattr.user.x"), b"a\0\n=");
+        assert_eq!(value("SCHILY.xattr.user.x"), b"a\0=");
         assert_eq!(*entries.next().unwrap().link_name_bytes().unwrap(), *long);
         assert_eq!(*entries.next().unwrap().path_bytes(), *b"a/.wh.gone");
         assert!(entries.next().is_none());
