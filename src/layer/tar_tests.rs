@@ -963,7 +963,9 @@ fn only_an_untyped_entry_with_a_slash_is_a_directory_and_has_no_content() {
     header.as_mut_bytes()[156] = 0;
     header.set_mode(0o755);
     header.set_size(512);
-    (header.set_uid(0), header.set_gid(0), header.set_mtime(0));
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     let tar = Maker::default().header(&header, b"").file("after", "a").add(b'0', "typed/", "", b"t");
     assert_eq!(lines(tar), ["after: Regular 1 a", "typed: Regular 1 t", "v7: Directory 1"]);
 }
