@@ -34,6 +34,14 @@ pub struct UpperDirs {
     pub work: PathBuf,
 }
 
+impl UpperDirs {
+    /// `upper/` and `work/` in a directory.
+    #[must_use]
+    pub fn below(dir: &Path) -> Self {
+        Self { upper: dir.join("upper"), work: dir.join("work") }
+    }
+}
+
 /// Layers that are open and ready.
 #[derive(Debug)]
 pub struct Layers(Union);

@@ -14,6 +14,6 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<u8> {
         let status = container.status()?;
         rows.push((container, status));
     }
-    print!("{}", view::inspect(&rows)?);
+    super::print(&view::inspect(&rows)?)?;
     Ok(0)
 }

@@ -1,8 +1,6 @@
 //! Row 11: the command line. Parse, call one library function, print: the only printing, and the only place that reads
 //! the environment.
 
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-
 pub mod args;
 mod environment;
 mod failure;
@@ -17,8 +15,10 @@ mod run;
 mod umount;
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 
 use args::{Cli, Command};
@@ -28,6 +28,7 @@ const OWN_FAILURE: u8 = 125;
 
 /// Runs the program with these arguments, the first being its own name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    crate::sys::process::stop_ignoring_children();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -36,7 +37,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match dispatch(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("Error: {}", failure::line(error.as_ref()));
+            complain(&format!("Error: {}", failure::line(error.as_ref())));
             ExitCode::from(OWN_FAILURE)
         }
     }
@@ -51,11 +52,28 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Rm(args) => rm::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Completions(args) => {
-            clap_complete::generate(args.shell, &mut Cli::command(), "layerfs", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "layerfs", &mut script);
+            print(&String::from_utf8_lossy(&script))?;
             Ok(0)
         }
         Command::Man(args) => man::run(&args),
     }
+}
+
+/// Prints to standard output. A reader that has gone, as `head` goes, has got what it wanted.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("standard output"),
+    }
+}
+
+/// Prints a line to standard error.
+fn complain(line: &str) {
+    // Nobody is left to tell that nobody listens.
+    writeln!(io::stderr(), "{line}").ok();
 }
 
 /// Help and version are not errors.

@@ -22,20 +22,11 @@ pub(super) fn run(args: MountArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
     ending::sweep(&containers);
-    let (held, image, fresh, target) = match &args.container {
-        Some(id) => again(&args, &containers, &store, id)?,
-        None => new(&args, &options, &containers, &store)?,
+    let (fresh, prepared) = match &args.container {
+        Some(id) => (false, again(&args, &containers, &store, id)?),
+        None => (true, new(&args, &options, &containers, &store)?),
     };
-    let prepared = prepare(&store, &image, &target);
-    let layers = match prepared {
-        Ok(layers) => layers,
-        Err(error) => {
-            if fresh {
-                held.detach(&containers)?.delete()?;
-            }
-            return Err(error);
-        }
-    };
+    let Prepared { held, image, layers, target } = prepared;
     let upper = held.upper_dirs();
     let mut flags = options.flags;
     if upper.is_none() && !flags.contains(&Flag::ReadOnly) {
@@ -44,18 +35,24 @@ pub(super) fn run(args: MountArgs) -> anyhow::Result<u8> {
     let plan =
         MountPlan { target, upper, source: image.name, allow_other: options.allow_other, flags, fresh };
     let id = held.id();
-    let tell = || {
-        if !args.quiet {
-            println!("{id}");
-        }
-    };
+    let tell = || if args.quiet { Ok(()) } else { super::print(&format!("{id}\n")) };
     if args.foreground {
-        mounts::mount_in_foreground(&containers, held, layers, &plan, &mut || tell())?;
+        let mut told = Ok(());
+        mounts::mount_in_foreground(&containers, held, layers, &plan, &mut || told = tell())?;
+        told?;
     } else {
         mounts::mount_in_background(&containers, held, layers, &plan)?;
-        tell();
+        tell()?;
     }
     Ok(0)
+}
+
+/// All that a mount needs.
+struct Prepared {
+    held: Held,
+    image: Image,
+    layers: Layers,
+    target: PathBuf,
 }
 
 fn prepare(store: &Store, image: &Image, target: &Path) -> anyhow::Result<Layers> {
@@ -69,16 +66,17 @@ pub(super) fn open_layers(store: &Store, image: &Image) -> anyhow::Result<Layers
     Ok(spec.layers(&Indexing::new())?)
 }
 
-/// A new container for this mount.
+/// A new container for this mount, made last: indexing can take long and be interrupted.
 fn new(
     args: &MountArgs,
     options: &Options,
     containers: &Containers,
     store: &Store,
-) -> anyhow::Result<(Held, Image, bool, PathBuf)> {
+) -> anyhow::Result<Prepared> {
     let (Some(spec), Some(dir)) = (&args.image, &args.dir) else { bail!("IMAGE and DIR are needed") };
     let target = mount::mount_point(dir)?;
     let image = image::open(spec, store)?;
+    let layers = prepare(store, &image, &target)?;
     let changes = match (&args.upper, options.flags.contains(&Flag::ReadOnly)) {
         (_, true) => Changes::Refused,
         (Some(dir), false) => Changes::In(made(dir)?),
@@ -94,16 +92,11 @@ fn new(
         remove_at_end: args.rm || changes == Changes::Refused,
         changes,
     })?;
-    Ok((held, image, true, target))
+    Ok(Prepared { held, image, layers, target })
 }
 
 /// A container that was mounted or run before.
-fn again(
-    args: &MountArgs,
-    containers: &Containers,
-    store: &Store,
-    id: &str,
-) -> anyhow::Result<(Held, Image, bool, PathBuf)> {
+fn again(args: &MountArgs, containers: &Containers, store: &Store, id: &str) -> anyhow::Result<Prepared> {
     let container = containers.find(id)?;
     // With --container the only argument is where; it may also be where it was.
     let dir = match (&args.image, &args.dir, container.status()?.state) {
@@ -129,7 +122,8 @@ fn again(
         record.source,
         held.id().short()
     );
-    Ok((held, image, false, target))
+    let layers = prepare(store, &image, &target)?;
+    Ok(Prepared { held, image, layers, target })
 }
 
 fn made(dir: &Path) -> anyhow::Result<PathBuf> {

@@ -17,14 +17,14 @@ pub(super) fn run(args: &PsArgs) -> anyhow::Result<u8> {
     }
     let width = if args.no_trunc { Width::Full } else { Width::Short };
     if args.quiet {
-        for (container, _) in &rows {
-            match width {
-                Width::Full => println!("{}", container.id()),
-                Width::Short => println!("{}", container.id().short()),
-            }
-        }
+        let id = |container: &Container| match width {
+            Width::Full => container.id().to_string(),
+            Width::Short => container.id().short(),
+        };
+        let ids: String = rows.iter().map(|(container, _)| id(container) + "\n").collect();
+        super::print(&ids)?;
     } else {
-        print!("{}", view::table(&rows, Moment::now(), width));
+        super::print(&view::table(&rows, Moment::now(), width))?;
     }
     Ok(0)
 }

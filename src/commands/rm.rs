@@ -11,10 +11,10 @@ pub(super) fn run(args: &RmArgs) -> anyhow::Result<u8> {
     let mut failed = None;
     for text in &args.containers {
         match ending::remove(&containers, text, args.force) {
-            Ok(id) => println!("{id}"),
+            Ok(id) => super::print(&format!("{id}\n"))?,
             Err(error) => {
                 if let Some(earlier) = failed.replace(error) {
-                    eprintln!("Error: {}", failure::line(&earlier));
+                    super::complain(&format!("Error: {}", failure::line(&earlier)));
                 }
             }
         }

@@ -41,7 +41,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<u8> {
     let quiet = args.quiet;
     let mut single_id = |reason: &str| {
         if !quiet {
-            eprintln!("layerfs: only one user id inside: {reason}");
+            super::complain(&format!("layerfs: only one user id inside: {reason}"));
         }
     };
     match running::run(&containers, held, layers, &plan, &mut single_id) {
@@ -52,7 +52,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<u8> {
 
 /// A start that failed has an exit code of its own.
 fn told(error: &RunError) -> u8 {
-    eprintln!("Error: {}", failure::line(error));
+    super::complain(&format!("Error: {}", failure::line(error)));
     error.exit_code()
 }
 

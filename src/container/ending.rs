@@ -3,10 +3,12 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Container, ContainerError, ContainerId, Containers, Removal, State};
+use super::{Container, ContainerError, ContainerId, Containers, ProcessId, Removal, State};
 use crate::launcher::{IdMaps, as_root_of};
 use crate::sys::{fuse_mount, process};
 
+/// How long the server of a mount that was taken away may wait for the last open file.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// How long a container that was killed may take to end.
 const END_WAIT: Duration = Duration::from_secs(10);
 
@@ -37,7 +39,7 @@ fn try_sweep(containers: &Containers) -> Result<(), ContainerError> {
         delete(removal, &IdMaps::for_caller())?;
     }
     for container in containers.list()? {
-        if container.config().remove_at_end && container.status()?.is_unclean() {
+        if container.config().remove_at_end && container.status()?.can_remove() {
             delete(containers.detach(container)?, &IdMaps::for_caller())?;
         }
     }
@@ -63,16 +65,41 @@ fn end(container: &Container) -> Result<(), ContainerError> {
     }
     match status.state {
         State::Running { process, .. } => {
-            process::kill(process.pid).map_err(ContainerError::io("kill the process of", container.dir()))?;
+            kill(container, process)?;
         }
-        State::Mounted { mountpoint, .. } => {
-            fuse_mount::unmount_lazily(&mountpoint).map_err(ContainerError::io("unmount", &mountpoint))?;
+        State::Mounted { mountpoint, server, .. } => {
+            if let Err(error) = fuse_mount::unmount_lazily(&mountpoint) {
+                // Somebody has done that before us, or it is mounted where we cannot see it.
+                tracing::debug!(%error, mountpoint = %mountpoint.display(), "unmounting");
+            }
+            // What is still open there would keep the server for as long; its changes are about to go anyway.
+            if !ends_within(container, CLOSE_WAIT) {
+                kill(container, server)?;
+            }
         }
         State::Created | State::Exited { .. } => {}
     }
+    ends_within(container, END_WAIT);
+    Ok(())
+}
+
+fn kill(container: &Container, process: ProcessId) -> Result<(), ContainerError> {
+    let failed = ContainerError::io("kill the process of", container.dir());
+    match process.is_alive().and_then(|alive| if alive { process::kill(process.pid) } else { Ok(()) }) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Whether nobody holds a container any more, after waiting for that.
+fn ends_within(container: &Container, time: Duration) -> bool {
     let since = Instant::now();
-    while container.status().is_ok_and(|status| status.held) && since.elapsed() < END_WAIT {
+    // One that cannot be read has been removed by who held it.
+    while container.status().is_ok_and(|status| status.held) {
+        if since.elapsed() >= time {
+            return false;
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
-    Ok(())
+    true
 }

@@ -77,9 +77,15 @@ impl Container {
     /// Where its changes are kept; `None` when they are refused.
     #[must_use]
     pub fn upper_dirs(&self) -> Option<UpperDirs> {
+        self.changes_dir().map(UpperDirs::below)
+    }
+
+    /// The directory that [`Self::upper_dirs`] are in.
+    #[must_use]
+    pub fn changes_dir(&self) -> Option<&Path> {
         match &self.config.changes {
-            Changes::Own => Some(UpperDirs { upper: self.upper_dir(), work: self.work_dir() }),
-            Changes::In(dir) => Some(UpperDirs { upper: dir.join("upper"), work: dir.join("work") }),
+            Changes::Own => Some(&self.dir),
+            Changes::In(dir) => Some(dir),
             Changes::Refused => None,
         }
     }

@@ -156,8 +156,10 @@ fn serve_forked(
 ) -> i32 {
     let started = Moment::now();
     let detached = start(&held, layers, plan).and_then(|server| {
-        daemon::detach(&held.log_path()).map_err(system("detach"))?;
-        Ok(server)
+        match daemon::detach(&held.log_path()).map_err(system("detach")) {
+            Ok(()) => Ok(server),
+            Err(error) => Err(given_up(&plan.target, server, error)),
+        }
     });
     let server = match detached {
         Ok(server) => server,
@@ -192,13 +194,30 @@ fn start(held: &Held, layers: Layers, plan: &MountPlan) -> Result<Server, ServeE
             return Err(system(&format!("mount on {}", plan.target.display()))(error));
         }
     };
+    match announce(held, &plan.target) {
+        Ok(()) => Ok(server),
+        Err(error) => Err(given_up(&plan.target, server, error)),
+    }
+}
+
+/// Takes away a mount that nobody will serve. Gives why.
+fn given_up(target: &Path, server: Server, error: ServeError) -> ServeError {
+    if let Err(error) = fuse_mount::unmount_lazily(target) {
+        tracing::warn!("unmount {}: {error}", target.display());
+    }
+    drop(server);
+    error
+}
+
+/// Writes down that it is mounted, and waits in a thread for the signals that end it.
+fn announce(held: &Held, target: &Path) -> Result<(), ServeError> {
     let state = State::Mounted {
         server: ProcessId::current().map_err(system("read /proc"))?,
-        mountpoint: plan.target.clone(),
+        mountpoint: target.to_owned(),
         started: Moment::now(),
     };
     held.set_state(&state)?;
-    let target = plan.target.clone();
+    let target = target.to_owned();
     let unmount = move || {
         // SIGTERM means: unmount.
         if let Err(error) = daemon::wait_for_end().and_then(|()| fuse_mount::unmount_lazily(&target)) {
@@ -209,10 +228,12 @@ fn start(held: &Held, layers: Layers, plan: &MountPlan) -> Result<Server, ServeE
         .name("signals".to_owned())
         .spawn(unmount)
         .map_err(system("start a thread"))?;
-    Ok(server)
+    Ok(())
 }
 
 fn attach(plan: &MountPlan) -> Result<Attach, ServeError> {
+    // fuser opens it too, also for the helper's sake, but does not say what it could not open.
+    fuse_mount::check_device().map_err(system("mount"))?;
     if !rustix::process::geteuid().is_root() {
         return Ok(Attach::Fusermount {
             target: plan.target.clone(),
@@ -259,11 +280,7 @@ fn end(containers: &Containers, held: Held, started: Moment) -> Result<(), Serve
 /// # Errors
 /// [`ServeError`]
 pub fn unmount(containers: &Containers, dir: &Path, lazy: bool) -> Result<(), ServeError> {
-    let target = without_touching(dir).map_err(system("find the mount point"))?;
-    let kind = mount_table::filesystem_at(&target).map_err(system("read /proc/self/mountinfo"))?;
-    if kind.as_deref() != Some("fuse.layerfs") {
-        return Err(ServeError::NotMounted(target));
-    }
+    let target = mounted_target(dir)?;
     let served = mounted_at(containers, &target)?;
     if lazy {
         return fuse_mount::unmount_lazily(&target).map_err(system("umount"));
@@ -278,6 +295,22 @@ pub fn unmount(containers: &Containers, dir: &Path, lazy: bool) -> Result<(), Se
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
+}
+
+/// Where the mount really is that `dir` means: itself, or what it is a symlink to.
+fn mounted_target(dir: &Path) -> Result<PathBuf, ServeError> {
+    let is_ours = |path: &Path| -> Result<bool, ServeError> {
+        let kind = mount_table::filesystem_at(path).map_err(system("read /proc/self/mountinfo"))?;
+        Ok(kind.as_deref() == Some("fuse.layerfs"))
+    };
+    let target = without_touching(dir).map_err(system("find the mount point"))?;
+    if is_ours(&target)? {
+        return Ok(target);
+    }
+    match target.read_link().and_then(|link| without_touching(&target.with_file_name(link))) {
+        Ok(linked) if is_ours(&linked)? => Ok(linked),
+        _ => Err(ServeError::NotMounted(target)),
+    }
 }
 
 /// A container that is gone was removed by its server, which has ended then.

@@ -1,40 +1,46 @@
 //! A container's image and changes as the launcher's root filesystem: mounted and served inside its supervisor.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use nix::mount::MsFlags;
+use rustix::fs::{Mode, OFlags};
 
 use crate::fs::{Fs, OwnerView};
 use crate::fuse::Attach;
 use crate::launcher::Rootfs;
-use crate::mount::{self, Layers, UpperDirs};
+use crate::mount::{self, Layers, MountError, UpperDirs};
 use crate::sys::{daemon, fuse_mount};
 
 /// The root filesystem of a container.
 #[derive(Debug)]
 pub(super) struct ImageRootfs {
     source: String,
-    upper: UpperDirs,
+    dir: PathBuf,
     state: Stage,
 }
 
 /// How far it is.
 #[derive(Debug)]
 enum Stage {
-    Ready(Layers),
+    Ready(Layers, OwnedFd),
     Mounted(Box<Fs>, OwnedFd),
     Serving(JoinHandle<io::Result<()>>),
     Done,
 }
 
 impl ImageRootfs {
-    /// Layers, where changes go, and what /proc/mounts shows as the source.
-    #[must_use]
-    pub(super) fn new(layers: Layers, upper: UpperDirs, source: String) -> Self {
-        Self { source, upper, state: Stage::Ready(layers) }
+    /// Layers, the directory that holds `upper/` and `work/`, and what /proc/mounts shows as the source.
+    ///
+    /// The directory is opened here, in the caller's mount namespace. Opened in the supervisor's, it would keep that one's copies of
+    /// the host's mounts alive, and so busy on the host: copies in a user namespace stay together.
+    pub(super) fn new(layers: Layers, dir: PathBuf, source: String) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(&dir, flags, Mode::empty())?;
+        Ok(Self { source, dir, state: Stage::Ready(layers, opened) })
     }
 
     fn take(&mut self) -> Stage {
@@ -48,8 +54,13 @@ fn out_of_order() -> io::Error {
 
 impl Rootfs for ImageRootfs {
     fn mount(&mut self, target: &Path) -> io::Result<Vec<RawFd>> {
-        let Stage::Ready(layers) = self.take() else { return Err(out_of_order()) };
-        let fs = layers.into_fs(Some(&self.upper), view()?).map_err(io::Error::other)?;
+        let Stage::Ready(layers, dir) = self.take() else { return Err(out_of_order()) };
+        let alias = format!("/proc/self/fd/{}", dir.as_raw_fd());
+        let upper = UpperDirs::below(Path::new(&alias));
+        let told = |error: MountError| {
+            io::Error::other(error.to_string().replace(&alias, &self.dir.to_string_lossy()))
+        };
+        let fs = layers.into_fs(Some(&upper), view()?).map_err(told)?;
         let device = fuse_mount::mount(target, &self.source, MsFlags::MS_NODEV)?;
         let close = device.as_raw_fd();
         self.state = Stage::Mounted(Box::new(fs), device);
@@ -69,14 +80,44 @@ impl Rootfs for ImageRootfs {
     fn finish(&mut self) -> io::Result<()> {
         match self.take() {
             Stage::Serving(thread) => thread.join().map_err(|_| io::Error::other("the FUSE server died"))?,
-            Stage::Ready(_) | Stage::Mounted(..) | Stage::Done => Ok(()),
+            Stage::Ready(..) | Stage::Mounted(..) | Stage::Done => Ok(()),
         }
     }
 }
 
 /// With a single id every other owner would be nobody's, so all files are root's.
 fn view() -> io::Result<OwnerView> {
-    let map = std::fs::read_to_string("/proc/self/uid_map")?;
-    let single = map.split_ascii_whitespace().nth(2) == Some("1") && map.lines().count() == 1;
-    Ok(if single { OwnerView::Caller { uid: 0, gid: 0 } } else { OwnerView::Image })
+    let uids = ids(&std::fs::read_to_string("/proc/self/uid_map")?);
+    let gids = ids(&std::fs::read_to_string("/proc/self/gid_map")?);
+    let count = |ranges: &[Range<u32>]| ranges.iter().map(ExactSizeIterator::len).sum::<usize>();
+    Ok(match count(&uids) {
+        0 | 1 => OwnerView::Caller { uid: 0, gid: 0 },
+        _ => OwnerView::Namespace { uids, gids },
+    })
+}
+
+/// The ids inside, of a map as user_namespaces(7) has it: first inside, first outside, how many.
+fn ids(map: &str) -> Vec<Range<u32>> {
+    let numbers = |line: &str| {
+        line.split_ascii_whitespace().map(|number| number.parse().ok()).collect::<Option<Vec<u32>>>()
+    };
+    let range = |numbers: Vec<u32>| match numbers[..] {
+        [first, _, count] => Some(first..first.saturating_add(count)),
+        _ => None,
+    };
+    map.lines().filter_map(numbers).filter_map(range).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps() {
+        assert_eq!(
+            ids("         0       1001          1\n         1     100000      65536\n"),
+            [0..1, 1..65537]
+        );
+        assert_eq!(ids("0 0 4294967295\n").first(), Some(&(0..u32::MAX)));
+    }
 }

@@ -79,13 +79,14 @@ pub fn run(
     plan: &Plan,
     single_id: SingleId<'_>,
 ) -> Result<u8, RunError> {
-    let upper = held.upper_dirs().ok_or_else(|| RunError::NoUpper(held.id().short()))?;
+    let changes = held.changes_dir().ok_or_else(|| RunError::NoUpper(held.id().short()))?;
     let made = std::fs::create_dir_all(&plan.rootfs_mount_point);
     made.map_err(|source| RunError::MountPoint {
         path: plan.rootfs_mount_point.display().to_string(),
         source,
     })?;
-    let rootfs = ImageRootfs::new(layers, upper, held.config().image.name.clone());
+    let rootfs = ImageRootfs::new(layers, changes.to_owned(), held.config().image.name.clone())
+        .map_err(ContainerError::io("open", changes))?;
     let mut recorder = Recorder { held: &held, started: Moment::now(), single_id };
     let result = launcher::run(plan, Box::new(rootfs), &mut recorder);
     let started = recorder.started;

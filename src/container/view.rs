@@ -139,15 +139,20 @@ struct GraphDriver {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct GraphData {
-    upper_dir: PathBuf,
-    work_dir: PathBuf,
+    /// Nothing when changes are refused.
+    upper_dir: Option<PathBuf>,
+    work_dir: Option<PathBuf>,
 }
 
 fn inspected<'a>(container: &'a Container, status: &Status) -> Inspected<'a> {
     let config = container.config();
     let (path, args) =
         config.command.split_first().map_or(("", &[][..]), |(path, args)| (path.as_str(), args));
-    let data = GraphData { upper_dir: container.upper_dir(), work_dir: container.work_dir() };
+    let dirs = container.upper_dirs();
+    let data = GraphData {
+        upper_dir: dirs.as_ref().map(|dirs| dirs.upper.clone()),
+        work_dir: dirs.map(|dirs| dirs.work),
+    };
     Inspected {
         id: config.id,
         created: config.created,

@@ -76,14 +76,26 @@ impl Fs {
 
     /// The metadata as this mount shows it.
     fn shown(&self, node: &Node, mut metadata: Metadata) -> Metadata {
-        if let OwnerView::Caller { uid, gid } = self.owners {
-            (metadata.uid, metadata.gid) = (uid, gid);
+        match &self.owners {
+            OwnerView::Image => {}
+            OwnerView::Namespace { uids, gids } => {
+                metadata.uid = known(uids, metadata.uid);
+                metadata.gid = known(gids, metadata.gid);
+            }
+            OwnerView::Caller { uid, gid } => (metadata.uid, metadata.gid) = (*uid, *gid),
         }
         if node.kind == FileKind::Directory {
             metadata.size = DIR_BYTES;
         }
         metadata
     }
+}
+
+/// The kernel's number for ids that a user namespace does not have (/proc/sys/kernel/overflowuid).
+const NOBODY: u32 = 65534;
+
+fn known(ids: &[std::ops::Range<u32>], id: u32) -> u32 {
+    if ids.iter().any(|range| range.contains(&id)) { id } else { NOBODY }
 }
 
 /// `links` counts those in the upper's filesystem, the link index included.

@@ -57,7 +57,7 @@ impl Fs {
             self.union.read_at(lower, offset, buffer).map_err(|error| FsError::Layer(error).errno())
         };
         let mut origin = origin(node, metadata, xattrs, &target, &mut content, keep_bytes);
-        if names > 0 && self.union.names(lower)? > 1 {
+        if names > 0 && self.is_linked(lower, node.ino)? {
             let object = self.upper()?.copy_up_indexed(&mut origin)?;
             return Ok(self.raised(node, object, Home::Index));
         }

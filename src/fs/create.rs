@@ -80,8 +80,8 @@ impl Fs {
 
     /// Where everything is shown as one user's, that user acts as the image's root.
     pub(super) fn stored_owner(&self, caller: Caller) -> (u32, u32) {
-        match self.owners {
-            OwnerView::Image => (caller.uid, caller.gid),
+        match &self.owners {
+            OwnerView::Image | OwnerView::Namespace { .. } => (caller.uid, caller.gid),
             OwnerView::Caller { .. } => (0, 0),
         }
     }

@@ -58,7 +58,12 @@ impl Fs {
         match self.union.lookup(&dir.lower, name)? {
             None => Ok(None),
             Some(Lower::Dir(lower)) => Ok(Some(self.found_dir(lower))),
-            Some(Lower::Leaf(lower, kind)) => self.found_leaf(lower, kind).map(Some),
+            Some(Lower::Leaf(lower, kind)) if lower.ino().is_some() || self.union.names(lower)? == 1 => {
+                self.found_leaf(lower, kind).map(Some)
+            }
+            Some(Lower::Link(lower, kind) | Lower::Leaf(lower, kind)) => {
+                Ok(Some(self.found_link(&dir.lower, name, lower, kind)))
+            }
         }
     }
 
@@ -102,7 +107,7 @@ impl Fs {
         };
         Ok(match lower {
             Some(Lower::Dir(lower)) => FoundLower::Dir(Arc::new(lower)),
-            Some(Lower::Leaf(..)) | None => FoundLower::None,
+            Some(Lower::Leaf(..) | Lower::Link(..)) | None => FoundLower::None,
         })
     }
 
@@ -114,12 +119,27 @@ impl Fs {
     fn found_leaf(&self, lower: LowerRef, kind: FileKind) -> Result<Found, FsError> {
         let ino = self.lower_ino(lower);
         if let Some(upper) = &self.upper
-            && self.union.names(lower)? > 1
+            && self.is_linked(lower, ino)?
             && let Some(indexed) = upper.indexed(ino)?
         {
             return Ok(Found { lower: FoundLower::Leaf(lower), ..self.found_indexed(ino, kind, indexed)? });
         }
         Ok(Found { ino, kind, lower: FoundLower::Leaf(lower), upper: None })
+    }
+
+    /// A hard link that is shown as a file of its own, because nothing would keep it and its target together over a
+    /// copy-up and a remount, and one number for both would show the one's content under the other's name: a link into
+    /// a layer below, whose target cannot know of it, and any link where numbers are not the same in every mount.
+    fn found_link(&self, dir: &LowerDir, name: Name<'_>, lower: LowerRef, kind: FileKind) -> Found {
+        let path = [&dir.path, &b"/"[..], name.as_bytes()].concat();
+        let ino = self.table.number(Foreign::Link(path));
+        Found { ino, kind, lower: FoundLower::Leaf(lower), upper: None }
+    }
+
+    /// Whether a layer's object has several names that the link index keeps together. The index knows objects by their
+    /// numbers, so these must be the same in the next mount.
+    pub(super) fn is_linked(&self, lower: LowerRef, ino: Ino) -> Result<bool, FsError> {
+        Ok(ino.to_lower().is_some() && self.union.names(lower)? > 1)
     }
 
     fn found_indexed(&self, ino: Ino, kind: FileKind, indexed: Object) -> Result<Found, FsError> {
@@ -139,8 +159,8 @@ impl Fs {
     }
 
     /// How many of the layers' names of an object still lead to it, wherever their directories are now.
-    pub(super) fn visible_names(&self, lower: LowerRef) -> Result<u32, FsError> {
-        if self.union.names(lower)? <= 1 {
+    pub(super) fn visible_names(&self, lower: LowerRef, ino: Ino) -> Result<u32, FsError> {
+        if !self.is_linked(lower, ino)? {
             return Ok(1);
         }
         let mut visible = 0_u32;
@@ -150,7 +170,7 @@ impl Fs {
             }
         }
         let gone = match &self.upper {
-            Some(upper) => upper.names_gone(self.lower_ino(lower))?,
+            Some(upper) => upper.names_gone(ino)?,
             None => 0,
         };
         Ok(visible.saturating_sub(gone))

@@ -46,7 +46,9 @@ impl Fs {
     fn enter_node(&self, found: &Found, parent: Ino, name: Name<'_>) -> Result<Arc<Node>, FsError> {
         let names = match found.lower {
             // Known nodes keep their own count, so it is only made for new ones.
-            FoundLower::Leaf(lower) if self.table.get(found.ino).is_none() => self.visible_names(lower)?,
+            FoundLower::Leaf(lower) if self.table.get(found.ino).is_none() => {
+                self.visible_names(lower, found.ino)?
+            }
             _ => 0,
         };
         Ok(self.table.enter(found.to_node(names), parent, name))

@@ -27,6 +27,7 @@ mod xattr;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 pub use attr::Attr;
@@ -47,10 +48,18 @@ use crate::union::Union;
 use crate::upper::{Origin, Upper};
 
 /// As whom objects are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnerView {
     /// With the ids that the image and the upper have.
     Image,
+    /// With those ids, as far as the user namespace of the mount has them. All others are shown as nobody's, 65534: an
+    /// object whose owner the kernel cannot represent could not even be removed by the namespace's root.
+    Namespace {
+        /// Users that it has.
+        uids: Vec<Range<u32>>,
+        /// Groups that it has.
+        gids: Vec<Range<u32>>,
+    },
     /// All as one user's, who may then use everything as the image's root would.
     Caller {
         /// The user.

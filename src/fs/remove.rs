@@ -66,8 +66,8 @@ impl Fs {
     pub(super) fn leaving(&self, found: &Found) -> Result<Leaving, FsError> {
         let indexed = matches!(found.upper, Some((_, Home::Index)));
         let lower_names = match found.lower {
-            FoundLower::Leaf(lower) if indexed => Some(self.visible_names(lower)?),
-            FoundLower::Leaf(lower) if self.union.names(lower)? > 1 => Some(0),
+            FoundLower::Leaf(lower) if indexed => Some(self.visible_names(lower, found.ino)?),
+            FoundLower::Leaf(lower) if self.is_linked(lower, found.ino)? => Some(0),
             _ => None,
         };
         let node = self.table.get(found.ino);

@@ -58,10 +58,10 @@ impl Fs {
     /// The ids to store. Where all objects are shown as one user's, a chown to that user changes nothing and a chown to
     /// anyone else could not be shown.
     fn stored_ids(&self, set: &SetAttr) -> Result<(Option<u32>, Option<u32>), FsError> {
-        match self.owners {
-            OwnerView::Image => Ok((set.uid, set.gid)),
+        match &self.owners {
+            OwnerView::Image | OwnerView::Namespace { .. } => Ok((set.uid, set.gid)),
             OwnerView::Caller { uid, gid } => {
-                let same = set.uid.is_none_or(|id| id == uid) && set.gid.is_none_or(|id| id == gid);
+                let same = set.uid.is_none_or(|id| id == *uid) && set.gid.is_none_or(|id| id == *gid);
                 if same { Ok((None, None)) } else { Err(FsError::NotPermitted) }
             }
         }

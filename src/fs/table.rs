@@ -15,9 +15,11 @@ pub(super) struct Place {
 }
 
 /// What identifies an object whose own number does not fit into an [`Ino`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Foreign {
     Lower(LowerRef),
+    /// A path of the layers that is a hard link into a layer below.
+    Link(Vec<u8>),
     Upper(u64),
 }
 

@@ -48,9 +48,9 @@ impl std::fmt::Display for Failure {
 /// What a step of the start gives back.
 pub(super) type Step<T> = Result<T, Box<Failure>>;
 
-/// Bytes of one record: below `PIPE_BUF`, so that it is written as a whole.
-const RECORD_BYTES_MAX: usize = 4096;
-/// Bytes of each text in a record, so that the record fits.
+/// Bytes of all records: what a pipe holds, so that nobody waits for a reader.
+const RECORD_BYTES_MAX: usize = 64 << 10;
+/// Bytes of each text in a record, so that two records fit, each byte of them as six in JSON.
 const TEXT_BYTES_MAX: usize = 700;
 
 impl Failure {
@@ -58,7 +58,7 @@ impl Failure {
     pub(super) fn new(stage: &str, error: &io::Error) -> Self {
         Self {
             exit_code: EXIT_LAUNCHER,
-            stage: stage.to_owned(),
+            stage: shorten(stage.to_owned()),
             path: None,
             errno: error.raw_os_error(),
             message: shorten(error.to_string()),
@@ -152,6 +152,20 @@ mod tests {
         assert_eq!(Failure::read(&pipe[..]).unwrap(), Some(failure));
         assert_eq!(Failure::read(&b""[..]).unwrap(), None);
         assert!(Failure::read(&b"{"[..]).is_err());
+    }
+
+    #[test]
+    fn control_characters_and_long_texts_fit() {
+        let text = "\u{1}".repeat(5000);
+        let failure = Failure::new(&text, &io::Error::other(text.clone()))
+            .on(Path::new(&text))
+            .hint(text.clone())
+            .exit_code(EXIT_NOT_FOUND);
+        let mut pipe = Vec::new();
+        failure.write(&mut pipe).unwrap();
+        failure.write(&mut pipe).unwrap();
+        assert!(pipe.len() < RECORD_BYTES_MAX);
+        assert_eq!(Failure::read(&pipe[..]).unwrap(), Some(failure));
     }
 
     #[test]

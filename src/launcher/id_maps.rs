@@ -170,6 +170,15 @@ fn helper_arguments(pid: i32, own: u32, ranges: &[IdRange]) -> Vec<String> {
     arguments
 }
 
+/// Whether this process's user namespace has one id only, as `unshare -r` makes it.
+pub(super) fn is_single_here() -> std::io::Result<bool> {
+    Ok(is_single(&fs::read_to_string("/proc/self/uid_map")?))
+}
+
+fn is_single(map: &str) -> bool {
+    map.lines().count() == 1 && map.split_ascii_whitespace().nth(2) == Some("1")
+}
+
 fn write_single(pid: i32) -> std::io::Result<()> {
     let write = |file: &str, text: &str| {
         fs::write(format!("/proc/{pid}/{file}"), text)
@@ -201,6 +210,13 @@ mod tests {
         let ranges = [IdRange { first: 200_000, count: 1000 }, IdRange { first: 300_000, count: u32::MAX }];
         let arguments = helper_arguments(42, 1001, &ranges).join(" ");
         assert_eq!(arguments, "42 0 1001 1 1 200000 1000 1001 300000 4294966294");
+    }
+
+    #[test]
+    fn single_maps() {
+        assert!(is_single("         0       1001          1\n"));
+        assert!(!is_single("         0          0 4294967295\n"));
+        assert!(!is_single("         0       1001          1\n         1     100000      65536\n"));
     }
 
     #[test]

@@ -26,6 +26,9 @@ use super::user::{self, User};
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::{process, seccomp};
 
+/// Docker's and podman's.
+const UMASK: u32 = 0o022;
+
 /// What the first process is given.
 #[derive(Debug)]
 pub(super) struct Init<'a> {
@@ -58,6 +61,8 @@ impl Init<'_> {
             process::close_inherited(*fd).stage("close the root filesystem's descriptors")?;
         }
         die_with_supervisor()?;
+        // What is made in the container is for all its users, whatever the caller's own files are.
+        rustix::process::umask(Mode::from_raw_mode(UMASK));
         self.wait_for_go();
         let prepared = mounts::prepare(plan, self.single)?;
         let root = pivot(&plan.rootfs_mount_point)?;

@@ -17,6 +17,7 @@ mod capabilities;
 mod environment;
 mod failure;
 mod files;
+mod host;
 mod id_maps;
 mod in_root;
 mod init;

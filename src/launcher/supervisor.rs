@@ -19,10 +19,11 @@ use rustix::termios::Winsize;
 use seccompiler::BpfProgram;
 
 use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_SIGNAL_BASE, Failure, Step};
-use super::id_maps::IdMaps;
+use super::host;
+use super::id_maps::{self, IdMaps};
 use super::init::Init;
 use super::plan::{Network, Plan};
-use super::rootfs::{self, Rootfs};
+use super::rootfs::Rootfs;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::process::{self, Child, Fork, NewNamespaces};
 
@@ -78,12 +79,12 @@ impl Supervisor<'_> {
         let target = &self.plan.rootfs_mount_point;
         let close = self.rootfs.mount(target).at("mount the root filesystem on", target)?;
         let (go, first) = self.clone_first_process(Mounted { close, single })?;
-        if let Err(error) = self.rootfs.serve() {
-            let failure = Failure::new("serve the root filesystem", &error);
+        let served = host::leave().and_then(|()| self.rootfs.serve().stage("serve the root filesystem"));
+        if let Err(failure) = served {
             kill(&first);
             wait(&first)?;
             self.take_down();
-            return Err(Box::new(failure));
+            return Err(failure);
         }
         self.watch(go, &first)
     }
@@ -101,7 +102,7 @@ impl Supervisor<'_> {
         if self.plan.id_maps == IdMaps::Identity {
             unshare(CloneFlags::CLONE_NEWNS).stage("make a mount namespace")?;
             make_private()?;
-            return Ok(false);
+            return id_maps::is_single_here().stage("read the id map");
         }
         unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
             .stage("make a user namespace")
@@ -207,11 +208,8 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Unmounts, and makes safe what was written. Gives what went wrong.
+    /// Makes safe what was written, once the mount has ended with its last process. Gives what went wrong.
     fn take_down(&mut self) -> Option<String> {
-        if let Err(error) = rootfs::detach(&self.plan.rootfs_mount_point) {
-            tracing::warn!(%error, "unmounting the root filesystem");
-        }
         let error = self.rootfs.finish().err()?;
         tracing::error!(%error, "finishing the root filesystem");
         Some(error.to_string())

@@ -13,6 +13,8 @@ pub(crate) struct FakeLayer {
     objects: Vec<Object>,
     /// Calls until one fails; 0 when none is to fail.
     fail_in: AtomicU64,
+    /// Entry of the first object.
+    base: u64,
 }
 
 #[derive(Debug)]
@@ -35,7 +37,7 @@ fn name(text: &str) -> FileName {
 impl FakeLayer {
     /// A layer with nothing but its root.
     pub(crate) fn new() -> Self {
-        let mut layer = Self { objects: Vec::new(), fail_in: AtomicU64::new(0) };
+        let mut layer = Self { objects: Vec::new(), fail_in: AtomicU64::new(0), base: 0 };
         layer.add(FileKind::Directory, 0o755, b"");
         layer
     }
@@ -111,6 +113,19 @@ impl FakeLayer {
         self
     }
 
+    /// Gives its objects numbers that do not fit into inode numbers, as some filesystems do.
+    pub(crate) fn far(mut self) -> Self {
+        self.base = 1 << 50;
+        for object in &mut self.objects {
+            for found in object.names.values_mut() {
+                if let Found::Entry(id) = found {
+                    id.0 += self.base;
+                }
+            }
+        }
+        self
+    }
+
     /// Lets the `n`th call from now on fail, once; 0 takes that back.
     pub(crate) fn fail_in(&self, n: u64) {
         self.fail_in.store(n, Ordering::Relaxed);
@@ -170,14 +185,15 @@ impl FakeLayer {
                 return Err(LayerError::Io { layer: "fake".to_owned(), source });
             }
         }
-        let object = usize::try_from(id.0).ok().and_then(|place| self.objects.get(place));
+        let place = usize::try_from(id.0.wrapping_sub(self.base)).ok();
+        let object = place.and_then(|place| self.objects.get(place));
         object.ok_or(LayerError::BadEntry { layer: "fake".to_owned(), entry: id, reason: "no such entry" })
     }
 }
 
 impl Layer for FakeLayer {
     fn root(&self) -> EntryId {
-        EntryId(0)
+        EntryId(self.base)
     }
 
     fn entry(&self, id: EntryId) -> Result<Entry, LayerError> {
@@ -213,9 +229,9 @@ impl Layer for FakeLayer {
     fn paths(&self, id: EntryId) -> Result<Vec<Box<[u8]>>, LayerError> {
         self.read(id)?;
         let mut paths = Vec::new();
-        let mut walk = vec![(EntryId(0), Vec::new())];
+        let mut walk = vec![(self.root(), Vec::new())];
         while let Some((dir, path)) = walk.pop() {
-            for (name, found) in &self.objects[usize::try_from(dir.0).unwrap()].names {
+            for (name, found) in &self.objects[usize::try_from(dir.0 - self.base).unwrap()].names {
                 let Found::Entry(child) = *found else { continue };
                 let mut path = path.clone();
                 path.extend_from_slice(name.as_bytes());

@@ -25,6 +25,14 @@ pub fn mount(target: &Path, source: &str, flags: MsFlags) -> io::Result<OwnedFd>
     Ok(device.into())
 }
 
+/// Says ahead, and with what to do, that `/dev/fuse` is missing or closed to this user.
+///
+/// # Errors
+/// What open(2) says.
+pub fn check_device() -> io::Result<()> {
+    open_device().map(drop)
+}
+
 fn open_device() -> io::Result<File> {
     File::options().read(true).write(true).open("/dev/fuse").map_err(|error| {
         let hint = match error.kind() {

@@ -173,6 +173,13 @@ pub fn reset_signal_actions() {
     }
 }
 
+/// Gives SIGCHLD its default action. Who started us may have ignored it, and that is inherited: the kernel would then collect our
+/// children itself, and nobody would learn how they ended.
+pub fn stop_ignoring_children() {
+    // SAFETY: SIG_DFL is valid for every signal.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Marks every descriptor from 3 on as close-on-exec.
 ///
 /// # Errors

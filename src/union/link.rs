@@ -14,7 +14,7 @@ impl Union {
         let below = Self::new(self.layers.iter().take(usize::from(above.0)).cloned().collect());
         // Every step goes down at least one layer, so chains of such links end.
         match below.resolve(path)? {
-            Some(Lower::Leaf(lower, kind)) => Ok(Some((lower, kind))),
+            Some(Lower::Leaf(lower, kind) | Lower::Link(lower, kind)) => Ok(Some((lower, kind))),
             Some(Lower::Dir(LowerDir { .. })) | None => {
                 let layer = above.0;
                 tracing::warn!(

@@ -17,7 +17,7 @@ impl Union {
                 Found::Whiteout => break,
                 Found::LinkBelow(target) => match self.link_below(part.layer, &target)? {
                     Some((lower, kind)) if merge.parts.is_empty() => {
-                        return Ok(Some(Lower::Leaf(lower, kind)));
+                        return Ok(Some(Lower::Link(lower, kind)));
                     }
                     _ => break,
                 },

@@ -42,6 +42,8 @@ pub struct LowerDir {
 pub enum Lower {
     /// Anything but a directory.
     Leaf(LowerRef, FileKind),
+    /// The same, through a hard link that an upper layer has to it. The object does not know of this name.
+    Link(LowerRef, FileKind),
     /// A directory.
     Dir(LowerDir),
 }
@@ -109,7 +111,7 @@ impl Union {
     /// [`LayerError`] of the layer that could not answer.
     pub fn root(&self) -> Result<LowerDir, LayerError> {
         let mut merge = Merge::default();
-        for (ordinal, layer) in self.topmost_first() {
+        for (ordinal, layer) in self.top_down() {
             let lower = LowerRef { layer: ordinal, entry: layer.root() };
             if !merge.add(lower, &layer.entry(layer.root())?) {
                 break;
@@ -204,7 +206,7 @@ impl Union {
     }
 
     /// The layers with their ordinals, topmost first.
-    fn topmost_first(&self) -> impl Iterator<Item = (LayerOrdinal, &Arc<dyn Layer>)> {
+    fn top_down(&self) -> impl Iterator<Item = (LayerOrdinal, &Arc<dyn Layer>)> {
         // Ordinals fit: an image has at most IMAGE_LAYERS_MAX layers.
         let ordinal = |place| LayerOrdinal(u16::try_from(place).unwrap_or(u16::MAX));
         self.layers.iter().enumerate().rev().map(move |(place, layer)| (ordinal(place), layer))

@@ -114,7 +114,10 @@ impl Upper {
         for (name, value) in &origin.xattrs {
             self.copy_xattr(pinned, name, value)?;
         }
-        self.namespace.set_ino(pinned, origin.ino)?;
+        // Other numbers are given out anew by every mount; kept, they would be another object's one day.
+        if origin.ino == Ino::ROOT || origin.ino.to_lower().is_some() {
+            self.namespace.set_ino(pinned, origin.ino)?;
+        }
         set_times(pinned, origin.metadata.mtime, origin.metadata.mtime)
     }
 

@@ -15,4 +15,6 @@ mod corrupt;
 mod launcher;
 mod lifecycle;
 mod mount_equal;
+mod mount_helper;
 mod run;
+mod surroundings;

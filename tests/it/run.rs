@@ -8,6 +8,16 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::*;
 
+/// Skips the test when the big image was not made.
+macro_rules! needs_debian {
+    () => {
+        needs_mount!();
+        if !images().contains(&"debian") {
+            skip!("must run: no debian image: run scripts/images");
+        }
+    };
+}
+
 /// The forms that `run` is tried on.
 fn tiny() -> std::path::PathBuf {
     image("tiny").join("docker-gzip.tar")
@@ -261,27 +271,14 @@ fn input_is_passed_on() {
 #[test]
 fn terminal() {
     needs_mount!();
+    needs_debian!();
     let place = Place::new();
-    let script = r#"
-        set timeout 30
-        log_user 0
-        spawn -noecho env LAYERFS_ROOT=$::env(LAYERFS_ROOT) [lindex $argv 0] run --rm -it [lindex $argv 1] sh
-        proc want {text} { expect { -re $text {} timeout { puts "no $text"; exit 1 } eof { puts "end before $text"; exit 1 } } }
-        want {# }
-        send "test -t 0 && test -t 1 && test -t 2 && echo is-\"a\"-tty\r"; want {is-a-tty}
-        stty rows 33 columns 99 < $spawn_out(slave,name)
-        sleep 0.3; send "stty size\r"; want {33 99}
-        send "sleep 100\r"; sleep 0.5; send "\003"; want {# }
-        send "sleep 100\r"; sleep 0.5; send "\032"; want {Stopped}
-        send "kill -9 %1; wait; echo go-\"n\"e\r"; want {go-ne}
-        send "exit 7\r"
-        expect { eof {} timeout { puts "no end"; exit 1 } }
-        exit [lindex [wait] 3]
-    "#;
-    let file = place.path("script.exp");
-    fs::write(&file, script).unwrap();
-    let mut command = Command::new("expect");
-    command.arg(&file).arg(layerfs_path()).arg(tiny()).env("LAYERFS_ROOT", place.store()).env("TERM", "dumb");
+    let mut command = Command::new("python3");
+    command.arg(support_file("terminal.py")).arg(layerfs_path()).args(["run", "--rm", "-it"]);
+    command
+        .arg(image("debian").join("docker.tar"))
+        .args(["bash", "--norc", "--noediting"])
+        .env("LAYERFS_ROOT", place.store());
     let done = finish(&mut command);
     assert_eq!(done.code, 7, "{done:#?}");
     place.nothing_left();
@@ -336,16 +333,6 @@ fn debian(options: &[&str], script: &str) -> Done {
     let done = run_in(&place, options, &image("debian").join("docker.tar"), &["bash", "-ec", script]);
     place.nothing_left();
     done
-}
-
-/// Skips the test when the big image was not made.
-macro_rules! needs_debian {
-    () => {
-        needs_mount!();
-        if !images().contains(&"debian") {
-            skip!("must run: no debian image: run scripts/images");
-        }
-    };
 }
 
 #[test]

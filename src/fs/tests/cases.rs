@@ -9,7 +9,7 @@ use super::ops::Op::{
     Check, Chmod, Create, Forget, Link, Mkdir, Open, Remount, RemoveAll, Rename, Rmdir, SetXattr,
     SetXattrOpen, Symlink, Truncate, TruncateOpen, Unlink, Write, WriteOpen,
 };
-use super::world::World;
+use super::world::{Numbers, World};
 
 /// A directory with these paths in it.
 fn tree(items: &[(&'static str, Item)]) -> Dir {
@@ -45,7 +45,8 @@ fn p(path: &str) -> String {
 
 fn run(layers: &[Dir], script: &[Op]) {
     for form in [Form::Found, Form::NamedWhiteouts, Form::Rootless, Form::RootlessNamed] {
-        World::new(layers, form).run(script);
+        World::new(layers, form, Numbers::Last).run(script);
+        World::new(layers, form, Numbers::Far).run(script);
     }
 }
 

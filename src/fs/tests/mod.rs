@@ -14,10 +14,10 @@ use proptest::prelude::*;
 use crate::union::tests::unpack::{Dir, layer};
 use crate::upper::tests::Form;
 use ops::script;
-use world::World;
+use world::{Numbers, World};
 
-fn layers() -> impl Strategy<Value = Vec<Dir>> {
-    proptest::collection::vec(layer(false), 1..4)
+fn layers(links_below: bool) -> impl Strategy<Value = Vec<Dir>> {
+    proptest::collection::vec(layer(links_below), 1..4)
 }
 
 fn config(cases: u32) -> ProptestConfig {
@@ -26,30 +26,40 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(config(60))]
+    #![proptest_config(config(300))]
 
     #[test]
-    fn like_the_model(layers in layers(), script in script(false)) {
-        World::new(&layers, Form::Found).run(&script);
+    fn like_the_model(layers in layers(false), script in script(false)) {
+        World::new(&layers, Form::Found, Numbers::Last).run(&script);
     }
 
     #[test]
-    fn like_the_model_with_named_whiteouts(layers in layers(), script in script(false)) {
-        World::new(&layers, Form::NamedWhiteouts).run(&script);
+    fn like_the_model_with_named_whiteouts(layers in layers(false), script in script(false)) {
+        World::new(&layers, Form::NamedWhiteouts, Numbers::Last).run(&script);
     }
 
     #[test]
-    fn like_the_model_rootless(layers in layers(), script in script(false)) {
-        World::new(&layers, Form::Rootless).run(&script);
+    fn like_the_model_rootless(layers in layers(false), script in script(false)) {
+        World::new(&layers, Form::Rootless, Numbers::Last).run(&script);
     }
 
     #[test]
-    fn like_the_model_rootless_with_named_whiteouts(layers in layers(), script in script(false)) {
-        World::new(&layers, Form::RootlessNamed).run(&script);
+    fn like_the_model_rootless_with_named_whiteouts(layers in layers(false), script in script(false)) {
+        World::new(&layers, Form::RootlessNamed, Numbers::Last).run(&script);
     }
 
     #[test]
-    fn like_the_model_when_layers_fail(layers in layers(), script in script(true)) {
-        World::new(&layers, Form::Found).run(&script);
+    fn like_the_model_when_layers_fail(layers in layers(false), script in script(true)) {
+        World::new(&layers, Form::Found, Numbers::Last).run(&script);
+    }
+
+    #[test]
+    fn like_the_model_with_links_below(layers in layers(true), script in script(false)) {
+        World::new(&layers, Form::Found, Numbers::BelowVary).run(&script);
+    }
+
+    #[test]
+    fn like_the_model_with_numbers_that_do_not_fit(layers in layers(true), script in script(false)) {
+        World::new(&layers, Form::Found, Numbers::Far).run(&script);
     }
 }

@@ -62,7 +62,9 @@ impl Tree {
         if self.nodes[dir].names.contains_key(name) {
             return Err(Errno::EXIST);
         }
-        self.changed(|tree| drop(tree.nodes[dir].names.insert(name.to_owned(), source)))
+        self.changed(|tree| {
+            tree.nodes[dir].names.insert(name.to_owned(), source);
+        })
     }
 
     pub(super) fn remove(&self, (dir, name): (usize, &str), directory: bool) -> Changed {
@@ -72,7 +74,9 @@ impl Tree {
             (true, false) => Err(Errno::ISDIR),
             (false, true) => Err(Errno::NOTDIR),
             (true, true) if !node.names.is_empty() => Err(Errno::NOTEMPTY),
-            _ => self.changed(|tree| drop(tree.nodes[dir].names.remove(name))),
+            _ => self.changed(|tree| {
+                tree.nodes[dir].names.remove(name);
+            }),
         }
     }
 
@@ -130,14 +134,18 @@ impl Tree {
     }
 
     pub(super) fn set_xattr(&self, id: usize, key: &[u8], value: &[u8]) -> Changed {
-        self.changed(|tree| drop(tree.nodes[id].xattrs.insert(key.to_vec(), value.to_vec())))
+        self.changed(|tree| {
+            tree.nodes[id].xattrs.insert(key.to_vec(), value.to_vec());
+        })
     }
 
     pub(super) fn remove_xattr(&self, id: usize, key: &[u8]) -> Changed {
         if !self.nodes[id].xattrs.contains_key(key) {
             return Err(Errno::NODATA);
         }
-        self.changed(|tree| drop(tree.nodes[id].xattrs.remove(key)))
+        self.changed(|tree| {
+            tree.nodes[id].xattrs.remove(key);
+        })
     }
 
     /// Whether `inner` is `outer` or somewhere in it.

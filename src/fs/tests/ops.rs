@@ -224,7 +224,7 @@ impl World {
         let faulty = self.fault.is_some();
         let mut offset = 0;
         loop {
-            let (entries, next) = self.read_some(ino, offset, batch, batch % 2 == 0);
+            let (entries, next) = self.read_some(ino, offset, batch, batch.is_multiple_of(2));
             offset = next;
             for (text, _, kind) in &entries {
                 let path = format!("{path}/{text}");

@@ -11,7 +11,7 @@ use crate::layer::Layer;
 use crate::layer::fake::FakeLayer;
 use crate::model::{FileKind, Ino, Name};
 use crate::union::Union;
-use crate::union::tests::unpack::{Dir, NAMES, Tree, unpack};
+use crate::union::tests::unpack::{Dir, Links, NAMES, Tree, unpack};
 use crate::upper::Upper;
 use crate::upper::tests::Form;
 
@@ -19,6 +19,7 @@ pub(super) struct World {
     pub(super) layers: Vec<Arc<FakeLayer>>,
     pub(super) dir: TempDir,
     form: Form,
+    numbers: Numbers,
     fs: Option<Fs>,
     pub(super) tree: Tree,
     /// Which number a node of the model was seen with; it may never change.
@@ -31,19 +32,33 @@ pub(super) struct World {
     pub(super) fault: Option<(usize, u64)>,
 }
 
+/// What is to be expected of inode numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Numbers {
+    /// They last.
+    Last,
+    /// There are links into layers below, whose numbers last as long as the kernel knows them.
+    BelowVary,
+    /// No number of a layer fits, so all are like that.
+    Far,
+}
+
 pub(super) fn name(text: &str) -> Name<'_> {
     Name::new(text.as_bytes()).unwrap()
 }
 
 impl World {
-    pub(super) fn new(layers: &[Dir], form: Form) -> Self {
-        let fake: Vec<_> = layers.iter().map(|layer| Arc::new(layer.to_layer())).collect();
+    pub(super) fn new(layers: &[Dir], form: Form, numbers: Numbers) -> Self {
+        let far = |layer: FakeLayer| if numbers == Numbers::Far { layer.far() } else { layer };
+        let fake: Vec<_> = layers.iter().map(|layer| Arc::new(far(layer.to_layer()))).collect();
+        let links = if numbers == Numbers::Far { Links::Copies } else { Links::InLayers };
         let mut world = Self {
             layers: fake,
             dir: tempfile::tempdir().unwrap(),
             form,
+            numbers,
             fs: None,
-            tree: unpack(layers),
+            tree: unpack(layers, links),
             inos: HashMap::new(),
             held: BTreeMap::new(),
             open: Vec::new(),
@@ -68,17 +83,21 @@ impl World {
         self.fs = None;
         self.held.clear();
         self.open.clear();
-        self.forget_symlinks();
+        self.forget_numbers();
         self.mount();
     }
 
     /// An ordinary user's symlinks carry no marks (xattr(7)): their numbers last as long as the kernel knows them.
-    fn forget_symlinks(&mut self) {
-        if self.form.is_rootless() {
-            let (nodes, open) = (&self.tree.nodes, &self.open);
-            let is_open = |id: usize| open.iter().any(|(open, _)| *open == id);
-            self.inos.retain(|id, _| nodes[*id].kind != FileKind::Symlink || is_open(*id));
-        }
+    /// So do those of objects whose numbers fit nowhere.
+    fn forget_numbers(&mut self) {
+        let (nodes, open) = (&self.tree.nodes, &self.open);
+        let is_open = |id: usize| open.iter().any(|(open, _)| *open == id);
+        let symlinks = self.form.is_rootless();
+        let lasts = |id: usize| match self.numbers {
+            Numbers::Last => nodes[id].kind != FileKind::Symlink || !symlinks,
+            Numbers::BelowVary | Numbers::Far => false,
+        };
+        self.inos.retain(|id, _| is_open(*id) || lasts(*id));
     }
 
     /// Takes back all lookups but those of open nodes.
@@ -90,7 +109,7 @@ impl World {
                 self.held.insert(ino, kept);
             }
         }
-        self.forget_symlinks();
+        self.forget_numbers();
         if self.open.is_empty() {
             assert_eq!(self.fs().nodes(), 1, "nodes that nobody holds");
         }
@@ -260,7 +279,7 @@ impl World {
     /// Every whiteout hides something: others would make `diff` list deletions that nobody made.
     fn check_whiteouts(&self, ino: Ino, path: &str) {
         let fs = self.fs();
-        let view = fs.view(&*fs.node(ino).unwrap()).unwrap();
+        let view = fs.view(&fs.node(ino).unwrap()).unwrap();
         let Some(pinned) = view.upper else { return };
         for listed in fs.upper().unwrap().list(&pinned).unwrap() {
             let hidden = fs.union.lookup(&view.lower, listed.name.as_name()).unwrap();

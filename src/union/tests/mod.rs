@@ -30,7 +30,7 @@ fn dir(union: &Union, path: &str) -> LowerDir {
 
 fn leaf(union: &Union, path: &str) -> LowerRef {
     match union.resolve(path.as_bytes()).unwrap() {
-        Some(Lower::Leaf(lower, _)) => lower,
+        Some(Lower::Leaf(lower, _) | Lower::Link(lower, _)) => lower,
         other => panic!("{path}: {other:?}"),
     }
 }
@@ -234,7 +234,7 @@ proptest! {
 
     #[test]
     fn layers_are_what_unpacking_makes(layers in proptest::collection::vec(unpack::layer(true), 1..5)) {
-        let tree = unpack(&layers);
+        let tree = unpack(&layers, unpack::Links::All);
         let union = union(layers.iter().map(unpack::Dir::to_layer).collect());
         let mut seen = Vec::new();
         compare(&union, &tree, &union.root().unwrap(), 0, &mut seen);
@@ -268,7 +268,7 @@ fn compare(union: &Union, tree: &Tree, dir: &LowerDir, id: usize, seen: &mut Vec
                 assert_eq!(dir_at(union, &inner.path), inner);
                 compare(union, tree, &inner, *child, seen);
             }
-            Lower::Leaf(lower, kind) => {
+            Lower::Leaf(lower, kind) | Lower::Link(lower, kind) => {
                 assert_eq!((lower, kind), (listed.lower, listed.kind));
                 seen.push((lower, *child));
                 compare_leaf(union, lower, &tree.nodes[*child]);

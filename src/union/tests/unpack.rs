@@ -54,11 +54,22 @@ pub(crate) struct Node {
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
     pub(crate) nodes: Vec<Node>,
+    links: Links,
+}
+
+/// Which hard links of the layers make one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Links {
+    All,
+    /// Those within one layer; links into a layer below are copies.
+    InLayers,
+    /// None: all are copies.
+    Copies,
 }
 
 /// The layers unpacked, base first.
-pub(crate) fn unpack(layers: &[Dir]) -> Tree {
-    let mut tree = Tree { nodes: vec![Node::new(FileKind::Directory, 0o755, b"")] };
+pub(crate) fn unpack(layers: &[Dir], links: Links) -> Tree {
+    let mut tree = Tree { nodes: vec![Node::new(FileKind::Directory, 0o755, b"")], links };
     for layer in layers {
         let below = tree.clone();
         tree.erase(0, layer);
@@ -97,7 +108,9 @@ impl Tree {
         }
         for (name, item) in &dir.names {
             match (item, self.nodes[at].names.get(*name).copied()) {
-                (Item::Whiteout, _) => drop(self.nodes[at].names.remove(*name)),
+                (Item::Whiteout, _) => {
+                    self.nodes[at].names.remove(*name);
+                }
                 (Item::Dir(dir), Some(id)) if self.nodes[id].is_dir() => self.erase(id, dir),
                 _ => {}
             }
@@ -120,13 +133,17 @@ impl Tree {
                     id
                 }
                 Item::Below(path) => match below.at(path).filter(|id| !below.nodes[*id].is_dir()) {
-                    Some(id) => id,
+                    Some(id) if self.links == Links::All => id,
+                    Some(id) => self.push(below.nodes[id].clone()),
                     None => {
                         self.nodes[at].names.remove(*name);
                         continue;
                     }
                 },
-                Item::File { group: Some(group), .. } if groups.contains_key(group) => groups[group],
+                Item::File { group: Some(group), .. } if groups.contains_key(group) => match self.links {
+                    Links::Copies => self.push(self.nodes[groups[group]].clone()),
+                    Links::All | Links::InLayers => groups[group],
+                },
                 Item::File { fill, group } => {
                     let id = self.push(Node::new(FileKind::Regular, 0o644, &content(*fill)));
                     self.nodes[id].xattrs = file_xattrs(*fill);

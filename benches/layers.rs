@@ -1,0 +1,230 @@
+//! How fast the data plane is without FUSE: building indexes, reading layers, walking unions. Prints medians.
+//!
+//! `cargo bench --bench layers [FILTER]`; under a minute in all.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a program for developers: it fails by panicking"
+)]
+
+use std::fs::File;
+use std::hint::black_box;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flate2::{Compression, write::GzEncoder};
+use layerfs::index::{self, Expected, LayerIndex};
+use layerfs::layer::{ChunkCache, Found, Layer, TarLayer};
+use layerfs::model::{EntryId, Name};
+use layerfs::sys::file_range::FileRange;
+use layerfs::union::{Lower, LowerDir, Union};
+
+/// Files of the generated layer, and the bytes of each: 200 MB in all, as a large layer of a real image.
+const FILES: usize = 200;
+const FILE_BYTES: usize = 1_000_000;
+/// What the kernel asks for at least.
+const READ_BYTES: usize = 4096;
+const RANDOM_READS: u32 = 2000;
+/// Names in the merged directory, whatever the number of layers.
+const NAMES: usize = 1200;
+const ROUNDS: usize = 5;
+
+fn main() {
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let bench = Bench { filter };
+    let big = dir.path().join("big.tar");
+    big_tar(&big);
+    let compressed = dir.path().join("big.tar.gz");
+    compress(&big, &compressed);
+    for (name, path) in [("plain", &big), ("gzip", &compressed)] {
+        bench.build(name, path);
+        bench.reads(name, path);
+    }
+    for layers in [5, 50, 120] {
+        bench.union(layers);
+    }
+}
+
+struct Bench {
+    filter: String,
+}
+
+impl Bench {
+    /// Prints the median of several rounds, each of which tells how long it took for how much of `unit`.
+    fn measure(&self, name: &str, unit: &str, mut round: impl FnMut() -> (f64, Duration)) {
+        if !name.contains(&self.filter) {
+            return;
+        }
+        let mut rates: Vec<f64> = (0..ROUNDS)
+            .map(|_| {
+                let (amount, time) = round();
+                amount / time.as_secs_f64()
+            })
+            .collect();
+        rates.sort_by(f64::total_cmp);
+        let (low, median, high) = (rates[0], rates[ROUNDS / 2], rates[ROUNDS - 1]);
+        println!("{name:<28} {median:>12.1} {unit} ({low:.1} .. {high:.1})");
+    }
+
+    fn build(&self, name: &str, blob: &Path) {
+        let blob = FileRange::open(blob).unwrap();
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        self.measure(&format!("index {name}"), "MB/s of the tar", || {
+            let start = Instant::now();
+            index::build(&blob, &Expected::default(), dir.path(), "index", &|_| {}).unwrap();
+            (FILES as f64 * FILE_BYTES as f64 / 1e6, start.elapsed())
+        });
+    }
+
+    fn reads(&self, name: &str, blob: &Path) {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let names = ["sequential", "random"].map(|order| format!("read {name} {order}"));
+        if !names.iter().any(|name| name.contains(&self.filter)) {
+            return;
+        }
+        let mut buffer = vec![0; READ_BYTES];
+        self.measure(&names[0], "MB/s", || {
+            let layer = open(blob, dir.path());
+            let files = files(&layer);
+            let start = Instant::now();
+            let mut bytes = 0;
+            for file in &files {
+                let mut offset = 0;
+                while let count @ 1.. = layer.read_at(*file, offset, &mut buffer).unwrap() {
+                    offset += count as u64;
+                }
+                bytes += offset;
+            }
+            (bytes as f64 / 1e6, start.elapsed())
+        });
+        let mut random = Random(7);
+        self.measure(&names[1], "reads/s of 4 KiB", || {
+            let layer = open(blob, dir.path());
+            let files = files(&layer);
+            let start = Instant::now();
+            for _ in 0..RANDOM_READS {
+                let file = files[random.below(files.len())];
+                let offset = random.below(FILE_BYTES - READ_BYTES) as u64;
+                assert_eq!(layer.read_at(file, offset, &mut buffer).unwrap(), READ_BYTES);
+            }
+            (f64::from(RANDOM_READS), start.elapsed())
+        });
+    }
+
+    fn union(&self, layers: usize) {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let names = ["lookup", "lookup absent", "list"].map(|verb| format!("union {layers} {verb}"));
+        if !names.iter().any(|name| name.contains(&self.filter)) {
+            return;
+        }
+        let union = Union::new((0..layers).map(|layer| small_layer(dir.path(), layer, layers)).collect());
+        let root = union.root().unwrap();
+        let Some(Lower::Dir(merged)) = union.lookup(&root, Name::new(b"dir").unwrap()).unwrap() else {
+            unreachable!("every layer has this directory");
+        };
+        assert_eq!(merged.parts.len(), layers);
+        self.measure(&names[0], "names/s", || look_up(&union, &merged, 0, true));
+        self.measure(&names[1], "names/s", || look_up(&union, &merged, NAMES, false));
+        self.measure(&names[2], "names/s", || {
+            let start = Instant::now();
+            let listed = black_box(union.list(&merged).unwrap());
+            assert_eq!(listed.len(), NAMES);
+            (listed.len() as f64, start.elapsed())
+        });
+    }
+}
+
+fn look_up(union: &Union, dir: &LowerDir, first: usize, there: bool) -> (f64, Duration) {
+    let names: Vec<String> = (first..first + NAMES).map(name_of).collect();
+    let start = Instant::now();
+    for name in &names {
+        let found = union.lookup(dir, Name::new(name.as_bytes()).unwrap()).unwrap();
+        assert_eq!(found.is_some(), there);
+    }
+    (NAMES as f64, start.elapsed())
+}
+
+fn name_of(number: usize) -> String {
+    format!("name-{number:06}")
+}
+
+/// A layer with its share of the names of one directory.
+fn small_layer(dir: &Path, number: usize, layers: usize) -> Arc<dyn Layer> {
+    let path = dir.join(format!("{number}.tar"));
+    let mut tar = tar::Builder::new(BufWriter::new(File::create(&path).unwrap()));
+    for name in (number..NAMES).step_by(layers) {
+        append(&mut tar, &format!("dir/{}", name_of(name)), b"content");
+    }
+    tar.into_inner().unwrap().flush().unwrap();
+    let own = dir.join(format!("{number}"));
+    std::fs::create_dir(&own).unwrap();
+    Arc::new(open(&path, &own))
+}
+
+/// A layer with an index and a cache of its own; the index is built at the first time.
+fn open(blob: &Path, dir: &Path) -> TarLayer {
+    let blob = FileRange::open(blob).unwrap();
+    let path = dir.join("index");
+    if !path.exists() {
+        index::build(&blob, &Expected::default(), dir, "index", &|_| {}).unwrap();
+    }
+    let index = Arc::new(LayerIndex::open(&path).unwrap());
+    TarLayer::new(index, blob, Arc::new(ChunkCache::with_default_size()))
+}
+
+fn files(layer: &TarLayer) -> Vec<EntryId> {
+    let entry = |item: layerfs::layer::DirItem| match item.found {
+        Found::Entry(id) => id,
+        other => unreachable!("{other:?}"),
+    };
+    layer.read_dir(layer.root()).unwrap().into_iter().map(entry).collect()
+}
+
+/// Content that compresses about as programs and libraries do, to less than a half.
+fn big_tar(path: &Path) {
+    let mut random = Random(1);
+    let mut tar = tar::Builder::new(BufWriter::new(File::create(path).unwrap()));
+    let mut content = Vec::with_capacity(FILE_BYTES);
+    let words: Vec<[u8; 8]> = (0..4096).map(|_| random.next().to_le_bytes()).collect();
+    for number in 0..FILES {
+        content.clear();
+        while content.len() < FILE_BYTES {
+            content.extend_from_slice(&words[random.below(words.len())]);
+        }
+        append(&mut tar, &name_of(number), &content[..FILE_BYTES]);
+    }
+    tar.into_inner().unwrap().flush().unwrap();
+}
+
+fn append(tar: &mut tar::Builder<impl Write>, name: &str, content: &[u8]) {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, name, content).unwrap();
+}
+
+fn compress(from: &Path, to: &Path) {
+    let mut gzip = GzEncoder::new(File::create(to).unwrap(), Compression::fast());
+    std::io::copy(&mut File::open(from).unwrap(), &mut gzip).unwrap();
+    gzip.finish().unwrap();
+}
+
+/// The same numbers in every run (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % end as u64).unwrap()
+    }
+}
