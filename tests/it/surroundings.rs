@@ -115,6 +115,21 @@ fn umount_through_a_symlink() {
     assert!(done.code == 125 && done.err.contains("no layerfs mount"), "{done:#?}");
 }
 
+/// An image of nothing but a program, as `FROM scratch` makes it, still has to resolve names.
+#[test]
+fn an_image_without_etc() {
+    needs_mount!();
+    let place = Place::new();
+    let done = script(
+        &place,
+        "cd \"$3\"; mkdir -p bare/bin; cp /bin/busybox bare/bin
+         \"$1\" run --rm --hostname box ./bare /bin/busybox cat /etc/hostname",
+    );
+    assert_eq!(done.ok(), "box");
+    let done = script(&place, "cd \"$3\"; ln -s bin bare/proc; \"$1\" run --rm ./bare /bin/busybox true");
+    assert!(done.code == 125 && done.err.contains("mount /proc: a symlink in this image"), "{done:#?}");
+}
+
 /// A store that is full when the mount is to be written down.
 #[test]
 fn a_mount_that_cannot_be_recorded() {
