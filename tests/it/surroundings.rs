@@ -103,6 +103,17 @@ fn rm_force_of_a_mount_in_use() {
 }
 
 #[test]
+fn rm_of_a_container_that_is_mounted_again() {
+    needs_mount!();
+    let place = Place::new();
+    let mounted = place.mount(&[], image("tiny").join("oci"));
+    let id = mounted.id.clone();
+    mounted.unmount();
+    place.mount(&["--rm", "--container", &id], image("tiny").join("oci")).unmount();
+    assert_eq!(place.containers(), Vec::<String>::new());
+}
+
+#[test]
 fn umount_through_a_symlink() {
     needs_mount!();
     let place = Place::new();
