@@ -54,6 +54,22 @@ fn a_caller_that_ignores_its_children() {
 }
 
 #[test]
+fn a_second_signal_does_not_lose_the_end() {
+    needs_mount!();
+    if is_root() || !has_id_ranges() {
+        skip!("only newgidmap can be made slow");
+    }
+    let place = Place::new();
+    let done = script(
+        &place,
+        "cd \"$3\"; printf '#!/bin/sh\\nsleep 1\\nexec /usr/bin/newgidmap \"$@\"\\n' >newgidmap; chmod +x newgidmap
+         PATH=$PWD:$PATH \"$1\" run \"$2\" true & sleep 0.5; kill -INT $!; kill -TERM $!
+         wait $!; echo $?; \"$1\" ps -a | grep -c 'Exited (130)'",
+    );
+    assert_eq!(done.ok(), "130\n1");
+}
+
+#[test]
 fn within_a_namespace_of_one_id() {
     needs_mount!();
     let place = Place::new();
