@@ -32,8 +32,15 @@ pub(super) fn run(args: MountArgs) -> anyhow::Result<u8> {
     if upper.is_none() && !flags.contains(&Flag::ReadOnly) {
         flags.push(Flag::ReadOnly);
     }
-    let plan =
-        MountPlan { target, upper, source: image.name, allow_other: options.allow_other, flags, fresh };
+    let plan = MountPlan {
+        target,
+        upper,
+        source: image.name,
+        allow_other: options.allow_other,
+        flags,
+        fresh,
+        remove_at_end: args.rm || held.config().remove_at_end,
+    };
     let id = held.id();
     let tell = || if args.quiet { Ok(()) } else { super::print(&format!("{id}\n")) };
     if args.foreground {
