@@ -70,7 +70,7 @@ pub struct MountArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "container")]
     pub upper: Option<PathBuf>,
     /// Whose files they are: all the caller's, or as the image says (default: caller for ordinary users, image for root)
-    #[arg(long, value_enum, conflicts_with = "container")]
+    #[arg(long, value_enum)]
     pub owner: Option<OwnerArg>,
     /// Do not print the container's id
     #[arg(long, short = 'q')]

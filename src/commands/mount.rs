@@ -119,6 +119,8 @@ fn again(args: &MountArgs, containers: &Containers, store: &Store, id: &str) -> 
         (None, _, State::Mounted { mountpoint, .. }) => mountpoint,
         (None, ..) => bail!("where? give a directory"),
     };
+    let same_owner = args.owner.is_none_or(|owner| owners(Some(owner)) == container.config().owners);
+    anyhow::ensure!(same_owner, "--owner: container {id} was made with the other one: leave the option out");
     let target = mount::mount_point(&dir)?;
     let held = containers.hold(container)?;
     let record = &held.config().image;
