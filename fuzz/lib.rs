@@ -27,7 +27,11 @@ pub fn walk(dir: &Path) -> Result<(), LayerError> {
     let mut objects = 0;
     while let Some(dir) = open.pop() {
         for item in layer.read_dir(dir)? {
-            assert_eq!(layer.lookup(dir, item.name.as_name())?, item.found);
+            if layer.lookup(dir, item.name.as_name())? != item.found {
+                // Right for a damaged index, whose names may not be sorted; what was built has no such thing.
+                let layer = "fuzz".to_owned();
+                return Err(LayerError::BadEntry { layer, entry: dir, reason: "listed, but not found" });
+            }
             let Found::Entry(id) = item.found else { continue };
             objects += 1;
             if objects > OBJECTS_MAX {

@@ -1,12 +1,11 @@
 //! `mount.layerfs`: what mount(8) and fstab(5) call for the type `layerfs`. It translates their grammar into the
 //! arguments of `layerfs mount`; all else is that command's.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is a program")]
-
 mod options;
 mod translate;
 
 use std::ffi::OsString;
+use std::io;
 use std::process::ExitCode;
 
 use translate::{Request, translate};
@@ -42,16 +41,18 @@ fn main() -> ExitCode {
     let request = match translate(std::env::args_os().skip(1)) {
         Ok(request) => request,
         Err(error) => {
-            eprintln!("mount.layerfs: {error}\nTry mount.layerfs --help");
+            say(io::stderr(), &format!("mount.layerfs: {error}\nTry mount.layerfs --help"));
             return ExitCode::from(USAGE);
         }
     };
     match request {
-        Request::Help => println!("{HELP}"),
-        Request::Version => println!("mount.layerfs {}", env!("CARGO_PKG_VERSION")),
+        Request::Help => say(io::stdout(), HELP),
+        Request::Version => {
+            say(io::stdout(), concat!("mount.layerfs ", env!("CARGO_PKG_VERSION")));
+        }
         Request::Mount { arguments, fake, verbose } => {
             if verbose {
-                eprintln!("mount.layerfs: {}", shown(&arguments));
+                say(io::stderr(), &format!("mount.layerfs: {}", shown(&arguments)));
             }
             if !fake && layerfs::commands::main(arguments) != ExitCode::SUCCESS {
                 return ExitCode::from(MOUNT_FAILURE);
@@ -59,6 +60,11 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+fn say(mut to: impl io::Write, text: &str) {
+    // Nothing can be done when nobody reads it.
+    writeln!(to, "{text}").ok();
 }
 
 fn shown(arguments: &[OsString]) -> String {

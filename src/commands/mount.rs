@@ -32,8 +32,15 @@ pub(super) fn run(args: MountArgs) -> anyhow::Result<u8> {
     if upper.is_none() && !flags.contains(&Flag::ReadOnly) {
         flags.push(Flag::ReadOnly);
     }
-    let plan =
-        MountPlan { target, upper, source: image.name, allow_other: options.allow_other, flags, fresh };
+    let plan = MountPlan {
+        target,
+        upper,
+        source: image.name,
+        allow_other: options.allow_other,
+        flags,
+        fresh,
+        remove_at_end: args.rm || held.config().remove_at_end,
+    };
     let id = held.id();
     let tell = || if args.quiet { Ok(()) } else { super::print(&format!("{id}\n")) };
     if args.foreground {
@@ -112,6 +119,8 @@ fn again(args: &MountArgs, containers: &Containers, store: &Store, id: &str) -> 
         (None, _, State::Mounted { mountpoint, .. }) => mountpoint,
         (None, ..) => bail!("where? give a directory"),
     };
+    let same_owner = args.owner.is_none_or(|owner| owners(Some(owner)) == container.config().owners);
+    anyhow::ensure!(same_owner, "--owner: container {id} was made with the other one: leave the option out");
     let target = mount::mount_point(&dir)?;
     let held = containers.hold(container)?;
     let record = &held.config().image;

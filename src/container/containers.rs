@@ -168,7 +168,14 @@ impl Containers {
     pub fn list(&self) -> Result<Vec<Container>, ContainerError> {
         let mut found = Vec::new();
         for id in self.ids()? {
-            found.extend(self.load(id)?);
+            match self.load(id) {
+                Ok(container) => found.extend(container),
+                // One damaged container must not hide all the others.
+                Err(error @ ContainerError::Document { .. }) => {
+                    tracing::warn!("container {}: {error}", id.short())
+                }
+                Err(error) => return Err(error),
+            }
         }
         found.sort_by_key(|container| std::cmp::Reverse((container.config.created, container.config.id)));
         Ok(found)

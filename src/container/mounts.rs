@@ -27,6 +27,8 @@ pub struct MountPlan {
     pub flags: Vec<Flag>,
     /// The container was made for this mount, and goes when that does not come about.
     pub fresh: bool,
+    /// The container goes with this mount.
+    pub remove_at_end: bool,
 }
 
 /// Why a container could not be mounted or unmounted.
@@ -142,7 +144,7 @@ pub fn mount_in_foreground(
     ready();
     let started = Moment::now();
     let served = server.run();
-    end(containers, held, started)?;
+    end(containers, held, plan, started)?;
     served.map_err(system("serve"))
 }
 
@@ -172,7 +174,7 @@ fn serve_forked(
     if let Err(error) = &served {
         tracing::error!("serve: {error}");
     }
-    match end(containers, held, started) {
+    match end(containers, held, plan, started) {
         Ok(()) => i32::from(served.is_err()),
         Err(error) => {
             tracing::error!("{error}");
@@ -268,8 +270,8 @@ fn view(owners: Owners) -> OwnerView {
 }
 
 /// After the unmount: writes down that it ended, or removes it.
-fn end(containers: &Containers, held: Held, started: Moment) -> Result<(), ServeError> {
-    if held.config().remove_at_end {
+fn end(containers: &Containers, held: Held, plan: &MountPlan, started: Moment) -> Result<(), ServeError> {
+    if plan.remove_at_end {
         return Ok(held.detach(containers)?.delete()?);
     }
     Ok(held.set_state(&State::Exited { exit_code: 0, started, finished: Moment::now() })?)

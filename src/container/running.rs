@@ -68,7 +68,7 @@ impl Events for Recorder<'_> {
     }
 }
 
-/// Runs a container to its end. One that never ran is removed, as is one that asked for it.
+/// Runs a container to its end, and writes that down. One that asked for it is removed, also when it never ran.
 ///
 /// # Errors
 /// [`RunError`]

@@ -120,7 +120,13 @@ impl Archive {
     fn data_of(&self, name: &str, start: u64, size: u64) -> Result<FileRange, ImageError> {
         self.file.slice(start, size).ok_or_else(|| {
             let left = self.file.len().saturating_sub(start);
-            self.bad(start, &format!("the archive is truncated: {name} has {size} bytes, {left} are left"))
+            self.bad(
+                start,
+                &format!(
+                    "the archive is truncated: {} has {size} bytes, {left} are left",
+                    name.escape_debug()
+                ),
+            )
         })
     }
 
@@ -148,12 +154,12 @@ impl Files for Archive {
                 Some(Member::Sparse) => {
                     return Err(self.bad(
                         self.file.len(),
-                        &format!("{name} is stored as a sparse file; make the archive without --sparse"),
+                        &format!("{name:?} is stored as a sparse file; make the archive without --sparse"),
                     ));
                 }
             }
         }
-        Err(self.bad(self.file.len(), &format!("{name}: too many links to links")))
+        Err(self.bad(self.file.len(), &format!("{name:?}: too many links to links")))
     }
 }
 

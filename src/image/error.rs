@@ -107,7 +107,7 @@ pub enum ImageError {
         available: Vec<String>,
     },
     /// Something that a document refers to is not there.
-    #[error("{}: {what} is missing: there is no {name} in it; the image is incomplete, copy it again", path.display())]
+    #[error("{}: {what} is missing: there is no {} in it; the image is incomplete, copy it again", path.display(), name.escape_debug())]
     Missing {
         /// The file or directory.
         path: PathBuf,
@@ -201,5 +201,7 @@ impl ImageError {
 }
 
 fn known(names: &[String]) -> String {
-    if names.is_empty() { "nothing with a name".to_owned() } else { names.join(", ") }
+    // An image may be called what it likes; the terminal must not obey it.
+    let printable: Vec<_> = names.iter().map(|name| name.escape_debug().to_string()).collect();
+    if names.is_empty() { "nothing with a name".to_owned() } else { printable.join(", ") }
 }

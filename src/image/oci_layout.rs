@@ -27,7 +27,7 @@ pub(super) fn open(files: &dyn Files, tag: Option<&str>, transport: &str) -> Res
     let place = files.place().display();
     let name = match descriptor.annotation(CONTAINERD_NAME).or(descriptor.ref_name()) {
         // Only a tag: says nothing without the place.
-        Some(tag) if !tag.contains([':', '/']) => format!("{place}:{tag}"),
+        Some(tag) if !tag.contains([':', '/']) => format!("{place}:{}", tag.escape_debug()),
         Some(name) => reference::familiar(name),
         None => place.to_string(),
     };
@@ -182,7 +182,7 @@ pub(super) fn parse_config(
         return Err(wrong(
             files,
             format!("config {digest}"),
-            format!("an image for {}, not for linux", config.os),
+            format!("an image for {}, not for linux", config.os.escape_debug()),
         ));
     }
     Ok(config)

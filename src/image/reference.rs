@@ -144,9 +144,11 @@ impl fmt::Display for Reference {
     }
 }
 
-/// A name that some tool wrote down, as people write it; one that is no reference stays as it is.
+/// A name that some tool wrote down, as people write it; one that is no reference stays as it is, but for what a
+/// terminal would obey.
 pub(super) fn familiar(name: &str) -> String {
-    name.parse().map_or_else(|_| name.to_owned(), |reference: Reference| reference.familiar())
+    let other = |_| name.escape_debug().to_string();
+    name.parse().map_or_else(other, |reference: Reference| reference.familiar())
 }
 
 /// Whether the first component of a name is a registry rather than a user.
@@ -217,6 +219,12 @@ mod tests {
         };
         assert_eq!(candidates("x"), ["docker.io/library/x:latest", "localhost/x:latest"]);
         assert_eq!(candidates("a/x"), ["docker.io/a/x:latest"]);
+    }
+
+    #[test]
+    fn names_are_printed_harmlessly() {
+        assert_eq!(familiar("docker.io/library/a:b"), "a:b");
+        assert_eq!(familiar("\u{1b}[2J:evil"), "\\u{1b}[2J:evil");
     }
 
     #[test]

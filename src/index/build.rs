@@ -31,6 +31,10 @@ use crate::model::limits::LAYER_BYTES_MAX;
 use crate::sys::atomic::TempFile;
 use crate::sys::file_range::FileRange;
 
+/// What the windows of a layer may take besides as much as its blob: they are 1 % of it, but a blob that repeats 32 KiB of
+/// noise for a terabyte asks for fifty times as much as it has.
+const WINDOW_HEAP_BYTES_MIN: u64 = 64 << 20;
+
 /// What the bytes must hash to, as far as the image says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
@@ -155,13 +159,14 @@ fn pass(blob: &FileRange, encoding: Encoding, progress: &(dyn Fn(u64) + Sync)) -
         let packed = join(windows).map_err(io)?;
         let blob_digest = read.map_err(io)?;
         check_decoded(blob, decoded, decoded_to)?;
+        // Before the parser's word: when this stage ends the stream, the tar is only cut off because of it.
+        let (spans, windows) = packed.map_err(io)?;
         let (tree, names) = parsed.map_err(|error| IndexError::Tar {
             path: blob.path().to_owned(),
             offset: error.offset,
             name: error.name,
             reason: error.reason,
         })?;
-        let (spans, windows) = packed.map_err(io)?;
         let facts = Facts {
             encoding: match encoding {
                 Encoding::Tar => format::ENCODING_TAR,
@@ -284,8 +289,12 @@ fn parse(chunks: Receiver<Chunk>) -> Result<(Tree, Vec<NameOf>), TarError> {
 fn pack_windows(blob: &FileRange, found: &Receiver<Found>) -> io::Result<(Vec<SpanRecord>, Vec<u8>)> {
     let mut reducer = Reducer::new(blob.clone())?;
     let (mut spans, mut windows) = (Vec::new(), Vec::new());
+    let bytes_max = blob.len().saturating_add(WINDOW_HEAP_BYTES_MIN);
     for found in found {
         let packed = reducer.pack(&found)?;
+        if (windows.len() as u64).saturating_add(packed.len() as u64) > bytes_max {
+            return Err(io::Error::other("its checkpoints would need more space than the layer itself"));
+        }
         spans.push(SpanRecord {
             tar_offset: found.tar_offset.into(),
             blob_offset: found.blob_offset.into(),

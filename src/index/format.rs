@@ -1,4 +1,4 @@
-//! The index file (`.lfx`), version 1. This file is the format.
+//! The index file (`.lfx`), version 2. This file is the format.
 //!
 //! ```text
 //! 0      Header                       HEADER_BYTES
@@ -32,7 +32,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// First bytes of every index.
 pub(crate) const MAGIC: [u8; 8] = *b"layerlfx";
 /// Grows with every change to anything in this file, and to what the builder makes of a tar.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// The unit of the body's checksums.
 pub(crate) const PAGE_BYTES: u64 = 64 << 10;
 /// The unit of verification and caching of the layer's content.

@@ -12,6 +12,8 @@ const ZSTD_LEVEL: i32 = 3;
 /// Compressed bytes to look at for 32 KiB of output: stored blocks take 5 bytes more than they hold; many empty blocks in
 /// between are strange but legal, so more is read when this is not enough.
 const INPUT_BYTES: usize = WINDOW_BYTES + 4096;
+/// Beyond this many compressed bytes the window is kept as it is: a blob of nothing but empty blocks has no end.
+const INPUT_BYTES_MAX: usize = 1 << 20;
 
 /// A checkpoint as decoding meets it.
 #[derive(Debug)]
@@ -70,6 +72,9 @@ impl Reducer {
             if is_whole || len < self.input.len() {
                 let (second, _) = self.decode(found, 1, len).map_err(std::io::Error::other)?;
                 break first.min(second);
+            }
+            if self.input.len() >= INPUT_BYTES_MAX {
+                return Ok(found.window.clone());
             }
             self.input.resize(self.input.len() * 2, 0);
         };

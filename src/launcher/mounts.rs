@@ -38,7 +38,7 @@ enum Place {
     Own,
     /// Of ours, and in something of ours, so it is there.
     Inner,
-    /// Passed over when its directory is missing.
+    /// Made when missing, directory and all, as for images with nothing but a program; passed over where that is impossible.
     OptionalFile,
     /// The user's: made when missing, symlinks followed inside the container.
     Directory,
@@ -294,16 +294,16 @@ pub(super) fn attach_all(prepared: &Prepared, root: BorrowedFd<'_>) -> Step<()> 
 fn open_place(root: BorrowedFd<'_>, pending: &Pending) -> io::Result<Option<OwnedFd>> {
     let path = &pending.destination;
     match pending.place {
-        Place::Own => in_root::open_or_make_directory(root, path, Symlinks::Refused).map(Some),
+        Place::Own => match in_root::open_or_make_directory(root, path, Symlinks::Refused) {
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                Err(io::Error::other("a symlink in this image, where a directory has to be"))
+            }
+            other => other.map(Some),
+        },
         Place::Inner => in_root::open(root, path, Symlinks::Refused).map(Some),
         Place::Directory => in_root::open_or_make_directory(root, path, Symlinks::Inside).map(Some),
-        Place::File => {
-            if let Some(above) = path.parent() {
-                in_root::open_or_make_directory(root, above, Symlinks::Inside)?;
-            }
-            in_root::open_or_make_file(root, path).map(Some)
-        }
-        Place::OptionalFile => match in_root::open_or_make_file(root, path) {
+        Place::File => file_with_directory(root, path).map(Some),
+        Place::OptionalFile => match file_with_directory(root, path) {
             Ok(place) => Ok(Some(place)),
             Err(error) if in_root::is_absent(&error) || error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 tracing::debug!(path = %path.display(), %error, "no place for a generated file");
@@ -312,6 +312,13 @@ fn open_place(root: BorrowedFd<'_>, pending: &Pending) -> io::Result<Option<Owne
             Err(error) => Err(error),
         },
     }
+}
+
+fn file_with_directory(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    if let Some(above) = path.parent() {
+        in_root::open_or_make_directory(root, above, Symlinks::Inside)?;
+    }
+    in_root::open_or_make_file(root, path)
 }
 
 /// Hides and write-protects what the plan says, as far as it exists, and at last the root itself.

@@ -355,7 +355,7 @@ fn parse_outcome(bytes: &[u8]) -> Option<(u8, String)> {
     Some((code.parse().ok()?, message.to_owned()))
 }
 
-/// All signals wait in a descriptor; the mask is as it was when this goes.
+/// All signals wait in a descriptor; the mask is as it was when this goes, and what waited then was for the container.
 #[derive(Debug)]
 struct BlockedSignals {
     fd: SignalFd,
@@ -385,6 +385,8 @@ impl BlockedSignals {
 
 impl Drop for BlockedSignals {
     fn drop(&mut self) {
+        // A second ^C must not end us before the container's end is written down.
+        while matches!(self.next(), Ok(Some(_))) {}
         if let Err(error) = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None) {
             tracing::warn!(%error, "cannot restore the signal mask");
         }

@@ -54,6 +54,22 @@ fn a_caller_that_ignores_its_children() {
 }
 
 #[test]
+fn a_second_signal_does_not_lose_the_end() {
+    needs_mount!();
+    if is_root() || !has_id_ranges() {
+        skip!("only newgidmap can be made slow");
+    }
+    let place = Place::new();
+    let done = script(
+        &place,
+        "cd \"$3\"; printf '#!/bin/sh\\nsleep 1\\nexec /usr/bin/newgidmap \"$@\"\\n' >newgidmap; chmod +x newgidmap
+         PATH=$PWD:$PATH \"$1\" run \"$2\" true & sleep 0.5; kill -INT $!; kill -TERM $!
+         wait $!; echo $?; \"$1\" ps -a | grep -c 'Exited (130)'",
+    );
+    assert_eq!(done.ok(), "130\n1");
+}
+
+#[test]
 fn within_a_namespace_of_one_id() {
     needs_mount!();
     let place = Place::new();
@@ -103,6 +119,17 @@ fn rm_force_of_a_mount_in_use() {
 }
 
 #[test]
+fn rm_of_a_container_that_is_mounted_again() {
+    needs_mount!();
+    let place = Place::new();
+    let mounted = place.mount(&[], image("tiny").join("oci"));
+    let id = mounted.id.clone();
+    mounted.unmount();
+    place.mount(&["--rm", "--container", &id], image("tiny").join("oci")).unmount();
+    assert_eq!(place.containers(), Vec::<String>::new());
+}
+
+#[test]
 fn umount_through_a_symlink() {
     needs_mount!();
     let place = Place::new();
@@ -113,6 +140,21 @@ fn umount_through_a_symlink() {
     drop(mounted);
     let done = place.layerfs(&["umount".as_ref(), place.path("link").as_os_str()]);
     assert!(done.code == 125 && done.err.contains("no layerfs mount"), "{done:#?}");
+}
+
+/// An image of nothing but a program, as `FROM scratch` makes it, still has to resolve names.
+#[test]
+fn an_image_without_etc() {
+    needs_mount!();
+    let place = Place::new();
+    let done = script(
+        &place,
+        "cd \"$3\"; mkdir -p bare/bin; cp /bin/busybox bare/bin
+         \"$1\" run --rm --hostname box ./bare /bin/busybox cat /etc/hostname",
+    );
+    assert_eq!(done.ok(), "box");
+    let done = script(&place, "cd \"$3\"; ln -s bin bare/proc; \"$1\" run --rm ./bare /bin/busybox true");
+    assert!(done.code == 125 && done.err.contains("mount /proc: a symlink in this image"), "{done:#?}");
 }
 
 /// A store that is full when the mount is to be written down.
