@@ -146,7 +146,7 @@ impl MountSpec {
             }
             Ok(_) => tracing::warn!("{}: of another layer; it is rebuilt", path.display()),
             Err(IndexError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!("{}: {error}; it is rebuilt", path.display()),
+            Err(error) => tracing::warn!("{error}: it is built again"),
         }
         let expected = Expected { blob: tar.blob_digest, diff_id: Some(tar.diff_id) };
         index::build(&tar.blob, &expected, &self.index_dir, &name, report)?;
