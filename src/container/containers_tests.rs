@@ -134,12 +134,15 @@ fn interrupted_creations_and_removals_are_swept() {
 }
 
 #[test]
-fn a_damaged_config_is_named() {
+fn a_damaged_config_is_named_and_hides_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let all = Containers::open(dir.path()).unwrap();
     let held = all.create(new(Some("one"))).unwrap();
     fs::write(held.dir().join("config.json"), "{").unwrap();
-    let error = all.list().unwrap_err().to_string();
+    let whole = all.create(new(Some("two"))).unwrap();
+    let listed: Vec<_> = all.list().unwrap().iter().map(Container::id).collect();
+    assert_eq!(listed, [whole.id()]);
+    let error = all.find(&held.id().to_string()).unwrap_err().to_string();
     assert!(error.contains("config.json") && error.contains(&held.id().to_string()), "{error}");
 }
 
