@@ -38,7 +38,6 @@ pub use error::FsError;
 pub use file::Seek;
 pub use readdir::{DirEntry, DirName};
 pub use rename::{End, RenameMode};
-pub use setattr::SetAttr;
 pub use statfs::Space;
 
 use node::{LowerPart, Node, UpperPart};

@@ -4,31 +4,15 @@ use super::create::Caller;
 use super::node::Node;
 use super::{Attr, Fs, FsError, OwnerView};
 use crate::model::{FileKind, Ino};
-use crate::upper::{Change, SetTime, without_suid};
-
-/// What to change; `None` keeps what is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SetAttr {
-    /// Permission bits.
-    pub mode: Option<u16>,
-    /// Owner, as this mount shows it.
-    pub uid: Option<u32>,
-    /// Group, as this mount shows it.
-    pub gid: Option<u32>,
-    /// Length.
-    pub size: Option<u64>,
-    /// Time of last access.
-    pub atime: Option<SetTime>,
-    /// Time of last modification.
-    pub mtime: Option<SetTime>,
-}
+use crate::upper::{Change, without_suid};
 
 impl Fs {
-    /// Changes attributes, copying up before. The kernel has checked that the caller may.
+    /// Changes attributes, copying up before; owner and group as this mount shows them. The kernel has checked that the
+    /// caller may.
     ///
     /// # Errors
     /// [`FsError`]
-    pub fn setattr(&self, ino: Ino, caller: Caller, set: &SetAttr) -> Result<Attr, FsError> {
+    pub fn setattr(&self, ino: Ino, caller: Caller, set: &Change) -> Result<Attr, FsError> {
         let node = self.node(ino)?;
         if set.size.is_some() && node.kind != FileKind::Regular {
             return Err(if node.kind == FileKind::Directory {
@@ -38,8 +22,7 @@ impl Fs {
             });
         }
         let (uid, gid) = self.stored_ids(set)?;
-        let mut change =
-            Change { mode: set.mode, uid, gid, size: set.size, atime: set.atime, mtime: set.mtime };
+        let mut change = Change { uid, gid, ..*set };
         let pinned = self.raise(&node, set.size.unwrap_or(u64::MAX))?;
         let upper = self.upper()?;
         let chowned = node.kind != FileKind::Directory && (uid.is_some() || gid.is_some());
@@ -57,7 +40,7 @@ impl Fs {
 
     /// The ids to store. Where all objects are shown as one user's, a chown to that user changes nothing and a chown to
     /// anyone else could not be shown.
-    fn stored_ids(&self, set: &SetAttr) -> Result<(Option<u32>, Option<u32>), FsError> {
+    fn stored_ids(&self, set: &Change) -> Result<(Option<u32>, Option<u32>), FsError> {
         match &self.owners {
             OwnerView::Image | OwnerView::Namespace { .. } => Ok((set.uid, set.gid)),
             OwnerView::Caller { uid, gid } => {

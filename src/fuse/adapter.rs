@@ -16,9 +16,9 @@ use fuser::{
 
 use super::convert::{caller, errno, file_attr, file_type, ino, mode_bits, name, nothing, set_time};
 use super::policy::{FOR_EVER, NEEDED, WANTED, WRITE_BYTES_MAX};
-use crate::fs::{Attr, End, Fs, FsError, New, RenameMode, Seek, SetAttr};
+use crate::fs::{Attr, End, Fs, FsError, New, RenameMode, Seek};
 use crate::model::{DeviceId, FileKind};
-use crate::upper::What;
+use crate::upper::{Change, What};
 
 /// Answers the kernel's requests for one mount.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let times = (atime.map(set_time), mtime.map(set_time));
-        let set = SetAttr { mode: mode.map(mode_bits), uid, gid, size, atime: times.0, mtime: times.1 };
+        let set = Change { mode: mode.map(mode_bits), uid, gid, size, atime: times.0, mtime: times.1 };
         let result = self.fs.setattr(ino(number), caller(request), &set);
         answer!(reply, result, |attr| reply.attr(&FOR_EVER, &file_attr(&attr)));
     }

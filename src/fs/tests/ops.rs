@@ -4,9 +4,10 @@ use proptest::prelude::*;
 
 use super::world::{World, name};
 use crate::fs::create::{Caller, New};
-use crate::fs::{End, RenameMode, SetAttr};
+use crate::fs::{End, RenameMode};
 use crate::model::{DeviceId, FileKind, Ino};
 use crate::union::tests::unpack::{NAMES, Node};
+use crate::upper::Change;
 use crate::upper::What;
 
 /// Who does everything.
@@ -182,14 +183,14 @@ impl World {
     fn truncate(&mut self, (id, ino): (usize, Ino), size: u16) {
         if self.tree.nodes[id].kind == FileKind::Regular {
             let expected = self.tree.truncate(id, size.into());
-            let set = SetAttr { size: Some(size.into()), ..SetAttr::default() };
+            let set = Change { size: Some(size.into()), ..Change::default() };
             self.call(expected, |fs| fs.setattr(ino, Caller { uid: 0, gid: 0 }, &set));
         }
     }
 
     fn chmod(&mut self, (id, ino): (usize, Ino), mode: u16) {
         if self.tree.nodes[id].kind != FileKind::Symlink {
-            let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
+            let set = Change { mode: Some(mode), ..Change::default() };
             let expected = self.tree.chmod(id, mode);
             self.call(expected, |fs| fs.setattr(ino, CALLER, &set));
         }
@@ -197,7 +198,7 @@ impl World {
 
     fn chown(&mut self, (id, ino): (usize, Ino), uid: u32) {
         if self.tree.nodes[id].kind != FileKind::Symlink {
-            let set = SetAttr { uid: Some(uid), ..SetAttr::default() };
+            let set = Change { uid: Some(uid), ..Change::default() };
             let expected = self.tree.chown(id, uid);
             self.call(expected, |fs| fs.setattr(ino, CALLER, &set));
         }

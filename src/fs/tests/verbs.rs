@@ -6,11 +6,12 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::world::name;
-use crate::fs::{Caller, End, Fs, New, OwnerView, RenameMode, Seek, SetAttr};
+use crate::fs::{Caller, End, Fs, New, OwnerView, RenameMode, Seek};
 use crate::layer::Layer;
 use crate::layer::fake::{FakeLayer, MTIME};
 use crate::model::{DeviceId, FileKind, Ino};
 use crate::union::Union;
+use crate::upper::Change;
 use crate::upper::tests::Form;
 use crate::upper::{Upper, What};
 
@@ -63,8 +64,8 @@ fn writes_and_truncates_of_ordinary_users_clear_setuid() {
         let dir = tempfile::tempdir().unwrap();
         let fs = open(&dir, form, OwnerView::Image);
         let f = at(&fs, "d/f");
-        let mode = |mode| SetAttr { mode: Some(mode), ..SetAttr::default() };
-        let size = SetAttr { size: Some(3), ..SetAttr::default() };
+        let mode = |mode| Change { mode: Some(mode), ..Change::default() };
+        let size = Change { size: Some(3), ..Change::default() };
         fs.write(f, 0, b"y", false).unwrap();
         assert_eq!(fs.getattr(f).unwrap().metadata.mode, 0o6777);
         fs.write(f, 0, b"y", true).unwrap();
@@ -82,7 +83,7 @@ fn truncate_before_copy_up_keeps_the_rest() {
         let dir = tempfile::tempdir().unwrap();
         let fs = open(&dir, Form::Found, OwnerView::Image);
         let f = at(&fs, "d/f");
-        let set = SetAttr { size: Some(size), ..SetAttr::default() };
+        let set = Change { size: Some(size), ..Change::default() };
         assert_eq!(fs.setattr(f, USER, &set).unwrap().metadata.size, size);
         let mut buffer = vec![1; 10_000];
         let count = fs.read(f, 0, &mut buffer).unwrap();
@@ -100,7 +101,7 @@ fn the_umask_applies_and_setgid_directories_hand_their_group_down() {
         let made = fs.create(Ino::ROOT, name("x"), &new(What::File, 0o666)).unwrap().metadata;
         assert_eq!((made.mode, made.uid, made.gid), (0o640, 7, 8), "{form:?}");
         let d = at(&fs, "d");
-        let set = SetAttr { mode: Some(0o2775), gid: Some(99), ..SetAttr::default() };
+        let set = Change { mode: Some(0o2775), gid: Some(99), ..Change::default() };
         fs.setattr(d, USER, &set).unwrap();
         let made = fs.create(d, name("sub"), &new(What::Dir, 0o777)).unwrap().metadata;
         assert_eq!((made.mode, made.gid), (0o2750, 99), "{form:?}");
@@ -164,7 +165,7 @@ fn one_user_sees_everything_as_their_own() {
     let fs = open(&dir, Form::Found, OwnerView::Caller { uid: 7, gid: 8 });
     let f = at(&fs, "d/f");
     let owner = |ino| fs.getattr(ino).map(|attr| (attr.metadata.uid, attr.metadata.gid)).unwrap();
-    let chown = |uid| fs.setattr(f, USER, &SetAttr { uid: Some(uid), ..SetAttr::default() });
+    let chown = |uid| fs.setattr(f, USER, &Change { uid: Some(uid), ..Change::default() });
     assert_eq!(owner(f), (7, 8));
     chown(7).unwrap();
     assert_eq!(chown(0).unwrap_err().errno(), Errno::PERM);
@@ -189,7 +190,7 @@ fn without_an_upper_nothing_changes() {
         fs.create(d, name("x"), &new(What::File, 0o644)).unwrap_err(),
         fs.link(f, d, name("h")).unwrap_err(),
         fs.rename(ends.0, ends.1, RenameMode::Replace).unwrap_err(),
-        fs.setattr(f, USER, &SetAttr { mode: Some(0), ..SetAttr::default() }).unwrap_err(),
+        fs.setattr(f, USER, &Change { mode: Some(0), ..Change::default() }).unwrap_err(),
         fs.setxattr(f, b"user.x", b"", 0).unwrap_err(),
     ];
     for error in refused {
@@ -230,7 +231,7 @@ fn wrong_kinds_are_refused() {
     assert_eq!(fs.read_link(f).unwrap_err().errno(), Errno::INVAL);
     assert_eq!(fs.read_link(l).unwrap(), b"target");
     assert_eq!(fs.link(d, Ino::ROOT, name("x")).unwrap_err().errno(), Errno::PERM);
-    let size = SetAttr { size: Some(0), ..SetAttr::default() };
+    let size = Change { size: Some(0), ..Change::default() };
     assert_eq!(fs.setattr(d, USER, &size).unwrap_err().errno(), Errno::ISDIR);
     assert_eq!(fs.getattr(Ino(12345)).unwrap_err().errno(), Errno::STALE);
 }
