@@ -13,6 +13,7 @@ use crate::container::running::{self, RunError};
 use crate::container::{Changes, ImageRecord, NewContainer, Owners, Purpose, ending};
 use crate::image;
 use crate::launcher::Volume;
+use crate::sys::process;
 
 /// Runs a command in a new container and gives its exit code.
 pub(super) fn run(args: RunArgs) -> anyhow::Result<u8> {
@@ -24,6 +25,9 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<u8> {
     let containers = environment::containers(&store)?;
     ending::sweep(&containers);
     let image = image::open(&args.image, &store)?;
+    if let Some(signal) = &image.config.config.stop_signal {
+        ensure!(process::signal_number(signal).is_some(), "the image's StopSignal {signal:?} is no signal");
+    }
     let arguments = command_line::arguments(&image.config.config, &wishes)?;
     let layers = mount::open_layers(&store, &image)?;
     let held = containers.create(NewContainer {

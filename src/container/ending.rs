@@ -9,6 +9,12 @@ use crate::sys::{fuse_mount, process};
 
 /// How long the server of a mount that was taken away may wait for the last open file.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// What asks a program to stop, unless its image says otherwise (signal(7)).
+const SIGTERM: i32 = 15;
+/// What it cannot refuse.
+const SIGKILL: i32 = 9;
+/// How long a program has from its stop signal until it is killed, as docker and podman have it.
+const STOP_WAIT: Duration = Duration::from_secs(10);
 /// How long a container that was killed may take to end.
 const END_WAIT: Duration = Duration::from_secs(10);
 
@@ -57,7 +63,7 @@ pub(super) fn delete(removal: Removal, maps: &IdMaps) -> Result<(), ContainerErr
     }
 }
 
-/// Kills a running container, unmounts a mounted one, and waits until nobody holds it.
+/// Stops a running container as its image wishes, unmounts a mounted one, and waits until nobody holds it.
 fn end(container: &Container) -> Result<(), ContainerError> {
     let status = container.status()?;
     if !status.held {
@@ -65,7 +71,12 @@ fn end(container: &Container) -> Result<(), ContainerError> {
     }
     match status.state {
         State::Running { process, .. } => {
-            kill(container, process)?;
+            let wanted = container.config().image.process.stop_signal.as_deref();
+            let stop = wanted.and_then(process::signal_number).unwrap_or(SIGTERM);
+            signal(container, process, stop)?;
+            if !ends_within(container, STOP_WAIT) {
+                signal(container, process, SIGKILL)?;
+            }
         }
         State::Mounted { mountpoint, server, .. } => {
             if let Err(error) = fuse_mount::unmount_lazily(&mountpoint) {
@@ -74,7 +85,7 @@ fn end(container: &Container) -> Result<(), ContainerError> {
             }
             // What is still open there would keep the server for as long; its changes are about to go anyway.
             if !ends_within(container, CLOSE_WAIT) {
-                kill(container, server)?;
+                signal(container, server, SIGKILL)?;
             }
         }
         State::Created | State::Exited { .. } => {}
@@ -83,9 +94,12 @@ fn end(container: &Container) -> Result<(), ContainerError> {
     Ok(())
 }
 
-fn kill(container: &Container, process: ProcessId) -> Result<(), ContainerError> {
-    let failed = ContainerError::io("kill the process of", container.dir());
-    match process.is_alive().and_then(|alive| if alive { process::kill(process.pid) } else { Ok(()) }) {
+fn signal(container: &Container, process: ProcessId, number: i32) -> Result<(), ContainerError> {
+    let failed = ContainerError::io("signal the process of", container.dir());
+    match process
+        .is_alive()
+        .and_then(|alive| if alive { process::signal(process.pid, number) } else { Ok(()) })
+    {
         Ok(()) => Ok(()),
         Err(error) => Err(failed(error)),
     }

@@ -1,7 +1,8 @@
 //! Manifests: OCI (image-spec manifest.md, image-index.md), docker schema 2, and `manifest.json` of `docker save`.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
+use crate::model::image_config::null_as_default;
 use crate::store::{Descriptor, Index, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Platform};
 
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -137,12 +138,6 @@ pub fn host_architecture() -> &'static str {
 /// Whether an image for this platform can run here.
 pub(super) fn fits_host(platform: &Platform) -> bool {
     platform.os == "linux" && platform.architecture == host_architecture()
-}
-
-fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    input: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(input)?.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -66,7 +66,11 @@ pub struct RootFs {
     pub other: BTreeMap<String, serde_json::Value>,
 }
 
-fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+/// For `deserialize_with`: docker writes `null` where there is nothing.
+///
+/// # Errors
+/// When it is neither `null` nor a `T`.
+pub fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     input: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(input)?.unwrap_or_default())

@@ -190,16 +190,37 @@ pub fn close_all_on_exec() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Kills a process by its number (kill(2), SIGKILL); one that is gone is fine.
+/// Sends a signal to a process by its number; one that is gone is fine.
 ///
 /// # Errors
-/// What kill(2) says.
-pub fn kill(pid: u32) -> io::Result<()> {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?);
-    match nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL) {
-        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
-        Err(error) => Err(error.into()),
+/// What pidfd_open(2) and pidfd_send_signal(2) say.
+pub fn signal(pid: u32, number: i32) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ESRCH);
+    let sent = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+        .map_err(io::Error::from)
+        .and_then(|pidfd| send_signal(std::os::fd::AsFd::as_fd(&pidfd), number));
+    match sent {
+        Err(error) if gone(&error) => Ok(()),
+        result => result,
     }
+}
+
+/// The number of a signal as images and people write it: `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`.
+#[must_use]
+pub fn signal_number(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        return (1..=libc::SIGRTMAX()).contains(&number).then_some(number);
+    }
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    if let Some(above) = name.strip_prefix("RTMIN") {
+        let above = if above.is_empty() { 0 } else { above.strip_prefix('+')?.parse::<i32>().ok()? };
+        let number = libc::SIGRTMIN().checked_add(above)?;
+        return (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number).then_some(number);
+    }
+    format!("SIG{name}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
 }
 
 /// Closes a descriptor that a child has inherited by number, from an owner that lives on in the parent only.
@@ -257,6 +278,17 @@ pub fn loopback_up() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signals_by_name_and_number() {
+        for text in ["SIGTERM", "TERM", "sigterm", "15"] {
+            assert_eq!(signal_number(text), Some(15), "{text}");
+        }
+        assert_eq!(signal_number("SIGRTMIN+3"), Some(libc::SIGRTMIN() + 3));
+        for text in ["", "SIG", "SIGFOO", "0", "65", "-1", "RTMIN+99", "RTMIN-1"] {
+            assert_eq!(signal_number(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn fork_is_refused_with_threads() {

@@ -368,3 +368,28 @@ fn debian_becomes_another_user() {
     }
     assert_eq!(debian(&[], "su app -c 'id -un; cd; pwd; touch mine; ls'").ok(), "app\n/home/app\nmine");
 }
+
+/// `rm -f` asks with the image's StopSignal, and the program may say goodbye.
+#[test]
+fn stop_signal_of_the_image() {
+    needs_mount!();
+    let place = Place::new();
+    let context = place.path("context");
+    fs::create_dir(&context).unwrap();
+    let dockerfile = format!("FROM {}\nSTOPSIGNAL SIGUSR1\n", tiny().display());
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+    let build = [OsStr::new("build"), OsStr::new("-t"), OsStr::new("stops:1"), context.as_os_str()];
+    place.layerfs(&build).ok();
+    let script = r#"
+        "$1" run --name s stops:1 sh -c 'trap "echo asked; exit 3" USR1; echo ready; while :; do sleep 0.05; done' >"$2/said" &
+        until grep -qs ready "$2/said"; do sleep 0.05; done
+        "$1" rm -f s
+        wait $! && exit 1
+        grep -q asked "$2/said"
+    "#;
+    let mut command = Command::new("bash");
+    command.args(["-ec", script, "bash"]).arg(layerfs_path()).arg(place.path(""));
+    command.env("LAYERFS_ROOT", place.store());
+    finish(&mut command).ok();
+    place.nothing_left();
+}
