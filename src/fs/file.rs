@@ -1,7 +1,6 @@
 //! The content of regular files and symlinks. There are no handles: the kernel opens files without asking.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, SeekFrom};
@@ -11,6 +10,7 @@ use super::error::OnFile as _;
 use super::node::{LowerPart, Node};
 use super::{Fs, FsError};
 use crate::model::{FileKind, Ino};
+use crate::sys::files;
 use crate::upper::{Change, without_suid};
 
 /// What lseek(2) is asked to find.
@@ -33,7 +33,7 @@ impl Fs {
             return Err(FsError::IsADirectory);
         }
         if let Some(file) = self.open_upper(&node, false)? {
-            return read_full(&file, offset, buffer);
+            return files::read_full_at(&file, buffer, offset).on_file("read");
         }
         let LowerPart::Leaf(lower, _) = node.state().lower else { return Err(FsError::Lost(ino)) };
         Ok(self.union.read_at(lower, offset, buffer)?)
@@ -49,7 +49,7 @@ impl Fs {
         if kill_suid {
             self.kill_suid(&node)?;
         }
-        file.write_all_at(data, offset).on_file("write")
+        files::write_all_at(&file, data, offset).on_file("write")
     }
 
     /// fallocate(2).
@@ -59,7 +59,7 @@ impl Fs {
     pub fn fallocate(&self, ino: Ino, mode: u32, offset: u64, len: u64) -> Result<(), FsError> {
         let mode = FallocateFlags::from_bits(mode).ok_or(FsError::NotSupported)?;
         let file = self.writable(&*self.node(ino)?)?;
-        rustix::fs::fallocate(&*file, mode, offset, len).on_file("fallocate")
+        files::fallocate(&*file, mode, offset, len).on_file("fallocate")
     }
 
     /// copy_file_range(2) between two files of this mount; returns how many bytes were copied, which may be fewer.
@@ -70,7 +70,7 @@ impl Fs {
         let source = self.open_upper(&*self.node(from.0)?, false)?.ok_or(FsError::NotSupported)?;
         let target = self.writable(&*self.node(to.0)?)?;
         let (mut from, mut to) = (from.1, to.1);
-        rustix::fs::copy_file_range(&*source, Some(&mut from), &*target, Some(&mut to), len)
+        files::copy_file_range(&*source, Some(&mut from), &*target, Some(&mut to), len)
             .on_file("copy_file_range")
     }
 
@@ -86,7 +86,7 @@ impl Fs {
                 Seek::Hole(offset) => SeekFrom::Hole(offset),
             };
             // The shared position of the descriptor is moved, but never used: all I/O names its offset.
-            return match rustix::fs::seek(&*file, to) {
+            return match files::seek(&*file, to) {
                 Err(Errno::NXIO) => Err(FsError::NoOffset),
                 result => result.on_file("lseek"),
             };
@@ -105,7 +105,11 @@ impl Fs {
     /// [`FsError`]
     pub fn fsync(&self, ino: Ino, data_only: bool) -> Result<(), FsError> {
         let Some(file) = self.open_upper(&*self.node(ino)?, false)? else { return Ok(()) };
-        if data_only { file.sync_data().on_file("fdatasync") } else { file.sync_all().on_file("fsync") }
+        if data_only {
+            files::fdatasync(&*file).on_file("fdatasync")
+        } else {
+            files::fsync(&*file).on_file("fsync")
+        }
     }
 
     /// fsync(2) of a directory.
@@ -160,17 +164,4 @@ impl Fs {
 /// A device of an image is for the kernel to open, never for us.
 pub(super) fn must_be_regular(node: &Node) -> Result<(), FsError> {
     if node.kind == FileKind::Regular { Ok(()) } else { Err(FsError::Invalid) }
-}
-
-fn read_full(file: &File, offset: u64, buffer: &mut [u8]) -> Result<usize, FsError> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match file.read_at(&mut buffer[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).on_file("read"),
-        }
-    }
-    Ok(done)
 }

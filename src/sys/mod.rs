@@ -4,7 +4,9 @@
 
 pub mod atomic;
 pub mod daemon;
+pub mod fault;
 pub mod file_range;
+pub mod files;
 pub mod fuse_mount;
 pub mod inflate;
 pub mod lock;

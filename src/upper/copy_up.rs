@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -14,6 +13,7 @@ use super::scratch::Scratch;
 use super::{Object, Upper, UpperError};
 use crate::layer::Xattr;
 use crate::model::{FileKind, Ino, Metadata, Name, Timestamp};
+use crate::sys::files;
 
 /// Where a regular file's bytes come from: fills the buffer from an offset, fewer bytes only at the end.
 pub type Content<'a> = &'a mut dyn FnMut(u64, &mut [u8]) -> Result<usize, Errno>;
@@ -63,8 +63,7 @@ impl Upper {
         let pinned = self.copy(&scratch, origin)?;
         let times = handle::stat(dir)?;
         let place = (name.as_bytes(), RenameFlags::NOREPLACE);
-        rustix::fs::renameat_with(&self.scratch, &scratch.name, dir, place.0, place.1)
-            .at("rename into place")?;
+        files::renameat_with(&self.scratch, &scratch.name, dir, place.0, place.1).at("rename into place")?;
         scratch.published();
         set_times(dir, times.atime, times.metadata.mtime)?;
         self.object(pinned, name.as_bytes())
@@ -90,7 +89,7 @@ impl Upper {
         let scratch = self.scratch();
         let pinned = self.copy(&scratch, origin)?;
         let flags = RenameFlags::NOREPLACE;
-        rustix::fs::renameat_with(&self.scratch, &scratch.name, &self.links, number, flags)
+        files::renameat_with(&self.scratch, &scratch.name, &self.links, number, flags)
             .at("rename into place")?;
         scratch.published();
         Ok(pinned)
@@ -140,7 +139,7 @@ impl Upper {
         }
         self.dress(&pinned, real, origin)?;
         if let Some(file) = file {
-            file.sync_all().at("fsync")?;
+            files::fsync(&file).at("fsync")?;
         }
         Ok(pinned)
     }
@@ -158,11 +157,11 @@ fn copy_content(file: &File, origin: &mut Origin<'_>) -> Result<(), UpperError> 
         }
         // Holes stay holes.
         if buffer[..count].iter().any(|byte| *byte != 0) {
-            file.write_all_at(&buffer[..count], offset).at("write")?;
+            files::write_all_at(file, &buffer[..count], offset).at("write")?;
         }
         offset += count as u64;
     }
-    file.set_len(keep).at("ftruncate")
+    files::ftruncate(file, keep).at("ftruncate")
 }
 
 /// Sets both times of whatever the descriptor holds, a symlink included.
@@ -174,10 +173,10 @@ pub(super) fn set_times(pinned: impl AsFd, atime: Timestamp, mtime: Timestamp) -
 /// utimensat(2) of a descriptor.
 pub(super) fn utimens(pinned: impl AsFd, times: &Timestamps) -> Result<(), UpperError> {
     use rustix::fs::AtFlags;
-    match rustix::fs::utimensat(pinned.as_fd(), c"", times, AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW) {
+    match files::utimensat(pinned.as_fd(), c"", times, AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW) {
         // Before Linux 5.8 there is no AT_EMPTY_PATH; the magic link does not work for a symlink then.
         Err(Errno::INVAL) => {
-            rustix::fs::utimensat(rustix::fs::CWD, handle::magic_link(pinned), times, AtFlags::empty())
+            files::utimensat(rustix::fs::CWD, handle::magic_link(pinned), times, AtFlags::empty())
                 .at("utimensat")
         }
         result => result.at("utimensat"),

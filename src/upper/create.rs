@@ -11,6 +11,7 @@ use super::scratch::Scratch;
 use super::{Object, Upper, UpperError, Whiteouts};
 use crate::model::whiteout::{self, Meaning};
 use crate::model::{DeviceId, FileKind, Metadata, Name};
+use crate::sys::files;
 
 /// What to create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,12 +107,12 @@ impl Upper {
             return Ok((pinned, fresh.mode));
         };
         let nursery = self.scratch();
-        rustix::fs::mkdirat(&self.scratch, &nursery.name, Mode::RWXU).at("mkdir")?;
+        files::mkdirat(&self.scratch, &nursery.name, Mode::RWXU).at("mkdir")?;
         let inside = pin(&self.scratch, nursery.name.as_bytes()).at("open")?;
-        rustix::fs::setxattr(magic_link(&inside), DEFAULT_ACL, acl, XattrFlags::empty())
+        files::setxattr(magic_link(&inside), DEFAULT_ACL, acl, XattrFlags::empty())
             .at("set the default ACL")?;
         let pinned = self.make(&inside.as_fd(), &scratch.name, &fresh.what, fresh.mode)?;
-        rustix::fs::renameat(&inside, &scratch.name, &self.scratch, &scratch.name).at("rename")?;
+        files::renameat(&inside, &scratch.name, &self.scratch, &scratch.name).at("rename")?;
         let mode = super::handle::stat(&pinned)?.metadata.mode | (fresh.mode & 0o7000);
         Ok((pinned, mode))
     }
@@ -127,8 +128,8 @@ impl Upper {
         let mode = Mode::from_raw_mode(u32::from(mode & 0o777));
         match what {
             What::File => make_file(dir, name, mode).at("create")?,
-            What::Dir => rustix::fs::mkdirat(dir, name, mode).at("mkdir")?,
-            What::Symlink(target) => rustix::fs::symlinkat(*target, dir, name).at("symlink")?,
+            What::Dir => files::mkdirat(dir, name, mode).at("mkdir")?,
+            What::Symlink(target) => files::symlinkat(*target, dir, name).at("symlink")?,
             What::Special(kind, rdev) => match self.make_special(dir, name, *kind, *rdev, mode) {
                 Err(Errno::PERM) => make_file(dir, name, mode).at("create")?,
                 result => result.at("mknod")?,
@@ -153,7 +154,7 @@ impl Upper {
         }
         let file_type = FileType::from_raw_mode(kind.st_mode());
         let dev = rustix::fs::makedev(rdev.major, rdev.minor);
-        rustix::fs::mknodat(dir, name, file_type, mode, dev)
+        files::mknodat(dir, name, file_type, mode, dev)
     }
 
     /// Moves a complete object to its name, in one step. `whiteout` says that one is there and gives way.
@@ -173,7 +174,7 @@ impl Upper {
             (true, FileKind::Directory) => RenameFlags::EXCHANGE,
             (true, _) => RenameFlags::empty(),
         };
-        rustix::fs::renameat_with(&self.scratch, &scratch.name, dir, name.as_bytes(), flags)
+        files::renameat_with(&self.scratch, &scratch.name, dir, name.as_bytes(), flags)
             .at("rename into place")?;
         if flags != RenameFlags::EXCHANGE {
             scratch.published();
@@ -187,7 +188,7 @@ impl Upper {
     /// Takes a `.wh.` marker away, after what it hid has been replaced.
     pub(super) fn remove_named_whiteout(&self, dir: impl AsFd, name: Name<'_>) -> Result<(), UpperError> {
         let Ok(marker) = whiteout::hiding(name) else { return Ok(()) };
-        match rustix::fs::unlinkat(dir, marker.as_bytes(), AtFlags::empty()) {
+        match files::unlinkat(dir, marker.as_bytes(), AtFlags::empty()) {
             Err(Errno::NOENT) => Ok(()),
             result => result.at("unlink a whiteout"),
         }
@@ -196,5 +197,5 @@ impl Upper {
 
 fn make_file(dir: &BorrowedFd<'_>, name: &str, mode: Mode) -> rustix::io::Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    rustix::fs::openat(dir, name, flags, mode).map(drop)
+    files::openat(dir, name, flags, mode).map(drop)
 }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::UpperError;
 use super::error::At as _;
 use crate::model::{DeviceId, FileKind, Metadata, Timestamp};
+use crate::sys::files;
 
 /// What the filesystem below says of an object, before marks are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +31,13 @@ pub struct UpperAttr {
 /// An `O_PATH` descriptor of `name` in `dir`, whatever it is.
 pub(super) fn pin(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat2(dir, name, flags, Mode::empty(), beneath())
+    files::openat2(dir, name, flags, Mode::empty(), beneath())
 }
 
 /// An `O_PATH` descriptor of a directory.
 pub(super) fn pin_dir(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat2(dir, name, flags, Mode::empty(), beneath())
+    files::openat2(dir, name, flags, Mode::empty(), beneath())
 }
 
 fn beneath() -> ResolveFlags {
@@ -45,7 +46,7 @@ fn beneath() -> ResolveFlags {
 
 /// Opens what `pinned` holds for reading or writing. The magic link leads to exactly that object, whatever its name is now.
 pub(super) fn reopen(pinned: impl AsFd, flags: OFlags) -> rustix::io::Result<File> {
-    rustix::fs::openat(CWD, magic_link(pinned), flags | OFlags::CLOEXEC, Mode::empty()).map(File::from)
+    files::openat(CWD, magic_link(pinned), flags | OFlags::CLOEXEC, Mode::empty()).map(File::from)
 }
 
 /// The path that system calls without a descriptor form need (xattrs and chmod of an `O_PATH` descriptor, proc(5)).
@@ -56,8 +57,8 @@ pub(super) fn magic_link(pinned: impl AsFd) -> String {
 /// stat(2) of a descriptor.
 pub(super) fn stat(pinned: impl AsFd) -> Result<UpperAttr, UpperError> {
     let wanted = StatxFlags::BASIC_STATS;
-    let stat = rustix::fs::statx(pinned, c"", AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW, wanted)
-        .at("statx")?;
+    let stat =
+        files::statx(pinned, c"", AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW, wanted).at("statx")?;
     let kind = FileKind::from_st_mode(u32::from(stat.stx_mode)).ok_or(Errno::IO).at("statx: type")?;
     let time = |t: rustix::fs::StatxTimestamp| Timestamp { secs: t.tv_sec, nanos: t.tv_nsec };
     Ok(UpperAttr {

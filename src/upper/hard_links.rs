@@ -14,6 +14,7 @@ use super::error::At as _;
 use super::handle::pin;
 use super::{Object, Origin, Upper, UpperError};
 use crate::model::{Ino, Name};
+use crate::sys::files;
 
 impl Upper {
     /// The copy of a layer's object with several names; `None` when it was never copied up.
@@ -46,7 +47,7 @@ impl Upper {
     pub fn name_indexed(&self, ino: Ino, dir: impl AsFd, name: Name<'_>) -> Result<(), UpperError> {
         let dir = dir.as_fd();
         let times = super::handle::stat(dir)?;
-        rustix::fs::linkat(&self.links, number(ino), dir, name.as_bytes(), AtFlags::empty()).at("link")?;
+        files::linkat(&self.links, number(ino), dir, name.as_bytes(), AtFlags::empty()).at("link")?;
         super::copy_up::set_times(dir, times.atime, times.metadata.mtime)
     }
 
@@ -55,7 +56,7 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]
     pub fn names_gone(&self, ino: Ino) -> Result<u32, UpperError> {
-        let target = match rustix::fs::readlinkat(&self.links, gone(ino), Vec::new()) {
+        let target = match files::readlinkat(&self.links, gone(ino), Vec::new()) {
             Ok(target) => target,
             Err(Errno::NOENT) => return Ok(0),
             Err(error) => return Err(error).at("readlink in the link index"),
@@ -75,8 +76,8 @@ impl Upper {
         let _one_counter = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
         let count = self.names_gone(ino)?.saturating_add(1);
         let scratch = self.scratch();
-        rustix::fs::symlinkat(count.to_string(), &self.scratch, &scratch.name).at("symlink")?;
-        rustix::fs::renameat(&self.scratch, &scratch.name, &self.links, gone(ino)).at("rename into place")?;
+        files::symlinkat(count.to_string(), &self.scratch, &scratch.name).at("symlink")?;
+        files::renameat(&self.scratch, &scratch.name, &self.links, gone(ino)).at("rename into place")?;
         scratch.published();
         Ok(())
     }
@@ -87,7 +88,7 @@ impl Upper {
     /// [`UpperError`]
     pub fn forget_indexed(&self, ino: Ino) -> Result<(), UpperError> {
         for name in [number(ino), gone(ino)] {
-            match rustix::fs::unlinkat(&self.links, name, AtFlags::empty()) {
+            match files::unlinkat(&self.links, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(error) => return Err(error).at("unlink from the link index"),
             }

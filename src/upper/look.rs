@@ -12,6 +12,7 @@ use super::handle::{self, pin, reopen};
 use super::{Marks, Upper, UpperAttr, UpperError, Whiteouts, owner, scratch};
 use crate::model::whiteout::{self, Meaning};
 use crate::model::{DeviceId, FileKind, FileName, Name};
+use crate::sys::files;
 
 /// What the upper says of a name.
 #[derive(Debug)]
@@ -140,7 +141,7 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]
     pub fn read_link(&self, pinned: impl AsFd) -> Result<Vec<u8>, UpperError> {
-        rustix::fs::readlinkat(pinned, c"", Vec::new()).map(std::ffi::CString::into_bytes).at("readlink")
+        files::readlinkat(pinned, c"", Vec::new()).map(std::ffi::CString::into_bytes).at("readlink")
     }
 
     /// What statvfs(3) says of the filesystem that the upper is on.
@@ -148,7 +149,7 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]
     pub fn space(&self) -> Result<rustix::fs::StatVfs, UpperError> {
-        rustix::fs::fstatvfs(&self.root).at("statvfs")
+        files::fstatvfs(&self.root).at("statvfs")
     }
 
     fn has_named_whiteout(&self, dir: impl AsFd, name: Name<'_>) -> Result<bool, UpperError> {

@@ -14,6 +14,7 @@ use super::UpperError;
 use super::error::At as _;
 use super::handle::magic_link;
 use crate::model::Ino;
+use crate::sys::files;
 
 /// In which namespace overlayfs's attributes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +87,7 @@ pub(super) fn get(pinned: impl AsFd, name: &str) -> Result<Option<Vec<u8>>, Uppe
     // Marks are short; a path of a redirect is the longest.
     let mut value = vec![0; 256];
     loop {
-        match rustix::fs::getxattr(magic_link(pinned.as_fd()), name, value.as_mut_slice()) {
+        match files::getxattr(magic_link(pinned.as_fd()), name, value.as_mut_slice()) {
             Ok(length) => {
                 value.truncate(length);
                 return Ok(Some(value));
@@ -102,7 +103,7 @@ pub(super) fn get(pinned: impl AsFd, name: &str) -> Result<Option<Vec<u8>>, Uppe
 
 /// Sets one attribute.
 pub(super) fn set(pinned: impl AsFd, name: &str, value: &[u8]) -> rustix::io::Result<()> {
-    rustix::fs::setxattr(magic_link(pinned), name, value, XattrFlags::empty())
+    files::setxattr(magic_link(pinned), name, value, XattrFlags::empty())
 }
 
 /// The recorded owner, `uid:gid:mode[:type]`.

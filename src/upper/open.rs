@@ -13,6 +13,7 @@ use super::marks::Namespace;
 use super::owner::Owners;
 use super::scratch::empty_dir;
 use super::{Upper, UpperError, Whiteouts};
+use crate::sys::files;
 
 impl Upper {
     /// Takes `upper` (the changes) and `work` (scratch space on the same filesystem) into use; missing ones are made.
@@ -57,7 +58,7 @@ impl Upper {
 }
 
 fn make_dir(dir: impl AsFd, path: &Path) -> rustix::io::Result<()> {
-    match rustix::fs::mkdirat(dir, path, Mode::RWXU) {
+    match files::mkdirat(dir, path, Mode::RWXU) {
         Err(Errno::EXIST) => Ok(()),
         result => result,
     }
@@ -65,14 +66,14 @@ fn make_dir(dir: impl AsFd, path: &Path) -> rustix::io::Result<()> {
 
 /// The directories that the user names may lie behind symlinks; what is in them may not.
 fn pin_path(path: &Path) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    files::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn lock(work: &Path) -> Result<File, UpperError> {
     let unusable =
         |operation| move |source| UpperError::Unusable { path: work.to_path_buf(), operation, source };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(CWD, work, flags, Mode::empty()).map_err(unusable("open"))?;
+    let fd = files::openat(CWD, work, flags, Mode::empty()).map_err(unusable("open"))?;
     match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(File::from(fd)),
         Err(Errno::WOULDBLOCK) => Err(UpperError::InUse(work.to_path_buf())),
@@ -83,14 +84,12 @@ fn lock(work: &Path) -> Result<File, UpperError> {
 /// `trusted.` where we may write it, else `user.`.
 fn probe_namespace(scratch: &OwnedFd) -> rustix::io::Result<Namespace> {
     let path = magic_link(scratch);
-    let try_one = |name: &str| rustix::fs::setxattr(&path, name, b"y", XattrFlags::empty());
+    let try_one = |name: &str| files::setxattr(&path, name, b"y", XattrFlags::empty());
     match try_one("trusted.overlay.layerfs.probe") {
-        Ok(()) => {
-            rustix::fs::removexattr(&path, "trusted.overlay.layerfs.probe").map(|()| Namespace::Trusted)
-        }
+        Ok(()) => files::removexattr(&path, "trusted.overlay.layerfs.probe").map(|()| Namespace::Trusted),
         Err(_) => {
             try_one("user.overlay.layerfs.probe")?;
-            rustix::fs::removexattr(&path, "user.overlay.layerfs.probe").map(|()| Namespace::User)
+            files::removexattr(&path, "user.overlay.layerfs.probe").map(|()| Namespace::User)
         }
     }
 }
@@ -98,19 +97,19 @@ fn probe_namespace(scratch: &OwnedFd) -> rustix::io::Result<Namespace> {
 fn probe_rename(root: &OwnedFd, scratch: &OwnedFd) -> rustix::io::Result<()> {
     // A rename onto a name that cannot be there yet, and back.
     const PROBE: &str = ".layerfs-rename-probe";
-    rustix::fs::mkdirat(scratch, PROBE, Mode::RWXU)?;
-    let there = rustix::fs::renameat(scratch, PROBE, root, PROBE);
+    files::mkdirat(scratch, PROBE, Mode::RWXU)?;
+    let there = files::renameat(scratch, PROBE, root, PROBE);
     if there.is_ok() {
-        rustix::fs::renameat(root, PROBE, scratch, PROBE)?;
+        files::renameat(root, PROBE, scratch, PROBE)?;
     }
-    rustix::fs::unlinkat(scratch, PROBE, rustix::fs::AtFlags::REMOVEDIR)?;
+    files::unlinkat(scratch, PROBE, rustix::fs::AtFlags::REMOVEDIR)?;
     there
 }
 
 fn probe_whiteouts(scratch: &OwnedFd) -> Whiteouts {
     const PROBE: &str = "whiteout-probe";
-    let made = rustix::fs::mknodat(scratch, PROBE, FileType::CharacterDevice, Mode::empty(), 0);
-    match made.and_then(|()| rustix::fs::unlinkat(scratch, PROBE, rustix::fs::AtFlags::empty())) {
+    let made = files::mknodat(scratch, PROBE, FileType::CharacterDevice, Mode::empty(), 0);
+    match made.and_then(|()| files::unlinkat(scratch, PROBE, rustix::fs::AtFlags::empty())) {
         Ok(()) => Whiteouts::Device,
         Err(_) => Whiteouts::Named,
     }

@@ -12,6 +12,7 @@ use super::error::At as _;
 use super::handle::{UpperAttr, magic_link};
 use super::{UpperError, marks};
 use crate::model::{DeviceId, FileKind, Metadata};
+use crate::sys::files;
 
 /// How owners are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ impl Owners {
         if self == Self::Real && real == wanted.kind {
             let owner = (Some(Uid::from_raw(wanted.uid)), Some(Gid::from_raw(wanted.gid)));
             let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
-            match rustix::fs::chownat(pinned, c"", owner.0, owner.1, flags) {
+            match files::chownat(pinned, c"", owner.0, owner.1, flags) {
                 // After chown, which clears setuid and setgid.
                 Ok(()) => return chmod(pinned, real, wanted.mode),
                 // Ids without a place in this user namespace (user_namespaces(7)).
@@ -57,7 +58,7 @@ fn chmod(pinned: impl AsFd, kind: FileKind, mode: u16) -> Result<(), UpperError>
         return Ok(());
     }
     let mode = Mode::from_raw_mode(u32::from(mode));
-    rustix::fs::chmodat(CWD, magic_link(pinned), mode, AtFlags::empty()).at("chmod")
+    files::chmodat(CWD, magic_link(pinned), mode, AtFlags::empty()).at("chmod")
 }
 
 /// What the record, if there is one, makes of a stat.

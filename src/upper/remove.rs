@@ -9,6 +9,7 @@ use super::error::At as _;
 use super::handle::pin_dir;
 use super::{Upper, UpperError, Whiteouts};
 use crate::model::{FileKind, Name, whiteout};
+use crate::sys::files;
 
 impl Upper {
     /// Hides a name that only the layers have.
@@ -20,7 +21,7 @@ impl Upper {
             Whiteouts::Device => {
                 let scratch = self.scratch_whiteout()?;
                 let flags = RenameFlags::NOREPLACE;
-                rustix::fs::renameat_with(&self.scratch, &scratch.name, dir, name.as_bytes(), flags)
+                files::renameat_with(&self.scratch, &scratch.name, dir, name.as_bytes(), flags)
                     .at("rename a whiteout into place")?;
                 scratch.published();
                 Ok(())
@@ -56,16 +57,16 @@ impl Upper {
         let scratch = self.scratch_whiteout()?;
         let flags = RenameFlags::EXCHANGE;
         // What was removed is under the scratch name now and goes when that is dropped.
-        rustix::fs::renameat_with(&self.scratch, &scratch.name, dir, name.as_bytes(), flags)
+        files::renameat_with(&self.scratch, &scratch.name, dir, name.as_bytes(), flags)
             .at("exchange for a whiteout")
     }
 
     fn take_away(&self, dir: &BorrowedFd<'_>, name: Name<'_>, kind: FileKind) -> Result<(), UpperError> {
         if kind != FileKind::Directory {
-            return rustix::fs::unlinkat(dir, name.as_bytes(), AtFlags::empty()).at("unlink");
+            return files::unlinkat(dir, name.as_bytes(), AtFlags::empty()).at("unlink");
         }
         let scratch = self.scratch();
-        rustix::fs::renameat(dir, name.as_bytes(), &self.scratch, &scratch.name).at("rename out")
+        files::renameat(dir, name.as_bytes(), &self.scratch, &scratch.name).at("rename out")
     }
 
     /// Makes an empty directory of the upper really empty, so that another can be renamed over it: first opaque, then
@@ -80,7 +81,7 @@ impl Upper {
     pub(super) fn make_named_whiteout(&self, dir: &BorrowedFd<'_>, name: Name<'_>) -> Result<(), UpperError> {
         let marker = whiteout::hiding(name).map_err(|_| Errno::NAMETOOLONG).at("make a whiteout")?;
         let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        rustix::fs::openat(dir, marker.as_bytes(), flags, Mode::RUSR).map(drop).at("make a whiteout")
+        files::openat(dir, marker.as_bytes(), flags, Mode::RUSR).map(drop).at("make a whiteout")
     }
 
     /// Flushes a directory: the names in it are durable afterwards.
@@ -89,12 +90,8 @@ impl Upper {
     /// [`UpperError`]
     pub fn sync_dir(&self, pinned: impl AsFd) -> Result<(), UpperError> {
         let path = super::handle::magic_link(pinned);
-        let readable = rustix::fs::openat(
-            CWD,
-            path,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        );
-        rustix::fs::fsync(readable.at("open a directory")?).at("fsync")
+        let readable =
+            files::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        files::fsync(readable.at("open a directory")?).at("fsync")
     }
 }

@@ -8,6 +8,7 @@ use super::error::At as _;
 use super::handle::pin;
 use super::{Upper, UpperError, Whiteouts};
 use crate::model::{FileKind, Name};
+use crate::sys::files;
 
 /// One end of a rename.
 #[derive(Clone, Copy, Debug)]
@@ -69,8 +70,7 @@ impl Upper {
             }
         }
         let flags = RenameFlags::EXCHANGE;
-        rustix::fs::renameat_with(from.dir, from.name.as_bytes(), to.dir, to.name.as_bytes(), flags)
-            .at("exchange")
+        files::renameat_with(from.dir, from.name.as_bytes(), to.dir, to.name.as_bytes(), flags).at("exchange")
     }
 
     /// Says where a directory's part in the layers is (which is where it is now), or that it has none. True before the
@@ -90,12 +90,11 @@ impl Upper {
             (false, true) => RenameFlags::WHITEOUT,
             (false, false) => RenameFlags::empty(),
         };
-        rustix::fs::renameat_with(from.dir, from.name.as_bytes(), to.dir, to.name.as_bytes(), flags)
+        files::renameat_with(from.dir, from.name.as_bytes(), to.dir, to.name.as_bytes(), flags)
             .at("rename")?;
         if flags == RenameFlags::EXCHANGE && !from.lower {
             // Nothing is hidden by it; it hurts nobody should this fail.
-            if let Err(error) =
-                rustix::fs::unlinkat(from.dir, from.name.as_bytes(), rustix::fs::AtFlags::empty())
+            if let Err(error) = files::unlinkat(from.dir, from.name.as_bytes(), rustix::fs::AtFlags::empty())
             {
                 tracing::warn!("upper: a whiteout of nothing stays at {:?}: {error}", from.name);
             }
@@ -107,7 +106,7 @@ impl Upper {
         if from.lower {
             self.make_named_whiteout(&from.dir, from.name)?;
         }
-        rustix::fs::renameat(from.dir, from.name.as_bytes(), to.dir, to.name.as_bytes()).at("rename")?;
+        files::renameat(from.dir, from.name.as_bytes(), to.dir, to.name.as_bytes()).at("rename")?;
         if to.whiteout {
             self.remove_named_whiteout(to.dir, to.name)?;
         }
@@ -122,7 +121,7 @@ impl Upper {
         let scratch = self.scratch();
         let link = super::handle::magic_link(pinned);
         let follow = rustix::fs::AtFlags::SYMLINK_FOLLOW;
-        rustix::fs::linkat(rustix::fs::CWD, link, &self.scratch, &scratch.name, follow).at("link")?;
+        files::linkat(rustix::fs::CWD, link, &self.scratch, &scratch.name, follow).at("link")?;
         self.publish(scratch, to.dir, to.name, FileKind::Regular, to.whiteout)
     }
 }

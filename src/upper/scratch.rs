@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::error::At as _;
 use super::handle::{pin_dir, reopen};
 use super::{Upper, UpperError};
+use crate::sys::files;
 
 /// A name in `work/tmp`. Whatever is under it when this is dropped is removed.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ impl Upper {
     pub(super) fn scratch_whiteout(&self) -> Result<Scratch<'_>, UpperError> {
         let scratch = self.scratch();
         let mode = Mode::empty();
-        rustix::fs::mknodat(&self.scratch, &scratch.name, FileType::CharacterDevice, mode, 0)
+        files::mknodat(&self.scratch, &scratch.name, FileType::CharacterDevice, mode, 0)
             .at("make a whiteout")?;
         Ok(scratch)
     }
@@ -52,14 +53,14 @@ impl Drop for Scratch<'_> {
 
 /// Removes an object of any kind with all that is in it; nothing there is fine.
 pub(super) fn remove_tree(dir: impl AsFd, name: &[u8]) -> Result<(), UpperError> {
-    match rustix::fs::unlinkat(dir.as_fd(), name, AtFlags::empty()) {
+    match files::unlinkat(dir.as_fd(), name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(error) => return Err(error).at("unlink"),
     }
     let inner = pin_dir(dir.as_fd(), name).at("open")?;
     empty_dir(&inner)?;
-    rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR).at("rmdir")
+    files::unlinkat(dir, name, AtFlags::REMOVEDIR).at("rmdir")
 }
 
 /// Removes everything in a directory.

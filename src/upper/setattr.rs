@@ -9,6 +9,7 @@ use super::error::At as _;
 use super::handle::{self, reopen};
 use super::{Upper, UpperAttr, UpperError};
 use crate::model::{FileKind, Metadata, Timestamp};
+use crate::sys::files;
 
 /// A time to set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ impl Upper {
     pub fn change(&self, pinned: impl AsFd, name: &[u8], change: &Change) -> Result<UpperAttr, UpperError> {
         let pinned = pinned.as_fd();
         if let Some(size) = change.size {
-            reopen(pinned, OFlags::RDWR).at("open")?.set_len(size).at("ftruncate")?;
+            files::ftruncate(reopen(pinned, OFlags::RDWR).at("open")?, size).at("ftruncate")?;
         }
         if change.mode.is_some() || change.uid.is_some() || change.gid.is_some() {
             self.change_owner(pinned, name, change)?;

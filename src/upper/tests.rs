@@ -13,6 +13,7 @@ use super::marks::Namespace;
 use super::owner::Owners;
 use super::{Change, Content, Fresh, Looked, Marks, Origin, Upper, UpperError, UpperName, What, Whiteouts};
 use crate::model::{DeviceId, EntryId, FileKind, Ino, LayerOrdinal, Metadata, Name, Timestamp};
+use crate::sys::fault::{Fault, arm, disarm};
 
 /// In which form an upper keeps what its filesystem or its user cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -322,4 +323,22 @@ fn counters_of_hard_links() {
     upper.forget_indexed(ino).unwrap();
     assert_eq!(upper.names_gone(ino).unwrap(), 0);
     assert!(names(&dirs.work("index")).is_empty() && names(&dirs.work("tmp")).is_empty());
+}
+
+#[test]
+fn a_call_that_fails_leaves_nothing_in_tmp() {
+    for fault in [Fault::Error(Errno::DQUOT), Fault::Death] {
+        for at in 0.. {
+            let dirs = Dirs::new();
+            let upper = dirs.open(Form::Found);
+            let root = root(&upper);
+            arm(fault, at);
+            let result = upper.create(&root, name("f"), &fresh(What::File));
+            let Some(call) = disarm() else { break };
+            assert!(result.is_err(), "{call} ({at})");
+            drop(upper);
+            dirs.open(Form::Found);
+            assert!(names(&dirs.work("tmp")).is_empty(), "{call} ({at})");
+        }
+    }
 }

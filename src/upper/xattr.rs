@@ -13,6 +13,7 @@ use super::handle::magic_link;
 use super::marks::{is_private, stand_in, stood_for};
 use super::{Upper, UpperError};
 use crate::model::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use crate::sys::files;
 
 impl Upper {
     /// The value of an attribute; `None` when there is none.
@@ -35,7 +36,7 @@ impl Upper {
     /// [`UpperError`]
     pub fn xattr_names(&self, pinned: impl AsFd) -> Result<Vec<Vec<u8>>, UpperError> {
         let mut list = vec![0; XATTR_LIST_BYTES_MAX];
-        let length = match rustix::fs::listxattr(magic_link(pinned), list.as_mut_slice()) {
+        let length = match files::listxattr(magic_link(pinned), list.as_mut_slice()) {
             Err(Errno::OPNOTSUPP) => 0,
             result => result.at("listxattr")?,
         };
@@ -61,9 +62,9 @@ impl Upper {
         flags: XattrFlags,
     ) -> Result<(), UpperError> {
         let path = magic_link(pinned.as_fd());
-        match rustix::fs::setxattr(&path, OsStr::from_bytes(name), value, flags) {
+        match files::setxattr(&path, OsStr::from_bytes(name), value, flags) {
             Err(Errno::PERM) if has_stand_in(name) => {
-                rustix::fs::setxattr(&path, OsStr::from_bytes(&stand_in(name)), value, flags).at("setxattr")
+                files::setxattr(&path, OsStr::from_bytes(&stand_in(name)), value, flags).at("setxattr")
             }
             result => result.at("setxattr"),
         }
@@ -76,13 +77,13 @@ impl Upper {
     pub fn remove_xattr(&self, pinned: impl AsFd, name: &[u8]) -> Result<(), UpperError> {
         let path = magic_link(pinned);
         if has_stand_in(name) {
-            match rustix::fs::removexattr(&path, OsStr::from_bytes(&stand_in(name))) {
+            match files::removexattr(&path, OsStr::from_bytes(&stand_in(name))) {
                 Ok(()) => return Ok(()),
                 Err(Errno::NODATA | Errno::PERM | Errno::OPNOTSUPP) => {}
                 Err(error) => return Err(error).at("removexattr"),
             }
         }
-        rustix::fs::removexattr(&path, OsStr::from_bytes(name)).at("removexattr")
+        files::removexattr(&path, OsStr::from_bytes(name)).at("removexattr")
     }
 
     /// Sets an attribute of an original on its copy. Where it can be kept in no form, that is said and the copy goes on:
@@ -105,7 +106,7 @@ fn has_stand_in(name: &[u8]) -> bool {
 
 fn get(path: &str, name: &[u8]) -> Result<Option<Vec<u8>>, UpperError> {
     let mut value = vec![0; XATTR_VALUE_BYTES_MAX];
-    match rustix::fs::getxattr(path, OsStr::from_bytes(name), value.as_mut_slice()) {
+    match files::getxattr(path, OsStr::from_bytes(name), value.as_mut_slice()) {
         Ok(length) => {
             value.truncate(length);
             Ok(Some(value))

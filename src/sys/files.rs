@@ -1,0 +1,122 @@
+//! The system calls that the writable layer is made of, as rustix has them, each a place where a test can let it fail.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{
+    Access, AtFlags, Dev, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, SeekFrom,
+    StatVfs, Statx, StatxFlags, Timestamps, Uid, XattrFlags,
+};
+use rustix::io::{Errno, Result};
+use rustix::path::Arg;
+
+use super::fault;
+
+macro_rules! system_calls {
+    ($($(#[$doc:meta])* $module:ident::$name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
+        $(
+            $(#[$doc])*
+            ///
+            /// # Errors
+            /// What the system says.
+            pub fn $name($($arg: $type),*) -> Result<$result> {
+                fault::point(stringify!($name))?;
+                rustix::$module::$name($($arg),*)
+            }
+        )*
+    };
+}
+
+system_calls! {
+    /// openat(2)
+    fs::openat(dir: impl AsFd, path: impl Arg, flags: OFlags, mode: Mode) -> OwnedFd;
+    /// openat2(2)
+    fs::openat2(dir: impl AsFd, path: impl Arg, flags: OFlags, mode: Mode, resolve: ResolveFlags) -> OwnedFd;
+    /// statx(2)
+    fs::statx(dir: impl AsFd, path: impl Arg, flags: AtFlags, mask: StatxFlags) -> Statx;
+    /// faccessat2(2)
+    fs::accessat(dir: impl AsFd, path: impl Arg, access: Access, flags: AtFlags) -> ();
+    /// mkdirat(2)
+    fs::mkdirat(dir: impl AsFd, path: impl Arg, mode: Mode) -> ();
+    /// mknodat(2)
+    fs::mknodat(dir: impl AsFd, path: impl Arg, kind: FileType, mode: Mode, dev: Dev) -> ();
+    /// symlinkat(2)
+    fs::symlinkat(target: impl Arg, dir: impl AsFd, path: impl Arg) -> ();
+    /// linkat(2)
+    fs::linkat(from: impl AsFd, path: impl Arg, to: impl AsFd, new: impl Arg, flags: AtFlags) -> ();
+    /// unlinkat(2)
+    fs::unlinkat(dir: impl AsFd, path: impl Arg, flags: AtFlags) -> ();
+    /// renameat(2)
+    fs::renameat(from: impl AsFd, path: impl Arg, to: impl AsFd, new: impl Arg) -> ();
+    /// renameat2(2)
+    fs::renameat_with(from: impl AsFd, path: impl Arg, to: impl AsFd, new: impl Arg, flags: RenameFlags) -> ();
+    /// fchmodat(2)
+    fs::chmodat(dir: impl AsFd, path: impl Arg, mode: Mode, flags: AtFlags) -> ();
+    /// fchownat(2)
+    fs::chownat(dir: impl AsFd, path: impl Arg, uid: Option<Uid>, gid: Option<Gid>, flags: AtFlags) -> ();
+    /// utimensat(2)
+    fs::utimensat(dir: impl AsFd, path: impl Arg, times: &Timestamps, flags: AtFlags) -> ();
+    /// readlinkat(2)
+    fs::readlinkat(dir: impl AsFd, path: impl Arg, buffer: Vec<u8>) -> CString;
+    /// getxattr(2)
+    fs::getxattr(path: impl Arg, name: impl Arg, value: &mut [u8]) -> usize;
+    /// listxattr(2)
+    fs::listxattr(path: impl Arg, list: &mut [u8]) -> usize;
+    /// setxattr(2)
+    fs::setxattr(path: impl Arg, name: impl Arg, value: &[u8], flags: XattrFlags) -> ();
+    /// removexattr(2)
+    fs::removexattr(path: impl Arg, name: impl Arg) -> ();
+    /// fstatvfs(3)
+    fs::fstatvfs(file: impl AsFd) -> StatVfs;
+    /// fsync(2)
+    fs::fsync(file: impl AsFd) -> ();
+    /// fdatasync(2)
+    fs::fdatasync(file: impl AsFd) -> ();
+    /// ftruncate(2)
+    fs::ftruncate(file: impl AsFd, len: u64) -> ();
+    /// fallocate(2)
+    fs::fallocate(file: impl AsFd, mode: FallocateFlags, offset: u64, len: u64) -> ();
+    /// copy_file_range(2)
+    fs::copy_file_range(from: impl AsFd, from_offset: Option<&mut u64>, to: impl AsFd, to_offset: Option<&mut u64>, len: usize) -> usize;
+    /// lseek(2)
+    fs::seek(file: impl AsFd, to: SeekFrom) -> u64;
+    /// pread(2)
+    io::pread(file: impl AsFd, buffer: &mut [u8], offset: u64) -> usize;
+    /// pwrite(2)
+    io::pwrite(file: impl AsFd, bytes: &[u8], offset: u64) -> usize;
+}
+
+/// Fills `buffer` from `offset`; fewer bytes only at the end of the file.
+///
+/// # Errors
+/// What pread(2) says.
+pub fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match pread(file, &mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// Writes all of `bytes` at `offset`.
+///
+/// # Errors
+/// What pwrite(2) says; some of the bytes may have been written.
+pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match pwrite(file, &bytes[done..], offset + done as u64) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
