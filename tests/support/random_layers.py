@@ -63,7 +63,8 @@ def put(root, verb, words):
     if verb == "link":
         inner, last = parent_of(root, words[1], implied=False)
         target = inner and inner.names.get(last)
-        if not target or target.is_dir():
+        # An ordinary user's symlinks and special files cannot carry the mark that keeps their names together.
+        if not target or target.is_dir() or (target.kind != "file" and os.geteuid() != 0):
             return
     parent, name = parent_of(root, path, implied=verb not in ("opaque", "xattr"))
     if parent is None:

@@ -258,7 +258,9 @@ def op_chown(side, path, uid, gid):
 def op_utimens(side, path, atime, mtime):
     os.utime(path, ns=(int(atime), int(mtime)), follow_symlinks=False)
     info = os.lstat(path)
-    return f"{info.st_atime_ns} {info.st_mtime_ns}"
+    # That of a symlink changes when the path leads through it.
+    atime = "" if stat.S_ISLNK(info.st_mode) else info.st_atime_ns
+    return f"{atime} {info.st_mtime_ns}"
 
 
 def op_touch(side, path):
@@ -424,8 +426,8 @@ def op_holes(side, path):
 
 def holes(fd):
     info, at = os.fstat(fd), 0
-    if not stat.S_ISREG(info.st_mode):
-        return "no regular file"
+    if not stat.S_ISREG(info.st_mode) or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+        return "nothing to read"
     size = info.st_size
     for start, end in pieces(fd, size):
         if start < at or end <= start or end > size:

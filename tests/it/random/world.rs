@@ -19,9 +19,15 @@ pub(super) struct Failure {
     pub(super) step: usize,
     line: String,
     what: String,
+    /// What the servers said last.
+    log: String,
 }
 
 impl Failure {
+    fn new(step: usize, line: &str, what: String) -> Self {
+        Self { step, line: line.to_owned(), what, log: String::new() }
+    }
+
     /// Whether two failures are probably the same defect: seen by the same operation, or by looking at the tree.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         self.verb() == other.verb()
@@ -37,7 +43,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "step {}: {}: {}", self.step, self.line, self.what)
+        write!(f, "step {}: {}: {}\n{}", self.step, self.line, self.what, self.log)
     }
 }
 
@@ -57,17 +63,19 @@ impl World {
 
     /// Does all that a script says.
     pub(super) fn run(&mut self, script: &Script) -> Result<(), Failure> {
+        remove(&self.place.path("log"));
         let result = self.begin(script).and_then(|()| self.steps(script));
         let ended = self.end(result.is_ok());
-        let last = |what: String| Failure { step: script.steps.len(), line: "the end".to_owned(), what };
+        let last = |what: String| Failure::new(script.steps.len(), "the end", what);
         if result.is_err() || ended.is_err() {
             self.start_afresh();
         }
-        result.and(ended.map_err(last))
+        let log = self.log();
+        result.and(ended.map_err(last)).map_err(|failure| Failure { log, ..failure })
     }
 
     fn begin(&mut self, script: &Script) -> Result<(), Failure> {
-        let at_start = |what: String| Failure { step: 0, line: "the beginning".to_owned(), what };
+        let at_start = |what: String| Failure::new(0, "the beginning", what);
         self.make_trees(script).map_err(at_start)?;
         self.mount().map_err(at_start)?;
         let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
@@ -107,7 +115,7 @@ impl World {
         let mut step = 0;
         while step < steps.len() {
             let together = steps[step..].iter().take_while(|line| line.starts_with('|')).count();
-            let failed = |what| Failure { step, line: steps[step].clone(), what };
+            let failed = |what| Failure::new(step, &steps[step], what);
             if together > 0 {
                 let commands: Vec<_> = steps[step..step + together].iter().map(|line| command(&line[2..])).collect();
                 self.workers.ask_together(&commands).map_err(failed)?;
@@ -232,7 +240,7 @@ impl World {
     fn log(&self) -> String {
         let text = fs::read_to_string(self.place.path("log")).unwrap_or_default();
         let lines: Vec<_> = text.lines().rev().take(5).collect();
-        lines.into_iter().rev().collect::<Vec<_>>().join("; ")
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 }
 
