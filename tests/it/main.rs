@@ -18,5 +18,6 @@ mod launcher;
 mod lifecycle;
 mod mount_equal;
 mod mount_helper;
+mod random;
 mod run;
 mod surroundings;
