@@ -8,10 +8,9 @@ use rustix::io::Errno;
 
 use super::error::OnFile as _;
 use super::node::{LowerPart, Node};
-use super::{Fs, FsError};
+use super::{Caller, Fs, FsError};
 use crate::model::{FileKind, Ino};
 use crate::sys::files;
-use crate::upper::{Change, without_suid};
 
 /// What lseek(2) is asked to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +38,16 @@ impl Fs {
         Ok(self.union.read_at(lower, offset, buffer)?)
     }
 
-    /// Writes all of `data` at `offset`, copying up before. `kill_suid`: the writer may not keep setuid and setgid.
+    /// Writes all of `data` at `offset`, copying up before. `sheds`: the writer, if the file
+    /// may not keep the privileges that it gives.
     ///
     /// # Errors
     /// [`FsError`]
-    pub fn write(&self, ino: Ino, offset: u64, data: &[u8], kill_suid: bool) -> Result<(), FsError> {
+    pub fn write(&self, ino: Ino, offset: u64, data: &[u8], sheds: Option<Caller>) -> Result<(), FsError> {
         let node = self.node(ino)?;
         let file = self.writable(&node)?;
-        if kill_suid {
-            self.kill_suid(&node)?;
+        if let Some(caller) = sheds {
+            self.take_privileges(&node, &caller)?;
         }
         files::write_all_at(&file, data, offset).on_file("write")
     }
@@ -145,19 +145,6 @@ impl Fs {
         must_be_regular(node)?;
         self.raise(node, u64::MAX)?;
         self.open_upper(node, true)?.ok_or(FsError::Lost(node.ino))
-    }
-
-    /// Clears setuid and setgid, and the file's capabilities (capabilities(7)), after a write by somebody without the
-    /// right to keep them.
-    pub(super) fn kill_suid(&self, node: &Node) -> Result<(), FsError> {
-        let pinned = self.raise(node, u64::MAX)?;
-        let upper = self.upper()?;
-        let mode = upper.attr(&pinned, b"(node)")?.metadata.mode;
-        if without_suid(mode) != mode {
-            let change = Change { mode: Some(without_suid(mode)), ..Change::default() };
-            upper.change(&pinned, b"(node)", &change)?;
-        }
-        self.drop_capabilities(node)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::upper::Change;
 use crate::upper::What;
 
 /// Who does everything.
-const CALLER: Caller = Caller { uid: 5, gid: 6 };
+const CALLER: Caller = Caller { uid: 5, gid: 6, thread: 0 };
 
 #[derive(Clone, Debug)]
 pub(super) enum Op {
@@ -176,7 +176,7 @@ impl World {
         if self.tree.nodes[id].kind == FileKind::Regular {
             let data = vec![fill; 5 + usize::from(fill) * 100];
             let expected = self.tree.write(id, offset.into(), &data);
-            self.call(expected, |fs| fs.write(ino, offset.into(), &data, false));
+            self.call(expected, |fs| fs.write(ino, offset.into(), &data, None));
         }
     }
 
@@ -184,7 +184,7 @@ impl World {
         if self.tree.nodes[id].kind == FileKind::Regular {
             let expected = self.tree.truncate(id, size.into());
             let set = Change { size: Some(size.into()), ..Change::default() };
-            self.call(expected, |fs| fs.setattr(ino, Caller { uid: 0, gid: 0 }, &set));
+            self.call(expected, |fs| fs.setattr(ino, Caller { uid: 0, gid: 0, thread: 0 }, &set));
         }
     }
 
