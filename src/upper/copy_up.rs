@@ -104,11 +104,11 @@ impl Upper {
             // Somebody's upper already: its root says what it looks like.
             return Ok(());
         }
-        self.dress(&root.pinned, FileKind::Directory, origin)
+        self.dress(&root.pinned, &handle::stat(&root.pinned)?.metadata, origin)
     }
 
     /// Gives an object everything that its original has but the content.
-    fn dress(&self, pinned: &OwnedFd, real: FileKind, origin: &Origin<'_>) -> Result<(), UpperError> {
+    fn dress(&self, pinned: &OwnedFd, real: &Metadata, origin: &Origin<'_>) -> Result<(), UpperError> {
         self.owners.apply(pinned, real, &origin.metadata)?;
         for (name, value) in &origin.xattrs {
             self.copy_xattr(pinned, name, value)?;
@@ -130,14 +130,14 @@ impl Upper {
             kind => What::Special(kind, metadata.rdev),
         };
         let pinned = self.make(&self.scratch.as_fd(), &scratch.name, &what, 0o600 | metadata.mode)?;
-        let real = handle::stat(&pinned)?.metadata.kind;
+        let real = handle::stat(&pinned)?.metadata;
         let mut file = None;
         if metadata.kind == FileKind::Regular {
             let writable = reopen(&pinned, OFlags::RDWR).at("open")?;
             copy_content(&writable, origin)?;
             file = Some(writable);
         }
-        self.dress(&pinned, real, origin)?;
+        self.dress(&pinned, &real, origin)?;
         if let Some(file) = file {
             files::fsync(&file).at("fsync")?;
         }

@@ -9,6 +9,7 @@
 #[macro_use]
 mod support;
 
+mod attributes;
 mod bad_input;
 mod build;
 mod changes;
