@@ -9,6 +9,7 @@
 #[macro_use]
 mod support;
 
+mod attributes;
 mod bad_input;
 mod build;
 mod changes;
@@ -18,6 +19,7 @@ mod launcher;
 mod lifecycle;
 mod mount_equal;
 mod mount_helper;
+mod posix;
 mod random;
 mod run;
 mod surroundings;
