@@ -23,6 +23,7 @@ mod rename;
 mod setattr;
 mod statfs;
 mod table;
+mod take_over;
 mod xattr;
 
 #[cfg(test)]
@@ -104,8 +105,11 @@ impl Fs {
             }
             None => None,
         };
-        let root = Node::new(Ino::ROOT, FileKind::Directory, LowerPart::Dir(Arc::new(lower)), part);
-        Ok(Self { union, upper, owners, table: Table::with_root(root), pins: Pins::new() })
+        let lower = Arc::new(lower);
+        let root = Node::new(Ino::ROOT, FileKind::Directory, LowerPart::Dir(Arc::clone(&lower)), part);
+        let fs = Self { union, upper, owners, table: Table::with_root(root), pins: Pins::new() };
+        fs.take_over(&lower)?;
+        Ok(fs)
     }
 
     /// How many nodes the kernel holds, for statistics.

@@ -5,6 +5,7 @@
 pub mod atomic;
 pub mod daemon;
 pub mod fault;
+pub mod file_handle;
 pub mod file_range;
 pub mod files;
 pub mod fuse_mount;

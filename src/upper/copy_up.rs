@@ -115,7 +115,7 @@ impl Upper {
         }
         // Other numbers are given out anew by every mount; kept, they would be another object's one day.
         if origin.ino == Ino::ROOT || origin.ino.to_lower().is_some() {
-            self.namespace.set_ino(pinned, origin.ino)?;
+            self.keep_number(pinned, real, origin.ino)?;
         }
         set_times(pinned, origin.metadata.mtime, origin.metadata.mtime)
     }

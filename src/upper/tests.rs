@@ -289,7 +289,7 @@ fn marks_of_others_are_understood() {
     assert_eq!(marks("moved").unwrap().redirect.as_deref(), Some(&b"/a/b"[..]));
     assert_eq!(marks("whole").unwrap(), Marks::default(), "it may hold whiteouts of another kind, no more");
     for text in ["damaged", "odd"] {
-        assert!(matches!(marks(text), Err(UpperError::Mark { name, .. }) if name == text));
+        assert!(matches!(marks(text), Err(UpperError::Mark { path, .. }) if path == dirs.upper(text)));
     }
 }
 
@@ -322,7 +322,7 @@ fn counters_of_hard_links() {
     assert!(upper.indexed(ino).unwrap().is_none());
     upper.forget_indexed(ino).unwrap();
     assert_eq!(upper.names_gone(ino).unwrap(), 0);
-    assert!(names(&dirs.work("index")).is_empty() && names(&dirs.work("tmp")).is_empty());
+    assert!(names(&dirs.work("links")).is_empty() && names(&dirs.work("tmp")).is_empty());
 }
 
 #[test]

@@ -88,17 +88,11 @@ impl World {
         self.mount();
     }
 
-    /// An ordinary user's symlinks carry no marks (xattr(7)): their numbers last as long as the kernel knows them.
-    /// So do those of objects whose numbers fit nowhere.
+    /// Numbers of objects whose own fit nowhere last as long as the kernel knows them.
     fn forget_numbers(&mut self) {
-        let (nodes, open) = (&self.tree.nodes, &self.open);
+        let open = &self.open;
         let is_open = |id: usize| open.iter().any(|(open, _)| *open == id);
-        let symlinks = self.form.is_rootless();
-        let lasts = |id: usize| match self.numbers {
-            Numbers::Last => nodes[id].kind != FileKind::Symlink || !symlinks,
-            Numbers::BelowVary | Numbers::Far => false,
-        };
-        self.inos.retain(|id, _| is_open(*id) || lasts(*id));
+        self.inos.retain(|id, _| is_open(*id) || self.numbers == Numbers::Last);
     }
 
     /// Takes back all lookups but those of open nodes.
@@ -330,14 +324,14 @@ impl World {
     /// The link index holds only what some name still leads to.
     fn check_index(&self) {
         let live = self.tree.reachable();
-        for entry in std::fs::read_dir(self.dir.path().join("work/index")).unwrap() {
+        for entry in std::fs::read_dir(self.dir.path().join("work/links")).unwrap() {
             let text = entry.unwrap().file_name().into_string().unwrap();
             if text.ends_with("-gone") {
                 continue;
             }
             let ino = Ino(u64::from_str_radix(&text, 16).unwrap());
             let known = self.inos.iter().any(|(id, known)| *known == ino && live.contains_key(id));
-            assert!(known, "work/index/{text}: no name leads to it");
+            assert!(known, "work/links/{text}: no name leads to it");
         }
     }
 }

@@ -1,0 +1,88 @@
+//! Taking over an upper that somebody else wrote, once: its hard links, and which of the layers' names it leaves.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::find::{DirView, Found, FoundLower};
+use super::node::Home;
+use super::{Fs, FsError};
+use crate::model::{FileKind, FileName};
+use crate::union::{LowerDir, LowerRef};
+use crate::upper::LinkOfOthers;
+
+/// What the walk finds out.
+#[derive(Debug, Default)]
+struct Links {
+    /// Those of kernel overlayfs, by the file handle of the layers' object.
+    of_others: HashMap<Vec<u8>, LinkOfOthers>,
+    /// How many of the layers' names lead to each object with several.
+    names: HashMap<LowerRef, u32>,
+}
+
+impl Fs {
+    /// Walks the whole tree, if somebody else has changed the upper since the last mount.
+    pub(super) fn take_over(&self, root: &Arc<LowerDir>) -> Result<(), FsError> {
+        let Some(upper) = self.upper.as_ref().filter(|upper| upper.is_taking_over()) else { return Ok(()) };
+        let mut links = Links::default();
+        for link in upper.links_of_others()? {
+            links.of_others.insert(link.handle.clone(), link);
+        }
+        let root = DirView { lower: Arc::clone(root), upper: Some(Arc::new(upper.root()?.pinned)) };
+        let mut pending = self.take_over_dir(&Arc::new(root), &mut links)?;
+        while let Some((parent, name)) = pending.pop() {
+            if let Some(found) = self.find(&parent, name.as_name())? {
+                pending.extend(self.take_over_dir(&Arc::new(view(found)), &mut links)?);
+            }
+        }
+        if let Some(link) = links.of_others.values().next() {
+            return Err(upper.lost_link(link).into());
+        }
+        for (lower, names) in links.names {
+            upper
+                .set_names_gone(self.lower_ino(lower), self.names_in_layers(lower)?.saturating_sub(names))?;
+        }
+        Ok(upper.taken_over()?)
+    }
+
+    /// Returns the directories in it, each by its name, so that not all are open at once.
+    fn take_over_dir(
+        &self,
+        dir: &Arc<DirView>,
+        links: &mut Links,
+    ) -> Result<Vec<(Arc<DirView>, FileName)>, FsError> {
+        let mut inner = Vec::new();
+        for name in self.merged_names(&dir.lower, dir.upper.as_deref())? {
+            let Some(found) = self.find(dir, name.as_name())? else { continue };
+            if found.kind == FileKind::Directory {
+                inner.push((Arc::clone(dir), name));
+            } else {
+                self.take_over_leaf(&found, links)?;
+            }
+        }
+        Ok(inner)
+    }
+
+    fn take_over_leaf(&self, found: &Found, links: &mut Links) -> Result<(), FsError> {
+        let FoundLower::Leaf(lower) = found.lower else { return Ok(()) };
+        let is_layers_name = !matches!(found.upper, Some((_, Home::Named)));
+        if !is_layers_name || !self.is_linked(lower, found.ino)? {
+            return Ok(());
+        }
+        *links.names.entry(lower).or_default() += 1;
+        if !links.of_others.is_empty()
+            && let Some(handle) = self.union.file_handle(lower)?
+            && let Some(link) = links.of_others.remove(&handle)
+        {
+            self.upper()?.take_link(&link, found.ino)?;
+        }
+        Ok(())
+    }
+}
+
+fn view(dir: Found) -> DirView {
+    let lower = match dir.lower {
+        FoundLower::Dir(lower) => lower,
+        FoundLower::Leaf(_) | FoundLower::None => Arc::default(),
+    };
+    DirView { lower, upper: dir.upper.map(|(object, _)| Arc::new(object.pinned)) }
+}
