@@ -21,6 +21,7 @@ mod readdir;
 mod remove;
 mod rename;
 mod setattr;
+mod settle;
 mod statfs;
 mod table;
 mod take_over;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::find::{DirView, Found, FoundLower};
 use super::node::Home;
 use super::{Fs, FsError};
-use crate::model::{FileKind, FileName};
+use crate::model::{FileKind, FileName, Name};
 use crate::union::{LowerDir, LowerRef};
-use crate::upper::LinkOfOthers;
+use crate::upper::{LinkOfOthers, Looked};
 
 /// What the walk finds out.
 #[derive(Debug, Default)]
@@ -56,16 +56,27 @@ impl Fs {
             if found.kind == FileKind::Directory {
                 inner.push((Arc::clone(dir), name));
             } else {
-                self.take_over_leaf(&found, links)?;
+                self.take_over_leaf(dir, name.as_name(), &found, links)?;
             }
         }
         Ok(inner)
     }
 
-    fn take_over_leaf(&self, found: &Found, links: &mut Links) -> Result<(), FsError> {
+    fn take_over_leaf(
+        &self,
+        dir: &DirView,
+        name: Name<'_>,
+        found: &Found,
+        links: &mut Links,
+    ) -> Result<(), FsError> {
         let FoundLower::Leaf(lower) = found.lower else { return Ok(()) };
-        let is_layers_name = !matches!(found.upper, Some((_, Home::Named)));
-        if !is_layers_name || !self.is_linked(lower, found.ino)? {
+        // What is found in the link index may have this name in the upper too.
+        if let (Some((_, Home::Index)), Some(pinned)) = (&found.upper, &dir.upper)
+            && !matches!(self.upper()?.look(pinned, name)?, Looked::Absent)
+        {
+            return Ok(());
+        }
+        if !self.is_linked(lower, found.ino)? {
             return Ok(());
         }
         *links.names.entry(lower).or_default() += 1;

@@ -92,6 +92,18 @@ impl Upper {
         Ok(())
     }
 
+    /// The numbers of all objects in the index.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn all_indexed(&self) -> Result<Vec<Ino>, UpperError> {
+        let numbers = super::scratch::names(&self.links)?.into_iter().filter_map(|name| {
+            let digits = std::str::from_utf8(&name).ok()?;
+            u64::from_str_radix(digits.strip_suffix(GONE).unwrap_or(digits), 16).ok().map(Ino)
+        });
+        Ok(numbers.collect())
+    }
+
     /// Takes an object out of the index, when no name leads to it any more.
     ///
     /// # Errors
@@ -107,8 +119,11 @@ impl Upper {
     }
 }
 
+/// Ends the name of a counter.
+const GONE: &str = "-gone";
+
 fn gone(ino: Ino) -> String {
-    format!("{:x}-gone", ino.0)
+    format!("{:x}{GONE}", ino.0)
 }
 
 pub(super) fn number(ino: Ino) -> String {

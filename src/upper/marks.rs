@@ -75,6 +75,10 @@ impl Namespace {
         set(pinned, &self.name("redirect"), &absolute).at("set the redirect mark")
     }
 
+    pub(super) fn forget_redirect(self, pinned: impl AsFd) -> Result<(), UpperError> {
+        remove(pinned, &self.name("redirect")).at("remove the redirect mark")
+    }
+
     /// Remembers the inode number; `user.` marks only a regular file or a directory can carry (xattr(7)).
     pub(super) fn set_ino(self, pinned: impl AsFd, ino: Ino) -> Result<(), UpperError> {
         set(pinned, &self.name("layerfs.ino"), ino.0.to_string().as_bytes()).at("set the inode mark")

@@ -22,6 +22,7 @@ mod remove;
 mod rename;
 mod scratch;
 mod setattr;
+mod whole;
 mod xattr;
 
 #[cfg(test)]
