@@ -1,78 +1,63 @@
-//! Making an upper one that others show as it is: kernel overlayfs knows nothing of the link index, and without root it
-//! follows no redirect.
+//! Files whose extent map says less than it could, because what was written is not known to be on disk.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::node::{Home, Node};
+use super::node::Node;
+use super::table::Table;
 use super::{Fs, FsError};
-use crate::model::{FileKind, FileName, Ino, Name};
-use crate::upper::Looked;
+use crate::model::Ino;
+
+/// Those files, and since when. The table keeps their nodes for as long as they are in here.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled(Mutex<HashMap<Ino, Instant>>);
+
+impl Unsettled {
+    /// Remembers a file, unless it is in already.
+    pub(super) fn add(&self, node: &Node, table: &Table) {
+        let mut inner = self.lock();
+        if !inner.contains_key(&node.ino) && table.hold(node.ino) {
+            inner.insert(node.ino, Instant::now());
+        }
+    }
+
+    /// Takes out what has been in for at least so long.
+    fn take(&self, age: Duration) -> Vec<Ino> {
+        let mut inner = self.lock();
+        let old: Vec<Ino> =
+            inner.iter().filter(|(_, since)| since.elapsed() >= age).map(|(ino, _)| *ino).collect();
+        for ino in &old {
+            inner.remove(ino);
+        }
+        old
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Ino, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Fs {
-    /// Gives every hard link of the layers that was copied up all its names in the upper, and copies what is below
-    /// renamed directories up where others could not find it. For a tree that nobody looks at meanwhile; afterwards it
-    /// is the same.
-    ///
-    /// # Errors
-    /// [`FsError`]; what was done until then is right, and can be done again.
-    pub fn settle(&self) -> Result<(), FsError> {
-        self.settle_dir(Ino::ROOT, false)?;
-        let upper = self.upper()?;
-        for ino in upper.all_indexed()? {
-            upper.forget_indexed(ino)?;
+    /// Flushes files that were written to at least `age` ago, as a filesystem does with what nobody asked it to flush.
+    /// What was written then survives a power cut. A failure is logged, and seen by the program's own fsync.
+    pub fn settle(&self, age: Duration) {
+        for ino in self.unsettled.take(age) {
+            let settled = self.node(ino).and_then(|node| self.settle_if_named(&node));
+            if let Err(error) = settled {
+                tracing::warn!("inode {}: cannot be flushed: {error}", ino.0);
+            }
+            self.forget(ino, 1);
         }
-        Ok(())
     }
 
-    /// `whole`: all that is in it is to be in the upper.
-    fn settle_dir(&self, ino: Ino, whole: bool) -> Result<(), FsError> {
-        let upper = self.upper()?;
-        let node = self.node(ino)?;
-        let redirected = match self.pin(&node)? {
-            Some(_) if upper.others_follow_redirects() => false,
-            Some(pinned) => upper.is_redirected(&*pinned)?,
-            None => false,
-        };
-        let whole = whole || redirected;
-        for name in self.names(ino)? {
-            let Some(attr) = self.lookup(ino, name.as_name())? else { continue };
-            let settled = match attr.metadata.kind {
-                FileKind::Directory => self.settle_dir(attr.ino, whole),
-                _ => self.settle_leaf(&node, name.as_name(), attr.ino, whole),
-            };
-            self.forget(attr.ino, 1);
-            settled?;
-        }
-        if whole {
-            let pinned = self.raise(&node, 0)?;
-            upper.make_whole(&*pinned)?;
-            // Whoever looks again finds it so.
-            node.touch();
-        }
-        Ok(())
-    }
-
-    fn settle_leaf(&self, dir: &Arc<Node>, name: Name<'_>, ino: Ino, whole: bool) -> Result<(), FsError> {
-        let (node, upper) = (self.node(ino)?, self.upper()?);
-        if whole {
-            self.raise(&node, u64::MAX)?;
-        }
-        if !node.state().upper.as_ref().is_some_and(|part| part.home == Home::Index) {
+    fn settle_if_named(&self, node: &Arc<Node>) -> Result<(), FsError> {
+        if node.state().removed || node.sharing().is_none() {
             return Ok(());
         }
-        let pinned = self.raise(dir, 0)?;
-        match upper.look(&*pinned, name)? {
-            Looked::Absent => Ok(upper.name_indexed(ino, &*pinned, name)?),
-            Looked::Whiteout | Looked::Object(_) => Ok(()),
+        match self.open_upper(node, false)? {
+            Some(file) => self.settle_node(node, &file).map(drop),
+            None => Ok(()),
         }
-    }
-
-    fn names(&self, ino: Ino) -> Result<Vec<FileName>, FsError> {
-        let mut names = Vec::new();
-        self.readdir(ino, 0, false, &mut |entry, _| {
-            names.extend(entry.file_name().map(Name::to_owned));
-            true
-        })?;
-        Ok(names)
     }
 }

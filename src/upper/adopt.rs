@@ -90,7 +90,7 @@ impl Upper {
             self.namespace.set_opaque(dir)?;
         }
         // Damage is told now and not when a program stumbles over it.
-        self.namespace.read(dir, b"(directory)")?;
+        self.namespace.read(dir, b"(directory)", self.boot)?;
         for bytes in names(dir)? {
             let Ok(name) = Name::new(&bytes) else { continue };
             match meaning(&bytes) {
@@ -133,7 +133,7 @@ impl Upper {
             return self.replace(dir, name);
         }
         self.adopt_owner(&pinned)?;
-        self.namespace.read(&pinned, name.as_bytes()).map(drop)
+        self.namespace.read(&pinned, name.as_bytes(), self.boot).map(drop)
     }
 
     /// Puts a whiteout of this upper's form in place of an object that is one in another.

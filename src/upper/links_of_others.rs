@@ -83,7 +83,7 @@ impl Upper {
     /// [`UpperError`]
     pub fn take_link(&self, link: &LinkOfOthers, ino: Ino) -> Result<(), UpperError> {
         let index = pin_dir(&self.work, INDEX.as_bytes()).at("open work/index")?;
-        self.keep_number(&link.pinned, handle::stat(&link.pinned)?.metadata.kind, ino)?;
+        self.keep_number(&link.pinned, ino)?;
         let number = super::hard_links::number(ino);
         match files::linkat(&index, &link.name[..], &self.links, number, AtFlags::empty()) {
             Ok(()) | Err(Errno::EXIST) => self.drop_link(&index, link),

@@ -9,6 +9,7 @@ mod adopt;
 mod copy_up;
 mod create;
 mod error;
+mod extents;
 mod format;
 mod handle;
 mod hard_links;
@@ -18,6 +19,7 @@ mod marks;
 mod numbers;
 mod open;
 mod owner;
+mod partial;
 mod remove;
 mod rename;
 mod scratch;
@@ -36,10 +38,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 pub use copy_up::{Content, Origin};
 pub use create::{Fresh, What};
 pub use error::UpperError;
+pub use extents::{Bits, ExtentMap, Piece};
 pub use handle::UpperAttr;
 pub use links_of_others::LinkOfOthers;
 pub use look::{Looked, Object, UpperName};
 pub use marks::{Marks, is_private};
+pub use partial::{Partial, check_of};
 pub use rename::{Moved, Rename};
 pub use setattr::{Change, SetTime, without_suid};
 
@@ -66,6 +70,10 @@ pub struct Upper {
     whiteouts: Whiteouts,
     namespace: Namespace,
     owners: Owners,
+    /// Smallest granule of an extent map; `None` where a copy-up copies whole files at once.
+    granule_bytes_min: Option<u64>,
+    /// The boot of the machine (see [`Partial`]).
+    boot: u64,
     /// Makes names in `work/tmp` unique.
     serial: AtomicU64,
     /// Held while a counter of the link index is read and replaced, which is rare and short.

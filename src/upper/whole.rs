@@ -21,7 +21,7 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]
     pub fn is_redirected(&self, dir: impl AsFd) -> Result<bool, UpperError> {
-        Ok(self.namespace.read(dir, b"(directory)")?.redirect.is_some())
+        Ok(self.namespace.read(dir, b"(directory)", self.boot)?.redirect.is_some())
     }
 
     /// Says that nothing of the layers belongs to a directory, because all of it has been copied up.

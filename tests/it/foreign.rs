@@ -107,6 +107,12 @@ impl Stack {
         self.place.mount(&["--owner", "image", "--upper", self.changes().to_str().unwrap()], &self.image)
     }
 
+    /// What is still only in the layers, or in the link index, comes into the upper.
+    fn complete(&self) {
+        let mut command = self.place.command();
+        finish(command.arg("complete").arg("--upper").arg(self.changes()).arg(&self.image)).ok();
+    }
+
     fn layerfs_refuses(&self) -> String {
         let mut command = self.place.command();
         command.arg("mount").arg("--upper").arg(self.changes()).arg(&self.image).arg(self.mnt());
@@ -120,9 +126,6 @@ impl Stack {
 fn recent() -> String {
     (SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - 60).to_string()
 }
-
-/// Makes an upper that layerfs wrote complete: what is still only in the layers, or in the link index, comes into it.
-fn complete(_changes: &Path) {}
 
 fn change(dir: &Path) {
     finish(Command::new("python3").arg(support_file("changes.py")).arg(dir)).ok();
@@ -175,7 +178,7 @@ fn passes_on(stack: &Stack, other: Other, scripts: [&str; 2], relaxed: &[&str]) 
     let mounted = stack.mount();
     assert_same_tree("mounted again", &relaxed, &ours, &stack.mnt());
     mounted.unmount();
-    complete(&stack.changes());
+    stack.complete();
     stack.in_other(other, "true");
     assert_same_tree(&format!("A by layerfs, B shown by {other:?}"), &relaxed, &ours, &stack.listed());
     let mounted = stack.mount();
@@ -221,7 +224,7 @@ fn an_image_in_kernel_overlayfs() {
     let ours = stack.place.path("ours.tree");
     list(&stack.mnt(), &ours);
     mounted.unmount();
-    complete(&stack.changes());
+    stack.complete();
     stack.in_other(Other::Kernel, "true");
     assert_same_tree("A by layerfs, B shown by the kernel", &relaxed, &ours, &stack.listed());
 
