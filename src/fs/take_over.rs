@@ -15,8 +15,17 @@ use crate::upper::{LinkOfOthers, Looked};
 struct Links {
     /// Those of kernel overlayfs, by the file handle of the layers' object.
     of_others: HashMap<Vec<u8>, LinkOfOthers>,
-    /// How many of the layers' names lead to each object with several.
-    names: HashMap<LowerRef, u32>,
+    /// The layers' objects with several names, some of which lead to them.
+    seen: HashMap<LowerRef, Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    kind: FileKind,
+    /// How many of the layers' names lead to it.
+    names: u32,
+    /// A link of others was it.
+    taken: bool,
 }
 
 impl Fs {
@@ -34,12 +43,20 @@ impl Fs {
                 pending.extend(self.take_over_dir(&Arc::new(view(found)), &mut links)?);
             }
         }
-        if let Some(link) = links.of_others.values().next() {
-            return Err(upper.lost_link(link).into());
+        // What was copied up has lost at least the name that it was copied up by.
+        let mut suspects = Vec::new();
+        for (lower, seen) in links.seen {
+            let gone = self.names_in_layers(lower)?.saturating_sub(seen.names);
+            upper.set_names_gone(self.lower_ino(lower), gone)?;
+            if gone > 0 && !seen.taken {
+                suspects.push(seen.kind);
+            }
         }
-        for (lower, names) in links.names {
-            upper
-                .set_names_gone(self.lower_ino(lower), self.names_in_layers(lower)?.saturating_sub(names))?;
+        for link in links.of_others.values() {
+            if suspects.contains(&link.kind) {
+                return Err(upper.lost_link(link).into());
+            }
+            upper.drop_link(link)?;
         }
         Ok(upper.taken_over()?)
     }
@@ -79,12 +96,14 @@ impl Fs {
         if !self.is_linked(lower, found.ino)? {
             return Ok(());
         }
-        *links.names.entry(lower).or_default() += 1;
+        let seen = links.seen.entry(lower).or_insert(Seen { kind: found.kind, names: 0, taken: false });
+        seen.names += 1;
         if !links.of_others.is_empty()
             && let Some(handle) = self.union.file_handle(lower)?
             && let Some(link) = links.of_others.remove(&handle)
         {
             self.upper()?.take_link(&link, found.ino)?;
+            seen.taken = true;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::copy_up::set_times;
 use super::error::At as _;
 use super::format::Writer;
 use super::handle::{self, path_of, pin};
@@ -79,7 +80,12 @@ impl Upper {
     /// Brings the whole upper into this form.
     pub(super) fn adopt(&self, writer: Writer) -> Result<(), UpperError> {
         walk(&self.root, &mut |dir| {
+            let before = handle::stat(dir)?;
             self.adopt_dir(dir, writer)?;
+            // Nothing that a program can see has changed.
+            if handle::stat(dir)?.metadata.mtime != before.metadata.mtime {
+                set_times(dir, before.atime, before.metadata.mtime)?;
+            }
             Ok(true)
         })
     }
