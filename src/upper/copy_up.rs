@@ -80,7 +80,10 @@ impl Upper {
         let scratch = self.scratch();
         let pinned = self.copy(&scratch, origin)?;
         drop(scratch);
-        self.object(pinned, b"(deleted)")
+        let object = self.object(pinned, b"(deleted)")?;
+        // Nobody will look it up, and its inode number will be another object's.
+        self.forget_number(object.attr.st_ino)?;
+        Ok(object)
     }
 
     /// Copies an object with several names into the link index.
