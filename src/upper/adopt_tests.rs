@@ -43,7 +43,7 @@ impl Dirs {
     /// What kernel overlayfs leaves in `work`.
     fn mounted_by_kernel(&self) {
         std::fs::create_dir_all(self.work("work")).unwrap();
-        std::fs::set_permissions(self.work("work"), PermissionsExt::from_mode(0)).unwrap();
+        std::fs::set_permissions(self.work("work"), PermissionsExt::from_mode(0o0)).unwrap();
     }
 
     fn set(&self, path: &str, mark: &str, value: &str) {
