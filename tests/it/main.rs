@@ -15,6 +15,7 @@ mod build;
 mod changes;
 mod corrupt;
 mod extents;
+mod foreign;
 mod launcher;
 mod lifecycle;
 mod mount_equal;

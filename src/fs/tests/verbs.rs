@@ -9,10 +9,10 @@ use super::world::name;
 use crate::fs::{Caller, End, Fs, New, OwnerView, RenameMode, Seek};
 use crate::layer::Layer;
 use crate::layer::fake::{FakeLayer, MTIME};
-use crate::model::{DeviceId, FileKind, Ino};
+use crate::model::{DeviceId, FileKind, Ino, Timestamp};
 use crate::union::Union;
-use crate::upper::Change;
 use crate::upper::tests::Form;
+use crate::upper::{Change, SetTime};
 use crate::upper::{Upper, What};
 
 const USER: Caller = Caller { uid: 7, gid: 8, thread: 0 };
@@ -56,6 +56,79 @@ fn copy_up_keeps_times_and_owner_and_the_parents_times() {
         fs.unlink(d, name("l")).unwrap();
         assert!(fs.getattr(d).unwrap().metadata.mtime > MTIME, "{form:?}: a removal changes the directory");
     }
+}
+
+#[test]
+fn hard_links_that_cannot_carry_their_number_stay_one_object() {
+    let layer = || {
+        let layer = FakeLayer::new().symlink("a", "target").leaf("d/fifo", FileKind::Fifo, 0o640, b"");
+        let layer = layer.link("d/a", "a").link("e", "a").link("fifo", "d/fifo");
+        Union::new(vec![Arc::new(layer) as Arc<dyn Layer>])
+    };
+    for form in FORMS {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let upper = Upper::open(&dir.path().join("upper"), &dir.path().join("work")).unwrap();
+            Fs::new(layer(), Some(upper.in_form(form)), OwnerView::Image).unwrap()
+        };
+        let fs = open();
+        let numbers = [at(&fs, "a"), at(&fs, "fifo")];
+        let time = Change { mtime: Some(SetTime::To(Timestamp { secs: 7, nanos: 0 })), ..Change::default() };
+        for ino in numbers {
+            fs.setattr(ino, USER, &time).unwrap();
+        }
+        let end = |parent, text| End { parent, name: name(text) };
+        fs.rename(end(Ino::ROOT, "a"), end(at(&fs, "d"), "moved"), RenameMode::Replace).unwrap();
+        fs.rename(end(Ino::ROOT, "fifo"), end(at(&fs, "d"), "moved-fifo"), RenameMode::Replace).unwrap();
+        drop(fs);
+        let fs = open();
+        for (ino, paths) in
+            [(numbers[0], &["d/a", "d/moved", "e"][..]), (numbers[1], &["d/fifo", "d/moved-fifo"])]
+        {
+            for path in paths {
+                assert_eq!(at(&fs, path), ino, "{form:?}: {path}");
+                let attr = fs.getattr(ino).unwrap();
+                assert_eq!(
+                    (attr.nlink as usize, attr.metadata.mtime.secs),
+                    (paths.len(), 7),
+                    "{form:?}: {path}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_number_that_was_left_behind_is_nobody_elses() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = open(&dir, Form::Rootless, OwnerView::Image);
+    let made = fs.create(Ino::ROOT, name("new"), &new(What::Symlink(b"x"), 0o777)).unwrap();
+    drop(fs);
+    // As after a crash between the removal of the copy and that of its record.
+    let record = dir.path().join("work/numbers").join(format!("{:x}", made.ino.0));
+    std::os::unix::fs::symlink("1099511627783 1000000000.000000000", record).unwrap();
+    let fs = open(&dir, Form::Rootless, OwnerView::Image);
+    assert_eq!(at(&fs, "new"), made.ino);
+}
+
+#[test]
+fn a_redirect_out_of_the_layers_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = open(&dir, Form::Found, OwnerView::Image);
+    let end = |text| End { parent: Ino::ROOT, name: name(text) };
+    at(&fs, "d");
+    fs.rename(end("d"), end("moved"), RenameMode::Replace).unwrap();
+    drop(fs);
+    let upper = Upper::open(&dir.path().join("upper"), &dir.path().join("work")).unwrap();
+    let other: Arc<dyn Layer> = Arc::new(FakeLayer::new().file("d", b"no directory"));
+    let fs = Fs::new(Union::new(vec![other]), Some(upper), OwnerView::Image).unwrap();
+    let error = fs.lookup(Ino::ROOT, name("moved")).unwrap_err();
+    assert_eq!(error.errno(), Errno::IO);
+    let text = error.to_string();
+    assert!(
+        text.contains("upper/moved: a redirect to /d,") && text.contains("remove the attribute"),
+        "{text}"
+    );
 }
 
 #[test]
