@@ -23,6 +23,9 @@ pub(super) enum Foreign {
     Upper(u64),
 }
 
+/// Nodes for which there is always room: so few are not worth giving back.
+const CAPACITY_KEPT: usize = 4096;
+
 /// All nodes. One lock, never held across I/O.
 #[derive(Debug, Default)]
 pub(super) struct Table(Mutex<Inner>);
@@ -33,6 +36,15 @@ struct Inner {
     numbers: HashMap<Foreign, Ino>,
     /// Numbers of copied-up objects that cannot carry them as a mark, by the inode number of the copy.
     originals: HashMap<u64, Ino>,
+}
+
+/// What became of a forgotten number.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Forgotten {
+    /// The numbers whose nodes are gone now.
+    pub(super) gone: Vec<Ino>,
+    /// The table has become a good deal smaller: there is memory to give back.
+    pub(super) shrunk: bool,
 }
 
 #[derive(Debug)]
@@ -139,15 +151,15 @@ impl Table {
         inner.slots.get(&ino).is_some_and(|slot| slot.places.is_empty())
     }
 
-    /// Takes back `count` lookups. Returns the numbers whose nodes are gone now.
-    pub(super) fn forget(&self, ino: Ino, count: u64) -> Vec<Ino> {
+    /// Takes back `count` lookups.
+    pub(super) fn forget(&self, ino: Ino, count: u64) -> Forgotten {
         let mut inner = self.lock();
         if let Some(slot) = inner.slots.get_mut(&ino) {
             slot.lookups = slot.lookups.saturating_sub(count);
         }
         let mut gone = Vec::new();
         inner.release(ino, &mut gone);
-        gone
+        Forgotten { gone, shrunk: inner.shrink() }
     }
 
     /// How many nodes there are, for tests and statistics.
@@ -182,6 +194,17 @@ impl Inner {
         for place in dropped {
             self.release_child(place.parent, &mut gone);
         }
+    }
+
+    /// Makes room smaller that is mostly empty; each time by half at least, so that it costs nothing on the whole.
+    fn shrink(&mut self) -> bool {
+        let capacity = self.slots.capacity();
+        if capacity <= CAPACITY_KEPT || self.slots.len() > capacity / 4 {
+            return false;
+        }
+        self.slots.shrink_to((self.slots.len() * 2).max(CAPACITY_KEPT / 2));
+        self.originals.shrink_to_fit();
+        self.slots.capacity() < capacity
     }
 
     fn release_child(&mut self, parent: Ino, gone: &mut Vec<Ino>) {
@@ -234,9 +257,9 @@ mod tests {
         let table = Table::with_root(node(1));
         table.enter(node(2), Ino(1), name("a"));
         table.enter(node(3), Ino(2), name("b"));
-        assert_eq!(table.forget(Ino(2), 1), []);
+        assert_eq!(table.forget(Ino(2), 1).gone, []);
         assert_eq!(table.len(), 3);
-        assert_eq!(table.forget(Ino(3), 1), [Ino(3), Ino(2)]);
+        assert_eq!(table.forget(Ino(3), 1).gone, [Ino(3), Ino(2)]);
         assert_eq!(table.len(), 1);
     }
 
@@ -249,8 +272,20 @@ mod tests {
         assert_eq!(table.places(Ino(2)).len(), 2);
         assert!(!table.remove_place(Ino(2), Ino(1), name("a")));
         assert!(table.remove_place(Ino(2), Ino(1), name("b")));
-        assert_eq!(table.forget(Ino(2), 1), []);
-        assert_eq!(table.forget(Ino(2), 1), [Ino(2)]);
+        assert_eq!(table.forget(Ino(2), 1).gone, []);
+        assert_eq!(table.forget(Ino(2), 1).gone, [Ino(2)]);
+    }
+
+    #[test]
+    fn room_is_given_back_now_and_then() {
+        let table = Table::with_root(node(1));
+        let count = 100_000;
+        for ino in 2..count {
+            table.enter(node(ino), Ino(1), name("same"));
+        }
+        let shrunk = (2..count).filter(|ino| table.forget(Ino(*ino), 1).shrunk).count();
+        assert!((2..20).contains(&shrunk), "{shrunk} times");
+        assert!(table.lock().slots.capacity() <= CAPACITY_KEPT, "{}", table.lock().slots.capacity());
     }
 
     #[test]

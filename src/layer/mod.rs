@@ -110,4 +110,7 @@ pub trait Layer: Send + Sync + Debug {
     /// # Errors
     /// [`LayerError`]
     fn paths(&self, id: EntryId) -> Result<Vec<Box<[u8]>>, LayerError>;
+
+    /// Gives back memory that holds only what can be read again.
+    fn release_memory(&self) {}
 }

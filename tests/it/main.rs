@@ -19,3 +19,4 @@ mod mount_equal;
 mod mount_helper;
 mod run;
 mod surroundings;
+mod survive;
