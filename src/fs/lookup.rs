@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::find::{Found, FoundLower};
-use super::node::Node;
+use super::node::{Home, Node};
 use super::{Attr, Fs, FsError};
 use crate::model::{Ino, Name};
 use crate::sys::memory;
@@ -24,7 +24,13 @@ impl Fs {
     /// Takes back `count` lookups of a node.
     pub fn forget(&self, ino: Ino, count: u64) {
         let forgotten = self.table.forget(ino, count);
-        self.pins.forget(&forgotten.gone);
+        for node in &forgotten.gone {
+            self.pins.forget(node.ino);
+            let home = node.state().upper.as_ref().map(|part| part.home);
+            if let (Some(upper), Some(Home::Kept(serial))) = (&self.upper, home) {
+                upper.drop_kept(serial);
+            }
+        }
         if forgotten.shrunk {
             self.union.release_memory();
             memory::give_back();

@@ -35,6 +35,7 @@ pub use handle::UpperAttr;
 pub use look::{Looked, Object, UpperName};
 pub use marks::{Marks, is_private};
 pub use rename::{Moved, Rename};
+pub use scratch::Kept;
 pub use setattr::{Change, SetTime, without_suid};
 
 use marks::Namespace;

@@ -10,6 +10,7 @@
 mod support;
 
 mod bad_input;
+mod bounds;
 mod build;
 mod changes;
 mod corrupt;

@@ -2,7 +2,7 @@
 """Makes a docker-archive with one layer.
 
     archive.py DIR OUT                     the layer is the tree DIR
-    archive.py --files COUNT OUT           the layer has COUNT files of a few bytes, 250 in a directory
+    archive.py --files COUNT EACH OUT      the layer has COUNT files of a few bytes, EACH in a directory
 """
 
 import hashlib
@@ -12,9 +12,6 @@ import sys
 import tarfile
 import tempfile
 
-FILES_PER_DIRECTORY = 250
-
-
 def member(name, kind=tarfile.REGTYPE, size=0):
     info = tarfile.TarInfo(name)
     info.type, info.size, info.mtime = kind, size, 1_000_000_000
@@ -22,21 +19,21 @@ def member(name, kind=tarfile.REGTYPE, size=0):
     return info
 
 
-def many_files(layer, count):
+def many_files(layer, count, each):
     for number in range(count):
-        directory = f"many/{number // FILES_PER_DIRECTORY:05}"
-        if number % FILES_PER_DIRECTORY == 0:
+        directory = f"many/{number // each:05}"
+        if number % each == 0:
             layer.addfile(member(directory, tarfile.DIRTYPE))
         text = b"%d\n" % number
         layer.addfile(member(f"{directory}/file-{number:07}", size=len(text)), io.BytesIO(text))
 
 
 def main():
-    source, out = sys.argv[-2:] if len(sys.argv) == 3 else (None, sys.argv[3])
+    source, out = (sys.argv[1], sys.argv[2]) if len(sys.argv) == 3 else (None, sys.argv[4])
     with tempfile.TemporaryFile(dir=out.rsplit("/", 1)[0]) as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as layer:
             if source is None:
-                many_files(layer, int(sys.argv[2]))
+                many_files(layer, int(sys.argv[2]), int(sys.argv[3]))
             else:
                 layer.add(source, arcname=".")
         file.seek(0)
