@@ -7,6 +7,7 @@ mod bounds;
 mod cases;
 mod model;
 mod ops;
+mod sharing;
 mod verbs;
 mod world;
 
