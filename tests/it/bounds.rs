@@ -139,7 +139,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        shell("fsfreeze -u \"$1\"; umount -l \"$1\"", &[&self.0]);
+        shell("fsfreeze -u \"$1\" || true; umount -l \"$1\"", &[&self.0]);
     }
 }
 
