@@ -37,6 +37,8 @@ class File:
 
     def __init__(self, content, ino=None, mode=0o644):
         self.content, self.ino, self.mode = content, ino, mode
+        # What was done with it, for those who look for a defect.
+        self.history = []
         self.flush()
 
     def flush(self):
@@ -60,8 +62,11 @@ class File:
             allowed = self.blocks.get(at, [self.content[at:at + BLOCK]])
             # Where the size is in question, what lies behind a version's end reads as zeros.
             if not any(one.ljust(len(block), b"\0")[:len(block)] == block for one in allowed):
-                what = "zeros" if not any(block) else "other bytes"
-                return f"{what} at {at}; it had {len(allowed)} versions since it was flushed"
+                right = allowed[-1].ljust(len(block), b"\0")
+                bad = [at + index for index in range(len(block)) if block[index] != right[index]]
+                what = "zeros" if not any(found[index] for index in bad) else "other bytes"
+                return (f"{what} from {bad[0]} to {bad[-1]} of {len(found)}; the block had {len(allowed)} versions since it "
+                        f"was flushed; {self.history}")
         return None
 
 
@@ -73,6 +78,8 @@ class Tree:
 
     def apply(self, name, arguments):
         """What an operation does, as far as it can be known before it returned."""
+        if arguments[0] in self.names:
+            self.names[arguments[0]].history.append((name, *arguments))
         getattr(self, "do_" + name)(*arguments)
 
     def do_pwrite(self, path, offset, length, seed):
@@ -306,6 +313,8 @@ def check(root, state, log):
             wrong = wrong_after and wrong + [f"and with {pending}:"] + wrong_after
     if wrong:
         sys.exit("\n".join(wrong))
+    for path, file in found.names.items():
+        file.history = (tree.names[path].history if path in tree.names else []) + ["kill"]
     save(found, state)
     if os.path.exists(log):
         os.truncate(log, 0)
