@@ -26,9 +26,9 @@ impl Fs {
         let mut change = Change { uid, gid, ..*set };
         let pinned = self.raise(&node, set.size.unwrap_or(u64::MAX))?;
         let upper = self.upper()?;
-        let chowned = node.kind != FileKind::Directory && (uid.is_some() || gid.is_some());
-        if set.size.is_some() && caller.uid != 0 && set.mode.is_none() {
-            // The kernel leaves this to us (FUSE_HANDLE_KILLPRIV_V2); root may keep the bits (CAP_FSETID).
+        let chowned = node.kind != FileKind::Directory && is_chown(set);
+        if set.mode.is_none() && (chowned || (set.size.is_some() && caller.uid != 0)) {
+            // The kernel leaves this to us (FUSE_HANDLE_KILLPRIV_V2). On truncate root may keep the bits (CAP_FSETID).
             let mode = upper.attr(&pinned, b"(node)")?.metadata.mode;
             change.mode = (without_suid(mode) != mode).then(|| without_suid(mode));
         }
@@ -63,4 +63,9 @@ impl Fs {
         }
         Ok(())
     }
+}
+
+/// A request that changes nothing is how the kernel sends chown(2) with both ids -1, which clears setuid too.
+fn is_chown(set: &Change) -> bool {
+    set.uid.is_some() || set.gid.is_some() || *set == Change::default()
 }

@@ -8,7 +8,8 @@ use std::sync::atomic::AtomicU64;
 use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
-use super::handle::{magic_link, pin_dir};
+use super::copy_up::set_times;
+use super::handle::{magic_link, pin_dir, stat};
 use super::marks::Namespace;
 use super::owner::Owners;
 use super::scratch::empty_dir;
@@ -42,7 +43,10 @@ impl Upper {
         let (scratch, links) = (inner("tmp")?, inner("index")?);
         empty_dir(&scratch)?;
         let namespace = probe_namespace(&scratch).map_err(unusable(upper, "set an extended attribute"))?;
+        let before = stat(&root)?;
         probe_rename(&root, &scratch).map_err(unusable(work, "rename into the upper (same filesystem?)"))?;
+        // The root of the mount does not change because it is mounted.
+        set_times(&root, before.atime, before.metadata.mtime)?;
         let whiteouts = probe_whiteouts(&scratch);
         let owners = if rustix::process::geteuid().is_root() { Owners::Real } else { Owners::Recorded };
         tracing::debug!("upper {}: {whiteouts:?} {namespace:?} {owners:?}", upper.display());

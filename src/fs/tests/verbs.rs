@@ -78,6 +78,23 @@ fn writes_and_truncates_of_ordinary_users_clear_setuid() {
 }
 
 #[test]
+fn every_chown_clears_setuid() {
+    for form in FORMS {
+        let (same, neither) = (Change { uid: Some(7), ..Change::default() }, Change::default());
+        for (owners, set) in
+            [(OwnerView::Image, neither), (OwnerView::Caller { uid: 7, gid: 8 }, same), (OwnerView::Image, same)]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let fs = open(&dir, form, owners);
+            let (f, d) = (at(&fs, "d/f"), at(&fs, "d"));
+            assert_eq!(fs.setattr(f, Caller { uid: 0, gid: 0 }, &set).unwrap().metadata.mode, 0o777, "{form:?}");
+            fs.setattr(d, USER, &Change { mode: Some(0o6755), ..Change::default() }).unwrap();
+            assert_eq!(fs.setattr(d, USER, &set).unwrap().metadata.mode, 0o6755, "{form:?}: not of a directory");
+        }
+    }
+}
+
+#[test]
 fn truncate_before_copy_up_keeps_the_rest() {
     for (size, expected) in [(0, 0), (10, 10), (5000, 5000), (9000, 5000)] {
         let dir = tempfile::tempdir().unwrap();
