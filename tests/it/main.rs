@@ -21,5 +21,6 @@ mod mount_equal;
 mod mount_helper;
 mod random;
 mod run;
+mod stress;
 mod surroundings;
 mod survive;
