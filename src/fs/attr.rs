@@ -114,7 +114,10 @@ fn nlink(state: &State, kind: FileKind, links: u32) -> u32 {
     let lower_names = if let LowerPart::Leaf(_, names) = &state.lower { *names } else { 0 };
     match &state.upper {
         None => lower_names,
-        Some(part) if part.home == Home::Index => links.saturating_sub(1) + lower_names,
-        Some(_) => links,
+        Some(part) => match part.home {
+            Home::Named => links,
+            Home::Index => links.saturating_sub(1) + lower_names,
+            Home::Kept(_) => links.saturating_sub(1),
+        },
     }
 }

@@ -148,7 +148,7 @@ impl Fs {
         from: &Ready<'_>,
         to: &Ready<'_>,
         mode: RenameMode,
-        leaving: Option<Leaving>,
+        leaving: Option<Leaving<'_>>,
     ) -> Result<(), FsError> {
         let Some(source) = &from.found else { return Err(FsError::NotFound) };
         if let Some(leaving) = leaving {

@@ -45,9 +45,11 @@ impl Sharing {
     /// What the marks of an object say.
     pub(super) fn of(object: &Object) -> Option<Self> {
         let mut partial = Partial::clone(object.marks.partial.as_deref()?);
-        // A truncate comes before the mark that tells of it.
+        // A truncate comes before the mark that tells of it: after a crash in between the mark is still to be written.
+        let marked = partial.map.lower_bytes();
         partial.map.truncate(object.attr.metadata.size);
-        Some(Self { partial, lower: None, unsaved: false })
+        let unsaved = partial.map.lower_bytes() < marked;
+        Some(Self { partial, lower: None, unsaved })
     }
 }
 

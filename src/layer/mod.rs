@@ -121,4 +121,7 @@ pub trait Layer: Send + Sync + Debug {
     fn file_handle(&self, _id: EntryId) -> Result<Option<Vec<u8>>, LayerError> {
         Ok(None)
     }
+
+    /// Gives back memory that holds only what can be read again.
+    fn release_memory(&self) {}
 }

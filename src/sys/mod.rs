@@ -13,6 +13,7 @@ pub mod files;
 pub mod fuse_mount;
 pub mod inflate;
 pub mod lock;
+pub mod memory;
 pub mod message_socket;
 pub mod mmap;
 pub mod mount_attributes;

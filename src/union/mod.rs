@@ -126,6 +126,13 @@ impl Union {
         Ok(merge.into_dir(Vec::new()))
     }
 
+    /// Gives back memory that holds only what can be read again.
+    pub fn release_memory(&self) {
+        for layer in &self.layers {
+            layer.release_memory();
+        }
+    }
+
     /// What stat(2) says of a non-directory.
     ///
     /// # Errors

@@ -47,6 +47,7 @@ pub use look::{Looked, Object, UpperName};
 pub use marks::{Marks, is_private};
 pub use partial::{Partial, check_of};
 pub use rename::{Moved, Rename};
+pub use scratch::Kept;
 pub use setattr::{Change, SetTime, without_suid};
 
 use marks::Namespace;

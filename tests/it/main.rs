@@ -11,6 +11,7 @@ mod support;
 
 mod attributes;
 mod bad_input;
+mod bounds;
 mod build;
 mod changes;
 mod corrupt;
@@ -23,4 +24,6 @@ mod mount_helper;
 mod posix;
 mod random;
 mod run;
+mod stress;
 mod surroundings;
+mod survive;

@@ -107,6 +107,26 @@ fn a_shorter_file_that_grows_again_has_zeros() {
 }
 
 #[test]
+fn what_a_killed_server_cut_off_does_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = open(&dir, large());
+    fs.setattr(at(&fs, "large"), ROOT_USER, &Change { mode: Some(0o600), ..Change::default() }).unwrap();
+    drop(fs);
+    // It died between the truncate and the mark that tells of it.
+    std::fs::File::options()
+        .write(true)
+        .open(dir.path().join("upper/large"))
+        .and_then(|file| file.set_len(0))
+        .unwrap();
+    let fs = open(&dir, self::large());
+    let large = at(&fs, "large");
+    assert_eq!(fs.write(large, 0, &[b'n'; 5000], None).unwrap(), 5000);
+    drop(fs);
+    let fs = open(&dir, self::large());
+    assert!(read(&fs, at(&fs, "large")) == [b'n'; 5000]);
+}
+
+#[test]
 fn after_a_power_cut_a_range_is_old_or_new() {
     let dir = tempfile::tempdir().unwrap();
     let fs = open(&dir, large());
