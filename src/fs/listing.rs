@@ -22,9 +22,19 @@ impl Listing {
         self.version == Some(version)
     }
 
-    /// Takes over the names that are there now.
+    /// Takes over the names that were there at that version or since. Of several readers who listed the directory at
+    /// once, the one who began last is right: an older list takes nothing back.
     pub(super) fn update(&mut self, version: u64, mut names: std::collections::BTreeSet<FileName>) {
-        self.by_position.retain(|_, name| names.remove(name.as_bytes()));
+        match self.version {
+            Some(shown) if shown > version => return,
+            // One of the two was made while a name came or went, which is about to be a version of its own.
+            Some(shown) if shown == version => {
+                for name in self.by_position.values() {
+                    names.remove(name.as_bytes());
+                }
+            }
+            Some(_) | None => self.by_position.retain(|_, name| names.remove(name.as_bytes())),
+        }
         for name in names {
             self.by_position.insert(self.next, name);
             self.next += 1;
@@ -65,5 +75,19 @@ mod tests {
         assert_eq!(shown(&listing, 0), expected);
         assert_eq!(shown(&listing, 3), expected[2..]);
         assert!(listing.is_current(2) && !listing.is_current(1));
+    }
+
+    #[test]
+    fn the_latest_of_several_readers_wins() {
+        let mut listing = Listing::default();
+        listing.update(2, names(&["a", "b", "new"]));
+        listing.update(1, names(&["a", "gone"]));
+        let expected = [(0, "a".to_owned()), (1, "b".to_owned()), (2, "new".to_owned())];
+        assert_eq!(shown(&listing, 0), expected);
+        assert!(listing.is_current(2));
+        // While "later" was being made, two readers began at one version.
+        listing.update(3, names(&["a", "b", "new", "later"]));
+        listing.update(3, names(&["a", "b", "new"]));
+        assert_eq!(shown(&listing, 3), [(3, "later".to_owned())]);
     }
 }

@@ -185,7 +185,7 @@ impl Filesystem for Adapter {
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         child: &OsStr,
         new_parent: INodeNo,
@@ -196,6 +196,8 @@ impl Filesystem for Adapter {
         let mode = match flags {
             RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
             RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
+            // Nothing is there if NOREPLACE comes with it: the kernel has looked, and holds both directories' locks.
+            flags if flags.contains(RenameFlags::RENAME_WHITEOUT) => RenameMode::LeaveDevice(caller(request)),
             flags if flags.is_empty() => RenameMode::Replace,
             _ => return reply.error(Errno::EINVAL),
         };
