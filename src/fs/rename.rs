@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use super::create::Caller;
+use super::caller::Caller;
 use super::find::Found;
 use super::node::{Home, Node};
 use super::remove::Leaving;

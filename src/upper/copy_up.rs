@@ -107,12 +107,12 @@ impl Upper {
             // Somebody's upper already: its root says what it looks like.
             return Ok(());
         }
-        self.dress(&root.pinned, FileKind::Directory, origin)?;
+        self.dress(&root.pinned, &handle::stat(&root.pinned)?.metadata, origin)?;
         self.number(&root.pinned, origin)
     }
 
     /// Gives an object everything that its original has but the content.
-    fn dress(&self, pinned: &OwnedFd, real: FileKind, origin: &Origin<'_>) -> Result<(), UpperError> {
+    fn dress(&self, pinned: &OwnedFd, real: &Metadata, origin: &Origin<'_>) -> Result<(), UpperError> {
         self.owners.apply(pinned, real, &origin.metadata)?;
         for (name, value) in &origin.xattrs {
             self.copy_xattr(pinned, name, value)?;
@@ -129,7 +129,7 @@ impl Upper {
     }
 
     /// A regular file's bytes, or a mark that says where they are, and all else that it has.
-    fn fill(&self, pinned: &OwnedFd, real: FileKind, origin: &mut Origin<'_>) -> Result<(), UpperError> {
+    fn fill(&self, pinned: &OwnedFd, real: &Metadata, origin: &mut Origin<'_>) -> Result<(), UpperError> {
         let file = reopen(pinned, OFlags::RDWR).at("open")?;
         if let Some(partial) = self.partial_of(origin) {
             files::ftruncate(&file, partial.map.lower_bytes()).at("ftruncate")?;
@@ -170,11 +170,11 @@ impl Upper {
             kind => What::Special(kind, metadata.rdev),
         };
         let pinned = self.make(&self.scratch.as_fd(), &scratch.name, &what, 0o600 | metadata.mode)?;
-        let real = handle::stat(&pinned)?.metadata.kind;
+        let real = handle::stat(&pinned)?.metadata;
         if metadata.kind == FileKind::Regular {
-            self.fill(&pinned, real, origin)?;
+            self.fill(&pinned, &real, origin)?;
         } else {
-            self.dress(&pinned, real, origin)?;
+            self.dress(&pinned, &real, origin)?;
             self.number(&pinned, origin)?;
         }
         Ok(pinned)

@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
-use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, Timestamps, XattrFlags};
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
-use super::copy_up::{timespec, utimens};
+use super::copy_up::set_times;
 use super::handle::{magic_link, pin_dir, stat};
 use super::marks::Namespace;
 use super::owner::Owners;
@@ -43,14 +43,10 @@ impl Upper {
         let (scratch, links) = (inner("tmp")?, inner("index")?);
         empty_dir(&scratch)?;
         let namespace = probe_namespace(&scratch).map_err(unusable(upper, "set an extended attribute"))?;
-        // The times of the root directory are content, and none of the probe's business.
         let before = stat(&root)?;
         probe_rename(&root, &scratch).map_err(unusable(work, "rename into the upper (same filesystem?)"))?;
-        let times = Timestamps {
-            last_access: timespec(before.atime),
-            last_modification: timespec(before.metadata.mtime),
-        };
-        utimens(&root, &times)?;
+        // The root of the mount does not change because it is mounted.
+        set_times(&root, before.atime, before.metadata.mtime)?;
         let whiteouts = probe_whiteouts(&scratch);
         let owners = if rustix::process::geteuid().is_root() { Owners::Real } else { Owners::Recorded };
         tracing::debug!("upper {}: {whiteouts:?} {namespace:?} {owners:?}", upper.display());

@@ -68,12 +68,12 @@ impl Upper {
         let device = self.scratch();
         let (kind, rdev) = (FileKind::CharDevice, DeviceId::default());
         let pinned = self.make(&self.scratch.as_fd(), &device.name, &What::Special(kind, rdev), 0)?;
-        let real = super::handle::stat(&pinned)?.metadata.kind;
+        let real = super::handle::stat(&pinned)?.metadata;
         let wanted = Metadata { kind, mode: 0, uid, gid, rdev, size: 0, mtime: Timestamp::default() };
-        self.owners.apply(&pinned, real, &wanted)?;
+        self.owners.apply(&pinned, &real, &wanted)?;
         self.rename(rename)?;
         let from = &rename.from;
-        self.publish(device, from.dir, from.name, real, from.lower)
+        self.publish(device, from.dir, from.name, real.kind, from.lower)
     }
 
     /// Swaps the two.

@@ -67,7 +67,7 @@ impl Upper {
         let mode = change.mode.unwrap_or_else(|| if chowned { mode_after_chown(&old) } else { old.mode });
         let wanted =
             Metadata { mode, uid: change.uid.unwrap_or(old.uid), gid: change.gid.unwrap_or(old.gid), ..old };
-        self.owners.apply(pinned, real.metadata.kind, &wanted)
+        self.owners.apply(pinned, &real.metadata, &wanted)
     }
 }
 

@@ -153,6 +153,20 @@ fn what_a_crash_left_in_tmp_goes_at_open() {
 }
 
 #[test]
+fn opening_changes_nothing_that_shows() {
+    let dirs = Dirs::new();
+    drop(dirs.open(Form::Found));
+    let times = || {
+        let root = std::fs::metadata(dirs.upper("")).unwrap();
+        (root.mtime(), root.mtime_nsec())
+    };
+    let before = times();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    drop(dirs.open(Form::Found));
+    assert_eq!(times(), before);
+}
+
+#[test]
 fn an_upper_that_is_none() {
     let dirs = Dirs::new();
     std::fs::write(dirs.0.path().join("upper"), b"a file").unwrap();

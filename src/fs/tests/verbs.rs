@@ -15,7 +15,7 @@ use crate::upper::Change;
 use crate::upper::tests::Form;
 use crate::upper::{Upper, What};
 
-const USER: Caller = Caller { uid: 7, gid: 8 };
+const USER: Caller = Caller { uid: 7, gid: 8, thread: 0 };
 const FORMS: [Form; 4] = [Form::Found, Form::NamedWhiteouts, Form::Rootless, Form::RootlessNamed];
 
 fn layer() -> FakeLayer {
@@ -50,7 +50,7 @@ fn copy_up_keeps_times_and_owner_and_the_parents_times() {
         let attr = fs.getattr(f).unwrap();
         assert_eq!((attr.metadata.mtime, fs.getattr(d).unwrap().metadata.mtime), (MTIME, MTIME), "{form:?}");
         assert_eq!((attr.metadata.mode, attr.metadata.uid, attr.metadata.gid), (0o6777, 1000, 1001));
-        fs.write(f, 0, b"y", false).unwrap();
+        fs.write(f, 0, b"y", None).unwrap();
         assert!(fs.getattr(f).unwrap().metadata.mtime > MTIME);
         assert_eq!(fs.getattr(d).unwrap().metadata.mtime, MTIME);
         fs.unlink(d, name("l")).unwrap();
@@ -66,14 +66,40 @@ fn writes_and_truncates_of_ordinary_users_clear_setuid() {
         let f = at(&fs, "d/f");
         let mode = |mode| Change { mode: Some(mode), ..Change::default() };
         let size = Change { size: Some(3), ..Change::default() };
-        fs.write(f, 0, b"y", false).unwrap();
+        fs.write(f, 0, b"y", None).unwrap();
         assert_eq!(fs.getattr(f).unwrap().metadata.mode, 0o6777);
-        fs.write(f, 0, b"y", true).unwrap();
+        fs.write(f, 0, b"y", Some(USER)).unwrap();
         assert_eq!(fs.getattr(f).unwrap().metadata.mode, 0o777);
-        fs.setattr(f, USER, &mode(0o6744)).unwrap();
-        assert_eq!(fs.setattr(f, USER, &size).unwrap().metadata.mode, 0o2744, "setgid without x stays");
+        let member = Caller { gid: 1001, ..USER };
+        for (caller, left) in [(member, 0o2744), (USER, 0o744)] {
+            fs.setattr(f, caller, &mode(0o6744)).unwrap();
+            assert_eq!(fs.setattr(f, caller, &size).unwrap().metadata.mode, left, "setgid without x");
+        }
         fs.setattr(f, USER, &mode(0o6755)).unwrap();
-        assert_eq!(fs.setattr(f, Caller { uid: 0, gid: 0 }, &size).unwrap().metadata.mode, 0o6755);
+        fs.shed_privileges(f, USER).unwrap();
+        assert_eq!(fs.getattr(f).unwrap().metadata.mode, 0o755);
+    }
+}
+
+#[test]
+fn every_chown_clears_setuid() {
+    for form in FORMS {
+        let (same, neither) = (Change { uid: Some(7), ..Change::default() }, Change::default());
+        // A request without any change is a chown of the owner's only.
+        let owner = Caller { uid: 1000, ..USER };
+        for (owners, caller, set) in [
+            (OwnerView::Image, owner, neither),
+            (OwnerView::Caller { uid: 7, gid: 8 }, USER, same),
+            (OwnerView::Image, USER, same),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let fs = open(&dir, form, owners);
+            let (f, d) = (at(&fs, "d/f"), at(&fs, "d"));
+            assert_eq!(fs.setattr(f, caller, &set).unwrap().metadata.mode, 0o777, "{form:?}");
+            fs.setattr(d, USER, &Change { mode: Some(0o6755), ..Change::default() }).unwrap();
+            let kept = fs.setattr(d, USER, &set).unwrap().metadata.mode;
+            assert_eq!(kept, 0o6755, "{form:?}: of a directory it means something else");
+        }
     }
 }
 
@@ -107,6 +133,24 @@ fn the_umask_applies_and_setgid_directories_hand_their_group_down() {
         assert_eq!((made.mode, made.gid), (0o2750, 99), "{form:?}");
         let made = fs.create(d, name("file"), &new(What::File, 0o777)).unwrap().metadata;
         assert_eq!((made.mode, made.gid), (0o750, 99), "{form:?}");
+    }
+}
+
+#[test]
+fn directories_that_are_the_uppers_alone_count_theirs() {
+    for form in FORMS {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = open(&dir, form, OwnerView::Image);
+        let made = fs.create(Ino::ROOT, name("new"), &new(What::Dir, 0o755)).unwrap();
+        let links = |text: &str| fs.getattr(at(&fs, text)).unwrap().nlink;
+        let below = std::fs::metadata(dir.path().join("upper/new")).unwrap();
+        // btrfs counts no subdirectories.
+        let each = u32::from(std::os::unix::fs::MetadataExt::nlink(&below) == 2);
+        assert_eq!(made.nlink, 1 + each, "{form:?}");
+        fs.create(made.ino, name("sub"), &new(What::Dir, 0o755)).unwrap();
+        assert_eq!((links("new"), links("new/sub")), (1 + 2 * each, 1 + each), "{form:?}");
+        fs.rmdir(made.ino, name("sub")).unwrap();
+        assert_eq!((links("new"), links("d")), (1 + each, 1), "{form:?}");
     }
 }
 
@@ -191,7 +235,7 @@ fn without_an_upper_nothing_changes() {
     let (d, f) = (at(&fs, "d"), at(&fs, "d/f"));
     let ends = (End { parent: d, name: name("f") }, End { parent: d, name: name("h") });
     let refused = [
-        fs.write(f, 0, b"y", false).unwrap_err(),
+        fs.write(f, 0, b"y", None).unwrap_err(),
         fs.unlink(d, name("f")).unwrap_err(),
         fs.rmdir(Ino::ROOT, name("d")).unwrap_err(),
         fs.create(d, name("x"), &new(What::File, 0o644)).unwrap_err(),
@@ -217,7 +261,7 @@ fn data_holes_and_copies() {
     assert_eq!(fs.seek(f, Seek::Data(5000)).unwrap_err().errno(), Errno::NXIO);
     // A source that is in a layer is for the kernel to read.
     assert_eq!(fs.copy_file_range((f, 0), (g, 0), 10).unwrap_err().errno(), Errno::OPNOTSUPP);
-    fs.write(f, 1 << 20, b"end", false).unwrap();
+    fs.write(f, 1 << 20, b"end", None).unwrap();
     assert_eq!(fs.seek(f, Seek::Data(500_000)).unwrap(), 1 << 20);
     assert_eq!(fs.copy_file_range((f, 1 << 20), (g, 2), 3).unwrap(), 3);
     let mut buffer = [0; 10];
