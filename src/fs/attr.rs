@@ -48,7 +48,8 @@ impl Fs {
         let state = node.state().clone();
         let metadata = self.shown(node, upper.metadata);
         // What a layer keeps for it counts too: else it would look like a file full of holes.
-        let shared_blocks = if node.sharing().is_some() { metadata.size.div_ceil(512) } else { 0 };
+        let shared = node.sharing().as_ref().map_or(0, |sharing| sharing.partial.map.lower_bytes());
+        let shared_blocks = shared.min(metadata.size).div_ceil(512);
         Attr {
             ino: node.ino,
             metadata,

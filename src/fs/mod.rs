@@ -44,7 +44,7 @@ pub use complete::Completed;
 pub use create::New;
 pub use error::FsError;
 pub use file::Seek;
-pub use readdir::{DirEntry, DirName};
+pub use readdir::{DirEntry, DirName, Heard};
 pub use rename::{End, RenameMode};
 pub use statfs::Space;
 

@@ -20,9 +20,6 @@ impl Fs {
     /// [`FsError::NoAttribute`] when there is none, or none that is shown.
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, FsError> {
         must_exist(name)?;
-        if is_private(name) {
-            return Err(FsError::NoAttribute);
-        }
         let node = self.node(ino)?;
         if let Some(pinned) = self.pin(&node)? {
             return self.upper()?.xattr(&pinned, name)?.ok_or(FsError::NoAttribute);
@@ -40,8 +37,7 @@ impl Fs {
         if let Some(pinned) = self.pin(&node)? {
             return Ok(self.upper()?.xattr_names(&pinned)?);
         }
-        let names = self.lower_xattrs(&node)?.into_iter().map(|(name, _)| name.into_vec());
-        Ok(names.filter(|name| !is_private(name)).collect())
+        Ok(self.lower_xattrs(&node)?.into_iter().map(|(name, _)| name.into_vec()).collect())
     }
 
     /// The names of all attributes that are shown to `caller`: those of `trusted.` only to the privileged (xattr(7)).
@@ -60,7 +56,7 @@ impl Fs {
     /// Sets an attribute, copying up before; `flags` as in setxattr(2).
     ///
     /// # Errors
-    /// [`FsError::NotPermitted`] for a private name.
+    /// [`FsError`]
     pub fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], flags: u32) -> Result<(), FsError> {
         self.may_change(name)?;
         let node = self.node(ino)?;
@@ -82,9 +78,6 @@ impl Fs {
 
     fn may_change(&self, name: &[u8]) -> Result<(), FsError> {
         must_exist(name)?;
-        if is_private(name) {
-            return Err(FsError::NotPermitted);
-        }
         // An ACL names ids and shares bits with the mode; where those are not real it would mean something else.
         if name.starts_with(b"system.posix_acl_") && matches!(self.owners, OwnerView::Caller { .. }) {
             return Err(FsError::NotSupported);
@@ -94,11 +87,13 @@ impl Fs {
 
     fn lower_xattrs(&self, node: &Node) -> Result<Vec<Xattr>, FsError> {
         let lower = node.state().lower.clone();
-        match lower {
-            LowerPart::Leaf(lower, _) => Ok(self.union.xattrs(lower)?),
-            LowerPart::Dir(dir) => Ok(self.union.dir_xattrs(&dir)?),
-            LowerPart::None => Err(FsError::Lost(node.ino)),
-        }
+        let mut xattrs = match lower {
+            LowerPart::Leaf(lower, _) => self.union.xattrs(lower)?,
+            LowerPart::Dir(dir) => self.union.dir_xattrs(&dir)?,
+            LowerPart::None => return Err(FsError::Lost(node.ino)),
+        };
+        xattrs.retain(|(name, _)| !is_private(name));
+        Ok(xattrs)
     }
 }
 

@@ -4,19 +4,19 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, TimeOrNow, WriteFlags,
+    KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::convert::{caller, errno, file_attr, file_type, ino, mode_bits, name, nothing, set_time};
 use super::policy::{FOR_EVER, NEEDED, WANTED, WRITE_BYTES_MAX};
-use crate::fs::{Attr, End, Fs, FsError, New, RenameMode, Seek};
+use crate::fs::{Attr, End, Fs, FsError, Heard, New, RenameMode, Seek};
 use crate::model::{DeviceId, FileKind};
 use crate::upper::{Change, What};
 
@@ -24,6 +24,8 @@ use crate::upper::{Change, What};
 #[derive(Debug)]
 pub(super) struct Adapter {
     fs: Arc<Fs>,
+    /// Set once there is a session.
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 /// Numbers are never given to another object, so there is only one generation.
@@ -42,8 +44,18 @@ macro_rules! answer {
 }
 
 impl Adapter {
-    pub(super) fn new(fs: Arc<Fs>) -> Self {
-        Self { fs }
+    pub(super) fn new(fs: Arc<Fs>, notifier: Arc<OnceLock<Notifier>>) -> Self {
+        Self { fs, notifier }
+    }
+
+    /// Before a reader is told that there are no more names: the kernel forgets what was put together from several
+    /// states of the directory, because it would go on giving it to readers who began after the last change.
+    fn at_end(&self, number: INodeNo, heard: Heard) {
+        if let (Heard::End { mixed: true }, Some(notifier)) = (heard, self.notifier.get())
+            && let Err(error) = notifier.inval_inode(number, 0, 0)
+        {
+            tracing::debug!("inode {}: listing not dropped: {error}", number.0);
+        }
     }
 
     fn create(
@@ -185,7 +197,7 @@ impl Filesystem for Adapter {
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         child: &OsStr,
         new_parent: INodeNo,
@@ -196,6 +208,8 @@ impl Filesystem for Adapter {
         let mode = match flags {
             RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
             RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
+            // Nothing is there if NOREPLACE comes with it: the kernel has looked, and holds both directories' locks.
+            flags if flags.contains(RenameFlags::RENAME_WHITEOUT) => RenameMode::LeaveDevice(caller(request)),
             flags if flags.is_empty() => RenameMode::Replace,
             _ => return reply.error(Errno::EINVAL),
         };
@@ -311,7 +325,8 @@ impl Filesystem for Adapter {
             let name = OsStr::from_bytes(entry.name.as_bytes());
             !reply.add(INodeNo(entry.ino.0), entry.next, file_type(entry.kind), name)
         });
-        answer!(reply, result, |_done| reply.ok());
+        let result = result.inspect(|heard| self.at_end(number, *heard));
+        answer!(reply, result, |_heard| reply.ok());
     }
 
     fn readdirplus(
@@ -327,7 +342,8 @@ impl Filesystem for Adapter {
             let attr = attr.map_or_else(nothing, file_attr);
             !reply.add(INodeNo(entry.ino.0), entry.next, name, &FOR_EVER, &attr, GENERATION)
         });
-        answer!(reply, result, |_done| reply.ok());
+        let result = result.inspect(|heard| self.at_end(number, *heard));
+        answer!(reply, result, |_heard| reply.ok());
     }
 
     fn statfs(&self, _request: &Request, _number: INodeNo, reply: ReplyStatfs) {

@@ -5,6 +5,7 @@
 //! knows lies below `overlay.layerfs.`, which overlayfs skips and hides. `user.containers.override_*` is the form of
 //! containers/storage for owners, modes and attributes that the process may not really set.
 
+use std::borrow::Cow;
 use std::os::fd::AsFd;
 
 use rustix::fs::XattrFlags;
@@ -155,12 +156,43 @@ pub(super) fn set_override_stat(pinned: impl AsFd, value: &str) -> Result<(), Up
     set(pinned, OVERRIDE_STAT, value.as_bytes()).at("set user.containers.override_stat")
 }
 
-/// Whether an attribute belongs to the overlay and is neither shown nor settable.
+/// Where overlays keep their marks.
+const OVERLAY_PREFIXES: [&str; 3] = ["trusted.overlay.", "user.overlay.", "user.fuseoverlayfs."];
+/// What is put behind such a prefix when a program sets a mark of its own, as overlayfs does it too.
+const ESCAPE: &str = "overlay.";
+
+/// Whether an attribute of an object in the upper, or in a layer, is a mark of an overlay's and not content.
 #[must_use]
 pub fn is_private(name: &[u8]) -> bool {
-    [&b"trusted.overlay."[..], b"user.overlay.", b"user.fuseoverlayfs.", OVERRIDE_PREFIX.as_bytes()]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
+    OVERLAY_PREFIXES.iter().chain([&OVERRIDE_PREFIX]).any(|prefix| name.starts_with(prefix.as_bytes()))
+}
+
+/// The name that an attribute has in the upper. A program that is an overlay itself, stacked upon the mount, sets the
+/// same marks as we do: they are content here, and must mean nothing.
+pub(super) fn kept_as(name: &[u8]) -> Cow<'_, [u8]> {
+    if name.starts_with(OVERRIDE_PREFIX.as_bytes()) {
+        return Cow::Owned(stand_in(name));
+    }
+    for prefix in OVERLAY_PREFIXES.map(str::as_bytes) {
+        if let Some(mark) = name.strip_prefix(prefix) {
+            return Cow::Owned([prefix, ESCAPE.as_bytes(), mark].concat());
+        }
+    }
+    Cow::Borrowed(name)
+}
+
+/// The name under which programs see an attribute of the upper; `None` when they do not.
+pub(super) fn shown_as(kept: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if let Some(meant) = stood_for(kept) {
+        return Some(Cow::Borrowed(meant));
+    }
+    for prefix in OVERLAY_PREFIXES.map(str::as_bytes) {
+        if let Some(mark) = kept.strip_prefix(prefix) {
+            let own = mark.strip_prefix(ESCAPE.as_bytes())?;
+            return Some(Cow::Owned([prefix, own].concat()));
+        }
+    }
+    (!is_private(kept)).then_some(Cow::Borrowed(kept))
 }
 
 /// Where an attribute is kept that the process may not set: `security.x` as `user.containers.override_security.x`.
@@ -171,5 +203,6 @@ pub(super) fn stand_in(name: &[u8]) -> Vec<u8> {
 /// The attribute that a stand-in stands for.
 pub(super) fn stood_for(name: &[u8]) -> Option<&[u8]> {
     let inner = name.strip_prefix(OVERRIDE_PREFIX.as_bytes())?;
-    (inner.starts_with(b"security.") || inner.starts_with(b"trusted.")).then_some(inner)
+    let prefixes = ["security.", "trusted.", OVERRIDE_PREFIX];
+    prefixes.iter().any(|prefix| inner.starts_with(prefix.as_bytes())).then_some(inner)
 }

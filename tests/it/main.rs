@@ -21,6 +21,7 @@ mod launcher;
 mod lifecycle;
 mod mount_equal;
 mod mount_helper;
+mod peers;
 mod posix;
 mod random;
 mod run;

@@ -252,11 +252,11 @@ fn special_files() {
 }
 
 #[test]
-fn private_attributes_are_nobodys_business() {
+fn marks_of_a_program_are_content_and_those_of_ours_nobodys_business() {
     for form in FORMS {
         let dir = tempfile::tempdir().unwrap();
         let fs = open(&dir, form, OwnerView::Image);
-        let d = at(&fs, "d");
+        let (d, f) = (at(&fs, "d"), at(&fs, "d/f"));
         fs.rename(
             End { parent: Ino::ROOT, name: name("d") },
             End { parent: Ino::ROOT, name: name("e") },
@@ -264,11 +264,18 @@ fn private_attributes_are_nobodys_business() {
         )
         .unwrap();
         assert_eq!(fs.listxattr(d).unwrap(), Vec::<Vec<u8>>::new(), "{form:?}");
+        let before = fs.getattr(d).unwrap().metadata;
         for key in ["user.overlay.opaque", "trusted.overlay.redirect", "user.containers.override_stat"] {
             let key = key.as_bytes();
-            assert_eq!(fs.setxattr(d, key, b"y", 0).unwrap_err().errno(), Errno::PERM);
             assert_eq!(fs.getxattr(d, key).unwrap_err().errno(), Errno::NODATA);
-            assert_eq!(fs.removexattr(d, key).unwrap_err().errno(), Errno::PERM);
+            fs.setxattr(d, key, b"y", 0).unwrap();
+            assert_eq!(fs.getxattr(d, key).unwrap(), b"y");
+            assert_eq!(fs.listxattr(d).unwrap(), [key]);
+            // It hides, redirects and describes nothing.
+            assert_eq!(at(&fs, "e/f"), f);
+            assert_eq!(fs.getattr(d).unwrap().metadata, before);
+            fs.removexattr(d, key).unwrap();
+            assert_eq!(fs.removexattr(d, key).unwrap_err().errno(), Errno::NODATA);
         }
         assert_eq!(fs.setxattr(d, b"user.x", b"1", 2).unwrap_err().errno(), Errno::NODATA, "XATTR_REPLACE");
         fs.setxattr(d, b"user.x", b"1", 1).unwrap();
