@@ -111,6 +111,24 @@ fn the_umask_applies_and_setgid_directories_hand_their_group_down() {
 }
 
 #[test]
+fn directories_that_are_the_uppers_alone_count_theirs() {
+    for form in FORMS {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = open(&dir, form, OwnerView::Image);
+        let made = fs.create(Ino::ROOT, name("new"), &new(What::Dir, 0o755)).unwrap();
+        let links = |text: &str| fs.getattr(at(&fs, text)).unwrap().nlink;
+        let below = std::fs::metadata(dir.path().join("upper/new")).unwrap();
+        // btrfs counts no subdirectories.
+        let each = u32::from(std::os::unix::fs::MetadataExt::nlink(&below) == 2);
+        assert_eq!(made.nlink, 1 + each, "{form:?}");
+        fs.create(made.ino, name("sub"), &new(What::Dir, 0o755)).unwrap();
+        assert_eq!((links("new"), links("new/sub")), (1 + 2 * each, 1 + each), "{form:?}");
+        fs.rmdir(made.ino, name("sub")).unwrap();
+        assert_eq!((links("new"), links("d")), (1 + each, 1), "{form:?}");
+    }
+}
+
+#[test]
 fn special_files() {
     for form in FORMS {
         let dir = tempfile::tempdir().unwrap();
