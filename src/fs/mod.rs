@@ -109,6 +109,7 @@ impl Fs {
         let root = Node::new(Ino::ROOT, FileKind::Directory, LowerPart::Dir(Arc::clone(&lower)), part);
         let fs = Self { union, upper, owners, table: Table::with_root(root), pins: Pins::new() };
         fs.take_over(&lower)?;
+        fs.settle()?;
         Ok(fs)
     }
 

@@ -10,7 +10,7 @@ use super::create::What;
 use super::error::At as _;
 use super::handle::{self, reopen};
 use super::scratch::Scratch;
-use super::{Object, Upper, UpperError};
+use super::{Object, Upper, UpperAttr, UpperError};
 use crate::layer::Xattr;
 use crate::model::{FileKind, Ino, Metadata, Name, Timestamp};
 use crate::sys::files;
@@ -61,12 +61,13 @@ impl Upper {
         let dir = dir.as_fd();
         let scratch = self.scratch();
         let pinned = self.copy(&scratch, origin)?;
+        let object = self.object(pinned, name.as_bytes())?;
         let times = handle::stat(dir)?;
         let place = (name.as_bytes(), RenameFlags::NOREPLACE);
         files::renameat_with(&self.scratch, &scratch.name, dir, place.0, place.1).at("rename into place")?;
         scratch.published();
-        set_times(dir, times.atime, times.metadata.mtime)?;
-        self.object(pinned, name.as_bytes())
+        keep_times(dir, &times);
+        Ok(self.published(object))
     }
 
     /// Copies an object up that has no name any more, for those who still have it open.
@@ -76,8 +77,9 @@ impl Upper {
     pub fn copy_up_nameless(&self, origin: &mut Origin<'_>) -> Result<Object, UpperError> {
         let scratch = self.scratch();
         let pinned = self.copy(&scratch, origin)?;
-        drop(scratch);
-        self.object(pinned, b"(deleted)")
+        let object = self.object(pinned, b"(deleted)")?;
+        scratch.remove()?;
+        Ok(self.published(object))
     }
 
     /// Copies an object with several names into the link index.
@@ -85,14 +87,15 @@ impl Upper {
         &self,
         number: &str,
         origin: &mut Origin<'_>,
-    ) -> Result<OwnedFd, UpperError> {
+    ) -> Result<Object, UpperError> {
         let scratch = self.scratch();
         let pinned = self.copy(&scratch, origin)?;
+        let object = self.object(pinned, number.as_bytes())?;
         let flags = RenameFlags::NOREPLACE;
         files::renameat_with(&self.scratch, &scratch.name, &self.links, number, flags)
             .at("rename into place")?;
         scratch.published();
-        Ok(pinned)
+        Ok(self.published(object))
     }
 
     /// Makes the root of a fresh upper look like the layers' root.
@@ -104,20 +107,22 @@ impl Upper {
             // Somebody's upper already: its root says what it looks like.
             return Ok(());
         }
-        self.dress(&root.pinned, FileKind::Directory, origin)
+        self.dress(&root.pinned, &handle::stat(&root.pinned)?.metadata, origin)
     }
 
     /// Gives an object everything that its original has but the content.
-    fn dress(&self, pinned: &OwnedFd, real: FileKind, origin: &Origin<'_>) -> Result<(), UpperError> {
+    /// The number comes last: it says that all is there.
+    fn dress(&self, pinned: &OwnedFd, real: &Metadata, origin: &Origin<'_>) -> Result<(), UpperError> {
         self.owners.apply(pinned, real, &origin.metadata)?;
         for (name, value) in &origin.xattrs {
             self.copy_xattr(pinned, name, value)?;
         }
+        set_times(pinned, origin.metadata.mtime, origin.metadata.mtime)?;
         // Other numbers are given out anew by every mount; kept, they would be another object's one day.
         if origin.ino == Ino::ROOT || origin.ino.to_lower().is_some() {
-            self.keep_number(pinned, real, origin.ino)?;
+            self.keep_number(pinned, real.kind, origin.ino)?;
         }
-        set_times(pinned, origin.metadata.mtime, origin.metadata.mtime)
+        Ok(())
     }
 
     /// A complete copy in `work/tmp`, on disk before it can be seen: it hides the original.
@@ -130,14 +135,14 @@ impl Upper {
             kind => What::Special(kind, metadata.rdev),
         };
         let pinned = self.make(&self.scratch.as_fd(), &scratch.name, &what, 0o600 | metadata.mode)?;
-        let real = handle::stat(&pinned)?.metadata.kind;
+        let real = handle::stat(&pinned)?.metadata;
         let mut file = None;
         if metadata.kind == FileKind::Regular {
             let writable = reopen(&pinned, OFlags::RDWR).at("open")?;
             copy_content(&writable, origin)?;
             file = Some(writable);
         }
-        self.dress(&pinned, real, origin)?;
+        self.dress(&pinned, &real, origin)?;
         if let Some(file) = file {
             files::fsync(&file).at("fsync")?;
         }
@@ -168,6 +173,13 @@ fn copy_content(file: &File, origin: &mut Origin<'_>) -> Result<(), UpperError> 
 pub(super) fn set_times(pinned: impl AsFd, atime: Timestamp, mtime: Timestamp) -> Result<(), UpperError> {
     let times = Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) };
     utimens(pinned, &times)
+}
+
+/// Gives a directory the times back that it had before a copy got its place in it. The copy is there: no error.
+pub(super) fn keep_times(dir: impl AsFd, before: &UpperAttr) {
+    if let Err(error) = set_times(dir, before.atime, before.metadata.mtime) {
+        tracing::warn!("{error}: a directory shows a change that no program made");
+    }
 }
 
 /// utimensat(2) of a descriptor.

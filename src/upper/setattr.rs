@@ -67,10 +67,26 @@ impl Upper {
         let mode = change.mode.unwrap_or_else(|| if chowned { mode_after_chown(&old) } else { old.mode });
         let wanted =
             Metadata { mode, uid: change.uid.unwrap_or(old.uid), gid: change.gid.unwrap_or(old.gid), ..old };
-        self.owners.apply(pinned, real.metadata.kind, &wanted)?;
-        if self.owners == super::owner::Owners::Real && real.metadata.kind == old.kind {
+        let result = self.set_owner(pinned, &real.metadata, &wanted);
+        if result.is_err()
+            && let Ok(now) = handle::stat(pinned)
+            && let Err(error) = self.owners.apply(pinned, &now.metadata, &old)
+        {
+            tracing::warn!("upper: {}: owner and mode may be half changed: {error}", name.escape_ascii());
+        }
+        result
+    }
+
+    fn set_owner(
+        &self,
+        pinned: BorrowedFd<'_>,
+        real: &Metadata,
+        wanted: &Metadata,
+    ) -> Result<(), UpperError> {
+        self.owners.apply(pinned, real, wanted)?;
+        if self.owners == super::owner::Owners::Real && real.kind == wanted.kind {
             // Recorded by an ordinary user or by another overlay; it would hide what has been really set.
-            super::owner::forget_record(pinned, &wanted)?;
+            super::owner::forget_record(pinned, wanted)?;
         }
         Ok(())
     }

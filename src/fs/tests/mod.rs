@@ -4,6 +4,8 @@
 //! too, so that every run covers all forms.
 
 mod cases;
+mod crash;
+mod crash_cases;
 mod model;
 mod ops;
 mod verbs;
