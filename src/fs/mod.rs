@@ -7,6 +7,7 @@
 
 mod attr;
 mod changes;
+mod complete;
 mod copy_up;
 mod create;
 mod error;
@@ -21,9 +22,12 @@ mod readdir;
 mod remove;
 mod rename;
 mod setattr;
+mod settle;
+mod sharing;
 mod statfs;
 mod table;
 mod take_over;
+mod whole;
 mod xattr;
 
 #[cfg(test)]
@@ -34,6 +38,7 @@ use std::sync::Arc;
 
 pub use attr::Attr;
 pub use changes::{Change, Changed, ChangesError};
+pub use complete::Completed;
 pub use create::{Caller, New};
 pub use error::FsError;
 pub use file::Seek;
@@ -43,6 +48,7 @@ pub use statfs::Space;
 
 use node::{LowerPart, Node, UpperPart};
 use pins::Pins;
+use settle::Unsettled;
 use table::Table;
 
 use crate::model::{FileKind, Ino};
@@ -79,6 +85,7 @@ pub struct Fs {
     owners: OwnerView,
     table: Table,
     pins: Pins,
+    unsettled: Unsettled,
 }
 
 impl Fs {
@@ -97,8 +104,15 @@ impl Fs {
                     let metadata = union.dir_metadata(&lower)?;
                     let xattrs = union.dir_xattrs(&lower)?;
                     let content = &mut |_: u64, _: &mut [u8]| Ok(0);
-                    let origin =
-                        Origin { metadata, xattrs, ino: Ino::ROOT, target: &[], content, keep_bytes: 0 };
+                    let origin = Origin {
+                        metadata,
+                        xattrs,
+                        ino: Ino::ROOT,
+                        target: &[],
+                        content,
+                        keep_bytes: 0,
+                        later: None,
+                    };
                     upper.adopt_root(&root, &origin)?;
                 }
                 Some(UpperPart::named(root.attr.st_ino))
@@ -107,9 +121,16 @@ impl Fs {
         };
         let lower = Arc::new(lower);
         let root = Node::new(Ino::ROOT, FileKind::Directory, LowerPart::Dir(Arc::clone(&lower)), part);
-        let fs = Self { union, upper, owners, table: Table::with_root(root), pins: Pins::new() };
+        let fs = Self {
+            union,
+            upper,
+            owners,
+            table: Table::with_root(root),
+            pins: Pins::new(),
+            unsettled: Unsettled::default(),
+        };
         fs.take_over(&lower)?;
-        fs.settle()?;
+        fs.recover()?;
         Ok(fs)
     }
 

@@ -178,9 +178,9 @@ impl Fs {
     }
 
     /// After a crash: counts the names that went in that moment, and takes what no name leads to out of the link index.
-    pub(super) fn settle(&self) -> Result<(), FsError> {
+    pub(super) fn recover(&self) -> Result<(), FsError> {
         let Some(upper) = &self.upper else { return Ok(()) };
-        upper.settle()?;
+        upper.recover()?;
         for ino in upper.with_names_gone()? {
             let Some((layer, entry)) = ino.to_lower() else { continue };
             // What the layers cannot say today they may say another day.

@@ -123,14 +123,9 @@ impl Fs {
         let Some(found) = &ready.found else { return Err(FsError::NotFound) };
         let node = self.node(found.ino)?;
         self.raise(&node, u64::MAX)?;
-        let upper = self.upper()?;
         let indexed = node.state().upper.as_ref().is_some_and(|part| part.home == Home::Index);
-        if indexed && matches!(upper.look(&ready.pinned, ready.end.name)?, Looked::Absent) {
-            let going = upper.name_going(found.ino, &self.table.path(ready.end.parent, ready.end.name))?;
-            upper.name_indexed(going, &ready.pinned, ready.end.name)?;
-            if let LowerPart::Leaf(_, names) = &mut node.state().lower {
-                *names = names.saturating_sub(1);
-            }
+        if indexed {
+            self.name_in_upper(&node, ready.end.parent, &ready.pinned, ready.end.name)?;
         }
         Ok(())
     }

@@ -6,17 +6,26 @@ use std::sync::Arc;
 use super::find::{DirView, Found, FoundLower};
 use super::node::Home;
 use super::{Fs, FsError};
-use crate::model::{FileKind, FileName};
+use crate::model::{FileKind, FileName, Name};
 use crate::union::{LowerDir, LowerRef};
-use crate::upper::LinkOfOthers;
+use crate::upper::{LinkOfOthers, Looked};
 
 /// What the walk finds out.
 #[derive(Debug, Default)]
 struct Links {
     /// Those of kernel overlayfs, by the file handle of the layers' object.
     of_others: HashMap<Vec<u8>, LinkOfOthers>,
-    /// How many of the layers' names lead to each object with several.
-    names: HashMap<LowerRef, u32>,
+    /// The layers' objects with several names, some of which lead to them.
+    seen: HashMap<LowerRef, Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    kind: FileKind,
+    /// How many of the layers' names lead to it.
+    names: u32,
+    /// A link of others was it.
+    taken: bool,
 }
 
 impl Fs {
@@ -34,12 +43,20 @@ impl Fs {
                 pending.extend(self.take_over_dir(&Arc::new(view(found)), &mut links)?);
             }
         }
-        if let Some(link) = links.of_others.values().next() {
-            return Err(upper.lost_link(link).into());
+        // What was copied up has lost at least the name that it was copied up by.
+        let mut suspects = Vec::new();
+        for (lower, seen) in links.seen {
+            let gone = self.names_in_layers(lower)?.saturating_sub(seen.names);
+            upper.set_names_gone(self.lower_ino(lower), gone)?;
+            if gone > 0 && !seen.taken {
+                suspects.push(seen.kind);
+            }
         }
-        for (lower, names) in links.names {
-            upper
-                .set_names_gone(self.lower_ino(lower), self.names_in_layers(lower)?.saturating_sub(names))?;
+        for link in links.of_others.values() {
+            if suspects.contains(&link.kind) {
+                return Err(upper.lost_link(link).into());
+            }
+            upper.drop_link(link)?;
         }
         Ok(upper.taken_over()?)
     }
@@ -56,24 +73,37 @@ impl Fs {
             if found.kind == FileKind::Directory {
                 inner.push((Arc::clone(dir), name));
             } else {
-                self.take_over_leaf(&found, links)?;
+                self.take_over_leaf(dir, name.as_name(), &found, links)?;
             }
         }
         Ok(inner)
     }
 
-    fn take_over_leaf(&self, found: &Found, links: &mut Links) -> Result<(), FsError> {
+    fn take_over_leaf(
+        &self,
+        dir: &DirView,
+        name: Name<'_>,
+        found: &Found,
+        links: &mut Links,
+    ) -> Result<(), FsError> {
         let FoundLower::Leaf(lower) = found.lower else { return Ok(()) };
-        let is_layers_name = !matches!(found.upper, Some((_, Home::Named)));
-        if !is_layers_name || !self.is_linked(lower, found.ino)? {
+        // What is found in the link index may have this name in the upper too.
+        if let (Some((_, Home::Index)), Some(pinned)) = (&found.upper, &dir.upper)
+            && !matches!(self.upper()?.look(pinned, name)?, Looked::Absent)
+        {
             return Ok(());
         }
-        *links.names.entry(lower).or_default() += 1;
+        if !self.is_linked(lower, found.ino)? {
+            return Ok(());
+        }
+        let seen = links.seen.entry(lower).or_insert(Seen { kind: found.kind, names: 0, taken: false });
+        seen.names += 1;
         if !links.of_others.is_empty()
             && let Some(handle) = self.union.file_handle(lower)?
             && let Some(link) = links.of_others.remove(&handle)
         {
             self.upper()?.take_link(&link, found.ino)?;
+            seen.taken = true;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::copy_up::set_times;
 use super::error::At as _;
 use super::format::Writer;
 use super::handle::{self, path_of, pin};
@@ -79,7 +80,12 @@ impl Upper {
     /// Brings the whole upper into this form.
     pub(super) fn adopt(&self, writer: Writer) -> Result<(), UpperError> {
         walk(&self.root, &mut |dir| {
+            let before = handle::stat(dir)?;
             self.adopt_dir(dir, writer)?;
+            // Nothing that a program can see has changed.
+            if handle::stat(dir)?.metadata.mtime != before.metadata.mtime {
+                set_times(dir, before.atime, before.metadata.mtime)?;
+            }
             Ok(true)
         })
     }
@@ -90,7 +96,7 @@ impl Upper {
             self.namespace.set_opaque(dir)?;
         }
         // Damage is told now and not when a program stumbles over it.
-        self.namespace.read(dir, b"(directory)")?;
+        self.namespace.read(dir, b"(directory)", self.boot)?;
         for bytes in names(dir)? {
             let Ok(name) = Name::new(&bytes) else { continue };
             match meaning(&bytes) {
@@ -133,7 +139,7 @@ impl Upper {
             return self.replace(dir, name);
         }
         self.adopt_owner(&pinned)?;
-        self.namespace.read(&pinned, name.as_bytes()).map(drop)
+        self.namespace.read(&pinned, name.as_bytes(), self.boot).map(drop)
     }
 
     /// Puts a whiteout of this upper's form in place of an object that is one in another.

@@ -34,6 +34,14 @@ impl Upper {
         }
     }
 
+    /// Whether any object was copied into the index.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn has_indexed(&self) -> Result<bool, UpperError> {
+        Ok(!super::scratch::names(&self.links)?.is_empty())
+    }
+
     /// Copies an object with several names up. Its names go on leading to it through the index.
     ///
     /// # Errors
@@ -91,7 +99,7 @@ impl Upper {
     ///
     /// # Errors
     /// [`UpperError`]
-    pub fn settle(&self) -> Result<(), UpperError> {
+    pub fn recover(&self) -> Result<(), UpperError> {
         let _one_counter = self.one_counter();
         self.numbers_of(GOING)?.into_iter().try_for_each(|ino| self.settle_one(ino))
     }
@@ -166,6 +174,14 @@ impl Upper {
         files::renameat(&self.scratch, &scratch.name, &self.links, gone(ino)).at("rename into place")?;
         scratch.published();
         Ok(())
+    }
+
+    /// The numbers of all objects in the index.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn all_indexed(&self) -> Result<Vec<Ino>, UpperError> {
+        Ok([self.numbers_of("")?, self.numbers_of(GONE)?].concat())
     }
 
     /// Takes an object out of the index, when no name leads to it any more.

@@ -25,6 +25,8 @@ const MAGIC: u8 = 0xfb;
 pub struct LinkOfOthers {
     name: Vec<u8>,
     pinned: OwnedFd,
+    /// Its type.
+    pub kind: FileKind,
     /// The file handle of the layer's object, as its filesystem has it.
     pub handle: Vec<u8>,
 }
@@ -47,7 +49,7 @@ impl Upper {
         Ok(())
     }
 
-    /// The links that [`Self::take_link`] should be called for. Those without such names are dropped from the index.
+    /// The links that [`Self::take_link`] should be called for. Those that say that they have no such names are dropped.
     ///
     /// # Errors
     /// [`UpperError`]
@@ -67,9 +69,9 @@ impl Upper {
             }
             let Some(handle) = file_handle(&name) else { continue };
             let nlink = marks::get(&pinned, &self.namespace.name("nlink"))?;
-            let link = LinkOfOthers { name, pinned, handle };
+            let link = LinkOfOthers { name, pinned, kind: attr.metadata.kind, handle };
             if nlink.as_deref() == Some(b"U-1") {
-                self.drop_link(&index, &link)?;
+                self.drop_link(&link)?;
             } else {
                 links.push(link);
             }
@@ -83,10 +85,10 @@ impl Upper {
     /// [`UpperError`]
     pub fn take_link(&self, link: &LinkOfOthers, ino: Ino) -> Result<(), UpperError> {
         let index = pin_dir(&self.work, INDEX.as_bytes()).at("open work/index")?;
-        self.keep_number(&link.pinned, handle::stat(&link.pinned)?.metadata.kind, ino)?;
+        self.keep_number(&link.pinned, ino)?;
         let number = super::hard_links::number(ino);
         match files::linkat(&index, &link.name[..], &self.links, number, AtFlags::empty()) {
-            Ok(()) | Err(Errno::EXIST) => self.drop_link(&index, link),
+            Ok(()) | Err(Errno::EXIST) => self.drop_link(link),
             Err(error) => Err(error).at("link into the index"),
         }
     }
@@ -96,15 +98,20 @@ impl Upper {
     pub fn lost_link(&self, link: &LinkOfOthers) -> UpperError {
         UpperError::Form {
             path: path_of(&link.pinned, &link.name),
-            problem: "kernel overlayfs keeps a hard link here to a file that these layers do not have"
+            problem: "kernel overlayfs knows here which names of the layers are links to a file; these layers cannot tell"
                 .to_owned(),
-            remedy: "mount the upper with kernel overlayfs and change the mode of every name of the file, then unmount",
+            remedy: "mount the upper with kernel overlayfs, chown -h every name of the file to its owner, then unmount",
         }
     }
 
-    fn drop_link(&self, index: &OwnedFd, link: &LinkOfOthers) -> Result<(), UpperError> {
+    /// Takes a link out of the kernel's index: all its names are in the upper, and it would count as one more.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn drop_link(&self, link: &LinkOfOthers) -> Result<(), UpperError> {
+        let index = pin_dir(&self.work, INDEX.as_bytes()).at("open work/index")?;
         marks::remove(&link.pinned, &self.namespace.name("nlink")).at("removexattr")?;
-        files::unlinkat(index, &link.name[..], AtFlags::empty()).at("unlink from work/index")
+        files::unlinkat(&index, &link.name[..], AtFlags::empty()).at("unlink from work/index")
     }
 }
 

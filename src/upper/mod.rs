@@ -7,13 +7,14 @@
 //!
 //! An operation has one call that publishes it, after all others that can fail: an error means that nothing happened.
 //! What is left to do then is tidying up. Should that fail, it is logged and the operation has succeeded: what lies in
-//! `work/` is taken away by the next mount ([`Upper::settle`]), a whiteout that hides nothing when its directory is
+//! `work/` is taken away by the next mount ([`Upper::open`], [`Upper::recover`]), a whiteout that hides nothing when its directory is
 //! listed ([`Upper::unhide`]).
 
 mod adopt;
 mod copy_up;
 mod create;
 mod error;
+mod extents;
 mod format;
 mod handle;
 mod hard_links;
@@ -23,10 +24,12 @@ mod marks;
 mod numbers;
 mod open;
 mod owner;
+mod partial;
 mod remove;
 mod rename;
 mod scratch;
 mod setattr;
+mod whole;
 mod xattr;
 
 #[cfg(test)]
@@ -40,11 +43,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 pub use copy_up::{Content, Origin};
 pub use create::{Fresh, What};
 pub use error::UpperError;
+pub use extents::{Bits, ExtentMap, Piece};
 pub use handle::UpperAttr;
 pub use hard_links::Going;
 pub use links_of_others::LinkOfOthers;
 pub use look::{Looked, Object, UpperName};
 pub use marks::{Marks, is_private};
+pub use partial::{Partial, check_of};
 pub use rename::{Moved, Rename};
 pub use setattr::{Change, SetTime, without_suid};
 
@@ -71,6 +76,10 @@ pub struct Upper {
     whiteouts: Whiteouts,
     namespace: Namespace,
     owners: Owners,
+    /// Smallest granule of an extent map; `None` where a copy-up copies whole files at once.
+    granule_bytes_min: Option<u64>,
+    /// The boot of the machine (see [`Partial`]).
+    boot: u64,
     /// Makes names in `work/tmp` unique.
     serial: AtomicU64,
     /// Held while a name of an object with several goes and is counted, which is rare and short.

@@ -25,19 +25,20 @@ impl Upper {
     ) -> Result<Marks, UpperError> {
         let pinned = pinned.as_fd();
         if self.can_carry_marks(real.metadata.kind) {
-            return self.namespace.read(pinned, name);
+            return self.namespace.read(pinned, name, self.boot);
         }
         Ok(Marks { ino: self.recorded_number(pinned, real.st_ino)?, ..Marks::default() })
     }
 
     /// Remembers the inode number of a copy that nobody sees yet.
-    pub(super) fn keep_number(&self, pinned: impl AsFd, real: FileKind, ino: Ino) -> Result<(), UpperError> {
+    pub(super) fn keep_number(&self, pinned: impl AsFd, ino: Ino) -> Result<(), UpperError> {
         let pinned = pinned.as_fd();
-        if self.can_carry_marks(real) {
+        let real = handle::stat(pinned)?;
+        if self.can_carry_marks(real.metadata.kind) {
             return self.namespace.set_ino(pinned, ino);
         }
         let Some(birth) = birth(pinned)? else { return Ok(()) };
-        let (place, record) = (place(handle::stat(pinned)?.st_ino), format!("{} {birth}", ino.0));
+        let (place, record) = (place(real.st_ino), format!("{} {birth}", ino.0));
         match files::symlinkat(&record, &self.numbers, &place) {
             Err(Errno::EXIST) => {
                 files::unlinkat(&self.numbers, &place, AtFlags::empty()).at("unlink a stale number")?;

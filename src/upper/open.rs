@@ -17,6 +17,9 @@ use super::scratch::empty_dir;
 use super::{Upper, UpperError, Whiteouts};
 use crate::sys::files;
 
+/// The page size: what the kernel writes of a mapped file.
+const GRANULE_BYTES_MIN: u64 = 4096;
+
 impl Upper {
     /// Takes `upper` (the changes) and `work` (scratch space on the same filesystem) into use; missing ones are made.
     ///
@@ -63,6 +66,8 @@ impl Upper {
             whiteouts,
             namespace,
             owners,
+            granule_bytes_min: Some(GRANULE_BYTES_MIN),
+            boot: crate::sys::boot::id(),
             serial: AtomicU64::new(0),
             counting: std::sync::Mutex::new(()),
             taking_over: AtomicBool::new(others.is_some()),
@@ -74,6 +79,13 @@ impl Upper {
             None => {}
         }
         Ok(upper)
+    }
+
+    /// Copies whole files from now on, because others read this upper while it is mounted.
+    #[must_use]
+    pub fn copying_whole_files(mut self) -> Self {
+        self.granule_bytes_min = None;
+        self
     }
 }
 

@@ -8,6 +8,7 @@ mod crash;
 mod crash_cases;
 mod model;
 mod ops;
+mod sharing;
 mod verbs;
 mod world;
 
