@@ -1,11 +1,13 @@
 //! Changing attributes.
 
+use std::os::fd::OwnedFd;
+
 use super::create::Caller;
 use super::node::Node;
 use super::xattr::CAPABILITY;
 use super::{Attr, Fs, FsError, OwnerView};
 use crate::model::{FileKind, Ino};
-use crate::upper::{Change, without_suid};
+use crate::upper::{Change, UpperAttr, without_suid};
 
 impl Fs {
     /// Changes attributes, copying up before; owner and group as this mount shows them. The kernel has checked that the
@@ -23,23 +25,52 @@ impl Fs {
             });
         }
         let (uid, gid) = self.stored_ids(set)?;
-        let mut change = Change { uid, gid, ..*set };
-        let pinned = self.raise(&node, set.size.unwrap_or(u64::MAX))?;
+        let change = Change { uid, gid, ..*set };
+        // A copy-up to the new size is a truncate already, so it is for files that have nothing else to lose by that.
+        let cuts = node.state().upper.is_none() && *set == Change { size: set.size, ..Change::default() };
+        let cut = set.size.filter(|_| cuts && self.has_no_privileges(&node));
+        let pinned = self.raise(&node, cut.unwrap_or(u64::MAX))?;
+        let attr = match (self.change_raised(&node, &pinned, caller, change), cut) {
+            (Err(error), Some(size)) => {
+                let attr = self.upper()?.attr(&pinned, b"(node)")?;
+                if attr.metadata.size != size {
+                    return Err(error);
+                }
+                tracing::warn!("inode {}: truncated, but not at this time: {error}", ino.0);
+                attr
+            }
+            (result, _) => result?,
+        };
+        Ok(self.attr_from(&node, &attr))
+    }
+
+    fn has_no_privileges(&self, node: &Node) -> bool {
+        self.attr_of(node).is_ok_and(|attr| attr.metadata.mode & 0o6000 == 0)
+            && matches!(self.getxattr(node.ino, CAPABILITY), Err(FsError::NoAttribute))
+    }
+
+    fn change_raised(
+        &self,
+        node: &Node,
+        pinned: &OwnedFd,
+        caller: Caller,
+        mut change: Change,
+    ) -> Result<UpperAttr, FsError> {
         let upper = self.upper()?;
-        let chowned = node.kind != FileKind::Directory && (uid.is_some() || gid.is_some());
-        if set.size.is_some() && caller.uid != 0 && set.mode.is_none() {
+        let chowned = node.kind != FileKind::Directory && (change.uid.is_some() || change.gid.is_some());
+        if change.size.is_some() && caller.uid != 0 && change.mode.is_none() {
             // The kernel leaves this to us (FUSE_HANDLE_KILLPRIV_V2); root may keep the bits (CAP_FSETID).
-            let mode = upper.attr(&pinned, b"(node)")?.metadata.mode;
+            let mode = upper.attr(pinned, b"(node)")?.metadata.mode;
             change.mode = (without_suid(mode) != mode).then(|| without_suid(mode));
         }
-        let attr = match set.size {
-            Some(size) if node.sharing().is_some() => self.resize_shared(&node, size, &change)?,
-            _ => upper.change(&pinned, b"(node)", &change)?,
-        };
-        if chowned || set.size.is_some() {
-            self.drop_capabilities(&node)?;
+        if chowned || change.size.is_some() {
+            // Before, as the kernel does it: nothing may fail afterwards.
+            self.drop_capabilities(node)?;
         }
-        Ok(self.attr_from(&node, &attr))
+        match change.size {
+            Some(size) if node.sharing().is_some() => self.resize_shared(node, size, &change),
+            _ => Ok(upper.change(pinned, b"(node)", &change)?),
+        }
     }
 
     /// The ids to store. Where all objects are shown as one user's, a chown to that user changes nothing and a chown to

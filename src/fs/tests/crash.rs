@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use proptest::prelude::*;
 use rustix::io::Errno;
 
-use super::crash_cases::{Case, cases, layers};
-use super::ops::Op;
+use super::crash_cases::{self, Case, cases};
+use super::ops::{Op, script_upon_faults};
 use super::world::{Numbers, World, name};
+use super::{config, layers};
 use crate::model::{FileKind, Ino};
 use crate::sys::fault::Fault;
 use crate::union::tests::unpack::Tree;
@@ -21,27 +23,44 @@ const ERRORS: [Errno; 4] = [Errno::NOSPC, Errno::IO, Errno::DQUOT, Errno::INTR];
 /// Failures of one kind are best seen side by side.
 const FAILURES_SHOWN: usize = 40;
 
+/// Calls that change nothing. To die at one is to die at the next that does.
+const READING: [&str; 10] = [
+    "openat2",
+    "statx",
+    "accessat",
+    "readlinkat",
+    "getxattr",
+    "listxattr",
+    "fstatvfs",
+    "seek",
+    "pread",
+    "fsync",
+];
+
 fn every_call_of_every_case(form: Form) {
     let mut failures = Vec::new();
     let mut hits = 0;
     for case in cases() {
-        for death in [false, true] {
-            let mut at = 0;
-            loop {
-                // To the code they are all the same, so each call meets one in each form.
-                let errno = ERRORS[(at as usize + form as usize) % ERRORS.len()];
-                let fault = if death { Fault::Death } else { Fault::Error(errno) };
-                match catch_unwind(AssertUnwindSafe(|| meet(form, &case, fault, at))) {
-                    Ok(None) => break,
-                    Ok(Some(_)) => {}
-                    Err(panic) => failures.push(format!("{case:?} {fault:?} at {at}: {}", said(&*panic))),
-                }
-                at += 1;
-                assert!(at < 1000, "{case:?}: so many calls");
+        let mut try_at = |fault: Fault, at: u32| {
+            let met = catch_unwind(AssertUnwindSafe(|| meet(form, &case, fault, at)));
+            hits += u32::from(!matches!(met, Ok(None)));
+            met.unwrap_or_else(|panic| {
+                failures.push(format!("{case:?} {fault:?} at {at}: {}", said(&*panic)));
+                Some("?")
+            })
+        };
+        let mut at = 0;
+        loop {
+            // To the code they are all the same, so each call meets one in each form.
+            let errno = ERRORS[(at as usize + form as usize) % ERRORS.len()];
+            let Some(call) = try_at(Fault::Error(errno), at) else { break };
+            if !READING.contains(&call) {
+                try_at(Fault::Death, at);
             }
-            assert!(at > 0, "{case:?}: nothing was done");
-            hits += at;
+            at += 1;
+            assert!(at < 1000, "{case:?}: so many calls");
         }
+        assert!(at > 0, "{case:?}: nothing was done");
     }
     println!("{form:?}: {hits} calls met a fault");
     let shown = failures[..failures.len().min(FAILURES_SHOWN)].join("\n");
@@ -55,7 +74,7 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
 
 /// Which call met the fault; `None` when the operation has fewer calls.
 fn meet(form: Form, case: &Case, fault: Fault, at: u32) -> Option<&'static str> {
-    let mut world = World::in_memory(&layers(), form, Numbers::Last);
+    let mut world = World::in_memory(&crash_cases::layers(), form, Numbers::Last);
     for op in &case.setup {
         world.step(op);
     }
@@ -179,6 +198,41 @@ impl Case {
     /// A mount that ends takes the open files with it.
     fn on_open(&self) -> bool {
         matches!(self.op, Op::WriteOpen(..) | Op::TruncateOpen(..) | Op::SetXattrOpen(..))
+    }
+}
+
+/// Runs a script whose operations meet faults; after a death the next mount goes on.
+fn run_upon_faults(world: &mut World, script: &[Op]) {
+    for op in script {
+        let death = matches!(world.meets, Some((Fault::Death, _)));
+        world.step(op);
+        if let Some(met) = world.met.take().filter(|_| death) {
+            world.died(&met.after, met.error.is_some());
+        }
+    }
+    world.meets = None;
+    world.run(&[]);
+}
+
+proptest! {
+    #![proptest_config(config(150))]
+
+    #[test]
+    fn like_the_model_upon_faults(layers in layers(false), script in script_upon_faults()) {
+        run_upon_faults(&mut World::in_memory(&layers, Form::Found, Numbers::Last), &script);
+    }
+
+    #[test]
+    fn like_the_model_upon_faults_with_named_whiteouts(
+        layers in layers(false),
+        script in script_upon_faults(),
+    ) {
+        run_upon_faults(&mut World::in_memory(&layers, Form::NamedWhiteouts, Numbers::Last), &script);
+    }
+
+    #[test]
+    fn like_the_model_upon_faults_rootless(layers in layers(false), script in script_upon_faults()) {
+        run_upon_faults(&mut World::in_memory(&layers, Form::Rootless, Numbers::Last), &script);
     }
 }
 

@@ -186,9 +186,10 @@ impl World {
         let hit = disarm();
         let meets = self.meets.take().filter(|_| hit.is_some());
         self.untidy |= got.is_ok() && meets.is_some();
-        if let (Some(call), Ok(after)) = (hit, &expected) {
+        if let Some(call) = hit {
             let error = got.as_ref().err().map(FsError::errno);
-            self.met = Some(Met { call, error, after: after.clone() });
+            let after = expected.as_ref().unwrap_or(&self.tree).clone();
+            self.met = Some(Met { call, error, after });
         }
         self.layers.iter().for_each(|layer| layer.fail_in(0));
         match (got.map_err(|error| (error.errno(), error)), expected) {
