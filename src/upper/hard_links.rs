@@ -181,7 +181,7 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]
     pub fn all_indexed(&self) -> Result<Vec<Ino>, UpperError> {
-        Ok([self.numbers_of("")?, self.numbers_of(GONE)?].concat())
+        self.numbers_of("")
     }
 
     /// Takes an object out of the index, when no name leads to it any more.
