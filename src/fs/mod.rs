@@ -6,6 +6,7 @@
 //! directories and checked by inode number, never by a path.
 
 mod attr;
+mod caller;
 mod changes;
 mod complete;
 mod copy_up;
@@ -37,9 +38,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use attr::Attr;
+pub use caller::Caller;
 pub use changes::{Change, Changed, ChangesError};
 pub use complete::Completed;
-pub use create::{Caller, New};
+pub use create::New;
 pub use error::FsError;
 pub use file::Seek;
 pub use readdir::{DirEntry, DirName};

@@ -4,14 +4,14 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
 
 /// The longest handle of any filesystem: `MAX_HANDLE_SZ` (linux/exportfs.h).
-const HANDLE_BYTES_MAX: usize = 128;
+const HANDLE_BYTES_MAX: libc::c_uint = 128;
 
 /// `struct file_handle` with room for any handle.
 #[repr(C)]
 struct Handle {
     handle_bytes: libc::c_uint,
     handle_type: libc::c_int,
-    bytes: [u8; HANDLE_BYTES_MAX],
+    bytes: [u8; HANDLE_BYTES_MAX as usize],
 }
 
 const _: () = assert!(std::mem::offset_of!(Handle, bytes) == 8);
@@ -21,8 +21,8 @@ const _: () = assert!(std::mem::offset_of!(Handle, bytes) == 8);
 /// # Errors
 /// What name_to_handle_at(2) says.
 pub fn file_handle(file: impl AsFd) -> io::Result<Option<Vec<u8>>> {
-    let room = HANDLE_BYTES_MAX as libc::c_uint;
-    let mut handle = Handle { handle_bytes: room, handle_type: 0, bytes: [0; HANDLE_BYTES_MAX] };
+    let mut handle =
+        Handle { handle_bytes: HANDLE_BYTES_MAX, handle_type: 0, bytes: [0; HANDLE_BYTES_MAX as usize] };
     let mut mount_id: libc::c_int = 0;
     // SAFETY: `handle` has `handle_bytes` bytes after its head, and all pointers live until the call returns.
     let result = unsafe {

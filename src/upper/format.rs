@@ -168,6 +168,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_written_form_goes_on_or_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let upper = rustix::fs::open(dir.path(), OFlags::PATH, Mode::empty()).unwrap();
+        let format = |whiteouts, namespace| Format { whiteouts, namespace };
+        let found = format(Whiteouts::Device, Namespace::Trusted);
+        // Root goes on with what an ordinary user began.
+        let users = format(Whiteouts::Named, Namespace::User);
+        assert_eq!(users.go_on(found, &upper).unwrap(), users);
+        let refused = |written: Format, found| written.go_on(found, &upper).unwrap_err().to_string();
+        assert!(refused(found, users).contains("only root can read: mount it as root"));
+        let devices = format(Whiteouts::Device, Namespace::User);
+        assert!(refused(devices, users).contains("device nodes for deleted files"));
+    }
+
+    #[test]
     fn lines() {
         for whiteouts in [Whiteouts::Device, Whiteouts::Named] {
             for namespace in [Namespace::Trusted, Namespace::User] {

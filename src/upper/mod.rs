@@ -33,6 +33,8 @@ mod whole;
 mod xattr;
 
 #[cfg(test)]
+mod adopt_tests;
+#[cfg(test)]
 pub(crate) mod tests;
 
 use std::fs::File;

@@ -9,8 +9,9 @@ use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFla
 use rustix::io::Errno;
 
 use super::adopt::namespace_of;
-use super::format::{self, Format};
-use super::handle::{magic_link, pin_dir};
+use super::copy_up::set_times;
+use super::format::{self, Format, Writer};
+use super::handle::{magic_link, pin_dir, stat};
 use super::marks::Namespace;
 use super::owner::Owners;
 use super::scratch::empty_dir;
@@ -44,17 +45,15 @@ impl Upper {
         let (scratch, links, numbers) = (inner("tmp")?, inner("links")?, inner("numbers")?);
         empty_dir(&scratch)?;
         let namespace = probe_namespace(&scratch).map_err(unusable(upper, "set an extended attribute"))?;
+        let before = stat(&root)?;
         probe_rename(&root, &scratch).map_err(unusable(work, "rename into the upper (same filesystem?)"))?;
+        // The root of the mount does not change because it is mounted.
+        set_times(&root, before.atime, before.metadata.mtime)?;
         let whiteouts = probe_whiteouts(&scratch).map_err(unusable(work, "make a device node"))?;
-        let mut format = Format { whiteouts, namespace };
+        let found = Format { whiteouts, namespace };
         let written = Format::read(&work_fd)?;
         let others = format::others(&work_fd, &root, written.is_some())?;
-        match written {
-            Some(written) => format = written.go_on(format, &root)?,
-            None if others.is_some() => format.namespace = namespace_of(&root, namespace)?,
-            None => {}
-        }
-        let Format { whiteouts, namespace } = format;
+        let Format { whiteouts, namespace } = form(found, written, others, &root)?;
         let owners = if rustix::process::geteuid().is_root() { Owners::Real } else { Owners::Recorded };
         tracing::debug!("upper {}: {whiteouts:?} {namespace:?} {owners:?}", upper.display());
         let upper = Self {
@@ -86,6 +85,20 @@ impl Upper {
     pub fn copying_whole_files(mut self) -> Self {
         self.granule_bytes_min = None;
         self
+    }
+}
+
+/// The form to keep the upper in.
+fn form(
+    found: Format,
+    written: Option<Format>,
+    others: Option<Writer>,
+    root: &OwnedFd,
+) -> Result<Format, UpperError> {
+    match written {
+        Some(written) => written.go_on(found, root),
+        None if others.is_some() => Ok(Format { namespace: namespace_of(root, found.namespace)?, ..found }),
+        None => Ok(found),
     }
 }
 

@@ -236,3 +236,39 @@ fn an_image_in_kernel_overlayfs() {
     assert_same_tree("written by the kernel", &relaxed, &stack.listed(), &stack.mnt());
     mounted.unmount();
 }
+
+/// Kernel overlayfs and layerfs in turn, all in one user namespace: what is there is its root's.
+const IN_NAMESPACE: &str = r#"
+    layerfs=$1 tree=$2 layer=$3
+    cd "$4"
+    kernel() { mount -t overlay overlay -o "userxattr,lowerdir=$layer,upperdir=changes/upper,workdir=changes/work" mnt; }
+    layerfs() { "$layerfs" mount -q --owner image --upper changes "$layer" mnt; }
+    list() { python3 "$tree" list mnt >"$1"; }
+    gone() { "$layerfs" umount mnt; }
+    same() { python3 "$tree" diff --ignore nlink "$1" "$2"; }
+    mkdir -p changes/upper changes/work
+    touch -r "$layer" changes/upper
+    kernel; (cd mnt; eval "$5"; chown 3:4 d/fifo3 d/new; touch d/.wh.user); umount mnt
+    kernel; list by-kernel; umount mnt
+    layerfs; list mnt-1; gone; same by-kernel mnt-1
+    layerfs; (cd mnt; eval "$6"; chown 5:6 d/new; ln -s x soft-new; rm d/.wh.user; touch .wh.mine); list mnt-2; gone
+    layerfs; list mnt-3; gone; same mnt-2 mnt-3
+    "$layerfs" complete --upper changes "$layer"
+    kernel; list back; umount mnt; same mnt-2 back
+"#;
+
+#[test]
+fn kernel_overlayfs_in_a_user_namespace() {
+    needs_mount!();
+    if !has_id_ranges() {
+        skip!("no subordinate ids");
+    }
+    let stack = Stack::of_directory(LAYER);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--map-auto", "--mount", "bash", "-ec", IN_NAMESPACE, "bash"]);
+    command.arg(layerfs_path()).arg(support_file("tree.py")).arg(&stack.image).arg(stack.place.path(""));
+    command.args([CHANGE, CHANGE_AGAIN]).env("LAYERFS_ROOT", stack.place.store());
+    let done = finish(&mut command);
+    assert_eq!(done.code, 0, "{done:#?}");
+    stack.place.nothing_left();
+}

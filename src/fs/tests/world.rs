@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
+use std::os::unix::fs::DirEntryExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -261,6 +262,7 @@ impl World {
             let left: Vec<_> = std::fs::read_dir(self.dir.path().join("work/tmp")).unwrap().collect();
             assert!(left.is_empty(), "left in work/tmp: {left:?}");
             self.check_index();
+            self.check_numbers();
         }
     }
 
@@ -374,13 +376,33 @@ impl World {
         let fs = self.fs();
         let view = fs.view(&fs.node(ino).unwrap()).unwrap();
         let Some(pinned) = view.upper else { return };
-        for listed in fs.upper().unwrap().list(&pinned).unwrap() {
-            let hidden = fs.union.lookup(&view.lower, listed.name.as_name()).unwrap();
-            assert!(
-                !listed.whiteout || hidden.is_some(),
-                "{path}: whiteout of {:?} hides nothing",
-                listed.name
-            );
+        let listed = fs.upper().unwrap().list(&pinned).unwrap();
+        let names = |whiteout| listed.iter().filter(move |one| one.whiteout == whiteout).map(|one| &one.name);
+        for hidden in names(true) {
+            let below = fs.union.lookup(&view.lower, hidden.as_name()).unwrap();
+            let shown = names(false).any(|name| name == hidden);
+            assert!(below.is_some() && !shown, "{path}: whiteout of {hidden:?} hides nothing");
+        }
+    }
+
+    /// Numbers are kept only for what is there.
+    fn check_numbers(&self) {
+        let numbers = std::fs::read_dir(self.dir.path().join("work/numbers")).unwrap();
+        let numbers: Vec<_> =
+            numbers.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut live = Vec::new();
+        let mut pending = vec![self.dir.path().join("upper"), self.dir.path().join("work/links")];
+        while let Some(dir) = pending.pop() {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let entry = entry.unwrap();
+                live.push(format!("{:x}", entry.ino()));
+                if entry.file_type().unwrap().is_dir() {
+                    pending.push(entry.path());
+                }
+            }
+        }
+        for number in numbers {
+            assert!(live.contains(&number), "work/numbers/{number}: there is no such object");
         }
     }
 
