@@ -88,22 +88,27 @@ impl Fs {
         let is_indexed = node.state().upper.as_ref().is_some_and(|part| part.home == Home::Index);
         if is_indexed {
             let pinned = self.raise(dir, 0)?;
-            completed.names += u64::from(self.name_in_upper(&node, &pinned, name)?);
+            completed.names += u64::from(self.name_in_upper(&node, dir.ino, &pinned, name)?);
         }
         Ok(())
     }
 
     /// Gives an object of the link index this name in the upper too, if only the layers have it. Returns whether it did.
-    pub(super) fn name_in_upper(&self, node: &Node, dir: &OwnedFd, name: Name<'_>) -> Result<bool, FsError> {
+    pub(super) fn name_in_upper(
+        &self,
+        node: &Node,
+        parent: Ino,
+        dir: &OwnedFd,
+        name: Name<'_>,
+    ) -> Result<bool, FsError> {
         let upper = self.upper()?;
         if !matches!(upper.look(dir, name)?, Looked::Absent) {
             return Ok(false);
         }
-        upper.name_indexed(node.ino, dir, name)?;
-        let lower = node.state().lower.clone();
-        if let LowerPart::Leaf(lower, names) = lower {
-            node.state().lower = LowerPart::Leaf(lower, names.saturating_sub(1));
-            self.count_gone(node.ino);
+        let going = upper.name_going(node.ino, &self.table.path(parent, name))?;
+        upper.name_indexed(going, dir, name)?;
+        if let LowerPart::Leaf(_, names) = &mut node.state().lower {
+            *names = names.saturating_sub(1);
         }
         Ok(true)
     }

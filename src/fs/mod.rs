@@ -132,6 +132,7 @@ impl Fs {
             unsettled: Unsettled::default(),
         };
         fs.take_over(&lower)?;
+        fs.recover()?;
         Ok(fs)
     }
 

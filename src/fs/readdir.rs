@@ -59,6 +59,14 @@ pub enum Heard {
     },
 }
 
+/// What layers and upper make of a directory together.
+struct Merged {
+    /// What shows.
+    names: BTreeSet<FileName>,
+    /// Whiteouts that hide nothing, or that an object of the same name stands beside.
+    stale: Vec<FileName>,
+}
+
 /// Offset of the first name after `.` and `..`.
 const FIRST: u64 = 2;
 /// Names taken at a time: what fits into one reply of 32 KiB, READDIRPLUS with short names.
@@ -172,8 +180,16 @@ impl Fs {
             return Ok(());
         }
         let view = self.view(node)?;
-        let names = self.merged_names(&view.lower, view.upper.as_ref().map(Arc::as_ref))?;
-        node.listing().update(version, names);
+        let merged = self.merge(&view.lower, view.upper.as_ref().map(Arc::as_ref))?;
+        if let (Some(upper), Some(dir)) = (&self.upper, &view.upper) {
+            for name in &merged.stale {
+                // The kernel lets nobody change the directory while it is read, so none of them has got a meaning since.
+                if let Err(error) = upper.unhide(dir, name.as_name()) {
+                    tracing::warn!("{error}: a whiteout of nothing stays");
+                }
+            }
+        }
+        node.listing().update(version, merged.names);
         Ok(())
     }
 
@@ -183,17 +199,25 @@ impl Fs {
         lower: &LowerDir,
         upper: Option<impl AsFd>,
     ) -> Result<BTreeSet<FileName>, FsError> {
+        self.merge(lower, upper).map(|merged| merged.names)
+    }
+
+    fn merge(&self, lower: &LowerDir, upper: Option<impl AsFd>) -> Result<Merged, FsError> {
         let mut names: BTreeSet<FileName> = self.union.list(lower)?.into_keys().collect();
+        let mut stale = Vec::new();
         if let (Some(dir), Some(upper)) = (upper, &self.upper) {
             // An object beside a `.wh.` marker of its own name wins, so whiteouts come first.
             let (hidden, shown): (Vec<_>, Vec<_>) =
                 upper.list(dir)?.into_iter().partition(|name| name.whiteout);
+            let shown: BTreeSet<FileName> = shown.into_iter().map(|shown| shown.name).collect();
             for hidden in hidden {
-                names.remove(hidden.name.as_bytes());
+                if !names.remove(hidden.name.as_bytes()) || shown.contains(&hidden.name) {
+                    stale.push(hidden.name);
+                }
             }
-            names.extend(shown.into_iter().map(|shown| shown.name));
+            names.extend(shown);
         }
-        Ok(names)
+        Ok(Merged { names, stale })
     }
 }
 

@@ -1,23 +1,33 @@
 //! unlink and rmdir.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::find::{Found, FoundLower};
 use super::node::{Home, LowerPart, Node, UpperPart};
-use super::{Fs, FsError};
+use super::{End, Fs, FsError};
 use crate::model::{FileKind, Ino, Name};
-use crate::upper::{Kept, Looked};
+use crate::union::LowerRef;
+use crate::upper::{Going, Kept, Looked};
 
-/// What must be known of an object before one of its names goes away.
+/// An object one of whose names is about to go. Dropped, it stays as it is.
 pub(super) struct Leaving<'a> {
-    node: Option<Arc<Node>>,
+    end: End<'a>,
     ino: Ino,
-    /// What will lead to it if this was its last name. Otherwise a descriptor does.
+    node: Option<Arc<Node>>,
+    /// Keeps it for those who have it open, when it has no name any more.
+    pinned: Option<Arc<OwnedFd>>,
+    /// Does so in its place.
     kept: Option<Kept<'a>>,
     /// It is in the link index.
     indexed: bool,
-    /// Of an object with several names in its layer, how many lead to it still, if it is in the link index.
-    lower_names: Option<u32>,
+    /// The layers' names that will lead to it still, if it is in the link index.
+    lower_names: u32,
+    /// The name is one of several that the layers have of it.
+    going: Option<Going<'a>>,
+    /// The name is one that the layers have.
+    from_layers: bool,
+    is_gone: bool,
 }
 
 impl Fs {
@@ -49,45 +59,64 @@ impl Fs {
             (false, false) => {}
         }
         let pinned = self.raise(&dir, 0)?;
-        let leaving = self.leaving(&found)?;
         let hide = self.union.lookup(&view.lower, name)?.is_some();
         // An object of the link index may have this name in the upper too, or only in the layers.
         let in_upper = matches!(upper.look(&pinned, name)?, Looked::Object(_));
+        let leaving = self.leaving(&found, End { parent, name }, in_upper)?;
         if in_upper {
             upper.remove(&pinned, name, found.kind, hide)?;
         } else {
             upper.hide(&pinned, name)?;
         }
         dir.touch();
-        self.left(leaving, parent, name, !in_upper);
+        self.left(leaving);
         Ok(())
     }
 
     /// Before a name goes away: holds on to an object that may be left without a name but still open, and finds out
     /// all that the layers must say, because afterwards there is no way back.
-    pub(super) fn leaving(&self, found: &Found) -> Result<Leaving<'_>, FsError> {
-        let indexed = matches!(found.upper, Some((_, Home::Index)));
-        let lower_names = match found.lower {
-            FoundLower::Leaf(lower) if indexed => Some(self.visible_names(lower, found.ino)?),
-            FoundLower::Leaf(lower) if self.is_linked(lower, found.ino)? => Some(0),
-            _ => None,
+    pub(super) fn leaving<'a>(
+        &'a self,
+        found: &Found,
+        end: End<'a>,
+        in_upper: bool,
+    ) -> Result<Leaving<'a>, FsError> {
+        let mut leaving = Leaving {
+            end,
+            ino: found.ino,
+            node: self.table.get(found.ino),
+            pinned: None,
+            kept: None,
+            indexed: matches!(found.upper, Some((_, Home::Index))),
+            lower_names: 0,
+            going: None,
+            from_layers: !in_upper,
+            is_gone: false,
         };
-        let node = self.table.get(found.ino);
-        let kept = match &node {
-            Some(node) => self.hold_on(node)?,
-            None => None,
-        };
-        Ok(Leaving { node, ino: found.ino, kept, indexed, lower_names })
+        if let FoundLower::Leaf(lower) = found.lower {
+            if leaving.indexed {
+                let names = self.visible_names(lower, found.ino)?;
+                leaving.lower_names = names.saturating_sub(u32::from(!in_upper));
+            }
+            if !in_upper && (leaving.indexed || self.is_linked(lower, found.ino)?) {
+                let path = self.table.path(end.parent, end.name);
+                leaving.going = Some(self.upper()?.name_going(found.ino, &path)?);
+            }
+        }
+        if let Some(node) = &leaving.node {
+            (leaving.pinned, leaving.kept) = self.hold_on(node)?;
+        }
+        Ok(leaving)
     }
 
     /// Sees to it that an object can still be reached when its last name is gone: by a descriptor, and when there are
     /// many of those by a link in `work/tmp`.
-    fn hold_on(&self, node: &Node) -> Result<Option<Kept<'_>>, FsError> {
+    fn hold_on(&self, node: &Node) -> Result<(Option<Arc<OwnedFd>>, Option<Kept<'_>>), FsError> {
         let is_kept = |part: &UpperPart| matches!(part.home, Home::Kept(_));
         if node.state().upper.as_ref().is_some_and(is_kept) {
-            return Ok(None);
+            return Ok((None, None));
         }
-        let Some(pinned) = self.pin(node)? else { return Ok(None) };
+        let Some(pinned) = self.pin(node)? else { return Ok((None, None)) };
         let mut kept = None;
         if node.kind == FileKind::Regular && !self.pins.may_hold() {
             match self.upper()?.keep(&pinned) {
@@ -96,73 +125,58 @@ impl Fs {
             }
         }
         if let Some(part) = node.state().upper.as_mut() {
-            part.pinned = Some(pinned);
+            part.pinned = Some(Arc::clone(&pinned));
         }
-        Ok(kept)
+        Ok((Some(pinned), kept))
     }
 
-    /// After the name has gone. `from_layers`: it was the layers' name, so there is one less of those.
-    pub(super) fn left(&self, leaving: Leaving<'_>, parent: Ino, name: Name<'_>, from_layers: bool) {
-        let Leaving { node, ino, mut kept, indexed, lower_names } = leaving;
+    /// After the name has gone.
+    pub(super) fn left(&self, mut leaving: Leaving<'_>) {
+        leaving.is_gone = true;
+        if let Some(going) = leaving.going.take() {
+            going.gone();
+        }
         let mut own_links = 1;
-        if let Some(node) = &node {
-            let nameless = self.table.remove_place(ino, parent, name);
-            let mut state = node.state();
-            state.removed = nameless;
-            if let (true, LowerPart::Leaf(_, names)) = (from_layers, &mut state.lower) {
-                *names = names.saturating_sub(1);
-            }
-            if let Some(part) = state.upper.as_mut() {
-                own_links += u32::from(self.keep_or_hold(part, ino, nameless, &mut kept));
-            }
-            if nameless && node.kind == FileKind::Directory && state.upper.is_some() {
-                // The whiteouts that hid the layers' names are gone with it.
-                state.lower = LowerPart::None;
-                state.version += 1;
-            }
+        if let Some(node) = leaving.node.clone() {
+            self.left_by(&node, &mut leaving);
+            let is_kept = |part: &UpperPart| matches!(part.home, Home::Kept(_));
+            own_links += u32::from(node.state().upper.as_ref().is_some_and(is_kept));
         }
-        // Not needed, if it still is there.
-        drop(kept);
-        if from_layers && lower_names.is_some() {
-            self.count_gone(ino);
-        }
-        if let Some(node) = node
-            && !matches!(node.kind, FileKind::Regular | FileKind::Directory)
-        {
-            self.forget_number(&node);
-        }
-        let lower_names = lower_names.unwrap_or(0).saturating_sub(u32::from(from_layers));
-        if indexed && lower_names == 0 {
-            self.drop_from_index(ino, own_links);
+        if leaving.indexed && leaving.lower_names == 0 {
+            // Not needed, if it still is there; it would count.
+            leaving.kept = None;
+            self.drop_from_index(leaving.ino, own_links);
         }
     }
 
-    /// Settles how an object that has lost a name is reached from now on. Returns whether a link in `work/tmp` is it.
-    fn keep_or_hold(
-        &self,
-        part: &mut UpperPart,
-        ino: Ino,
-        nameless: bool,
-        kept: &mut Option<Kept<'_>>,
-    ) -> bool {
-        match (nameless, kept.take()) {
-            (true, Some(kept)) => (part.home, part.pinned) = (Home::Kept(kept.stay()), None),
-            (true, None) if part.pinned.is_some() => self.pins.holds(ino),
-            (true, None) => {}
-            (false, unused) => {
-                *kept = unused;
-                part.pinned = None;
+    fn left_by(&self, node: &Node, leaving: &mut Leaving<'_>) {
+        let nameless = self.table.remove_place(leaving.ino, leaving.end.parent, leaving.end.name);
+        let mut state = node.state();
+        state.removed = nameless;
+        if let (true, LowerPart::Leaf(_, names)) = (leaving.from_layers, &mut state.lower) {
+            *names = names.saturating_sub(1);
+        }
+        if let Some(part) = state.upper.as_mut() {
+            part.pinned = None;
+            match (nameless, leaving.kept.take()) {
+                (true, Some(kept)) => part.home = Home::Kept(kept.stay()),
+                (true, None) => {
+                    part.pinned.clone_from(&leaving.pinned);
+                    if part.pinned.is_some() {
+                        self.pins.holds(leaving.ino);
+                    }
+                }
+                (false, kept) => leaving.kept = kept,
             }
         }
-        matches!(part.home, Home::Kept(_))
-    }
-
-    /// Remembers that one of several names of the layers does not lead to its object any more.
-    pub(super) fn count_gone(&self, ino: Ino) {
-        let counted = self.upper().and_then(|upper| Ok(upper.one_name_gone(ino)?));
-        // The name is gone already: an error would claim that it is not.
-        if let Err(error) = counted {
-            tracing::warn!("inode {}: shows a link too many from now on: {error}", ino.0);
+        if nameless && node.kind == FileKind::Directory && state.upper.is_some() {
+            // The whiteouts that hid the layers' names are gone with it.
+            state.lower = LowerPart::None;
+            state.version += 1;
+        }
+        drop(state);
+        if !matches!(node.kind, FileKind::Regular | FileKind::Directory) {
+            self.forget_number(node);
         }
     }
 
@@ -200,6 +214,20 @@ impl Fs {
         }
     }
 
+    /// After a crash: counts the names that went in that moment, and takes what no name leads to out of the link index.
+    pub(super) fn recover(&self) -> Result<(), FsError> {
+        let Some(upper) = &self.upper else { return Ok(()) };
+        upper.recover()?;
+        for ino in upper.with_names_gone()? {
+            let Some((layer, entry)) = ino.to_lower() else { continue };
+            // What the layers cannot say today they may say another day.
+            if matches!(self.visible_names(LowerRef { layer, entry }, ino), Ok(0)) {
+                self.drop_from_index(ino, 1);
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn must_be_empty(&self, found: &Found) -> Result<(), FsError> {
         let lower = match &found.lower {
             FoundLower::Dir(lower) => Arc::clone(lower),
@@ -207,5 +235,15 @@ impl Fs {
         };
         let names = self.merged_names(&lower, found.upper.as_ref().map(|(object, _)| &object.pinned))?;
         if names.is_empty() { Ok(()) } else { Err(FsError::NotEmpty) }
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if let (false, Some(node)) = (self.is_gone, &self.node)
+            && let Some(part) = node.state().upper.as_mut()
+        {
+            part.pinned = None;
+        }
     }
 }

@@ -4,9 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::caller::Caller;
-use super::find::Found;
-use super::node::{Home, Node};
-use super::remove::Leaving;
+use super::find::{Found, FoundLower};
+use super::node::{Home, LowerPart, Node};
 use super::{Fs, FsError};
 use crate::model::{FileKind, Ino, Name};
 use crate::upper::{Looked, Moved, Rename};
@@ -61,13 +60,41 @@ impl Fs {
             self.bring_up(&to)?;
         }
         let leaving = match (&to.found, mode) {
-            (Some(target), RenameMode::Replace | RenameMode::LeaveDevice(_)) => Some(self.leaving(target)?),
+            (Some(target), RenameMode::Replace | RenameMode::LeaveDevice(_)) => {
+                self.hide_all(target)?;
+                Some(self.leaving(target, to.end, to.in_upper)?)
+            }
             _ => None,
         };
         self.publish(&from, &to, mode)?;
         from.dir.touch();
         to.dir.touch();
-        self.renamed(&from, &to, mode, leaving)
+        if let Some(leaving) = leaving {
+            self.left(leaving);
+        }
+        let (from, source, to, target) = (from.end, source.ino, to.end, to.found.as_ref());
+        self.table.move_place(source, (from.parent, from.name), (to.parent, to.name));
+        if let (RenameMode::Exchange, Some(target)) = (mode, target) {
+            self.table.move_place(target.ino, (to.parent, to.name), (from.parent, from.name));
+        }
+        Ok(())
+    }
+
+    /// Lets an empty directory that gives way do without the whiteouts in it, which go before it does. It is so for
+    /// those too who look at it should something fail in between.
+    fn hide_all(&self, target: &Found) -> Result<(), FsError> {
+        let (Some((object, _)), FoundLower::Dir(lower)) = (&target.upper, &target.lower) else {
+            return Ok(());
+        };
+        if !lower.parts.is_empty() {
+            self.upper()?.hide_all(&object.pinned)?;
+            if let Some(node) = self.table.get(target.ino) {
+                let mut state = node.state();
+                state.lower = LowerPart::None;
+                state.version += 1;
+            }
+        }
+        Ok(())
     }
 
     fn ready<'a>(&self, end: End<'a>) -> Result<Ready<'a>, FsError> {
@@ -104,7 +131,7 @@ impl Fs {
         self.raise(&node, u64::MAX)?;
         let indexed = node.state().upper.as_ref().is_some_and(|part| part.home == Home::Index);
         if indexed {
-            self.name_in_upper(&node, &ready.pinned, ready.end.name)?;
+            self.name_in_upper(&node, ready.end.parent, &ready.pinned, ready.end.name)?;
         }
         Ok(())
     }
@@ -146,28 +173,9 @@ impl Fs {
             return Ok(None);
         }
         let lower = match &found.lower {
-            super::find::FoundLower::Dir(lower) => Arc::clone(lower),
+            FoundLower::Dir(lower) => Arc::clone(lower),
             _ => self.node(found.ino)?.state().lower.dir(),
         };
         Ok((!lower.parts.is_empty()).then(|| lower.path.clone()))
-    }
-
-    /// Tells the table what moved.
-    fn renamed(
-        &self,
-        from: &Ready<'_>,
-        to: &Ready<'_>,
-        mode: RenameMode,
-        leaving: Option<Leaving<'_>>,
-    ) -> Result<(), FsError> {
-        let Some(source) = &from.found else { return Err(FsError::NotFound) };
-        if let Some(leaving) = leaving {
-            self.left(leaving, to.end.parent, to.end.name, !to.in_upper);
-        }
-        self.table.move_place(source.ino, (from.end.parent, from.end.name), (to.end.parent, to.end.name));
-        if let (RenameMode::Exchange, Some(target)) = (mode, &to.found) {
-            self.table.move_place(target.ino, (to.end.parent, to.end.name), (from.end.parent, from.end.name));
-        }
-        Ok(())
     }
 }

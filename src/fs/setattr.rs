@@ -1,11 +1,13 @@
 //! Changing attributes.
 
+use std::os::fd::OwnedFd;
+
 use super::caller::without_privileges;
 use super::node::Node;
 use super::xattr::{ACCESS_ACL, CAPABILITY};
 use super::{Attr, Caller, Fs, FsError, OwnerView};
 use crate::model::{FileKind, Ino, Metadata};
-use crate::upper::Change;
+use crate::upper::{Change, UpperAttr};
 
 impl Fs {
     /// Changes attributes, copying up before; owner and group as this mount shows them. The kernel has checked that the
@@ -26,25 +28,55 @@ impl Fs {
             return self.change_nothing(&node, &caller);
         }
         let (uid, gid) = self.stored_ids(set)?;
-        let mut change = Change { uid, gid, ..*set };
+        let change = Change { uid, gid, ..*set };
         let chowned = node.kind != FileKind::Directory && (set.uid.is_some() || set.gid.is_some());
-        let pinned = self.raise(&node, set.size.unwrap_or(u64::MAX))?;
+        // A copy-up to the new size is a truncate already, so it is for files that have nothing else to lose by that.
+        let cuts = node.state().upper.is_none() && *set == Change { size: set.size, ..Change::default() };
+        let cut = set.size.filter(|_| cuts && self.has_no_privileges(&node));
+        let pinned = self.raise(&node, cut.unwrap_or(u64::MAX))?;
+        let attr = match (self.change_raised(&node, &pinned, caller, chowned, change), cut) {
+            (Err(error), Some(size)) => {
+                let attr = self.upper()?.attr(&pinned, b"(node)")?;
+                if attr.metadata.size != size {
+                    return Err(error);
+                }
+                tracing::warn!("inode {}: truncated, but not at this time: {error}", ino.0);
+                attr
+            }
+            (result, _) => result?,
+        };
+        Ok(self.attr_from(&node, &attr))
+    }
+
+    fn has_no_privileges(&self, node: &Node) -> bool {
+        self.attr_of(node).is_ok_and(|attr| attr.metadata.mode & 0o6000 == 0)
+            && matches!(self.getxattr(node.ino, CAPABILITY), Err(FsError::NoAttribute))
+    }
+
+    fn change_raised(
+        &self,
+        node: &Node,
+        pinned: &OwnedFd,
+        caller: Caller,
+        chowned: bool,
+        mut change: Change,
+    ) -> Result<UpperAttr, FsError> {
         let upper = self.upper()?;
-        if set.mode.is_none() && (chowned || set.size.is_some()) {
+        if change.mode.is_none() && (chowned || change.size.is_some()) {
             // The kernel leaves this to us (FUSE_HANDLE_KILLPRIV_V2), and fuser 0.18 does not hand over what the
             // kernel says about truncating.
-            let Metadata { mode, gid, .. } = self.attr_from(&node, &upper.attr(&pinned, b"(node)")?).metadata;
+            let Metadata { mode, gid, .. } = self.attr_from(node, &upper.attr(pinned, b"(node)")?).metadata;
             let left = without_privileges(mode, gid, &caller);
             change.mode = (left != mode && (chowned || !caller.keeps_setuid())).then_some(left);
         }
-        let attr = match set.size {
-            Some(size) if node.sharing().is_some() => self.resize_shared(&node, size, &change)?,
-            _ => upper.change(&pinned, b"(node)", &change)?,
-        };
-        if chowned || set.size.is_some() {
-            self.drop_capabilities(&node)?;
+        if chowned || change.size.is_some() {
+            // Before, as the kernel does it: nothing may fail afterwards.
+            self.drop_capabilities(node)?;
         }
-        Ok(self.attr_from(&node, &attr))
+        match change.size {
+            Some(size) if node.sharing().is_some() => self.resize_shared(node, size, &change),
+            _ => Ok(upper.change(pinned, b"(node)", &change)?),
+        }
     }
 
     /// What the kernel wants with a request to change nothing, it does not say. It may be chown(2) with both ids -1,

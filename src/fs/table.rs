@@ -122,6 +122,18 @@ impl Table {
         self.lock().slots.get(&ino).map(|slot| slot.places.clone()).unwrap_or_default()
     }
 
+    /// The path of a name, as it is now.
+    pub(super) fn path(&self, parent: Ino, name: Name<'_>) -> Vec<u8> {
+        let inner = self.lock();
+        let mut path = name.as_bytes().to_vec();
+        let mut here = parent;
+        while let Some(place) = inner.slots.get(&here).and_then(|slot| slot.places.first()) {
+            path = [place.name.as_bytes(), b"/", &path].concat();
+            here = place.parent;
+        }
+        path
+    }
+
     /// The parent of a directory, itself for the root.
     pub(super) fn parent(&self, ino: Ino) -> Ino {
         self.place(ino).map_or(ino, |place| place.parent)

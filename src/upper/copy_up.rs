@@ -11,7 +11,7 @@ use super::error::At as _;
 use super::handle::{self, reopen};
 use super::partial::{Partial, check_of};
 use super::scratch::Scratch;
-use super::{ExtentMap, Object, Upper, UpperError};
+use super::{ExtentMap, Object, Upper, UpperAttr, UpperError};
 use crate::layer::Xattr;
 use crate::model::{FileKind, Ino, Metadata, Name, Timestamp};
 use crate::sys::files;
@@ -64,12 +64,13 @@ impl Upper {
         let dir = dir.as_fd();
         let scratch = self.scratch();
         let pinned = self.copy(&scratch, origin)?;
+        let object = self.object(pinned, name.as_bytes())?;
         let times = handle::stat(dir)?;
         let place = (name.as_bytes(), RenameFlags::NOREPLACE);
         files::renameat_with(&self.scratch, &scratch.name, dir, place.0, place.1).at("rename into place")?;
         scratch.published();
-        set_times(dir, times.atime, times.metadata.mtime)?;
-        self.object(pinned, name.as_bytes())
+        keep_times(dir, &times);
+        Ok(self.published(object))
     }
 
     /// Copies an object up that has no name any more, for those who still have it open.
@@ -79,11 +80,11 @@ impl Upper {
     pub fn copy_up_nameless(&self, origin: &mut Origin<'_>) -> Result<Object, UpperError> {
         let scratch = self.scratch();
         let pinned = self.copy(&scratch, origin)?;
-        drop(scratch);
         let object = self.object(pinned, b"(deleted)")?;
         // Nobody will look it up, and its inode number will be another object's.
         self.forget_number(object.attr.st_ino)?;
-        Ok(object)
+        scratch.remove()?;
+        Ok(self.published(object))
     }
 
     /// Copies an object with several names into the link index.
@@ -91,14 +92,15 @@ impl Upper {
         &self,
         number: &str,
         origin: &mut Origin<'_>,
-    ) -> Result<OwnedFd, UpperError> {
+    ) -> Result<Object, UpperError> {
         let scratch = self.scratch();
         let pinned = self.copy(&scratch, origin)?;
+        let object = self.object(pinned, number.as_bytes())?;
         let flags = RenameFlags::NOREPLACE;
         files::renameat_with(&self.scratch, &scratch.name, &self.links, number, flags)
             .at("rename into place")?;
         scratch.published();
-        Ok(pinned)
+        Ok(self.published(object))
     }
 
     /// Makes the root of a fresh upper look like the layers' root.
@@ -123,6 +125,7 @@ impl Upper {
         set_times(pinned, origin.metadata.mtime, origin.metadata.mtime)
     }
 
+    /// Comes last: it says that all is there.
     fn number(&self, pinned: &OwnedFd, origin: &Origin<'_>) -> Result<(), UpperError> {
         // Other numbers are given out anew by every mount; kept, they would be another object's one day.
         if origin.ino == Ino::ROOT || origin.ino.to_lower().is_some() {
@@ -207,6 +210,13 @@ fn copy_content(file: &File, origin: &mut Origin<'_>) -> Result<(), UpperError> 
 pub(super) fn set_times(pinned: impl AsFd, atime: Timestamp, mtime: Timestamp) -> Result<(), UpperError> {
     let times = Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) };
     utimens(pinned, &times)
+}
+
+/// Gives a directory the times back that it had before a copy got its place in it. The copy is there: no error.
+pub(super) fn keep_times(dir: impl AsFd, before: &UpperAttr) {
+    if let Err(error) = set_times(dir, before.atime, before.metadata.mtime) {
+        tracing::warn!("{error}: a directory shows a change that no program made");
+    }
 }
 
 /// utimensat(2) of a descriptor.

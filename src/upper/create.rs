@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::error::At as _;
 use super::handle::{magic_link, pin};
 use super::scratch::Scratch;
-use super::{Object, Upper, UpperError, Whiteouts};
+use super::{Marks, Object, Upper, UpperError, Whiteouts};
 use crate::model::whiteout::{self, Meaning};
 use crate::model::{DeviceId, FileKind, Metadata, Name};
 use crate::sys::files;
@@ -93,11 +93,13 @@ impl Upper {
         };
         let real = super::handle::stat(&pinned)?.metadata;
         self.owners.apply(&pinned, &real, &wanted)?;
-        if fresh.over_whiteout && real.kind == FileKind::Directory {
+        let opaque = fresh.over_whiteout && real.kind == FileKind::Directory;
+        if opaque {
             self.namespace.set_opaque(&pinned)?;
         }
+        let attr = self.attr(&pinned, name.as_bytes())?;
         self.publish(scratch, dir, name, real.kind, fresh.over_whiteout)?;
-        self.object(pinned, name.as_bytes())
+        Ok(self.published(Object { attr, marks: Marks { opaque, ..Marks::default() }, pinned }))
     }
 
     /// Makes the object with the mode that it will have; with a default ACL the filesystem computes that mode.
@@ -180,17 +182,17 @@ impl Upper {
             scratch.published();
         }
         if whiteout && self.whiteouts == Whiteouts::Named {
-            self.remove_named_whiteout(dir, name)?;
+            self.drop_named_whiteout(dir, name);
         }
         Ok(())
     }
 
-    /// Takes a `.wh.` marker away, after what it hid has been replaced.
-    pub(super) fn remove_named_whiteout(&self, dir: impl AsFd, name: Name<'_>) -> Result<(), UpperError> {
-        let Ok(marker) = whiteout::hiding(name) else { return Ok(()) };
+    /// Takes a `.wh.` marker away that an object stands beside. The object wins, so it hurts nobody should this fail.
+    pub(super) fn drop_named_whiteout(&self, dir: impl AsFd, name: Name<'_>) {
+        let Ok(marker) = whiteout::hiding(name) else { return };
         match files::unlinkat(dir, marker.as_bytes(), AtFlags::empty()) {
-            Err(Errno::NOENT) => Ok(()),
-            result => result.at("unlink a whiteout"),
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => tracing::warn!("upper: a whiteout stays beside {name:?}: {error}"),
         }
     }
 }

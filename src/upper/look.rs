@@ -105,6 +105,16 @@ impl Upper {
         }
     }
 
+    /// What became of an object by the call that published it, which changed its ctime and perhaps its links. It is
+    /// too late for an error: when the system does not say, what was known before must do.
+    pub(super) fn published(&self, mut object: Object) -> Object {
+        match handle::stat(&object.pinned) {
+            Ok(now) => (object.attr.ctime, object.attr.nlink) = (now.ctime, now.nlink),
+            Err(error) => tracing::warn!("{error}: times may be old"),
+        }
+        object
+    }
+
     /// What stat(2) says of a descriptor's object, recorded owners applied.
     ///
     /// # Errors
@@ -181,7 +191,7 @@ pub(super) fn is_whiteout(attr: &UpperAttr) -> bool {
     attr.metadata.kind == FileKind::CharDevice && attr.metadata.rdev == DeviceId::default()
 }
 
-fn is_device_whiteout(dir: impl AsFd, name: Name<'_>) -> Result<bool, UpperError> {
+pub(super) fn is_device_whiteout(dir: impl AsFd, name: Name<'_>) -> Result<bool, UpperError> {
     match pin(dir, name.as_bytes()) {
         Ok(pinned) => handle::stat(pinned).map(|attr| is_whiteout(&attr)),
         Err(Errno::NOENT) => Ok(false),

@@ -4,6 +4,11 @@
 //! directory descriptor, beneath it and never through a symlink. Nothing is visible before it is complete: an object is
 //! built in `work/tmp`, then renamed. A marker that hides something below is in place before, or at the same moment as,
 //! what it replaces goes away, so a crash at any point leaves the old or the new state.
+//!
+//! An operation has one call that publishes it, after all others that can fail: an error means that nothing happened.
+//! What is left to do then is tidying up. Should that fail, it is logged and the operation has succeeded: what lies in
+//! `work/` is taken away by the next mount ([`Upper::open`], [`Upper::recover`]), a whiteout that hides nothing when its directory is
+//! listed ([`Upper::unhide`]).
 
 mod adopt;
 mod copy_up;
@@ -42,6 +47,7 @@ pub use create::{Fresh, What};
 pub use error::UpperError;
 pub use extents::{Bits, ExtentMap, Piece};
 pub use handle::UpperAttr;
+pub use hard_links::Going;
 pub use links_of_others::LinkOfOthers;
 pub use look::{Looked, Object, UpperName};
 pub use marks::{Marks, is_private};
@@ -79,7 +85,7 @@ pub struct Upper {
     boot: u64,
     /// Makes names in `work/tmp` unique.
     serial: AtomicU64,
-    /// Held while a counter of the link index is read and replaced, which is rare and short.
+    /// Held while a name of an object with several goes and is counted, which is rare and short.
     counting: Mutex<()>,
     /// Somebody else's changes have not been taken over completely yet.
     taking_over: AtomicBool,

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::adopt::namespace_of;
@@ -49,7 +49,8 @@ impl Upper {
         probe_rename(&root, &scratch).map_err(unusable(work, "rename into the upper (same filesystem?)"))?;
         // The root of the mount does not change because it is mounted.
         set_times(&root, before.atime, before.metadata.mtime)?;
-        let found = Format { whiteouts: probe_whiteouts(&scratch), namespace };
+        let whiteouts = probe_whiteouts(&scratch).map_err(unusable(work, "make a device node"))?;
+        let found = Format { whiteouts, namespace };
         let written = Format::read(&work_fd)?;
         let others = format::others(&work_fd, &root, written.is_some())?;
         let Format { whiteouts, namespace } = form(found, written, others, &root)?;
@@ -128,33 +129,43 @@ fn lock(dir: &Path) -> Result<File, UpperError> {
 /// `trusted.` where we may write it, else `user.`.
 fn probe_namespace(scratch: &OwnedFd) -> rustix::io::Result<Namespace> {
     let path = magic_link(scratch);
-    let try_one = |name: &str| files::setxattr(&path, name, b"y", XattrFlags::empty());
+    let try_one = |name: &str| {
+        files::setxattr(&path, name, b"y", XattrFlags::empty()).and_then(|()| files::removexattr(&path, name))
+    };
     match try_one("trusted.overlay.layerfs.probe") {
-        Ok(()) => files::removexattr(&path, "trusted.overlay.layerfs.probe").map(|()| Namespace::Trusted),
-        Err(_) => {
-            try_one("user.overlay.layerfs.probe")?;
-            files::removexattr(&path, "user.overlay.layerfs.probe").map(|()| Namespace::User)
+        Ok(()) => Ok(Namespace::Trusted),
+        // Anything else says nothing of the next time, and what one mount wrote the next would not see.
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS) => {
+            try_one("user.overlay.layerfs.probe").map(|()| Namespace::User)
         }
+        Err(error) => Err(error),
     }
 }
 
+/// A rename into the upper and out again. A mount that is killed in between leaves something there that no program made.
 fn probe_rename(root: &OwnedFd, scratch: &OwnedFd) -> rustix::io::Result<()> {
-    // A rename onto a name that cannot be there yet, and back.
     const PROBE: &str = ".layerfs-rename-probe";
-    files::mkdirat(scratch, PROBE, Mode::RWXU)?;
-    let there = files::renameat(scratch, PROBE, root, PROBE);
-    if there.is_ok() {
-        files::renameat(root, PROBE, scratch, PROBE)?;
+    const TARGET: &str = "left by a layerfs that was killed while it mounted";
+    if files::readlinkat(root, PROBE, Vec::new()).is_ok_and(|target| target.as_bytes() == TARGET.as_bytes()) {
+        files::unlinkat(root, PROBE, AtFlags::empty())?;
     }
-    files::unlinkat(scratch, PROBE, rustix::fs::AtFlags::REMOVEDIR)?;
-    there
+    files::symlinkat(TARGET, scratch, PROBE)?;
+    match files::renameat_with(scratch, PROBE, root, PROBE, RenameFlags::NOREPLACE) {
+        Ok(()) => files::unlinkat(root, PROBE, AtFlags::empty()),
+        // A program has made something of that name: there have been renames into this upper.
+        Err(Errno::EXIST) => files::unlinkat(scratch, PROBE, AtFlags::empty()),
+        Err(error) => Err(error),
+    }
 }
 
-fn probe_whiteouts(scratch: &OwnedFd) -> Whiteouts {
+fn probe_whiteouts(scratch: &OwnedFd) -> rustix::io::Result<Whiteouts> {
     const PROBE: &str = "whiteout-probe";
-    let made = files::mknodat(scratch, PROBE, FileType::CharacterDevice, Mode::empty(), 0);
-    match made.and_then(|()| files::unlinkat(scratch, PROBE, rustix::fs::AtFlags::empty())) {
-        Ok(()) => Whiteouts::Device,
-        Err(_) => Whiteouts::Named,
+    match files::mknodat(scratch, PROBE, FileType::CharacterDevice, Mode::empty(), 0) {
+        Ok(()) => files::unlinkat(scratch, PROBE, AtFlags::empty()).map(|()| Whiteouts::Device),
+        // What filesystems without device nodes say; anything else says nothing of the next time.
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS | Errno::INVAL | Errno::NOSYS) => {
+            Ok(Whiteouts::Named)
+        }
+        Err(error) => Err(error),
     }
 }

@@ -5,8 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::copy_up::keep_times;
 use super::error::At as _;
-use super::handle::pin_dir;
+use super::handle::{self, pin_dir};
+use super::look::is_device_whiteout;
+use super::scratch::empty_dir;
 use super::{Upper, UpperError, Whiteouts};
 use crate::model::{FileKind, Name, whiteout};
 use crate::sys::files;
@@ -44,19 +47,30 @@ impl Upper {
     ) -> Result<(), UpperError> {
         let dir = dir.as_fd();
         match (hide, self.whiteouts) {
-            (true, Whiteouts::Device) => self.exchange_for_whiteout(&dir, name),
+            (true, Whiteouts::Device) => self.replace_by_whiteout(&dir, name, kind),
             (true, Whiteouts::Named) => {
                 self.make_named_whiteout(&dir, name)?;
-                self.take_away(&dir, name, kind)
+                self.take_away(&dir, name, kind).inspect_err(|_| self.drop_named_whiteout(dir, name))
             }
             (false, _) => self.take_away(&dir, name, kind),
         }
     }
 
-    fn exchange_for_whiteout(&self, dir: &BorrowedFd<'_>, name: Name<'_>) -> Result<(), UpperError> {
+    fn replace_by_whiteout(
+        &self,
+        dir: &BorrowedFd<'_>,
+        name: Name<'_>,
+        kind: FileKind,
+    ) -> Result<(), UpperError> {
         let scratch = self.scratch_whiteout()?;
+        if kind != FileKind::Directory {
+            files::renameat(&self.scratch, &scratch.name, dir, name.as_bytes())
+                .at("replace by a whiteout")?;
+            scratch.published();
+            return Ok(());
+        }
         let flags = RenameFlags::EXCHANGE;
-        // What was removed is under the scratch name now and goes when that is dropped.
+        // The directory is under the scratch name now and goes, with the whiteouts in it, when that is dropped.
         files::renameat_with(&self.scratch, &scratch.name, dir, name.as_bytes(), flags)
             .at("exchange for a whiteout")
     }
@@ -69,12 +83,35 @@ impl Upper {
         files::renameat(dir, name.as_bytes(), &self.scratch, &scratch.name).at("rename out")
     }
 
-    /// Makes an empty directory of the upper really empty, so that another can be renamed over it: first opaque, then
-    /// without whiteouts, so that nothing of the layers shows in between.
+    /// Hides everything that the layers have in a directory, so that the whiteouts in it are not needed any more.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn hide_all(&self, pinned: impl AsFd) -> Result<(), UpperError> {
+        self.namespace.set_opaque(pinned)
+    }
+
+    /// Makes a directory that shows as empty really empty, so that another can be renamed over it. It hides what the
+    /// layers have without its whiteouts.
     pub(super) fn clear_whiteouts(&self, dir: &BorrowedFd<'_>, name: Name<'_>) -> Result<(), UpperError> {
-        let inner = pin_dir(dir, name.as_bytes()).at("open")?;
-        self.namespace.set_opaque(&inner)?;
-        super::scratch::empty_dir(&inner)
+        empty_dir(&pin_dir(dir, name.as_bytes()).at("open")?)
+    }
+
+    /// Takes a whiteout away that hides nothing, or stands beside an object: what a crash left, or an operation could
+    /// not tidy up. The directory keeps its times.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn unhide(&self, dir: impl AsFd, name: Name<'_>) -> Result<(), UpperError> {
+        let dir = dir.as_fd();
+        let times = handle::stat(dir)?;
+        if self.whiteouts == Whiteouts::Named {
+            self.drop_named_whiteout(dir, name);
+        } else if is_device_whiteout(dir, name)? {
+            files::unlinkat(dir, name.as_bytes(), AtFlags::empty()).at("unlink a whiteout")?;
+        }
+        keep_times(dir, &times);
+        Ok(())
     }
 
     /// A `.wh.` marker; it may stand beside the object that it is to outlive, which wins as long as it is there.
@@ -89,7 +126,7 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]
     pub fn sync_dir(&self, pinned: impl AsFd) -> Result<(), UpperError> {
-        let path = super::handle::magic_link(pinned);
+        let path = handle::magic_link(pinned);
         let readable =
             files::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         files::fsync(readable.at("open a directory")?).at("fsync")

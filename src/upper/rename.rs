@@ -30,7 +30,7 @@ pub struct Moved<'a> {
 pub struct Rename<'a> {
     /// From here.
     pub from: Moved<'a>,
-    /// To here; what is there, if it is a directory, shows as empty.
+    /// To here; what is there, if it is a directory, shows as empty and hides what the layers have ([`Upper::hide_all`]).
     pub to: Moved<'a>,
     /// Where the layers' part of the moved directory is; `None` when it has none.
     pub redirect: Option<&'a [u8]>,
@@ -111,7 +111,7 @@ impl Upper {
         files::renameat_with(from.dir, from.name.as_bytes(), to.dir, to.name.as_bytes(), flags)
             .at("rename")?;
         if flags == RenameFlags::EXCHANGE && !from.lower {
-            // Nothing is hidden by it; it hurts nobody should this fail.
+            // Nothing is hidden by it; should this fail, the next listing takes it away.
             if let Err(error) = files::unlinkat(from.dir, from.name.as_bytes(), rustix::fs::AtFlags::empty())
             {
                 tracing::warn!("upper: a whiteout of nothing stays at {:?}: {error}", from.name);
@@ -124,9 +124,12 @@ impl Upper {
         if from.lower {
             self.make_named_whiteout(&from.dir, from.name)?;
         }
-        files::renameat(from.dir, from.name.as_bytes(), to.dir, to.name.as_bytes()).at("rename")?;
+        if let Err(error) = files::renameat(from.dir, from.name.as_bytes(), to.dir, to.name.as_bytes()) {
+            self.drop_named_whiteout(from.dir, from.name);
+            return Err(error).at("rename");
+        }
         if to.whiteout {
-            self.remove_named_whiteout(to.dir, to.name)?;
+            self.drop_named_whiteout(to.dir, to.name);
         }
         Ok(())
     }

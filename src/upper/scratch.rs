@@ -16,13 +16,14 @@ use crate::sys::files;
 pub(super) struct Scratch<'a> {
     dir: &'a OwnedFd,
     pub(super) name: String,
+    is_empty: bool,
 }
 
 impl Upper {
     /// A new, unused name.
     pub(super) fn scratch(&self) -> Scratch<'_> {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        Scratch { dir: &self.scratch, name: format!("{serial:x}") }
+        Scratch { dir: &self.scratch, name: format!("{serial:x}"), is_empty: false }
     }
 
     /// A whiteout under a new name. Only where whiteouts are devices.
@@ -59,7 +60,7 @@ impl Upper {
     /// [`UpperError`]: directories have one link, other objects have a limit.
     pub fn keep(&self, pinned: impl AsFd) -> Result<Kept<'_>, UpperError> {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let scratch = Scratch { dir: &self.scratch, name: format!("{serial:x}") };
+        let scratch = Scratch { dir: &self.scratch, name: format!("{serial:x}"), is_empty: false };
         let follow = AtFlags::SYMLINK_FOLLOW;
         files::linkat(CWD, magic_link(pinned), &self.scratch, &scratch.name, follow).at("link")?;
         Ok(Kept { scratch, serial })
@@ -75,19 +76,29 @@ impl Upper {
 
     /// Removes the link of a kept object.
     pub fn drop_kept(&self, serial: u64) {
-        drop(Scratch { dir: &self.scratch, name: format!("{serial:x}") });
+        drop(Scratch { dir: &self.scratch, name: format!("{serial:x}"), is_empty: false });
     }
 }
 
 impl Scratch<'_> {
+    /// Removes what is under the name.
+    pub(super) fn remove(self) -> Result<(), UpperError> {
+        remove_tree(self.dir, self.name.as_bytes())?;
+        self.published();
+        Ok(())
+    }
+
     /// Says that nothing is left under the name.
-    pub(super) fn published(self) {
-        std::mem::forget(self);
+    pub(super) fn published(mut self) {
+        self.is_empty = true;
     }
 }
 
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {
+        if self.is_empty {
+            return;
+        }
         // The next mount cleans up what could not be removed now.
         if let Err(error) = remove_tree(self.dir, self.name.as_bytes()) {
             tracing::warn!("upper: work/tmp/{}: {error}", self.name);

@@ -44,11 +44,23 @@ impl Upper {
     /// [`UpperError`]
     pub fn change(&self, pinned: impl AsFd, name: &[u8], change: &Change) -> Result<UpperAttr, UpperError> {
         let pinned = pinned.as_fd();
-        if let Some(size) = change.size {
-            files::ftruncate(reopen(pinned, OFlags::RDWR).at("open")?, size).at("ftruncate")?;
+        let real = handle::stat(pinned)?;
+        let before = super::owner::recorded(pinned, real, name)?;
+        let wanted = wanted(&before.metadata, change);
+        let owned = change.mode.is_some() || change.uid.is_some() || change.gid.is_some();
+        if owned {
+            self.set_owner(pinned, &real.metadata, &wanted)
+                .inspect_err(|_| self.restore_owner(pinned, &before.metadata))?;
         }
-        if change.mode.is_some() || change.uid.is_some() || change.gid.is_some() {
-            self.change_owner(pinned, name, change)?;
+        if let Some(size) = change.size {
+            // After what can be undone.
+            let truncate = || files::ftruncate(reopen(pinned, OFlags::RDWR)?, size);
+            if let Err(error) = truncate() {
+                if owned {
+                    self.restore_owner(pinned, &before.metadata);
+                }
+                return Err(error).at("ftruncate");
+            }
         }
         if change.atime.is_some() || change.mtime.is_some() {
             let times = Timestamps {
@@ -57,22 +69,42 @@ impl Upper {
             };
             utimens(pinned, &times)?;
         }
-        self.attr(pinned, name)
+        // Too late for an error: when the system does not say, it is what was asked for.
+        Ok(self.attr(pinned, name).unwrap_or(UpperAttr { metadata: wanted, ..before }))
     }
 
-    fn change_owner(&self, pinned: BorrowedFd<'_>, name: &[u8], change: &Change) -> Result<(), UpperError> {
-        let real = handle::stat(pinned)?;
-        let old = super::owner::recorded(pinned, real, name)?.metadata;
-        let chowned = change.uid.is_some() || change.gid.is_some();
-        let mode = change.mode.unwrap_or_else(|| if chowned { mode_after_chown(&old) } else { old.mode });
-        let wanted =
-            Metadata { mode, uid: change.uid.unwrap_or(old.uid), gid: change.gid.unwrap_or(old.gid), ..old };
-        self.owners.apply(pinned, &real.metadata, &wanted)?;
-        if self.owners == super::owner::Owners::Real && real.metadata.kind == old.kind {
+    /// Undoes a change of owner and mode as far as it was made.
+    fn restore_owner(&self, pinned: BorrowedFd<'_>, before: &Metadata) {
+        let now = handle::stat(pinned);
+        if let Err(error) = now.and_then(|now| self.owners.apply(pinned, &now.metadata, before)) {
+            tracing::warn!("upper: owner and mode may be half changed: {error}");
+        }
+    }
+
+    fn set_owner(
+        &self,
+        pinned: BorrowedFd<'_>,
+        real: &Metadata,
+        wanted: &Metadata,
+    ) -> Result<(), UpperError> {
+        self.owners.apply(pinned, real, wanted)?;
+        if self.owners == super::owner::Owners::Real && real.kind == wanted.kind {
             // Recorded by an ordinary user or by another overlay; it would hide what has been really set.
-            super::owner::forget_record(pinned, &wanted)?;
+            super::owner::forget_record(pinned, wanted)?;
         }
         Ok(())
+    }
+}
+
+fn wanted(old: &Metadata, change: &Change) -> Metadata {
+    let chowned = change.uid.is_some() || change.gid.is_some();
+    let mode = change.mode.unwrap_or_else(|| if chowned { mode_after_chown(old) } else { old.mode });
+    Metadata {
+        mode,
+        uid: change.uid.unwrap_or(old.uid),
+        gid: change.gid.unwrap_or(old.gid),
+        size: change.size.unwrap_or(old.size),
+        ..*old
     }
 }
 

@@ -350,13 +350,36 @@ fn counters_of_hard_links() {
     let ino = Ino::of_lower(LayerOrdinal(0), EntryId(1)).unwrap();
     assert_eq!(upper.names_gone(ino).unwrap(), 0);
     for count in 1..4 {
-        upper.one_name_gone(ino).unwrap();
+        upper.name_going(ino, b"a").unwrap().gone();
         assert_eq!(upper.names_gone(ino).unwrap(), count);
+        drop(upper.name_going(ino, b"a").unwrap());
+        assert_eq!(upper.names_gone(ino).unwrap(), count, "it stayed");
     }
     assert!(upper.indexed(ino).unwrap().is_none());
     upper.forget_indexed(ino).unwrap();
     assert_eq!(upper.names_gone(ino).unwrap(), 0);
     assert!(names(&dirs.work("links")).is_empty() && names(&dirs.work("tmp")).is_empty());
+}
+
+#[test]
+fn names_that_were_going_when_the_process_died() {
+    let dirs = Dirs::new();
+    let upper = dirs.open(Form::Found);
+    let ino = |entry| Ino::of_lower(LayerOrdinal(0), EntryId(entry)).unwrap();
+    upper.create(root(&upper), name("d"), &fresh(What::Dir)).unwrap();
+    upper.hide(super::handle::pin(root(&upper), b"d").unwrap(), name("gone")).unwrap();
+    let long = vec![b'x'; 5000];
+    for (entry, path) in [(1, &b"d/gone"[..]), (2, b"d/there"), (3, b"nowhere/gone"), (4, &long)] {
+        let going = upper.name_going(ino(entry), path).unwrap();
+        arm(Fault::Death, 0);
+        drop(going);
+        disarm();
+    }
+    assert_eq!(names(&dirs.work("links")).len(), 4);
+    upper.recover().unwrap();
+    let counted: Vec<_> = (1..5).map(|entry| upper.names_gone(ino(entry)).unwrap()).collect();
+    assert_eq!(counted, [1, 0, 0, 0]);
+    assert_eq!(names(&dirs.work("links")).len(), 1);
 }
 
 #[test]

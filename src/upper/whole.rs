@@ -39,7 +39,7 @@ impl Upper {
                 (true, Whiteouts::Device) => {
                     files::unlinkat(dir, name.as_bytes(), AtFlags::empty()).at("unlink a whiteout")?;
                 }
-                (true, Whiteouts::Named) => self.remove_named_whiteout(dir, name)?,
+                (true, Whiteouts::Named) => self.drop_named_whiteout(dir, name),
             }
         }
         Ok(())

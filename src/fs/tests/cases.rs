@@ -12,7 +12,7 @@ use super::ops::Op::{
 use super::world::{Numbers, World};
 
 /// A directory with these paths in it.
-fn tree(items: &[(&'static str, Item)]) -> Dir {
+pub(super) fn tree(items: &[(&'static str, Item)]) -> Dir {
     let mut root = Dir { mode: 0o755, ..Dir::default() };
     for (path, item) in items {
         let mut here = &mut root;
@@ -31,11 +31,11 @@ fn tree(items: &[(&'static str, Item)]) -> Dir {
     root
 }
 
-fn file(fill: u8) -> Item {
+pub(super) fn file(fill: u8) -> Item {
     Item::File { fill, group: None }
 }
 
-fn linked(group: u8) -> Item {
+pub(super) fn linked(group: u8) -> Item {
     Item::File { fill: 2, group: Some(group) }
 }
 

@@ -5,6 +5,8 @@
 
 mod bounds;
 mod cases;
+mod crash;
+mod crash_cases;
 mod model;
 mod ops;
 mod sharing;

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use rustix::io::Errno;
 
 use super::world::{World, name};
 use crate::fs::{Caller, New};
 use crate::fs::{End, Fs, RenameMode};
 use crate::model::{DeviceId, FileKind, Ino};
+use crate::sys::fault::Fault;
 use crate::union::tests::unpack::{NAMES, Node};
 use crate::upper::Change;
 use crate::upper::What;
@@ -47,6 +49,8 @@ pub(super) enum Op {
     Complete,
     /// The next operation meets a failing layer.
     Fault(usize, u64),
+    /// A system call of the next operation, counted from 0, meets that.
+    Meets(Fault, u32),
 }
 
 impl World {
@@ -62,6 +66,10 @@ impl World {
     }
 
     pub(super) fn step(&mut self, op: &Op) {
+        if matches!(op, Op::RemoveAll(..) | Op::Settle | Op::Complete | Op::Remount) {
+            // These are many operations, or none.
+            self.meets = None;
+        }
         match op {
             Op::Create(path, mode) => self.make(path, What::File, *mode),
             Op::Mkdir(path, mode) => self.make(path, What::Dir, *mode),
@@ -97,6 +105,7 @@ impl World {
             Op::Settle => self.fs().settle(Duration::ZERO),
             Op::Complete => self.complete(),
             Op::Fault(layer, n) => self.fault = Some((*layer, *n)),
+            Op::Meets(fault, at) => self.meets = Some((*fault, *at)),
         }
     }
 
@@ -282,9 +291,28 @@ fn rename_mode() -> impl Strategy<Value = RenameMode> {
     prop_oneof![4 => Just(RenameMode::Replace), 1 => Just(RenameMode::NoReplace), 2 => Just(RenameMode::Exchange)]
 }
 
+/// A script whose operations meet faults at their system calls.
+pub(super) fn script_upon_faults() -> impl Strategy<Value = Vec<Op>> {
+    let errors = [Errno::NOSPC, Errno::IO, Errno::DQUOT, Errno::INTR].map(Fault::Error);
+    let fault = prop_oneof![1 => Just(Fault::Death), 1 => proptest::sample::select(errors.to_vec())];
+    let meets = prop_oneof![2 => 0..12_u32, 1 => 12..60_u32];
+    let op = prop_oneof![2 => op(), 1 => (fault, meets).prop_map(|(fault, at)| Op::Meets(fault, at))];
+    proptest::collection::vec(op, 1..40)
+}
+
 pub(super) fn script(faults: bool) -> impl Strategy<Value = Vec<Op>> {
+    let op = match faults {
+        true => {
+            prop_oneof![3 => op(), 1 => (0..3_usize, 1..12_u64).prop_map(|(at, n)| Op::Fault(at, n))].boxed()
+        }
+        false => op().boxed(),
+    };
+    proptest::collection::vec(op, 1..30)
+}
+
+fn op() -> impl Strategy<Value = Op> {
     let any_open = 0..3_usize;
-    let op = prop_oneof![
+    prop_oneof![
         3 => (path(), mode()).prop_map(|(path, mode)| Op::Create(path, mode)),
         3 => (path(), mode()).prop_map(|(path, mode)| Op::Mkdir(path, mode)),
         1 => (path(), 0..3_u8).prop_map(|(path, to)| Op::Symlink(path, to)),
@@ -310,12 +338,5 @@ pub(super) fn script(faults: bool) -> impl Strategy<Value = Vec<Op>> {
         3 => Just(Op::Check),
         2 => Just(Op::Settle),
         1 => Just(Op::Complete),
-    ];
-    let op = match faults {
-        true => {
-            prop_oneof![3 => op, 1 => (0..3_usize, 1..12_u64).prop_map(|(at, n)| Op::Fault(at, n))].boxed()
-        }
-        false => op.boxed(),
-    };
-    proptest::collection::vec(op, 1..30)
+    ]
 }

@@ -51,7 +51,7 @@ pub(crate) struct Node {
 }
 
 /// A tree; node 0 is its root. Nodes without a name stay, because somebody may have them open.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tree {
     pub(crate) nodes: Vec<Node>,
     links: Links,
