@@ -1,5 +1,6 @@
 //! Renamed directories for those who follow no redirect: kernel overlayfs without root.
 
+use super::node::LowerPart;
 use super::{Fs, FsError};
 use crate::model::{FileKind, FileName, Ino, Name};
 
@@ -33,6 +34,8 @@ impl Fs {
         }
         if whole {
             upper.make_whole(&*self.raise(&node, 0)?)?;
+            node.state().lower = LowerPart::None;
+            node.touch();
         }
         Ok(())
     }
