@@ -19,8 +19,7 @@ pub struct Completed {
 
 impl Fs {
     /// Copies what files of the upper still share with the layers, gives objects of the link index all the names in the
-    /// upper that lead to them, and, where others follow no redirect, copies up what is in renamed directories. For a
-    /// tree that nobody looks at meanwhile.
+    /// upper that lead to them, and, where others follow no redirect, copies up what is in renamed directories.
     ///
     /// # Errors
     /// [`FsError`]; what was done until then is done, and doing it again goes on.
@@ -42,6 +41,13 @@ impl Fs {
         result?;
         // All names are in the upper now; here they would count as one more.
         for ino in upper.all_indexed()? {
+            if let Some(node) = self.table.get(ino) {
+                let mut state = node.state();
+                state.lower = LowerPart::None;
+                if let Some(part) = state.upper.as_mut() {
+                    part.home = Home::Named;
+                }
+            }
             upper.forget_indexed(ino)?;
         }
         Ok(completed)

@@ -1,5 +1,6 @@
 //! Renamed directories for those who follow no redirect: kernel overlayfs without root.
 
+use super::node::{Home, LowerPart, Node};
 use super::{Fs, FsError};
 use crate::model::{FileKind, FileName, Ino, Name};
 
@@ -25,7 +26,7 @@ impl Fs {
             let Some(attr) = self.lookup(ino, name.as_name())? else { continue };
             let done = match attr.metadata.kind {
                 FileKind::Directory => self.make_inner_whole(attr.ino, whole),
-                _ if whole => self.node(attr.ino).and_then(|leaf| self.raise(&leaf, u64::MAX)).map(drop),
+                _ if whole => self.make_leaf_own(&node, name.as_name(), attr.ino),
                 _ => Ok(()),
             };
             self.forget(attr.ino, 1);
@@ -33,6 +34,18 @@ impl Fs {
         }
         if whole {
             upper.make_whole(&*self.raise(&node, 0)?)?;
+            node.state().lower = LowerPart::None;
+            node.touch();
+        }
+        Ok(())
+    }
+
+    /// Gives a name of the layers its object in the upper, under this very name.
+    fn make_leaf_own(&self, dir: &Node, name: Name<'_>, ino: Ino) -> Result<(), FsError> {
+        let leaf = self.node(ino)?;
+        self.raise(&leaf, u64::MAX)?;
+        if leaf.state().upper.as_ref().is_some_and(|part| part.home == Home::Index) {
+            self.name_in_upper(&leaf, &*self.raise(dir, 0)?, name)?;
         }
         Ok(())
     }

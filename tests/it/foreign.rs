@@ -159,6 +159,9 @@ const CHANGE_AGAIN: &str = r#"
     echo again >>moved/many4; mv moved d/back; rm many1; mv gone elsewhere; echo z >>d/new; rm plain; rmdir del
 "#;
 
+/// Directories of the layer are renamed, which only the kernel follows, and only as root.
+const RENAME: &str = "mv d renamed; mv renamed/back renamed/back2; rm renamed/many3; mv again d; mkdir again";
+
 /// Whether a link count counts names of lower layers that are hidden is others' own affair, as are the links that
 /// they break.
 const LOOSE: [&str; 2] = ["--ignore", "nlink"];
@@ -192,7 +195,8 @@ fn kernel_overlayfs_and_back() {
     if !is_root() {
         skip!("only root can mount overlayfs with every feature");
     }
-    passes_on(&Stack::of_directory(LAYER), Other::Kernel, [CHANGE, CHANGE_AGAIN], &[]);
+    let again = format!("{CHANGE_AGAIN}\n{RENAME}");
+    passes_on(&Stack::of_directory(LAYER), Other::Kernel, [CHANGE, &again], &[]);
 }
 
 #[test]
@@ -251,7 +255,7 @@ const IN_NAMESPACE: &str = r#"
     kernel; (cd mnt; eval "$5"; chown 3:4 d/fifo3 d/new; touch d/.wh.user); umount mnt
     kernel; list by-kernel; umount mnt
     layerfs; list mnt-1; gone; same by-kernel mnt-1
-    layerfs; (cd mnt; eval "$6"; chown 5:6 d/new; ln -s x soft-new; rm d/.wh.user; touch .wh.mine); list mnt-2; gone
+    layerfs; (cd mnt; eval "$6"; chown 5:6 d/new; ln -s x soft-new; rm d/.wh.user; touch .wh.mine; eval "$7"); list mnt-2; gone
     layerfs; list mnt-3; gone; same mnt-2 mnt-3
     "$layerfs" complete --upper changes "$layer"
     kernel; list back; umount mnt; same mnt-2 back
@@ -267,8 +271,52 @@ fn kernel_overlayfs_in_a_user_namespace() {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--map-auto", "--mount", "bash", "-ec", IN_NAMESPACE, "bash"]);
     command.arg(layerfs_path()).arg(support_file("tree.py")).arg(&stack.image).arg(stack.place.path(""));
-    command.args([CHANGE, CHANGE_AGAIN]).env("LAYERFS_ROOT", stack.place.store());
+    command.args([CHANGE, CHANGE_AGAIN, RENAME]).env("LAYERFS_ROOT", stack.place.store());
     let done = finish(&mut command);
     assert_eq!(done.code, 0, "{done:#?}");
     stack.place.nothing_left();
+}
+
+#[test]
+fn an_upper_has_one_mount_whatever_it_is_called() {
+    needs_mount!();
+    let stack = Stack::of_directory(LAYER);
+    let mounted = stack.mount();
+    // Another path, and scratch space of its own; then the same scratch space for another upper.
+    for (shared, alias) in [("upper", "alias-1"), ("work", "alias-2")] {
+        let alias = stack.place.path(alias);
+        fs::create_dir(&alias).unwrap();
+        std::os::unix::fs::symlink(stack.changes().join(shared), alias.join(shared)).unwrap();
+        let other = stack.place.path("other");
+        fs::create_dir_all(&other).unwrap();
+        let mut command = Command::new(if is_root() { "unshare" } else { "env" });
+        if is_root() {
+            command.arg("--mount");
+        }
+        command.arg(layerfs_path()).args(["mount", "--upper"]).args([&alias, &stack.image, &other]);
+        let done = finish(command.env("LAYERFS_ROOT", stack.place.store()));
+        assert!(done.code != 0 && done.err.contains("in use by another mount"), "{done:#?}");
+    }
+    mounted.unmount();
+}
+
+#[test]
+fn marks_that_cannot_be_read_are_not_passed_over() {
+    needs_mount!();
+    if !is_root() {
+        skip!("only root writes marks that others cannot read");
+    }
+    let stack = Stack::of_directory(LAYER);
+    let mounted = stack.mount();
+    shell("cd \"$1\" && mv d moved && rm -r gone && mkdir gone", &[&stack.mnt()]).ok();
+    mounted.unmount();
+    // Nobody's, who can read and write everything but the marks.
+    let script = r#"
+        chmod 755 "$2"; chown -R 65534:65534 "$2"
+        cd /; setpriv --reuid 65534 --regid 65534 --clear-groups env LAYERFS_ROOT="$2/store" "$1" mount --upper "$2/changes" "$2/layer" "$2/mnt"
+    "#;
+    let mut command = Command::new("bash");
+    let done = finish(command.args(["-ec", script, "bash"]).arg(layerfs_path()).arg(stack.place.path("")));
+    assert!(done.code != 0 && done.err.contains("only root can read: mount it as root"), "{done:#?}");
+    assert!(!is_mounted(&stack.mnt()));
 }
