@@ -14,7 +14,7 @@ use super::UpperError;
 use super::error::At as _;
 use super::handle::magic_link;
 use super::partial::Partial;
-use crate::model::Ino;
+use crate::model::{FileKind, Ino};
 use crate::sys::files;
 
 /// In which namespace overlayfs's attributes are written.
@@ -138,6 +138,17 @@ pub(super) fn override_stat(pinned: impl AsFd) -> Result<Option<Vec<u8>>, UpperE
 
 pub(super) fn set_override_stat(pinned: impl AsFd, value: &str) -> Result<(), UpperError> {
     set(pinned, OVERRIDE_STAT, value.as_bytes()).at("set user.containers.override_stat")
+}
+
+/// Takes the record of an object away, if it has one.
+pub(super) fn remove_override_stat(pinned: impl AsFd, kind: FileKind) -> Result<(), UpperError> {
+    if !matches!(kind, FileKind::Regular | FileKind::Directory) {
+        return Ok(());
+    }
+    match files::removexattr(magic_link(pinned), OVERRIDE_STAT) {
+        Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        result => result.at("remove user.containers.override_stat"),
+    }
 }
 
 /// Whether an attribute belongs to the overlay and is neither shown nor settable.

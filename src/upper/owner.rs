@@ -24,6 +24,11 @@ pub(super) enum Owners {
 }
 
 impl Owners {
+    /// Whether what the filesystem says of an object is what counts, and not a record.
+    pub(super) fn are_kept(self, real: &Metadata, recorded: &Metadata) -> bool {
+        self == Self::Real && real == recorded
+    }
+
     /// Gives an object the owner and mode of `wanted`, and, when it stands in for a special file, its type.
     pub(super) fn apply(
         self,
@@ -36,8 +41,11 @@ impl Owners {
             let owner = (Some(Uid::from_raw(wanted.uid)), Some(Gid::from_raw(wanted.gid)));
             let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
             match files::chownat(pinned, c"", owner.0, owner.1, flags) {
-                // After chown, which clears setuid and setgid.
-                Ok(()) => return chmod(pinned, real, wanted.mode),
+                // After chown, which clears setuid and setgid. An owner recorded before would still be shown.
+                Ok(()) => {
+                    chmod(pinned, real, wanted.mode)?;
+                    return marks::remove_override_stat(pinned, real);
+                }
                 // Ids without a place in this user namespace (user_namespaces(7)).
                 Err(Errno::INVAL | Errno::PERM) => {}
                 Err(error) => return Err(error).at("chown"),
@@ -53,7 +61,8 @@ impl Owners {
     }
 }
 
-fn chmod(pinned: impl AsFd, kind: FileKind, mode: u16) -> Result<(), UpperError> {
+/// Sets the mode of an object whose owner stays as it is: a chown to the same owner would take the file's capabilities.
+pub(super) fn chmod(pinned: impl AsFd, kind: FileKind, mode: u16) -> Result<(), UpperError> {
     if kind == FileKind::Symlink {
         return Ok(());
     }

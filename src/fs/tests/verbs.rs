@@ -95,6 +95,23 @@ fn every_chown_clears_setuid() {
 }
 
 #[test]
+fn chmod_keeps_capabilities_and_chown_takes_them() {
+    const CAPABILITY: &[u8] = b"security.capability";
+    // struct vfs_cap_data: revision 2, CAP_NET_RAW permitted.
+    let value = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    for form in FORMS {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = open(&dir, form, OwnerView::Image);
+        let f = at(&fs, "d/f");
+        fs.setxattr(f, CAPABILITY, &value, 0).unwrap();
+        fs.setattr(f, USER, &Change { mode: Some(0o755), ..Change::default() }).unwrap();
+        assert_eq!(fs.getxattr(f, CAPABILITY).unwrap(), value, "{form:?}");
+        fs.setattr(f, USER, &Change { uid: Some(1000), ..Change::default() }).unwrap();
+        assert_eq!(fs.getxattr(f, CAPABILITY).unwrap_err().errno(), Errno::NODATA, "{form:?}");
+    }
+}
+
+#[test]
 fn truncate_before_copy_up_keeps_the_rest() {
     for (size, expected) in [(0, 0), (10, 10), (5000, 5000), (9000, 5000)] {
         let dir = tempfile::tempdir().unwrap();
