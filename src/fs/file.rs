@@ -80,7 +80,10 @@ impl Fs {
     /// # Errors
     /// [`FsError`]
     pub fn fallocate(&self, ino: Ino, mode: u32, offset: u64, len: u64) -> Result<(), FsError> {
-        let mode = FallocateFlags::from_bits(mode).ok_or(FsError::NotSupported)?;
+        // What FUSE passes on; that which moves bytes about it refuses itself.
+        let known = FallocateFlags::KEEP_SIZE | FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE;
+        let mode = FallocateFlags::from_bits(mode).filter(|mode| known.contains(*mode));
+        let mode = mode.ok_or(FsError::NotSupported)?;
         let node = self.node(ino)?;
         let file = self.writable(&node)?;
         let (range, keep) = touched(mode, offset, len);

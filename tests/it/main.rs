@@ -13,6 +13,7 @@ mod bad_input;
 mod build;
 mod changes;
 mod corrupt;
+mod extents;
 mod launcher;
 mod lifecycle;
 mod mount_equal;
