@@ -64,7 +64,8 @@ impl Upper {
         let real = handle::stat(pinned.as_fd())?;
         let old = super::owner::recorded(pinned.as_fd(), real, name)?.metadata;
         let chowned = change.uid.is_some() || change.gid.is_some();
-        if let (Some(mode), false, true) = (change.mode, chowned, self.owners.are_kept(&real.metadata, &old)) {
+        if let (Some(mode), false, true) = (change.mode, chowned, self.owners.are_kept(&real.metadata, &old))
+        {
             return super::owner::chmod(pinned, real.metadata.kind, mode);
         }
         let mode = change.mode.unwrap_or_else(|| if chowned { mode_after_chown(&old) } else { old.mode });

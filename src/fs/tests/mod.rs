@@ -4,6 +4,7 @@
 //! too, so that every run covers all forms.
 
 mod cases;
+mod content;
 mod model;
 mod ops;
 mod sharing;

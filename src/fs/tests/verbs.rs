@@ -81,15 +81,25 @@ fn writes_and_truncates_of_ordinary_users_clear_setuid() {
 fn every_chown_clears_setuid() {
     for form in FORMS {
         let (same, neither) = (Change { uid: Some(7), ..Change::default() }, Change::default());
-        for (owners, set) in
-            [(OwnerView::Image, neither), (OwnerView::Caller { uid: 7, gid: 8 }, same), (OwnerView::Image, same)]
-        {
+        for (owners, set) in [
+            (OwnerView::Image, neither),
+            (OwnerView::Caller { uid: 7, gid: 8 }, same),
+            (OwnerView::Image, same),
+        ] {
             let dir = tempfile::tempdir().unwrap();
             let fs = open(&dir, form, owners);
             let (f, d) = (at(&fs, "d/f"), at(&fs, "d"));
-            assert_eq!(fs.setattr(f, Caller { uid: 0, gid: 0 }, &set).unwrap().metadata.mode, 0o777, "{form:?}");
+            assert_eq!(
+                fs.setattr(f, Caller { uid: 0, gid: 0 }, &set).unwrap().metadata.mode,
+                0o777,
+                "{form:?}"
+            );
             fs.setattr(d, USER, &Change { mode: Some(0o6755), ..Change::default() }).unwrap();
-            assert_eq!(fs.setattr(d, USER, &set).unwrap().metadata.mode, 0o6755, "{form:?}: not of a directory");
+            assert_eq!(
+                fs.setattr(d, USER, &set).unwrap().metadata.mode,
+                0o6755,
+                "{form:?}: not of a directory"
+            );
         }
     }
 }

@@ -66,7 +66,8 @@ fn random_scripts_give_what_a_plain_directory_gives() {
         if let Err(failure) = world.run(&script) {
             let short = shorten::shorten(&mut world, &script, &failure);
             let again = world.run(&short).err();
-            let said = again.map_or_else(|| "it did not fail again".to_owned(), |failure| failure.to_string());
+            let said =
+                again.map_or_else(|| "it did not fail again".to_owned(), |failure| failure.to_string());
             panic!("seed {seed}: {failure}\nshortened:\n{}\n{said}", short.text());
         }
         done += 1;
