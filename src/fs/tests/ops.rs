@@ -312,7 +312,7 @@ fn content_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         3 => (path(), mode, place(), place()).prop_map(|(path, mode, at, len)| Op::Allocate(path, mode, at, len)),
         3 => ((path(), place()), (path(), place()), place()).prop_map(|(from, to, len)| Op::CopyRange(from, to, len)),
-        1 => (path(), -9_000_000_000..9_000_000_000_i64).prop_map(|(path, secs)| Op::SetTimes(path, secs)),
+        1 => (path(), -2_147_483_647..9_000_000_000_i64).prop_map(|(path, secs)| Op::SetTimes(path, secs)),
         1 => path().prop_map(Op::Sync),
         1 => (path(), 1..20_usize).prop_map(|(path, writes)| Op::Together(path, writes)),
     ]
