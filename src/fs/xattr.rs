@@ -3,13 +3,15 @@
 use rustix::fs::XattrFlags;
 
 use super::node::{LowerPart, Node};
-use super::{Fs, FsError, OwnerView};
+use super::{Caller, Fs, FsError, OwnerView};
 use crate::layer::Xattr;
 use crate::model::Ino;
 use crate::upper::is_private;
 
 /// File capabilities (capabilities(7)).
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
+/// The ACL of an object itself (acl(5)).
+pub(super) const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
 impl Fs {
     /// The value of an attribute.
@@ -17,6 +19,7 @@ impl Fs {
     /// # Errors
     /// [`FsError::NoAttribute`] when there is none, or none that is shown.
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, FsError> {
+        must_exist(name)?;
         if is_private(name) {
             return Err(FsError::NoAttribute);
         }
@@ -39,6 +42,19 @@ impl Fs {
         }
         let names = self.lower_xattrs(&node)?.into_iter().map(|(name, _)| name.into_vec());
         Ok(names.filter(|name| !is_private(name)).collect())
+    }
+
+    /// The names of all attributes that are shown to `caller`: those of `trusted.` only to the privileged (xattr(7)).
+    ///
+    /// # Errors
+    /// [`FsError`]
+    pub fn listxattr_for(&self, ino: Ino, caller: Caller) -> Result<Vec<Vec<u8>>, FsError> {
+        let mut names = self.listxattr(ino)?;
+        let is_trusted = |name: &Vec<u8>| name.starts_with(b"trusted.");
+        if names.iter().any(is_trusted) && !caller.sees_trusted() {
+            names.retain(|name| !is_trusted(name));
+        }
+        Ok(names)
     }
 
     /// Sets an attribute, copying up before; `flags` as in setxattr(2).
@@ -65,6 +81,7 @@ impl Fs {
     }
 
     fn may_change(&self, name: &[u8]) -> Result<(), FsError> {
+        must_exist(name)?;
         if is_private(name) {
             return Err(FsError::NotPermitted);
         }
@@ -82,5 +99,15 @@ impl Fs {
             LowerPart::Dir(dir) => Ok(self.union.dir_xattrs(&dir)?),
             LowerPart::None => Err(FsError::Lost(node.ino)),
         }
+    }
+}
+
+/// Names outside the known namespaces exist nowhere, nor do names of nothing but the namespace (xattr(7)).
+fn must_exist(name: &[u8]) -> Result<(), FsError> {
+    let known: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system.posix_acl_"];
+    match known.iter().find_map(|namespace| name.strip_prefix(*namespace)) {
+        None => Err(FsError::NotSupported),
+        Some([]) => Err(FsError::Invalid),
+        Some(_) => Ok(()),
     }
 }

@@ -237,7 +237,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         _handle: FileHandle,
         offset: u64,
@@ -247,8 +247,8 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let kill_suid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let result = self.fs.write(ino(number), offset, data, kill_suid);
+        let sheds = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID).then(|| caller(request));
+        let result = self.fs.write(ino(number), offset, data, sheds);
         // A request is at most WRITE_BYTES_MAX long.
         answer!(reply, result, |count| reply.written(u32::try_from(count).unwrap_or(0)));
     }
@@ -345,7 +345,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         attribute: &OsStr,
         value: &[u8],
@@ -354,7 +354,9 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let flags = u32::try_from(flags).unwrap_or(u32::MAX);
-        let result = self.fs.setxattr(ino(number), attribute.as_bytes(), value, flags);
+        let (number, name) = (ino(number), attribute.as_bytes());
+        let result = self.fs.setxattr(number, name, value, flags);
+        let result = result.and_then(|()| self.fs.after_xattr(number, name, caller(request)));
         answer!(reply, result, |_done| reply.ok());
     }
 
@@ -363,8 +365,8 @@ impl Filesystem for Adapter {
         answer!(reply, result, |value| sized(reply, size, &value));
     }
 
-    fn listxattr(&self, _request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        let list = self.fs.listxattr(ino(number)).map(|names| {
+    fn listxattr(&self, request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+        let list = self.fs.listxattr_for(ino(number), caller(request)).map(|names| {
             names.into_iter().flat_map(|mut name| {
                 name.push(0);
                 name
@@ -373,13 +375,16 @@ impl Filesystem for Adapter {
         answer!(reply, list, |bytes| sized(reply, size, &bytes.collect::<Vec<u8>>()));
     }
 
-    fn removexattr(&self, _request: &Request, number: INodeNo, attribute: &OsStr, reply: ReplyEmpty) {
-        answer!(reply, self.fs.removexattr(ino(number), attribute.as_bytes()), |_done| reply.ok());
+    fn removexattr(&self, request: &Request, number: INodeNo, attribute: &OsStr, reply: ReplyEmpty) {
+        let (number, name) = (ino(number), attribute.as_bytes());
+        let result = self.fs.removexattr(number, name);
+        let result = result.and_then(|()| self.fs.after_xattr(number, name, caller(request)));
+        answer!(reply, result, |_done| reply.ok());
     }
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         _handle: FileHandle,
         offset: u64,
@@ -388,7 +393,9 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let mode = u32::try_from(mode).unwrap_or(u32::MAX);
-        answer!(reply, self.fs.fallocate(ino(number), mode, offset, length), |_done| reply.ok());
+        let result = self.fs.shed_privileges(ino(number), caller(request));
+        let result = result.and_then(|()| self.fs.fallocate(ino(number), mode, offset, length));
+        answer!(reply, result, |_done| reply.ok());
     }
 
     fn lseek(
@@ -412,7 +419,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _request: &Request,
+        request: &Request,
         number_in: INodeNo,
         _handle_in: FileHandle,
         offset_in: u64,
@@ -425,7 +432,10 @@ impl Filesystem for Adapter {
     ) {
         // At most what the reply can count.
         let len = usize::try_from(len.min(1 << 30)).unwrap_or(0);
-        let result = self.fs.copy_file_range((ino(number_in), offset_in), (ino(number_out), offset_out), len);
+        let shed = self.fs.shed_privileges(ino(number_out), caller(request));
+        let copy =
+            || self.fs.copy_file_range((ino(number_in), offset_in), (ino(number_out), offset_out), len);
+        let result = shed.and_then(|()| copy());
         answer!(reply, result, |count| reply.written(u32::try_from(count).unwrap_or(0)));
     }
 }

@@ -9,15 +9,18 @@
 #[macro_use]
 mod support;
 
+mod attributes;
 mod bad_input;
 mod build;
 mod changes;
 mod corrupt;
 mod extents;
+mod foreign;
 mod launcher;
 mod lifecycle;
 mod mount_equal;
 mod mount_helper;
+mod posix;
 mod random;
 mod run;
 mod surroundings;

@@ -41,7 +41,7 @@ fn script_of(seed: u64) -> Script {
 
 fn seed_of_the_day() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    now.as_nanos() as u64 % 1_000_000_000 * SCRIPTS_PER_IMAGE
+    u64::from(now.subsec_nanos()) * SCRIPTS_PER_IMAGE
 }
 
 #[test]
