@@ -91,7 +91,7 @@ impl World {
         let set =
             Change { atime: Some(SetTime::To(atime)), mtime: Some(SetTime::To(mtime)), ..Change::default() };
         let unchanged: Result<Tree, Errno> = Ok(self.tree.clone());
-        let attr = self.call(unchanged, |fs| fs.setattr(ino, Caller { uid: 0, gid: 0 }, &set));
+        let attr = self.call(unchanged, |fs| fs.setattr(ino, Caller { uid: 0, gid: 0, thread: 0 }, &set));
         if let Some(attr) = attr {
             assert_eq!((attr.atime, attr.metadata.mtime), (atime, mtime));
             assert_eq!(self.fs().getattr(ino).unwrap().metadata.mtime, mtime);
@@ -127,7 +127,7 @@ impl World {
                     scope.spawn(move || {
                         for number in (writer..writes).step_by(WRITERS) {
                             let written =
-                                fs.write(ino, (number * STRIPE) as u64, &fill(number), false).unwrap();
+                                fs.write(ino, (number * STRIPE) as u64, &fill(number), None).unwrap();
                             assert_eq!(written, STRIPE / 2);
                         }
                     })
@@ -178,5 +178,5 @@ fn look(fs: &Fs, ino: Ino, before: &[u8]) {
 fn read_and_write(fs: &Fs, (from, to): ((Ino, u64), (Ino, u64)), len: usize) -> Result<usize, FsError> {
     let mut buffer = vec![0; len];
     let count = fs.read(from.0, from.1, &mut buffer)?;
-    fs.write(to.0, to.1, &buffer[..count], false)
+    fs.write(to.0, to.1, &buffer[..count], None)
 }
