@@ -181,15 +181,7 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]
     pub fn all_indexed(&self) -> Result<Vec<Ino>, UpperError> {
-<<<<<<< HEAD
         self.numbers_of("")
-=======
-        let numbers = super::scratch::names(&self.links)?.into_iter().filter_map(|name| {
-            let digits = std::str::from_utf8(&name).ok()?;
-            u64::from_str_radix(digits, 16).ok().map(Ino)
-        });
-        Ok(numbers.collect())
->>>>>>> w-foreign
     }
 
     /// Takes an object out of the index, when no name leads to it any more.

@@ -176,6 +176,22 @@ fn opening_changes_nothing_that_shows() {
 }
 
 #[test]
+fn a_real_owner_replaces_a_recorded_one() {
+    if !rustix::process::geteuid().is_root() {
+        return; // only root can give files away
+    }
+    let dirs = Dirs::new();
+    let upper = dirs.open(Form::Found);
+    std::fs::write(dirs.upper("file"), b"").unwrap();
+    set_raw_xattr(&dirs.upper("file"), "user.containers.override_stat", "70000:70000:0640:file");
+    let Looked::Object(object) = upper.look(root(&upper), name("file")).unwrap() else { panic!("not there") };
+    assert_eq!(object.attr.metadata.uid, 70000);
+    let change = Change { uid: Some(5), ..Change::default() };
+    let changed = upper.change(&object.pinned, b"file", &change).unwrap().metadata;
+    assert_eq!((changed.uid, changed.gid, changed.mode), (5, 70000, 0o640));
+}
+
+#[test]
 fn an_upper_that_is_none() {
     let dirs = Dirs::new();
     std::fs::write(dirs.0.path().join("upper"), b"a file").unwrap();

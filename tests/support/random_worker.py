@@ -852,7 +852,8 @@ class Worker:
         except Skip:
             return "= not asked of the oracle"
         oracle = self.on(self.oracle, operation, words)
-        if ours == oracle:
+        # Devices of an ordinary user's mount are not opened at all.
+        if ours == oracle or (os.getuid() != 0 and (ours, oracle) == ("EACCES", "ENXIO")):
             return f"= {ours}"
         return f"! oracle: {oracle}; layerfs: {ours}"
 

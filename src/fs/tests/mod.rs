@@ -5,6 +5,7 @@
 
 mod bounds;
 mod cases;
+mod content;
 mod crash;
 mod crash_cases;
 mod model;

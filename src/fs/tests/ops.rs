@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use rustix::io::Errno;
 
+use super::content::ALLOCATIONS;
 use super::world::{World, name};
 use crate::fs::{Caller, New};
 use crate::fs::{End, Fs, RenameMode};
@@ -40,6 +41,14 @@ pub(super) enum Op {
     Close(usize),
     /// `rm -r`, reading so many names at a time.
     RemoveAll(String, usize),
+    /// fallocate(2): mode, offset, length.
+    Allocate(String, u32, u16, u16),
+    /// copy_file_range(2): from where to where, and how much.
+    CopyRange((String, u16), (String, u16), u16),
+    SetTimes(String, i64),
+    Sync(String),
+    /// So many writes to one file by several threads.
+    Together(String, usize),
     Forget,
     Remount,
     Check,
@@ -99,6 +108,17 @@ impl World {
                 }
             }
             Op::RemoveAll(path, batch) => self.remove_all(path, *batch),
+            Op::Allocate(path, mode, offset, len) => {
+                self.on(path, |world, on| world.allocate(on, *mode, (*offset).into(), (*len).into()));
+            }
+            Op::CopyRange((from, at), (to, offset), len) => {
+                self.on_both(from, to, |world, from, to| {
+                    world.copy_range(from, (*at).into(), to, (*offset).into(), (*len).into());
+                });
+            }
+            Op::SetTimes(path, secs) => self.on(path, |world, on| world.set_times(on, *secs)),
+            Op::Sync(path) => self.on(path, World::sync),
+            Op::Together(path, writes) => self.on(path, |world, on| world.together(on, *writes)),
             Op::Forget => self.forget(),
             Op::Remount => self.remount(),
             Op::Check => self.check(),
@@ -119,6 +139,10 @@ impl World {
         let Some(id) = self.tree.at(path) else { return };
         let ino = self.walk(path).unwrap();
         act(self, (id, ino));
+    }
+
+    fn on_both(&mut self, one: &str, other: &str, act: impl FnOnce(&mut Self, (usize, Ino), (usize, Ino))) {
+        self.on(one, |world, first| world.on(other, |world, second| act(world, first, second)));
     }
 
     fn on_open(&mut self, which: usize, act: impl FnOnce(&mut Self, (usize, Ino))) {
@@ -300,6 +324,18 @@ pub(super) fn script_upon_faults() -> impl Strategy<Value = Vec<Op>> {
     proptest::collection::vec(op, 1..40)
 }
 
+fn content_op() -> impl Strategy<Value = Op> {
+    let place = || 0..13_000_u16;
+    let mode = proptest::sample::select(&ALLOCATIONS[..]);
+    prop_oneof![
+        3 => (path(), mode, place(), place()).prop_map(|(path, mode, at, len)| Op::Allocate(path, mode, at, len)),
+        3 => ((path(), place()), (path(), place()), place()).prop_map(|(from, to, len)| Op::CopyRange(from, to, len)),
+        1 => (path(), -2_147_483_647..9_000_000_000_i64).prop_map(|(path, secs)| Op::SetTimes(path, secs)),
+        1 => path().prop_map(Op::Sync),
+        1 => (path(), 1..20_usize).prop_map(|(path, writes)| Op::Together(path, writes)),
+    ]
+}
+
 pub(super) fn script(faults: bool) -> impl Strategy<Value = Vec<Op>> {
     let op = match faults {
         true => {
@@ -333,6 +369,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (any_open.clone(), 0..2_u8, 0..3_u8).prop_map(|(on, key, value)| Op::SetXattrOpen(on, key, value)),
         1 => any_open.prop_map(Op::Close),
         2 => (path(), 1..4_usize).prop_map(|(path, batch)| Op::RemoveAll(path, batch)),
+        4 => content_op(),
         2 => Just(Op::Forget),
         2 => Just(Op::Remount),
         3 => Just(Op::Check),

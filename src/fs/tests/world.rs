@@ -360,6 +360,7 @@ impl World {
                 let count = fs.read(ino, 0, &mut buffer).unwrap();
                 assert_eq!(metadata.size, node.content.len() as u64, "size of {path}");
                 assert!(buffer[..count] == node.content, "{path}: wrong content, {count} bytes");
+                self.check_holes(ino, &node.content, path);
             }
             FileKind::Symlink => assert_eq!(fs.read_link(ino).unwrap(), node.content, "{path}"),
             _ => {}

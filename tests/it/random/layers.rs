@@ -6,6 +6,8 @@ use crate::support::is_root;
 
 /// Names that trees are made of.
 pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
+/// Where symlinks lead: never outside, wherever they are moved.
+pub(super) const TARGETS: [&str; 4] = ["a", "b/c", "big", "x/y/z"];
 /// Directories that one worker has to itself while all work at the same time.
 pub(super) const OWN: [&str; 3] = ["p0", "p1", "p2"];
 /// Files of a few MiB.
@@ -76,7 +78,7 @@ fn object(dice: &mut Dice, above: bool, plain: bool) -> String {
             format!("file {path} {} {owners} {mtime} {content}", readable(mode(dice, false), plain))
         }
         "dir" => format!("dir {path} {} {owners} {mtime}", mode(dice, true)),
-        "symlink" => format!("symlink {path} {} {mtime}", dice.pick(&["a", "../b", "/nowhere", "big"])),
+        "symlink" => format!("symlink {path} {} {mtime}", dice.pick(&TARGETS)),
         "special" => {
             let kind = if is_root() && dice.percent(30) { "char-1-3" } else { "fifo" };
             format!("special {path} {kind} {} {owners} {mtime}", mode(dice, false))

@@ -2,7 +2,7 @@
 
 use super::data::{length, offset};
 use super::dice::Dice;
-use super::layers::{BIG, OWN, path};
+use super::layers::{BIG, OWN, TARGETS, path};
 use super::likely::Likely;
 use super::workers::WORKERS;
 
@@ -147,7 +147,7 @@ impl Chooser<'_> {
                 let kind = self.dice.pick(&["fifo", "sock", "null", "zero", "file"]);
                 format!("mknod {} {kind} {mode}", self.new_path())
             }
-            7 => format!("symlink {} {}", self.new_path(), self.dice.pick(&["a", "../c", "x/y/z"])),
+            7 => format!("symlink {} {}", self.new_path(), self.dice.pick(&TARGETS)),
             8..11 => {
                 let path = self.path();
                 format!("link {path} {}", self.new_file())
