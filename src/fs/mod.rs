@@ -8,6 +8,7 @@
 mod attr;
 mod caller;
 mod changes;
+mod complete;
 mod copy_up;
 mod create;
 mod error;
@@ -22,6 +23,8 @@ mod readdir;
 mod remove;
 mod rename;
 mod setattr;
+mod settle;
+mod sharing;
 mod statfs;
 mod table;
 mod xattr;
@@ -35,6 +38,7 @@ use std::sync::Arc;
 pub use attr::Attr;
 pub use caller::Caller;
 pub use changes::{Change, Changed, ChangesError};
+pub use complete::Completed;
 pub use create::New;
 pub use error::FsError;
 pub use file::Seek;
@@ -44,6 +48,7 @@ pub use statfs::Space;
 
 use node::{LowerPart, Node, UpperPart};
 use pins::Pins;
+use settle::Unsettled;
 use table::Table;
 
 use crate::model::{FileKind, Ino};
@@ -80,6 +85,7 @@ pub struct Fs {
     owners: OwnerView,
     table: Table,
     pins: Pins,
+    unsettled: Unsettled,
 }
 
 impl Fs {
@@ -98,8 +104,15 @@ impl Fs {
                     let metadata = union.dir_metadata(&lower)?;
                     let xattrs = union.dir_xattrs(&lower)?;
                     let content = &mut |_: u64, _: &mut [u8]| Ok(0);
-                    let origin =
-                        Origin { metadata, xattrs, ino: Ino::ROOT, target: &[], content, keep_bytes: 0 };
+                    let origin = Origin {
+                        metadata,
+                        xattrs,
+                        ino: Ino::ROOT,
+                        target: &[],
+                        content,
+                        keep_bytes: 0,
+                        later: None,
+                    };
                     upper.adopt_root(&root, &origin)?;
                 }
                 Some(UpperPart::named(root.attr.st_ino))
@@ -107,7 +120,14 @@ impl Fs {
             None => None,
         };
         let root = Node::new(Ino::ROOT, FileKind::Directory, LowerPart::Dir(Arc::new(lower)), part);
-        Ok(Self { union, upper, owners, table: Table::with_root(root), pins: Pins::new() })
+        Ok(Self {
+            union,
+            upper,
+            owners,
+            table: Table::with_root(root),
+            pins: Pins::new(),
+            unsettled: Unsettled::default(),
+        })
     }
 
     /// How many nodes the kernel holds, for statistics.

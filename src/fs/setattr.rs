@@ -37,7 +37,10 @@ impl Fs {
             let left = without_privileges(mode, gid, &caller);
             change.mode = (left != mode && (chowned || !caller.keeps_setuid())).then_some(left);
         }
-        let attr = upper.change(&pinned, b"(node)", &change)?;
+        let attr = match set.size {
+            Some(size) if node.sharing().is_some() => self.resize_shared(&node, size, &change)?,
+            _ => upper.change(&pinned, b"(node)", &change)?,
+        };
         if chowned || set.size.is_some() {
             self.drop_capabilities(&node)?;
         }

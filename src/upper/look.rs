@@ -74,7 +74,7 @@ impl Upper {
                     return Ok(Looked::Whiteout);
                 }
                 let attr = owner::recorded(&pinned, real, name.as_bytes())?;
-                let marks = self.namespace.read(&pinned, name.as_bytes())?;
+                let marks = self.namespace.read(&pinned, name.as_bytes(), self.boot)?;
                 Ok(Looked::Object(Object { attr, marks, pinned }))
             }
             Err(Errno::NOENT) if self.has_named_whiteout(dir, name)? => Ok(Looked::Whiteout),
@@ -89,7 +89,7 @@ impl Upper {
     /// [`UpperError`]
     pub fn object(&self, pinned: OwnedFd, name: &[u8]) -> Result<Object, UpperError> {
         let attr = self.attr(&pinned, name)?;
-        let marks = self.namespace.read(&pinned, name)?;
+        let marks = self.namespace.read(&pinned, name, self.boot)?;
         Ok(Object { attr, marks, pinned })
     }
 

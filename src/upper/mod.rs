@@ -8,12 +8,14 @@
 mod copy_up;
 mod create;
 mod error;
+mod extents;
 mod handle;
 mod hard_links;
 mod look;
 mod marks;
 mod open;
 mod owner;
+mod partial;
 mod remove;
 mod rename;
 mod scratch;
@@ -31,9 +33,11 @@ use std::sync::atomic::AtomicU64;
 pub use copy_up::{Content, Origin};
 pub use create::{Fresh, What};
 pub use error::UpperError;
+pub use extents::{Bits, ExtentMap, Piece};
 pub use handle::UpperAttr;
 pub use look::{Looked, Object, UpperName};
 pub use marks::{Marks, is_private};
+pub use partial::{Partial, check_of};
 pub use rename::{Moved, Rename};
 pub use setattr::{Change, SetTime, without_suid};
 
@@ -58,6 +62,10 @@ pub struct Upper {
     whiteouts: Whiteouts,
     namespace: Namespace,
     owners: Owners,
+    /// Smallest granule of an extent map; `None` where a copy-up copies whole files at once.
+    granule_bytes_min: Option<u64>,
+    /// The boot of the machine (see [`Partial`]).
+    boot: u64,
     /// Makes names in `work/tmp` unique.
     serial: AtomicU64,
     /// Held while a counter of the link index is read and replaced, which is rare and short.

@@ -15,6 +15,9 @@ use super::scratch::empty_dir;
 use super::{Upper, UpperError, Whiteouts};
 use crate::sys::files;
 
+/// The page size: what the kernel writes of a mapped file.
+const GRANULE_BYTES_MIN: u64 = 4096;
+
 impl Upper {
     /// Takes `upper` (the changes) and `work` (scratch space on the same filesystem) into use; missing ones are made.
     ///
@@ -50,10 +53,19 @@ impl Upper {
             whiteouts,
             namespace,
             owners,
+            granule_bytes_min: Some(GRANULE_BYTES_MIN),
+            boot: crate::sys::boot::id(),
             serial: AtomicU64::new(0),
             counting: std::sync::Mutex::new(()),
             _lock: lock,
         })
+    }
+
+    /// Copies whole files from now on, because others read this upper while it is mounted.
+    #[must_use]
+    pub fn copying_whole_files(mut self) -> Self {
+        self.granule_bytes_min = None;
+        self
     }
 }
 

@@ -184,7 +184,7 @@ fn private_attributes_are_nobodys_business() {
 #[test]
 fn one_user_sees_everything_as_their_own() {
     let dir = tempfile::tempdir().unwrap();
-    let fs = open(&dir, Form::Found, OwnerView::Caller { uid: 7, gid: 8, thread: 0 });
+    let fs = open(&dir, Form::Found, OwnerView::Caller { uid: 7, gid: 8 });
     let f = at(&fs, "d/f");
     let owner = |ino| fs.getattr(ino).map(|attr| (attr.metadata.uid, attr.metadata.gid)).unwrap();
     let chown = |uid| fs.setattr(f, USER, &Change { uid: Some(uid), ..Change::default() });
