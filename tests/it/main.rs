@@ -14,6 +14,7 @@ mod bad_input;
 mod build;
 mod changes;
 mod corrupt;
+mod full;
 mod launcher;
 mod lifecycle;
 mod mount_equal;
