@@ -43,7 +43,11 @@ impl Fs {
             };
         }
         let LowerPart::Leaf(lower, _) = node.state().lower else { return Err(FsError::Lost(ino)) };
-        Ok(self.union.read_at(lower, offset, buffer)?)
+        let count = self.union.read_at(lower, offset, buffer)?;
+        if self.upper.is_some() {
+            node.was_read();
+        }
+        Ok(count)
     }
 
     /// Writes `data` at `offset`, copying up before what is needed. Returns how many bytes were written: fewer when
@@ -79,7 +83,10 @@ impl Fs {
     /// # Errors
     /// [`FsError`]
     pub fn fallocate(&self, ino: Ino, mode: u32, offset: u64, len: u64) -> Result<(), FsError> {
-        let mode = FallocateFlags::from_bits(mode).ok_or(FsError::NotSupported)?;
+        // What FUSE passes on; that which moves bytes about it refuses itself.
+        let known = FallocateFlags::KEEP_SIZE | FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE;
+        let mode = FallocateFlags::from_bits(mode).filter(|mode| known.contains(*mode));
+        let mode = mode.ok_or(FsError::NotSupported)?;
         let node = self.node(ino)?;
         let file = self.writable(&node)?;
         let (range, keep) = touched(mode, offset, len);

@@ -27,6 +27,8 @@ mod settle;
 mod sharing;
 mod statfs;
 mod table;
+mod take_over;
+mod whole;
 mod xattr;
 
 #[cfg(test)]
@@ -119,15 +121,18 @@ impl Fs {
             }
             None => None,
         };
-        let root = Node::new(Ino::ROOT, FileKind::Directory, LowerPart::Dir(Arc::new(lower)), part);
-        Ok(Self {
+        let lower = Arc::new(lower);
+        let root = Node::new(Ino::ROOT, FileKind::Directory, LowerPart::Dir(Arc::clone(&lower)), part);
+        let fs = Self {
             union,
             upper,
             owners,
             table: Table::with_root(root),
             pins: Pins::new(),
             unsettled: Unsettled::default(),
-        })
+        };
+        fs.take_over(&lower)?;
+        Ok(fs)
     }
 
     /// How many nodes the kernel holds, for statistics.

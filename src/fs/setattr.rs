@@ -41,6 +41,9 @@ impl Fs {
             Some(size) if node.sharing().is_some() => self.resize_shared(&node, size, &change)?,
             _ => upper.change(&pinned, b"(node)", &change)?,
         };
+        if set.atime.is_some() {
+            node.state().read_at = None;
+        }
         if chowned || set.size.is_some() {
             self.drop_capabilities(&node)?;
         }

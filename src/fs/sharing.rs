@@ -337,14 +337,7 @@ impl Fs {
 
 /// What of a file fallocate(2) changes.
 pub(super) fn touched(mode: FallocateFlags, offset: u64, len: u64) -> (Range<u64>, Keep) {
-    let moves = FallocateFlags::COLLAPSE_RANGE | FallocateFlags::INSERT_RANGE;
     let replaces = FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE;
-    let range = offset..offset.saturating_add(len);
-    if mode.intersects(moves) {
-        (0..u64::MAX, Keep::All)
-    } else if mode.intersects(replaces) {
-        (range, Keep::Around)
-    } else {
-        (range, Keep::All)
-    }
+    let keep = if mode.intersects(replaces) { Keep::Around } else { Keep::All };
+    (offset..offset.saturating_add(len), keep)
 }

@@ -7,6 +7,7 @@ pub mod boot;
 pub mod credentials;
 pub mod daemon;
 pub mod fault;
+pub mod file_handle;
 pub mod file_range;
 pub mod files;
 pub mod fuse_mount;

@@ -80,7 +80,10 @@ impl Upper {
         let scratch = self.scratch();
         let pinned = self.copy(&scratch, origin)?;
         drop(scratch);
-        self.object(pinned, b"(deleted)")
+        let object = self.object(pinned, b"(deleted)")?;
+        // Nobody will look it up, and its inode number will be another object's.
+        self.forget_number(object.attr.st_ino)?;
+        Ok(object)
     }
 
     /// Copies an object with several names into the link index.
@@ -123,7 +126,7 @@ impl Upper {
     fn number(&self, pinned: &OwnedFd, origin: &Origin<'_>) -> Result<(), UpperError> {
         // Other numbers are given out anew by every mount; kept, they would be another object's one day.
         if origin.ino == Ino::ROOT || origin.ino.to_lower().is_some() {
-            self.namespace.set_ino(pinned, origin.ino)?;
+            self.keep_number(pinned, origin.ino)?;
         }
         Ok(())
     }

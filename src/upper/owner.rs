@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::error::At as _;
 use super::handle::{UpperAttr, magic_link};
+use super::marks::OVERRIDE_STAT;
 use super::{UpperError, marks};
 use crate::model::{DeviceId, FileKind, Metadata};
 use crate::sys::files;
@@ -70,16 +71,28 @@ fn chmod(pinned: impl AsFd, kind: FileKind, mode: u16) -> Result<(), UpperError>
 
 /// What the record, if there is one, makes of a stat.
 pub(super) fn recorded(pinned: impl AsFd, mut attr: UpperAttr, name: &[u8]) -> Result<UpperAttr, UpperError> {
+    let pinned = pinned.as_fd();
     if !matches!(attr.metadata.kind, FileKind::Regular | FileKind::Directory) {
         return Ok(attr);
     }
     if let Some(text) = marks::override_stat(pinned)? {
-        parse(&text, &mut attr.metadata).ok_or_else(|| UpperError::Mark {
-            name: name.escape_ascii().to_string(),
-            mark: "user.containers.override_stat".to_owned(),
-        })?;
+        parse(&text, &mut attr.metadata).ok_or_else(|| UpperError::damaged(pinned, name, OVERRIDE_STAT))?;
     }
     Ok(attr)
+}
+
+/// Takes a record away, where owner and mode have really been set to `now`.
+pub(super) fn forget_record(pinned: impl AsFd, now: &Metadata) -> Result<(), UpperError> {
+    let pinned = pinned.as_fd();
+    if marks::override_stat(pinned)?.is_none() {
+        return Ok(());
+    }
+    let real = super::handle::stat(pinned)?.metadata;
+    // Ids without a place in this user namespace are recorded even so.
+    if (real.uid, real.gid, real.mode) != (now.uid, now.gid, now.mode) {
+        return Ok(());
+    }
+    marks::remove(pinned, OVERRIDE_STAT).at("removexattr")
 }
 
 fn record(wanted: &Metadata) -> String {

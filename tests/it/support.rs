@@ -251,7 +251,7 @@ impl Drop for Mounted<'_> {
     }
 }
 
-fn force_unmount(dir: &Path) {
+pub(crate) fn force_unmount(dir: &Path) {
     if is_mounted(dir) {
         let (program, option) = if is_root() { ("umount", "-l") } else { ("fusermount3", "-uz") };
         let status = Command::new(program).arg(option).arg(dir).status().unwrap();

@@ -9,10 +9,10 @@ use super::world::name;
 use crate::fs::{Caller, End, Fs, New, OwnerView, RenameMode, Seek};
 use crate::layer::Layer;
 use crate::layer::fake::{FakeLayer, MTIME};
-use crate::model::{DeviceId, FileKind, Ino};
+use crate::model::{DeviceId, FileKind, Ino, Timestamp};
 use crate::union::Union;
-use crate::upper::Change;
 use crate::upper::tests::Form;
+use crate::upper::{Change, SetTime};
 use crate::upper::{Upper, What};
 
 const USER: Caller = Caller { uid: 7, gid: 8, thread: 0 };
@@ -59,6 +59,99 @@ fn copy_up_keeps_times_and_owner_and_the_parents_times() {
 }
 
 #[test]
+fn hard_links_that_cannot_carry_their_number_stay_one_object() {
+    let layer = || {
+        let layer = FakeLayer::new().symlink("a", "target").leaf("d/fifo", FileKind::Fifo, 0o640, b"");
+        let layer = layer.link("d/a", "a").link("e", "a").link("fifo", "d/fifo");
+        Union::new(vec![Arc::new(layer) as Arc<dyn Layer>])
+    };
+    for form in FORMS {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let upper = Upper::open(&dir.path().join("upper"), &dir.path().join("work")).unwrap();
+            Fs::new(layer(), Some(upper.in_form(form)), OwnerView::Image).unwrap()
+        };
+        let fs = open();
+        let numbers = [at(&fs, "a"), at(&fs, "fifo")];
+        let time = Change { mtime: Some(SetTime::To(Timestamp { secs: 7, nanos: 0 })), ..Change::default() };
+        for ino in numbers {
+            fs.setattr(ino, USER, &time).unwrap();
+        }
+        let end = |parent, text| End { parent, name: name(text) };
+        fs.rename(end(Ino::ROOT, "a"), end(at(&fs, "d"), "moved"), RenameMode::Replace).unwrap();
+        fs.rename(end(Ino::ROOT, "fifo"), end(at(&fs, "d"), "moved-fifo"), RenameMode::Replace).unwrap();
+        drop(fs);
+        let fs = open();
+        for (ino, paths) in
+            [(numbers[0], &["d/a", "d/moved", "e"][..]), (numbers[1], &["d/fifo", "d/moved-fifo"])]
+        {
+            for path in paths {
+                assert_eq!(at(&fs, path), ino, "{form:?}: {path}");
+                let attr = fs.getattr(ino).unwrap();
+                assert_eq!(
+                    (attr.nlink as usize, attr.metadata.mtime.secs),
+                    (paths.len(), 7),
+                    "{form:?}: {path}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_number_that_was_left_behind_is_nobody_elses() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = open(&dir, Form::Rootless, OwnerView::Image);
+    let made = fs.create(Ino::ROOT, name("new"), &new(What::Symlink(b"x"), 0o777)).unwrap();
+    drop(fs);
+    // As after a crash between the removal of the copy and that of its record.
+    let record = dir.path().join("work/numbers").join(format!("{:x}", made.ino.0));
+    std::os::unix::fs::symlink("1099511627783 1000000000.000000000", record).unwrap();
+    let fs = open(&dir, Form::Rootless, OwnerView::Image);
+    assert_eq!(at(&fs, "new"), made.ino);
+}
+
+#[test]
+fn a_redirect_out_of_the_layers_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = open(&dir, Form::Found, OwnerView::Image);
+    let end = |text| End { parent: Ino::ROOT, name: name(text) };
+    at(&fs, "d");
+    fs.rename(end("d"), end("moved"), RenameMode::Replace).unwrap();
+    drop(fs);
+    let upper = Upper::open(&dir.path().join("upper"), &dir.path().join("work")).unwrap();
+    let other: Arc<dyn Layer> = Arc::new(FakeLayer::new().file("d", b"no directory"));
+    let fs = Fs::new(Union::new(vec![other]), Some(upper), OwnerView::Image).unwrap();
+    let error = fs.lookup(Ino::ROOT, name("moved")).unwrap_err();
+    assert_eq!(error.errno(), Errno::IO);
+    let text = error.to_string();
+    assert!(
+        text.contains("upper/moved: a redirect to /d,") && text.contains("remove the attribute"),
+        "{text}"
+    );
+}
+
+#[test]
+fn reading_an_object_of_a_layer_sets_its_time_of_access_once_a_day() {
+    for form in FORMS {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = open(&dir, form, OwnerView::Image);
+        let f = at(&fs, "d/f");
+        let atime = || fs.getattr(f).unwrap().atime;
+        assert_eq!(atime(), MTIME);
+        fs.read(f, 0, &mut [0; 10]).unwrap();
+        let first = atime();
+        assert!(first > MTIME, "{form:?}");
+        fs.read(f, 0, &mut [0; 10]).unwrap();
+        assert_eq!(atime(), first, "{form:?}");
+        fs.setxattr(f, b"user.x", b"1", 0).unwrap();
+        assert_eq!((atime(), fs.getattr(f).unwrap().metadata.mtime), (first, MTIME), "copied up, {form:?}");
+        let set = Change { atime: Some(SetTime::To(MTIME)), ..Change::default() };
+        assert_eq!(fs.setattr(f, USER, &set).unwrap().atime, MTIME, "{form:?}");
+    }
+}
+
+#[test]
 fn writes_and_truncates_of_ordinary_users_clear_setuid() {
     for form in FORMS {
         let dir = tempfile::tempdir().unwrap();
@@ -78,6 +171,28 @@ fn writes_and_truncates_of_ordinary_users_clear_setuid() {
         fs.setattr(f, USER, &mode(0o6755)).unwrap();
         fs.shed_privileges(f, USER).unwrap();
         assert_eq!(fs.getattr(f).unwrap().metadata.mode, 0o755);
+    }
+}
+
+#[test]
+fn every_chown_clears_setuid() {
+    for form in FORMS {
+        let (same, neither) = (Change { uid: Some(7), ..Change::default() }, Change::default());
+        // A request without any change is a chown of the owner's only.
+        let owner = Caller { uid: 1000, ..USER };
+        for (owners, caller, set) in [
+            (OwnerView::Image, owner, neither),
+            (OwnerView::Caller { uid: 7, gid: 8 }, USER, same),
+            (OwnerView::Image, USER, same),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let fs = open(&dir, form, owners);
+            let (f, d) = (at(&fs, "d/f"), at(&fs, "d"));
+            assert_eq!(fs.setattr(f, caller, &set).unwrap().metadata.mode, 0o777, "{form:?}");
+            fs.setattr(d, USER, &Change { mode: Some(0o6755), ..Change::default() }).unwrap();
+            let kept = fs.setattr(d, USER, &set).unwrap().metadata.mode;
+            assert_eq!(kept, 0o6755, "{form:?}: of a directory it means something else");
+        }
     }
 }
 
