@@ -12,7 +12,7 @@ pub struct Attr {
     pub ino: Ino,
     /// Type, mode, owner, size, mtime.
     pub metadata: Metadata,
-    /// Time of last access; of an object of a layer, its mtime.
+    /// Time of last access; of an object of a layer, when this mount first read it, else its mtime.
     pub atime: Timestamp,
     /// Time of last change; of an object of a layer, its mtime.
     pub ctime: Timestamp,
@@ -53,7 +53,7 @@ impl Fs {
         Attr {
             ino: node.ino,
             metadata,
-            atime: upper.atime,
+            atime: state.read_at.map_or(upper.atime, |read_at| read_at.max(upper.atime)),
             ctime: upper.ctime,
             nlink: nlink(&state, node.kind, upper.nlink),
             blocks: upper.blocks.max(shared_blocks),
@@ -71,7 +71,7 @@ impl Fs {
         Ok(Attr {
             ino: node.ino,
             metadata,
-            atime: metadata.mtime,
+            atime: state.read_at.unwrap_or(metadata.mtime),
             ctime: metadata.mtime,
             nlink: nlink(&state, node.kind, 0),
             blocks: metadata.size.div_ceil(512),

@@ -43,7 +43,11 @@ impl Fs {
             };
         }
         let LowerPart::Leaf(lower, _) = node.state().lower else { return Err(FsError::Lost(ino)) };
-        Ok(self.union.read_at(lower, offset, buffer)?)
+        let count = self.union.read_at(lower, offset, buffer)?;
+        if self.upper.is_some() {
+            node.was_read();
+        }
+        Ok(count)
     }
 
     /// Writes `data` at `offset`, copying up before what is needed. Returns how many bytes were written: fewer when

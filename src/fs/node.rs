@@ -2,10 +2,11 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::listing::Listing;
 use super::sharing::Sharing;
-use crate::model::{FileKind, Ino};
+use crate::model::{FileKind, Ino, Timestamp};
 use crate::union::{LowerDir, LowerRef};
 
 /// One filesystem object that the kernel, or a child that it knows, refers to.
@@ -32,6 +33,8 @@ pub(super) struct State {
     pub(super) upper: Option<UpperPart>,
     /// It has no name any more.
     pub(super) removed: bool,
+    /// When it was first read in a day, of an object of a layer: no layer can keep that.
+    pub(super) read_at: Option<Timestamp>,
     /// Counts changes of a directory's names.
     pub(super) version: u64,
 }
@@ -74,7 +77,7 @@ impl Node {
         Self {
             ino,
             kind,
-            state: Mutex::new(State { lower, upper, removed: false, version: 0 }),
+            state: Mutex::new(State { lower, upper, removed: false, read_at: None, version: 0 }),
             copy_up: Mutex::new(()),
             sharing: Mutex::new(None),
             listing: Mutex::new(Listing::default()),
@@ -101,10 +104,26 @@ impl Node {
         self.listing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Says that an object of a layer was read. As of a filesystem that is mounted `relatime`, the time is kept if there
+    /// was none since the last change, or a day ago (mount(8)).
+    pub(super) fn was_read(&self) {
+        const DAY_SECS: i64 = 24 * 3600;
+        let now = now();
+        let mut state = self.state();
+        if state.read_at.is_none_or(|before| now.secs - before.secs >= DAY_SECS) {
+            state.read_at = Some(now);
+        }
+    }
+
     /// Says that the names of this directory changed.
     pub(super) fn touch(&self) {
         self.state().version += 1;
     }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp { secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
 }
 
 impl LowerPart {

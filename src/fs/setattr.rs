@@ -73,10 +73,14 @@ impl Fs {
             // Before, as the kernel does it: nothing may fail afterwards.
             self.drop_capabilities(node)?;
         }
-        match change.size {
-            Some(size) if node.sharing().is_some() => self.resize_shared(node, size, &change),
-            _ => Ok(upper.change(pinned, b"(node)", &change)?),
+        let attr = match change.size {
+            Some(size) if node.sharing().is_some() => self.resize_shared(node, size, &change)?,
+            _ => upper.change(pinned, b"(node)", &change)?,
+        };
+        if change.atime.is_some() {
+            node.state().read_at = None;
         }
+        Ok(attr)
     }
 
     /// What the kernel wants with a request to change nothing, it does not say. It may be chown(2) with both ids -1,

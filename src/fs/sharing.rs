@@ -263,16 +263,17 @@ impl Fs {
             self.copy_from(lower, file, missing.clone())?;
             map.claim(missing);
         }
-        // Writing took them away, and the time is not that of a change.
+        // Writing took them away, setuid too in a user namespace, and the time is not that of a change.
         if let Some(value) = capabilities {
             upper.set_xattr(&pinned, super::xattr::CAPABILITY, &value, rustix::fs::XattrFlags::empty())?;
         }
-        let times = Change {
+        let before = Change {
+            mode: Some(before.metadata.mode),
             atime: Some(SetTime::To(before.atime)),
             mtime: Some(SetTime::To(before.metadata.mtime)),
             ..Change::default()
         };
-        upper.change(&pinned, b"(node)", &times)?;
+        upper.change(&pinned, b"(node)", &before)?;
         self.sync_data(file)?;
         upper.set_whole(&pinned, sharing.partial.ino)?;
         *node.sharing() = None;

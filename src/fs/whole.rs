@@ -45,7 +45,7 @@ impl Fs {
         let leaf = self.node(ino)?;
         self.raise(&leaf, u64::MAX)?;
         if leaf.state().upper.as_ref().is_some_and(|part| part.home == Home::Index) {
-            self.name_in_upper(&leaf, &*self.raise(dir, 0)?, name)?;
+            self.name_in_upper(&leaf, dir.ino, &*self.raise(dir, 0)?, name)?;
         }
         Ok(())
     }

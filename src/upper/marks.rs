@@ -15,7 +15,7 @@ use super::UpperError;
 use super::error::At as _;
 use super::handle::magic_link;
 use super::partial::Partial;
-use crate::model::{FileKind, Ino, Name};
+use crate::model::{Ino, Name};
 use crate::sys::files;
 
 /// In which namespace overlayfs's attributes are written.

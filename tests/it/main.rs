@@ -17,6 +17,7 @@ mod changes;
 mod corrupt;
 mod extents;
 mod foreign;
+mod full;
 mod launcher;
 mod lifecycle;
 mod mount_equal;

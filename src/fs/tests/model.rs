@@ -4,11 +4,21 @@ use std::collections::HashMap;
 
 use rustix::io::Errno;
 
+use super::ops::CALLER;
 use crate::fs::RenameMode;
 use crate::model::FileKind;
 use crate::union::tests::unpack::{Node, Tree};
 
 type Changed = Result<Tree, Errno>;
+
+impl Node {
+    /// What an ordinary user's change takes: setuid, and setgid unless it neither means "run as this group" nor could
+    /// be set only by others.
+    fn shed(&mut self) {
+        let keeps_setgid = self.mode & 0o010 == 0 && self.gid == CALLER.gid;
+        self.mode &= if keeps_setgid { 0o3777 } else { 0o1777 };
+    }
+}
 
 impl Tree {
     /// Directory and last name of a path; `None` when the directory is none.
@@ -115,13 +125,8 @@ impl Tree {
 
     pub(super) fn truncate(&self, id: usize, size: usize) -> Changed {
         self.changed(|tree| {
-            let node = &mut tree.nodes[id];
-            node.content.resize(size, 0);
-            // By somebody without privileges, of group 0.
-            node.mode &= !0o4000;
-            if node.mode & 0o010 != 0 || node.gid != 0 {
-                node.mode &= !0o2000;
-            }
+            tree.nodes[id].content.resize(size, 0);
+            tree.nodes[id].shed();
         })
     }
 
@@ -134,9 +139,7 @@ impl Tree {
             let node = &mut tree.nodes[id];
             node.uid = uid;
             if node.kind != FileKind::Directory {
-                // chown(2): "the set-group-ID bit is not cleared when the file is not group executable".
-                let keep_sgid = node.mode & 0o010 == 0;
-                node.mode &= if keep_sgid { 0o3777 } else { 0o1777 };
+                node.shed();
             }
         })
     }

@@ -16,7 +16,7 @@ use crate::upper::Change;
 use crate::upper::What;
 
 /// Who does everything.
-const CALLER: Caller = Caller { uid: 5, gid: 6, thread: 0 };
+pub(super) const CALLER: Caller = Caller { uid: 5, gid: 6, thread: 0 };
 
 #[derive(Clone, Debug)]
 pub(super) enum Op {
@@ -231,7 +231,7 @@ impl World {
         if self.tree.nodes[id].kind == FileKind::Regular {
             let expected = self.tree.truncate(id, size.into());
             let set = Change { size: Some(size.into()), ..Change::default() };
-            self.call(expected, |fs| fs.setattr(ino, Caller { uid: 0, gid: 0, thread: 0 }, &set));
+            self.call(expected, |fs| fs.setattr(ino, CALLER, &set));
         }
     }
 

@@ -132,6 +132,26 @@ fn a_redirect_out_of_the_layers_is_told() {
 }
 
 #[test]
+fn reading_an_object_of_a_layer_sets_its_time_of_access_once_a_day() {
+    for form in FORMS {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = open(&dir, form, OwnerView::Image);
+        let f = at(&fs, "d/f");
+        let atime = || fs.getattr(f).unwrap().atime;
+        assert_eq!(atime(), MTIME);
+        fs.read(f, 0, &mut [0; 10]).unwrap();
+        let first = atime();
+        assert!(first > MTIME, "{form:?}");
+        fs.read(f, 0, &mut [0; 10]).unwrap();
+        assert_eq!(atime(), first, "{form:?}");
+        fs.setxattr(f, b"user.x", b"1", 0).unwrap();
+        assert_eq!((atime(), fs.getattr(f).unwrap().metadata.mtime), (first, MTIME), "copied up, {form:?}");
+        let set = Change { atime: Some(SetTime::To(MTIME)), ..Change::default() };
+        assert_eq!(fs.setattr(f, USER, &set).unwrap().atime, MTIME, "{form:?}");
+    }
+}
+
+#[test]
 fn writes_and_truncates_of_ordinary_users_clear_setuid() {
     for form in FORMS {
         let dir = tempfile::tempdir().unwrap();

@@ -1,0 +1,46 @@
+//! No room left where the upper is: those who write are told, nothing is torn, and it works again when there is room.
+
+use std::process::Command;
+
+use crate::support::*;
+
+/// In a mount namespace of its own; `$4` mounts the filesystem for the upper.
+const SCRIPT: &str = r#"
+layerfs=$1 full=$2 place=$3
+cd "$place" && chmod 755 . && mkdir -p disk image/lower
+for n in $(seq 0 29); do python3 -c "print(end=chr($n) * 300000)" >"image/lower/$n"; done
+eval "$4"
+"$layerfs" mount --quiet --upper disk image mnt
+python3 "$full" mnt disk
+"$layerfs" umount mnt
+"$layerfs" mount --quiet --upper disk image mnt
+cmp <(head -c 250000 mnt/lower/1 | tr n '\1'; tail -c 50000 mnt/lower/1) image/lower/1
+"$layerfs" umount mnt
+"#;
+
+fn fills(mount: &str) {
+    let place = Place::new();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "bash", "-ec", SCRIPT, "bash"]);
+    command.arg(layerfs_path()).arg(support_file("full.py")).arg(place.path("")).arg(mount);
+    finish(command.env("LAYERFS_ROOT", place.store())).ok();
+    place.nothing_left();
+}
+
+#[test]
+fn full_ext4() {
+    needs_mount!();
+    if !is_root() {
+        skip!("only root can mount a small filesystem");
+    }
+    fills("truncate -s 12M file && mkfs.ext4 -q -N 200 file && mount -o loop file disk");
+}
+
+#[test]
+fn full_tmpfs() {
+    needs_mount!();
+    if !is_root() {
+        skip!("only root can mount a small filesystem");
+    }
+    fills("mount -t tmpfs -o size=8M,nr_inodes=200 tmpfs disk");
+}
