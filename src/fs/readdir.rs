@@ -175,9 +175,8 @@ impl Fs {
             let (hidden, shown): (Vec<_>, Vec<_>) =
                 upper.list(dir)?.into_iter().partition(|name| name.whiteout);
             for hidden in hidden {
-                if !names.remove(hidden.name.as_bytes()) {
-                    stale.push(hidden.name);
-                } else if shown.iter().any(|shown| shown.name == hidden.name) {
+                let hides = names.remove(hidden.name.as_bytes());
+                if !hides || shown.iter().any(|shown| shown.name == hidden.name) {
                     stale.push(hidden.name);
                 }
             }

@@ -62,7 +62,7 @@ fn every_call_of_every_case(form: Form) {
         }
         assert!(at > 0, "{case:?}: nothing was done");
     }
-    println!("{form:?}: {hits} calls met a fault");
+    assert!(hits > 1000, "{form:?}: {hits} calls met a fault");
     let shown = failures[..failures.len().min(FAILURES_SHOWN)].join("\n");
     assert!(failures.is_empty(), "{} failures:\n{shown}", failures.len());
 }
@@ -114,6 +114,8 @@ impl World {
     /// Mounts again after the process died, and finds out which of the two states is there.
     pub(super) fn died(&mut self, after: &Tree, may_be_before: bool) {
         self.remount();
+        // A removed symlink's record may be left: harmless, see `upper/numbers.rs`, and gone when its place is needed.
+        self.stale_numbers = true;
         let there = self.shown();
         if there == self.expected(after) {
             self.tree = after.clone();
@@ -138,7 +140,7 @@ impl World {
             let mut content = Vec::new();
             match metadata.kind {
                 FileKind::Regular => {
-                    content.resize(metadata.size as usize, 0);
+                    content.resize(usize::try_from(metadata.size).unwrap(), 0);
                     assert_eq!(self.fs().read(ino, 0, &mut content).unwrap(), content.len());
                 }
                 FileKind::Symlink => content = self.fs().read_link(ino).unwrap(),
