@@ -49,6 +49,13 @@ impl Fs {
                 }
             }
             upper.forget_indexed(ino)?;
+            if let Some(node) = self.table.get(ino) {
+                let mut state = node.state();
+                state.lower = LowerPart::None;
+                if let Some(part) = state.upper.as_mut() {
+                    part.home = Home::Named;
+                }
+            }
         }
         Ok(completed)
     }

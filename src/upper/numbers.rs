@@ -4,7 +4,7 @@
 //! `work/numbers/<inode number of the copy>` is a symlink to `NUMBER BIRTH`. It is there before the copy appears. The
 //! time of birth tells the copy from whatever has its inode number after a crash has left a record behind.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno;
@@ -53,13 +53,10 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]
     pub fn forget_number(&self, st_ino: u64) -> Result<(), UpperError> {
-        match files::unlinkat(&self.numbers, place(st_ino), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(error).at("forget an inode number"),
-        }
+        forget(&self.numbers, st_ino)
     }
 
-    fn can_carry_marks(&self, real: FileKind) -> bool {
+    pub(super) fn can_carry_marks(&self, real: FileKind) -> bool {
         self.namespace == Namespace::Trusted || matches!(real, FileKind::Regular | FileKind::Directory)
     }
 
@@ -75,6 +72,14 @@ impl Upper {
             return Err(UpperError::damaged(&self.numbers, b"work/numbers", &place(st_ino)));
         };
         Ok((birth(pinned)?.as_deref() == Some(born)).then_some(ino))
+    }
+}
+
+/// Forgets the number of the object with this inode number, if one is kept in `work/numbers`.
+pub(super) fn forget(numbers: &OwnedFd, st_ino: u64) -> Result<(), UpperError> {
+    match files::unlinkat(numbers, place(st_ino), AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error).at("forget an inode number"),
     }
 }
 

@@ -14,7 +14,7 @@ use super::format::{self, Format, Writer};
 use super::handle::{magic_link, pin_dir, stat};
 use super::marks::Namespace;
 use super::owner::Owners;
-use super::scratch::empty_dir;
+use super::scratch::clean_up;
 use super::{Upper, UpperError, Whiteouts};
 use crate::sys::files;
 
@@ -43,7 +43,7 @@ impl Upper {
         }
         let inner = |name: &str| pin_dir(&work_fd, name.as_bytes()).map_err(unusable(work, "open"));
         let (scratch, links, numbers) = (inner("tmp")?, inner("links")?, inner("numbers")?);
-        empty_dir(&scratch)?;
+        clean_up(&scratch, &numbers)?;
         let namespace = probe_namespace(&scratch).map_err(unusable(upper, "set an extended attribute"))?;
         let before = stat(&root)?;
         probe_rename(&root, &scratch).map_err(unusable(work, "rename into the upper (same filesystem?)"))?;

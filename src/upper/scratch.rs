@@ -1,5 +1,6 @@
 //! Objects being built, or on their way out, in `work/tmp`: gone again unless published.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
@@ -17,13 +18,22 @@ pub(super) struct Scratch<'a> {
     dir: &'a OwnedFd,
     pub(super) name: String,
     is_empty: bool,
+    numbers: &'a OwnedFd,
+    /// The inode number of what is built, when its record in `work/numbers` has to go with it.
+    pub(super) numbered: Cell<Option<u64>>,
 }
 
 impl Upper {
     /// A new, unused name.
     pub(super) fn scratch(&self) -> Scratch<'_> {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        Scratch { dir: &self.scratch, name: format!("{serial:x}"), is_empty: false }
+        Scratch {
+            dir: &self.scratch,
+            name: format!("{serial:x}"),
+            is_empty: false,
+            numbers: &self.numbers,
+            numbered: Cell::new(None),
+        }
     }
 
     /// A whiteout under a new name. Only where whiteouts are devices.
@@ -99,6 +109,11 @@ impl Drop for Scratch<'_> {
         if self.is_empty {
             return;
         }
+        if let Some(st_ino) = self.numbered.get()
+            && let Err(error) = super::numbers::forget(self.numbers, st_ino)
+        {
+            tracing::warn!("upper: {error}");
+        }
         // The next mount cleans up what could not be removed now.
         if let Err(error) = remove_tree(self.dir, self.name.as_bytes()) {
             tracing::warn!("upper: work/tmp/{}: {error}", self.name);
@@ -122,6 +137,16 @@ pub(super) fn remove_tree(dir: impl AsFd, name: &[u8]) -> Result<(), UpperError>
 pub(super) fn empty_dir(dir: &OwnedFd) -> Result<(), UpperError> {
     for name in names(dir)? {
         remove_tree(dir, &name)?;
+    }
+    Ok(())
+}
+
+/// Empties `work/tmp` of what a crash left there, and `work/numbers` of what belongs to that.
+pub(super) fn clean_up(scratch: &OwnedFd, numbers: &OwnedFd) -> Result<(), UpperError> {
+    for name in names(scratch)? {
+        let left = super::handle::stat(super::handle::pin(scratch, &name).at("open")?)?;
+        super::numbers::forget(numbers, left.st_ino)?;
+        remove_tree(scratch, &name)?;
     }
     Ok(())
 }

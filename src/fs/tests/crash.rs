@@ -62,6 +62,7 @@ fn every_call_of_every_case(form: Form) {
         }
         assert!(at > 0, "{case:?}: nothing was done");
     }
+    assert!(hits > 1000, "{form:?}: {hits} calls met a fault");
     let shown = failures[..failures.len().min(FAILURES_SHOWN)].join("\n");
     assert!(failures.is_empty(), "{} failures:\n{shown}", failures.len());
 }
@@ -113,16 +114,18 @@ impl World {
     /// Mounts again after the process died, and finds out which of the two states is there.
     pub(super) fn died(&mut self, after: &Tree, may_be_before: bool) {
         self.remount();
+        // A removed symlink's record may be left: harmless, see `upper/numbers.rs`, and gone when its place is needed.
+        self.stale_numbers = true;
         let there = self.shown();
         if there == self.expected(after) {
             self.tree = after.clone();
         } else if may_be_before {
-            let before = self.expected(&self.tree);
-            assert!(
-                there == before,
-                "neither\nbefore {before:?}\nnor after {:?}\nbut {there:?}",
-                self.expected(after)
-            );
+            let unprivileged = without_privileges_to_go(&self.tree, after);
+            if there == self.expected(&unprivileged) {
+                self.tree = unprivileged;
+            }
+            let (before, after) = (self.expected(&self.tree), self.expected(after));
+            assert!(there == before, "neither\nbefore {before:?}\nnor after {after:?}\nbut {there:?}");
         }
         self.check();
     }
@@ -179,6 +182,18 @@ impl World {
     fn shown_owner(&self, kind: FileKind, owner: (u32, u32)) -> Option<(u32, u32)> {
         (kind != FileKind::Symlink || !self.form.is_rootless()).then_some(owner)
     }
+}
+
+/// Setuid and setgid go before the content of a file is changed by somebody who may not keep them: in between it would
+/// be worse for them to be there than to be gone.
+fn without_privileges_to_go(before: &Tree, after: &Tree) -> Tree {
+    let mut tree = before.clone();
+    for (node, after) in tree.nodes.iter_mut().zip(&after.nodes) {
+        if node.content.len() != after.content.len() && node.mode & 0o1777 == after.mode & 0o1777 {
+            node.mode = after.mode;
+        }
+    }
+    tree
 }
 
 fn describe(

@@ -40,6 +40,8 @@ pub(super) struct World {
     pub(super) met: Option<Met>,
     /// An operation succeeded although a call failed: what it could not tidy up stays until the next mount.
     untidy: bool,
+    /// The process has died: numbers of what it was removing may be left.
+    pub(super) stale_numbers: bool,
 }
 
 /// An operation one of whose system calls met a fault.
@@ -106,6 +108,7 @@ impl World {
             meets: None,
             met: None,
             untidy: false,
+            stale_numbers: false,
         };
         world.mount();
         world
@@ -262,6 +265,8 @@ impl World {
             let left: Vec<_> = std::fs::read_dir(self.dir.path().join("work/tmp")).unwrap().collect();
             assert!(left.is_empty(), "left in work/tmp: {left:?}");
             self.check_index();
+        }
+        if !self.untidy && !self.stale_numbers {
             self.check_numbers();
         }
     }
