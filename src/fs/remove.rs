@@ -89,7 +89,7 @@ impl Fs {
         }
         let Some(pinned) = self.pin(node)? else { return Ok(None) };
         let mut kept = None;
-        if node.kind != FileKind::Directory && !self.pins.may_hold() {
+        if node.kind == FileKind::Regular && !self.pins.may_hold() {
             match self.upper()?.keep(&pinned) {
                 Ok(link) => kept = Some(link),
                 Err(error) => tracing::debug!("inode {}: holds a descriptor: {error}", node.ino.0),
@@ -105,7 +105,7 @@ impl Fs {
     pub(super) fn left(&self, leaving: Leaving<'_>, parent: Ino, name: Name<'_>, from_layers: bool) {
         let Leaving { node, ino, mut kept, indexed, lower_names } = leaving;
         let mut own_links = 1;
-        if let Some(node) = node {
+        if let Some(node) = &node {
             let nameless = self.table.remove_place(ino, parent, name);
             let mut state = node.state();
             state.removed = nameless;
@@ -125,6 +125,11 @@ impl Fs {
         drop(kept);
         if from_layers && lower_names.is_some() {
             self.count_gone(ino);
+        }
+        if let Some(node) = node
+            && !matches!(node.kind, FileKind::Regular | FileKind::Directory)
+        {
+            self.forget_number(&node);
         }
         let lower_names = lower_names.unwrap_or(0).saturating_sub(u32::from(from_layers));
         if indexed && lower_names == 0 {
@@ -158,6 +163,24 @@ impl Fs {
         // The name is gone already: an error would claim that it is not.
         if let Err(error) = counted {
             tracing::warn!("inode {}: shows a link too many from now on: {error}", ino.0);
+        }
+    }
+
+    /// Forgets the number that is kept beside the upper for an object that is gone. It is pinned still, so nothing
+    /// else can have got its inode number there.
+    fn forget_number(&self, node: &Node) {
+        let Some(part) = node.state().upper.clone() else { return };
+        let Some(pinned) = part.pinned else { return };
+        let forget = || {
+            let upper = self.upper()?;
+            match upper.attr(&pinned, b"(deleted)")?.nlink {
+                0 => Ok(upper.forget_number(part.st_ino)?),
+                _ => Ok(()),
+            }
+        };
+        if let Err(error) = forget() {
+            let error: FsError = error;
+            tracing::warn!("inode {}: its number stays recorded: {error}", node.ino.0);
         }
     }
 

@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fuser::{Config, MountOption, Session, SessionACL};
@@ -67,7 +67,8 @@ impl Server {
     /// # Errors
     /// What mount(2), `fusermount3` or the handshake say.
     pub fn attach(fs: Arc<Fs>, attach: Attach) -> io::Result<Self> {
-        let adapter = Adapter::new(Arc::clone(&fs));
+        let notifier = Arc::new(OnceLock::new());
+        let adapter = Adapter::new(Arc::clone(&fs), Arc::clone(&notifier));
         let mut config = Config::default();
         config.n_threads = Some(THREADS);
         let session = match attach {
@@ -78,6 +79,7 @@ impl Server {
                 mount_helper(adapter, &target, &config)?
             }
         };
+        notifier.get_or_init(|| session.notifier());
         Ok(Self { session, fs })
     }
 

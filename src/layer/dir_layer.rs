@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use super::{DirItem, Entry, Found, Layer, LayerError, Xattr};
 use crate::model::limits::{DEPTH_MAX, XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use crate::model::{DeviceId, EntryId, FileKind, Metadata, Name, Timestamp};
+use crate::sys::file_handle::file_handle;
 
 /// Files kept open between reads.
 const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
@@ -342,6 +343,10 @@ impl Layer for DirLayer {
 
     fn paths(&self, id: EntryId) -> Result<Vec<Box<[u8]>>, LayerError> {
         Ok(self.linked()?.get(&id).cloned().unwrap_or_default())
+    }
+
+    fn file_handle(&self, id: EntryId) -> Result<Option<Vec<u8>>, LayerError> {
+        file_handle(self.open_entry(id)?.0).map_err(|error| self.io(error))
     }
 }
 

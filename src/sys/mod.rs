@@ -4,8 +4,10 @@
 
 pub mod atomic;
 pub mod boot;
+pub mod credentials;
 pub mod daemon;
 pub mod fault;
+pub mod file_handle;
 pub mod file_range;
 pub mod files;
 pub mod fuse_mount;

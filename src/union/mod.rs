@@ -205,6 +205,14 @@ impl Union {
         self.layer(lower)?.paths(lower.entry)
     }
 
+    /// What name_to_handle_at(2) says of an object; `None` for one that is in no directory.
+    ///
+    /// # Errors
+    /// [`LayerError`] of its layer.
+    pub fn file_handle(&self, lower: LowerRef) -> Result<Option<Vec<u8>>, LayerError> {
+        self.layer(lower)?.file_handle(lower.entry)
+    }
+
     /// The directory whose attributes a merged directory has.
     fn looks(&self, dir: &LowerDir) -> Result<LowerRef, LayerError> {
         dir.looks.or(dir.parts.first().copied()).ok_or(LayerError::BadEntry {

@@ -14,6 +14,7 @@ use crate::union::Union;
 use crate::upper::{Upper, What};
 
 const FILES: usize = 700;
+const USER: Caller = Caller { uid: 0, gid: 0, thread: 0 };
 
 fn open(dir: &tempfile::TempDir, layer: Arc<dyn Layer>) -> Fs {
     let upper = Upper::open(&dir.path().join("upper"), &dir.path().join("work")).unwrap();
@@ -21,7 +22,7 @@ fn open(dir: &tempfile::TempDir, layer: Arc<dyn Layer>) -> Fs {
 }
 
 fn create(fs: &Fs, path: &str) -> Ino {
-    let new = New { what: What::File, mode: 0o644, umask: 0, caller: Caller { uid: 0, gid: 0 } };
+    let new = New { what: What::File, mode: 0o644, umask: 0, caller: USER };
     fs.create(Ino::ROOT, name(path), &new).unwrap().ino
 }
 
@@ -34,11 +35,11 @@ fn few_descriptors_for_many_open_files_without_a_name() {
     let dir = tempfile::tempdir().unwrap();
     let fs = open(&dir, Arc::new(FakeLayer::new().file("a", b"a").link("b", "a")));
     let linked = fs.lookup(Ino::ROOT, name("a")).unwrap().unwrap().ino;
-    fs.write(linked, 0, b"A", false).unwrap();
+    fs.write(linked, 0, b"A", None).unwrap();
     let mut files = Vec::new();
     for number in 0..FILES {
         let ino = create(&fs, &format!("f{number}"));
-        fs.write(ino, 0, format!("content {number}").as_bytes(), false).unwrap();
+        fs.write(ino, 0, format!("content {number}").as_bytes(), None).unwrap();
         files.push(ino);
     }
     for number in 0..FILES {
@@ -64,7 +65,7 @@ fn few_descriptors_for_many_open_files_without_a_name() {
         let mut buffer = [0; 20];
         let count = fs.read(*ino, 0, &mut buffer).unwrap();
         assert_eq!(&buffer[..count], format!("content {number}").as_bytes());
-        fs.write(*ino, 0, b"C", true).unwrap();
+        fs.write(*ino, 0, b"C", Some(USER)).unwrap();
         let attr = fs.getattr(*ino).unwrap();
         assert_eq!((attr.nlink, attr.metadata.size), (0, count as u64), "{number}");
     }
@@ -73,6 +74,7 @@ fn few_descriptors_for_many_open_files_without_a_name() {
         fs.forget(ino, 1);
     }
     fs.forget(linked, 1);
+    // It was written to.
     fs.settle(Duration::ZERO);
     assert_eq!((fs.pins.held_count(), scratch(&dir).len()), (0, 0));
     assert_eq!(std::fs::read_dir(dir.path().join("work/index")).unwrap().count(), 0, "nothing leads there");
@@ -87,7 +89,7 @@ fn a_kept_file_with_a_name_that_nobody_looked_up() {
         fs.unlink(Ino::ROOT, name(&format!("f{number}"))).unwrap();
     }
     let ino = create(&fs, "one");
-    fs.write(ino, 0, b"kept", false).unwrap();
+    fs.write(ino, 0, b"kept", None).unwrap();
     std::fs::hard_link(dir.path().join("upper/one"), dir.path().join("upper/two")).unwrap();
     fs.unlink(Ino::ROOT, name("one")).unwrap();
     assert_eq!(fs.getattr(ino).unwrap().nlink, 1);
@@ -172,7 +174,7 @@ fn nobody_waits_for_the_copy_up_of_another_file() {
             done.send(()).unwrap();
         })
     };
-    let writer = spawn(Box::new(move |fs| assert_eq!(fs.write(slow, 5, b"new", false).unwrap(), 3)));
+    let writer = spawn(Box::new(move |fs| assert_eq!(fs.write(slow, 5, b"new", None).unwrap(), 3)));
     waiting.recv_timeout(Duration::from_secs(10)).unwrap();
 
     // The file's own attributes too, and everything else in its directory.
@@ -183,9 +185,9 @@ fn nobody_waits_for_the_copy_up_of_another_file() {
         fs.setxattr(d, b"user.x", b"1", 0).unwrap();
         fs.unlink(d, name("third")).unwrap();
         let end = |name| End { parent: d, name };
-        let new = New { what: What::File, mode: 0o644, umask: 0, caller: Caller { uid: 0, gid: 0 } };
+        let new = New { what: What::File, mode: 0o644, umask: 0, caller: USER };
         let made = fs.create(d, name("made"), &new).unwrap().ino;
-        fs.write(made, 0, b"made", false).unwrap();
+        fs.write(made, 0, b"made", None).unwrap();
         fs.fsync(made, false).unwrap();
         fs.rename(end(name("made")), end(name("moved")), RenameMode::NoReplace).unwrap();
         let mut names = 0;

@@ -33,7 +33,13 @@ pub(super) fn image(dice: &mut Dice) -> Vec<String> {
 fn base(dice: &mut Dice, lines: &mut Vec<String>) {
     lines.push(format!("dir . 755 0 0 {}", mtime(dice)));
     for path in ["a", "b"] {
-        lines.push(format!("dir {path} {} {} {} {}", mode(dice, true), owner(dice), owner(dice), mtime(dice)));
+        lines.push(format!(
+            "dir {path} {} {} {} {}",
+            mode(dice, true),
+            owner(dice),
+            owner(dice),
+            mtime(dice)
+        ));
     }
     for path in OWN {
         lines.push(format!("dir {path} 777 0 0 {}", mtime(dice)));
@@ -99,7 +105,12 @@ fn owner(dice: &mut Dice) -> &'static str {
 }
 
 fn mtime(dice: &mut Dice) -> &'static str {
-    dice.weighted(&[(3, "1000000000123456789"), (2, "1500000000000000000"), (1, "-1500000000"), (1, "5000000000000000001")])
+    dice.weighted(&[
+        (3, "1000000000123456789"),
+        (2, "1500000000000000000"),
+        (1, "-1500000000"),
+        (1, "5000000000000000001"),
+    ])
 }
 
 /// A path of up to three names.

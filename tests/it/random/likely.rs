@@ -45,7 +45,11 @@ impl Likely {
         let moved: Vec<_> = self.0.iter().filter(|guess| is_within(&guess.path, from)).cloned().collect();
         self.goes(from);
         self.goes(to);
-        self.0.extend(moved.into_iter().map(|guess| Guess { path: format!("{to}{}", &guess.path[from.len()..]), ..guess }));
+        self.0.extend(
+            moved
+                .into_iter()
+                .map(|guess| Guess { path: format!("{to}{}", &guess.path[from.len()..]), ..guess }),
+        );
     }
 
     pub(super) fn is_big(&self, path: &str) -> bool {
@@ -59,12 +63,20 @@ impl Likely {
 
     /// A path that mostly leads to a regular file, often to a large one.
     pub(super) fn file(&self, dice: &mut Dice) -> String {
-        if dice.percent(50) { self.one(dice, |guess| guess.is_big) } else { self.one(dice, |guess| guess.is_file) }
+        if dice.percent(50) {
+            self.one(dice, |guess| guess.is_big)
+        } else {
+            self.one(dice, |guess| guess.is_file)
+        }
     }
 
     fn one(&self, dice: &mut Dice, which: impl Fn(&Guess) -> bool) -> String {
         let found: Vec<_> = self.0.iter().filter(|guess| which(guess)).collect();
-        if found.is_empty() || dice.percent(15) { path(dice) } else { found[dice.index(found.len())].path.clone() }
+        if found.is_empty() || dice.percent(15) {
+            path(dice)
+        } else {
+            found[dice.index(found.len())].path.clone()
+        }
     }
 }
 

@@ -41,7 +41,7 @@ fn script_of(seed: u64) -> Script {
 
 fn seed_of_the_day() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    now.as_nanos() as u64 % 1_000_000_000 * SCRIPTS_PER_IMAGE
+    u64::from(now.subsec_nanos()) * SCRIPTS_PER_IMAGE
 }
 
 #[test]
@@ -66,7 +66,8 @@ fn random_scripts_give_what_a_plain_directory_gives() {
         if let Err(failure) = world.run(&script) {
             let short = shorten::shorten(&mut world, &script, &failure);
             let again = world.run(&short).err();
-            let said = again.map_or_else(|| "it did not fail again".to_owned(), |failure| failure.to_string());
+            let said =
+                again.map_or_else(|| "it did not fail again".to_owned(), |failure| failure.to_string());
             panic!("seed {seed}: {failure}\nshortened:\n{}\n{said}", short.text());
         }
         done += 1;

@@ -32,5 +32,4 @@ impl Script {
         let image = self.image.iter().find_map(|line| line.strip_prefix("image "));
         image.and_then(|image| image.split(' ').nth(1)).unwrap_or("0")
     }
-
 }

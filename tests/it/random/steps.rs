@@ -80,7 +80,15 @@ impl Chooser<'_> {
     }
 
     fn mode(&mut self) -> &'static str {
-        self.dice.weighted(&[(4, "644"), (3, "755"), (2, "777"), (1, "6755"), (1, "2750"), (1, "1777"), (1, "0")])
+        self.dice.weighted(&[
+            (4, "644"),
+            (3, "755"),
+            (2, "777"),
+            (1, "6755"),
+            (1, "2750"),
+            (1, "1777"),
+            (1, "0"),
+        ])
     }
 
     fn owner(&mut self) -> &'static str {
@@ -104,7 +112,17 @@ impl Chooser<'_> {
 
     /// fallocate(2): most modes that there are.
     fn allocation(&mut self) -> &'static str {
-        self.dice.weighted(&[(3, "0"), (3, "1"), (5, "3"), (3, "16"), (3, "17"), (1, "8"), (1, "32"), (1, "2"), (1, "64")])
+        self.dice.weighted(&[
+            (3, "0"),
+            (3, "1"),
+            (5, "3"),
+            (3, "16"),
+            (3, "17"),
+            (1, "8"),
+            (1, "32"),
+            (1, "2"),
+            (1, "64"),
+        ])
     }
 
     fn step(&mut self) -> String {
@@ -190,16 +208,30 @@ impl Chooser<'_> {
             9 => format!("touch {path}"),
             10..13 => {
                 let length = self.dice.weighted(&[(4, 5), (1, 0), (1, 500)]);
-                format!("setxattr {path} {attribute} {length} {} {}", self.seed(), self.dice.weighted(&[(6, 0), (1, 1), (1, 2)]))
+                format!(
+                    "setxattr {path} {attribute} {length} {} {}",
+                    self.seed(),
+                    self.dice.weighted(&[(6, 0), (1, 1), (1, 2)])
+                )
             }
             13 => format!("rmxattr {path} {attribute}"),
             14 => format!("setcap {path}"),
-            _ => format!("setacl {path} {} 1000 {}", self.dice.pick(&["access", "default"]), self.dice.below(8)),
+            _ => format!(
+                "setacl {path} {} 1000 {}",
+                self.dice.pick(&["access", "default"]),
+                self.dice.below(8)
+            ),
         }
     }
 
     fn time(&mut self) -> &'static str {
-        self.dice.weighted(&[(2, "1234567890987654321"), (1, "-1"), (1, "-86400000000001"), (1, "0"), (1, "4300000000000000007")])
+        self.dice.weighted(&[
+            (2, "1234567890987654321"),
+            (1, "-1"),
+            (1, "-86400000000001"),
+            (1, "0"),
+            (1, "4300000000000000007"),
+        ])
     }
 
     fn content(&mut self) -> String {
@@ -235,7 +267,8 @@ impl Chooser<'_> {
 
     fn open(&mut self) -> String {
         let slot = self.slot();
-        let flags = self.dice.weighted(&[(5, "rw"), (3, "r"), (1, "w"), (2, "a"), (2, "c"), (1, "t"), (1, "p")]);
+        let flags =
+            self.dice.weighted(&[(5, "rw"), (3, "r"), (1, "w"), (2, "a"), (2, "c"), (1, "t"), (1, "p")]);
         self.open[self.worker].push(slot);
         format!("open {slot} {} {flags}", self.file())
     }
@@ -281,7 +314,8 @@ impl Chooser<'_> {
         let shared = self.dice.pick(&BIG).to_owned();
         for _ in 0..6 + self.dice.below(20) {
             let worker = self.dice.index(WORKERS);
-            let line = if self.dice.percent(50) { self.stripe(&shared, worker) } else { self.own(OWN[worker]) };
+            let line =
+                if self.dice.percent(50) { self.stripe(&shared, worker) } else { self.own(OWN[worker]) };
             lines.push(format!("| {worker} {line}"));
         }
     }

@@ -117,7 +117,8 @@ impl World {
             let together = steps[step..].iter().take_while(|line| line.starts_with('|')).count();
             let failed = |what| Failure::new(step, &steps[step], what);
             if together > 0 {
-                let commands: Vec<_> = steps[step..step + together].iter().map(|line| command(&line[2..])).collect();
+                let commands: Vec<_> =
+                    steps[step..step + together].iter().map(|line| command(&line[2..])).collect();
                 self.workers.ask_together(&commands).map_err(failed)?;
                 step += together;
                 continue;
@@ -210,7 +211,8 @@ impl World {
     }
 
     fn unmount(&mut self) -> Result<(), String> {
-        let (program, options): (_, &[&str]) = if is_root() { ("umount", &[]) } else { ("fusermount3", &["-u"]) };
+        let (program, options): (_, &[&str]) =
+            if is_root() { ("umount", &[]) } else { ("fusermount3", &["-u"]) };
         let done = finish(Command::new(program).args(options).arg(self.place.mnt()));
         if done.code != 0 {
             return Err(format!("{program}: {}", done.err));
