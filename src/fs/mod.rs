@@ -16,6 +16,7 @@ mod link;
 mod listing;
 mod lookup;
 mod node;
+mod owners;
 mod pins;
 mod readdir;
 mod remove;
@@ -28,7 +29,6 @@ mod xattr;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 pub use attr::Attr;
@@ -36,11 +36,13 @@ pub use changes::{Change, Changed, ChangesError};
 pub use create::{Caller, New};
 pub use error::FsError;
 pub use file::Seek;
+pub use owners::{IdRange, IdView, OwnerView};
 pub use readdir::{DirEntry, DirName};
 pub use rename::{End, RenameMode};
 pub use statfs::Space;
 
 use node::{LowerPart, Node, UpperPart};
+use owners::Owners;
 use pins::Pins;
 use table::Table;
 
@@ -48,34 +50,12 @@ use crate::model::{FileKind, Ino};
 use crate::union::Union;
 use crate::upper::{Origin, Upper};
 
-/// As whom objects are shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OwnerView {
-    /// With the ids that the image and the upper have.
-    Image,
-    /// With those ids, as far as the user namespace of the mount has them. All others are shown as nobody's, 65534: an
-    /// object whose owner the kernel cannot represent could not even be removed by the namespace's root.
-    Namespace {
-        /// Users that it has.
-        uids: Vec<Range<u32>>,
-        /// Groups that it has.
-        gids: Vec<Range<u32>>,
-    },
-    /// All as one user's, who may then use everything as the image's root would.
-    Caller {
-        /// The user.
-        uid: u32,
-        /// The user's group.
-        gid: u32,
-    },
-}
-
 /// A mounted image: its layers and, unless it is read-only, its upper.
 #[derive(Debug)]
 pub struct Fs {
     union: Union,
     upper: Option<Upper>,
-    owners: OwnerView,
+    owners: Owners,
     table: Table,
     pins: Pins,
 }
@@ -105,7 +85,8 @@ impl Fs {
             None => None,
         };
         let root = Node::new(Ino::ROOT, FileKind::Directory, LowerPart::Dir(Arc::new(lower)), part);
-        Ok(Self { union, upper, owners, table: Table::with_root(root), pins: Pins::new() })
+        let table = Table::with_root(root);
+        Ok(Self { union, upper, owners: owners.into(), table, pins: Pins::new() })
     }
 
     /// How many nodes the kernel holds, for statistics.

@@ -2,7 +2,7 @@
 
 use super::create::Caller;
 use super::node::Node;
-use super::{Attr, Fs, FsError, OwnerView};
+use super::{Attr, Fs, FsError};
 use crate::model::{FileKind, Ino};
 use crate::upper::{Change, without_suid};
 
@@ -21,7 +21,7 @@ impl Fs {
                 FsError::Invalid
             });
         }
-        let (uid, gid) = self.stored_ids(set)?;
+        let (uid, gid) = self.owners.stored_ids(set)?;
         let mut change = Change { uid, gid, ..*set };
         let pinned = self.raise(&node, set.size.unwrap_or(u64::MAX))?;
         let upper = self.upper()?;
@@ -36,18 +36,6 @@ impl Fs {
             self.drop_capabilities(&node)?;
         }
         Ok(self.attr_from(&node, &attr))
-    }
-
-    /// The ids to store. Where all objects are shown as one user's, a chown to that user changes nothing and a chown to
-    /// anyone else could not be shown.
-    fn stored_ids(&self, set: &Change) -> Result<(Option<u32>, Option<u32>), FsError> {
-        match &self.owners {
-            OwnerView::Image | OwnerView::Namespace { .. } => Ok((set.uid, set.gid)),
-            OwnerView::Caller { uid, gid } => {
-                let same = set.uid.is_none_or(|id| id == *uid) && set.gid.is_none_or(|id| id == *gid);
-                if same { Ok((None, None)) } else { Err(FsError::NotPermitted) }
-            }
-        }
     }
 
     /// File capabilities do not survive a change of owner or content (capabilities(7)).
