@@ -116,19 +116,20 @@ mod tests {
 
     #[test]
     fn words_between_commas() {
-        assert_eq!(split("ro,a=b,,c=,x=y=z,"), [
-            ("ro", None),
-            ("a", Some("b")),
-            ("c", Some("")),
-            ("x", Some("y=z"))
-        ]);
+        assert_eq!(
+            split("ro,a=b,,c=,x=y=z,"),
+            [("ro", None), ("a", Some("b")), ("c", Some("")), ("x", Some("y=z"))]
+        );
         assert_eq!(split(""), []);
         assert_eq!(split(",,"), []);
     }
 
     #[test]
     fn commas_that_do_not_separate() {
-        assert_eq!(split(r#"context="u:r:t:s0:c1,c2",ro"#), [("context", Some("u:r:t:s0:c1,c2")), ("ro", None)]);
+        assert_eq!(
+            split(r#"context="u:r:t:s0:c1,c2",ro"#),
+            [("context", Some("u:r:t:s0:c1,c2")), ("ro", None)]
+        );
         assert_eq!(split(r"upperdir=/a\,b,ro"), [("upperdir", Some(r"/a\,b")), ("ro", None)]);
         assert_eq!(split(r"upperdir=/a\\,ro"), [("upperdir", Some(r"/a\\")), ("ro", None)]);
         assert_eq!(split(r#"a="x","#), [("a", Some("x"))]);

@@ -60,12 +60,56 @@ pub(super) enum OverlayOptionError {
 /// Words that change nothing here, because it is so anyway, because mount(8) or the kernel acts on them, or because they
 /// tune what works otherwise here.
 const MEANINGLESS: [&str; 50] = [
-    "allow_root", "async", "auto", "auto_cache", "auto_unmount", "big_writes", "bind", "clone_fd", "comment", "context",
-    "default_permissions", "defaults", "diratime", "fast_ino", "fast_ino_check", "fsname", "group", "ino32_t",
-    "intr", "kernel_cache", "large_read", "loud", "max_read", "max_write", "nodiratime", "noauto", "nofail", "nolazytime",
-    "noxattrs", "owner", "private", "rbind", "relatime", "rootcontext", "rprivate", "rshared", "rslave", "shared",
-    "silent", "slave", "splice_move", "splice_read", "splice_write", "static_nlink", "subtype", "threaded", "timeout",
-    "user", "writeback", "xino",
+    "allow_root",
+    "async",
+    "auto",
+    "auto_cache",
+    "auto_unmount",
+    "big_writes",
+    "bind",
+    "clone_fd",
+    "comment",
+    "context",
+    "default_permissions",
+    "defaults",
+    "diratime",
+    "fast_ino",
+    "fast_ino_check",
+    "fsname",
+    "group",
+    "ino32_t",
+    "intr",
+    "kernel_cache",
+    "large_read",
+    "loud",
+    "max_read",
+    "max_write",
+    "nodiratime",
+    "noauto",
+    "nofail",
+    "nolazytime",
+    "noxattrs",
+    "owner",
+    "private",
+    "rbind",
+    "relatime",
+    "rootcontext",
+    "rprivate",
+    "rshared",
+    "rslave",
+    "shared",
+    "silent",
+    "slave",
+    "splice_move",
+    "splice_read",
+    "splice_write",
+    "static_nlink",
+    "subtype",
+    "threaded",
+    "timeout",
+    "user",
+    "writeback",
+    "xino",
 ];
 
 impl Default for OverlayOptions {
@@ -181,8 +225,7 @@ fn mapping(word: &Word<'_>) -> Result<Vec<IdRange>, OverlayOptionError> {
     let value = needed(word)?;
     let bad = || OverlayOptionError::Mapping { key: lossy(word.key), value: lossy(value) };
     let text = std::str::from_utf8(value).map_err(|_| bad())?;
-    let numbers: Vec<u32> =
-        text.split(':').map(str::parse).collect::<Result<_, _>>().map_err(|_| bad())?;
+    let numbers: Vec<u32> = text.split(':').map(str::parse).collect::<Result<_, _>>().map_err(|_| bad())?;
     let triples = numbers.chunks(3).map(|triple| match *triple {
         [stored, shown, count] if count > 0 => Ok(IdRange { stored, shown, count }),
         _ => Err(bad()),
@@ -193,7 +236,8 @@ fn mapping(word: &Word<'_>) -> Result<Vec<IdRange>, OverlayOptionError> {
         let meet = |a: u32, b: u32| a.abs_diff(b) < if a < b { one.count } else { other.count };
         meet(one.stored, other.stored) || meet(one.shown, other.shown)
     };
-    let clean = ranges.iter().enumerate().all(|(at, one)| !ranges[..at].iter().any(|other| overlap(one, other)));
+    let clean =
+        ranges.iter().enumerate().all(|(at, one)| !ranges[..at].iter().any(|other| overlap(one, other)));
     let fits = |start: u32, count: u32| start.checked_add(count).is_some();
     let fit = ranges.iter().all(|range| fits(range.stored, range.count) && fits(range.shown, range.count));
     if clean && fit { Ok(ranges) } else { Err(bad()) }
@@ -241,7 +285,8 @@ mod tests {
 
     #[test]
     fn several_lists_and_flags() {
-        let options = parse(&["rw,dev,nosuid", "lowerdir=/a", "lowerdir=/b,squash_to_root,noexec,ro"]).unwrap();
+        let options =
+            parse(&["rw,dev,nosuid", "lowerdir=/a", "lowerdir=/b,squash_to_root,noexec,ro"]).unwrap();
         assert_eq!(options.lowers, ["/b"]);
         assert_eq!((options.squash_uid, options.squash_gid), (Some(0), Some(0)));
         assert_eq!(options.flags, [Flag::NoAtime, Flag::Dev, Flag::NoExec, Flag::ReadOnly]);
@@ -252,8 +297,12 @@ mod tests {
 
     #[test]
     fn the_unknown_is_collected() {
-        let list = "frob,metacopy=on,redirect_dir=off,timeout=5,x-systemd.automount,_netdev,nosymfollow,writeback=0";
-        assert_eq!(parse(&[list]).unwrap().unknown, ["frob", "metacopy=on", "redirect_dir=off", "nosymfollow"]);
+        let list =
+            "frob,metacopy=on,redirect_dir=off,timeout=5,x-systemd.automount,_netdev,nosymfollow,writeback=0";
+        assert_eq!(
+            parse(&[list]).unwrap().unknown,
+            ["frob", "metacopy=on", "redirect_dir=off", "nosymfollow"]
+        );
     }
 
     #[test]
@@ -264,7 +313,8 @@ mod tests {
         for list in ["lowerdir=/a::/b", "lowerdir=/a:"] {
             assert_eq!(parse(&[list]), Err(OverlayOptionError::EmptyLower), "{list}");
         }
-        for value in ["0:0", "0:0:0", "a:0:1", "0:0:5:4:9:1", "0:0:5:9:4:1", "0:5:2:9:4:2", "4294967295:0:2"] {
+        for value in ["0:0", "0:0:0", "a:0:1", "0:0:5:4:9:1", "0:0:5:9:4:1", "0:5:2:9:4:2", "4294967295:0:2"]
+        {
             let list = format!("uidmapping={value}");
             assert!(matches!(parse(&[&list]), Err(OverlayOptionError::Mapping { .. })), "{list}");
         }

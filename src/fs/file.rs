@@ -11,7 +11,7 @@ use super::node::{LowerPart, Node};
 use super::{Fs, FsError};
 use crate::model::{FileKind, Ino};
 use crate::sys::files;
-use crate::upper::{Change, without_suid};
+use crate::upper::{Change, Upper, without_suid};
 
 /// What lseek(2) is asked to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +102,9 @@ impl Fs {
     /// fsync(2) and fdatasync(2). A file of a layer has nothing to flush.
     ///
     /// # Errors
-    /// [`FsError`]
+    /// [`FsError::NotNeeded`] where the upper is volatile.
     pub fn fsync(&self, ino: Ino, data_only: bool) -> Result<(), FsError> {
+        self.must_flush()?;
         let Some(file) = self.open_upper(&*self.node(ino)?, false)? else { return Ok(()) };
         if data_only {
             files::fdatasync(&*file).on_file("fdatasync")
@@ -115,8 +116,9 @@ impl Fs {
     /// fsync(2) of a directory.
     ///
     /// # Errors
-    /// [`FsError`]
+    /// [`FsError::NotNeeded`] where the upper is volatile.
     pub fn fsync_dir(&self, ino: Ino) -> Result<(), FsError> {
+        self.must_flush()?;
         match self.pin(&*self.node(ino)?)? {
             Some(pinned) => Ok(self.upper()?.sync_dir(&pinned)?),
             None => Ok(()),
@@ -139,6 +141,11 @@ impl Fs {
             LowerPart::Leaf(lower, _) => Ok(self.union.read_link(lower)?),
             LowerPart::None | LowerPart::Dir(_) => Err(FsError::Lost(ino)),
         }
+    }
+
+    fn must_flush(&self) -> Result<(), FsError> {
+        let volatile = self.upper.as_ref().is_some_and(Upper::is_volatile);
+        if volatile { Err(FsError::NotNeeded) } else { Ok(()) }
     }
 
     fn writable(&self, node: &Node) -> Result<Arc<File>, FsError> {

@@ -139,7 +139,7 @@ impl Upper {
         }
         self.dress(&pinned, real, origin)?;
         if let Some(file) = file {
-            files::fsync(&file).at("fsync")?;
+            self.flush(&file)?;
         }
         Ok(pinned)
     }

@@ -28,6 +28,12 @@ pub enum UpperError {
         /// What the system said.
         source: Errno,
     },
+    /// Kernel overlayfs refuses it too.
+    #[error(
+        "{}: the last mount was volatile, and changes may have been lost: remove its work/incompat/volatile to use what is left",
+        .0.display()
+    )]
+    Volatile(PathBuf),
     /// A mark that says where something came from cannot be read.
     #[error("upper: {name}: damaged mark {mark}: remove the attribute with setfattr -x, or the object")]
     Mark {
@@ -45,6 +51,7 @@ impl UpperError {
         match self {
             Self::System { source, .. } | Self::Unusable { source, .. } => *source,
             Self::InUse(_) => Errno::BUSY,
+            Self::Volatile(_) => Errno::INVAL,
             Self::Mark { .. } => Errno::IO,
         }
     }

@@ -18,6 +18,7 @@ mod remove;
 mod rename;
 mod scratch;
 mod setattr;
+mod volatile;
 mod xattr;
 
 #[cfg(test)]
@@ -49,6 +50,15 @@ enum Whiteouts {
     Named,
 }
 
+/// How an upper is to be used, where not in the ordinary way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpperOptions {
+    /// Nothing is flushed: after a crash of the system the upper is worth nothing.
+    pub volatile: bool,
+    /// Owners, modes and types are recorded (`user.containers.override_stat`) even where they could be set.
+    pub record_owners: bool,
+}
+
 /// The writable layer of one container.
 #[derive(Debug)]
 pub struct Upper {
@@ -58,6 +68,8 @@ pub struct Upper {
     whiteouts: Whiteouts,
     namespace: Namespace,
     owners: Owners,
+    /// Nothing is flushed.
+    volatile: bool,
     /// Makes names in `work/tmp` unique.
     serial: AtomicU64,
     /// Held while a counter of the link index is read and replaced, which is rare and short.

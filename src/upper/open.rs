@@ -12,7 +12,7 @@ use super::handle::{magic_link, pin_dir};
 use super::marks::Namespace;
 use super::owner::Owners;
 use super::scratch::empty_dir;
-use super::{Upper, UpperError, Whiteouts};
+use super::{Upper, UpperError, UpperOptions, Whiteouts, volatile};
 use crate::sys::files;
 
 impl Upper {
@@ -22,6 +22,14 @@ impl Upper {
     /// [`UpperError::InUse`] when another mount has them, [`UpperError::Unusable`] when the filesystem cannot hold
     /// what an upper needs.
     pub fn open(upper: &Path, work: &Path) -> Result<Self, UpperError> {
+        Self::open_as(upper, work, UpperOptions::default())
+    }
+
+    /// As [`Self::open`], to be used as `options` say.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`UpperError::Volatile`] when its last mount may have lost something.
+    pub fn open_as(upper: &Path, work: &Path, options: UpperOptions) -> Result<Self, UpperError> {
         let unusable = |path: &Path, operation: &'static str| {
             let path = path.to_path_buf();
             move |source: Errno| UpperError::Unusable { path, operation, source }
@@ -32,6 +40,7 @@ impl Upper {
         let lock = lock(work)?;
         let open = |path: &Path| pin_path(path).map_err(unusable(path, "open"));
         let (root, work_fd) = (open(upper)?, open(work)?);
+        volatile::check(&work_fd, work, options.volatile)?;
         for name in ["tmp", "index"] {
             make_dir(&work_fd, Path::new(name)).map_err(unusable(work, "mkdir"))?;
         }
@@ -41,7 +50,8 @@ impl Upper {
         let namespace = probe_namespace(&scratch).map_err(unusable(upper, "set an extended attribute"))?;
         probe_rename(&root, &scratch).map_err(unusable(work, "rename into the upper (same filesystem?)"))?;
         let whiteouts = probe_whiteouts(&scratch);
-        let owners = if rustix::process::geteuid().is_root() { Owners::Real } else { Owners::Recorded };
+        let real = rustix::process::geteuid().is_root() && !options.record_owners;
+        let owners = if real { Owners::Real } else { Owners::Recorded };
         tracing::debug!("upper {}: {whiteouts:?} {namespace:?} {owners:?}", upper.display());
         Ok(Self {
             root,
@@ -50,6 +60,7 @@ impl Upper {
             whiteouts,
             namespace,
             owners,
+            volatile: options.volatile,
             serial: AtomicU64::new(0),
             counting: std::sync::Mutex::new(()),
             _lock: lock,
