@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use tracing::Level;
 
+use super::logging;
 use super::lowers::Lowers;
 use super::overlay_call::OverlayCall;
 use super::overlay_options::OverlayOptions;
@@ -41,6 +43,7 @@ pub(super) fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Resu
         OverlayCall::Help => super::print(&format!("{HELP}\n"))?,
         OverlayCall::Version => super::print(concat!("layerfs ", env!("CARGO_PKG_VERSION"), "\n"))?,
         OverlayCall::Mount { options, source, dir, foreground } => {
+            logging::start_at(if options.debug { Level::DEBUG } else { Level::WARN });
             for unknown in &options.unknown {
                 super::complain(&format!("layerfs: unknown option {unknown}: ignored"));
             }

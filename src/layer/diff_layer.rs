@@ -320,7 +320,6 @@ mod tests {
         }
     }
 
-    /// `/proc` is mounted wherever this runs: with the root as layer it is in a place where a mount hides a directory.
     #[test]
     fn a_directory_beside_a_mount() {
         let tree = Tree::new(&["low/mnt/inside", "low/other"]);

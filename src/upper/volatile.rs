@@ -72,7 +72,7 @@ fn own_mark(work: &OwnedFd) -> Result<Option<Vec<u8>>, UpperError> {
         result => result.at("open a volatile mark")?,
     };
     let mut buffer = vec![0; usize::try_from(BOOT_ID_BYTES_MAX).unwrap_or(0)];
-    let file = reopen(pinned, OFlags::RDONLY).at("open a volatile mark")?;
+    let file = reopen(&pinned, OFlags::RDONLY).at("open a volatile mark")?;
     let length = files::read_full_at(&file, &mut buffer, 0).at("read a volatile mark")?;
     buffer.truncate(length);
     Ok(Some(buffer))
@@ -118,7 +118,7 @@ fn sync_up(work: &OwnedFd) -> Result<(), UpperError> {
     for depth in (0..STEPS.len()).rev() {
         let path = if depth == 0 { ".".to_owned() } else { STEPS[..depth].join("/") };
         let dir = pin_dir(work, path.as_bytes()).at("open")?;
-        let readable = reopen(dir, OFlags::RDONLY | OFlags::DIRECTORY).at("open")?;
+        let readable = reopen(&dir, OFlags::RDONLY | OFlags::DIRECTORY).at("open")?;
         files::fsync(&readable).at("fsync")?;
     }
     Ok(())
