@@ -34,6 +34,8 @@ pub enum Command {
     Run(RunArgs),
     /// Build an image from a Dockerfile
     Build(BuildArgs),
+    /// Make changes readable for overlayfs and others: copy what they still share with the image
+    Complete(CompleteArgs),
     /// List containers
     Ps(PsArgs),
     /// Remove containers
@@ -86,6 +88,20 @@ pub struct MountArgs {
     /// Where; an existing directory
     #[arg(required_unless_present = "container")]
     pub dir: Option<PathBuf>,
+}
+
+/// `layerfs complete`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = IMAGE_HELP)]
+pub struct CompleteArgs {
+    /// The container (ID, unique prefix, or name); it must not be running or mounted
+    #[arg(long, value_name = "ID", conflicts_with_all = ["upper", "image"])]
+    pub container: Option<String>,
+    /// Changes in DIR/upper and DIR/work
+    #[arg(long, value_name = "DIR", requires = "image")]
+    pub upper: Option<PathBuf>,
+    /// The image that DIR belongs to
+    pub image: Option<String>,
 }
 
 /// `--owner`

@@ -3,6 +3,7 @@
 
 pub mod args;
 mod build;
+mod complete;
 mod environment;
 mod failure;
 mod inspect;
@@ -72,6 +73,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Umount(args) => umount::run(&args),
         Command::Run(args) => run::run(args),
         Command::Build(args) => build::run(&args),
+        Command::Complete(args) => complete::run(&args),
         Command::Ps(args) => ps::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Inspect(args) => inspect::run(&args),

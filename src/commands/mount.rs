@@ -123,6 +123,13 @@ fn again(args: &MountArgs, containers: &Containers, store: &Store, id: &str) -> 
     anyhow::ensure!(same_owner, "--owner: container {id} was made with the other one: leave the option out");
     let target = mount::mount_point(&dir)?;
     let held = containers.hold(container)?;
+    let image = image_of(&held, store)?;
+    let layers = prepare(store, &image, &target)?;
+    Ok(Prepared { held, image, layers, target })
+}
+
+/// The image that a container was made with.
+pub(super) fn image_of(held: &Held, store: &Store) -> anyhow::Result<Image> {
     let record = &held.config().image;
     let image = image::open(&record.source, store)?;
     anyhow::ensure!(
@@ -131,8 +138,7 @@ fn again(args: &MountArgs, containers: &Containers, store: &Store, id: &str) -> 
         record.source,
         held.id().short()
     );
-    let layers = prepare(store, &image, &target)?;
-    Ok(Prepared { held, image, layers, target })
+    Ok(image)
 }
 
 fn made(dir: &Path) -> anyhow::Result<PathBuf> {

@@ -79,7 +79,8 @@ fn mount(options: &OverlayOptions, source: &OsString, dir: &Path, foreground: bo
 fn upper(options: &OverlayOptions) -> anyhow::Result<Option<UpperDirs>> {
     let (Some(upper), Some(work)) = (&options.upper, &options.work) else { return Ok(None) };
     let absolute = |path: &Path| std::path::absolute(path).with_context(|| path.display().to_string());
-    let how = UpperOptions { volatile: options.volatile, record_owners: options.record_owners };
+    let (volatile, record_owners) = (options.volatile, options.record_owners);
+    let how = UpperOptions { volatile, record_owners, shared: true };
     Ok(Some(UpperDirs { upper: absolute(upper)?, work: absolute(work)?, options: how }))
 }
 

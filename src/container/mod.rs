@@ -13,6 +13,7 @@
 use std::path::{Path, PathBuf};
 
 pub mod command_line;
+pub mod completing;
 mod containers;
 pub mod ending;
 mod error;

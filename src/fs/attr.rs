@@ -46,13 +46,15 @@ impl Fs {
     pub(super) fn attr_from(&self, node: &Node, upper: &UpperAttr) -> Attr {
         let state = node.state().clone();
         let metadata = self.shown(node, upper.metadata);
+        // What a layer keeps for it counts too: else it would look like a file full of holes.
+        let shared_blocks = if node.sharing().is_some() { metadata.size.div_ceil(512) } else { 0 };
         Attr {
             ino: node.ino,
             metadata,
             atime: upper.atime,
             ctime: upper.ctime,
             nlink: nlink(&state, node.kind, upper.nlink),
-            blocks: upper.blocks,
+            blocks: upper.blocks.max(shared_blocks),
         }
     }
 

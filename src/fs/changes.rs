@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::find::{DirView, Found, FoundLower};
 use super::node::Home;
+use super::sharing::Sharing;
 use super::{Fs, FsError};
 use crate::layer::Xattr;
 use crate::model::limits::PATH_BYTES_MAX;
@@ -262,7 +263,11 @@ impl Fs {
         let mut source = Source::Nothing;
         match (metadata.kind, &found.upper, &found.lower) {
             (FileKind::Regular, Some((object, _)), _) => {
-                source = Source::Upper(self.upper()?.open_file(&object.pinned, false)?);
+                let file = self.upper()?.open_file(&object.pinned, false)?;
+                source = match Sharing::of(object) {
+                    Some(sharing) => Source::Shared(self, file, sharing),
+                    None => Source::Upper(file),
+                };
             }
             (FileKind::Regular, None, FoundLower::Leaf(lower)) => source = Source::Layers(self, *lower),
             (FileKind::Symlink, Some((object, _)), _) => target = self.upper()?.read_link(&object.pinned)?,
@@ -319,6 +324,7 @@ struct Content<'a> {
 enum Source<'a> {
     Nothing,
     Upper(Arc<File>),
+    Shared(&'a Fs, Arc<File>, Sharing),
     Layers(&'a Fs, LowerRef),
 }
 
@@ -327,6 +333,9 @@ impl Read for Content<'_> {
         let count = match &self.source {
             Source::Nothing => 0,
             Source::Upper(file) => file.read_at(buffer, self.offset)?,
+            Source::Shared(fs, file, sharing) => {
+                fs.read_shared(file, sharing, self.offset, buffer).map_err(io::Error::other)?
+            }
             Source::Layers(fs, lower) => {
                 fs.union.read_at(*lower, self.offset, buffer).map_err(io::Error::other)?
             }

@@ -4,11 +4,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::node::{Home, LowerPart, Node, UpperPart};
+use super::sharing::Sharing;
 use super::{Fs, FsError};
 use crate::layer::Xattr;
 use crate::model::{FileKind, Metadata};
 use crate::union::LowerRef;
 use crate::upper::{Content, Object, Origin};
+
+/// Longest path that is written into a mark, which must leave room for the map itself.
+const PATH_BYTES_MAX: usize = 1024;
 
 impl Fs {
     /// A descriptor of a node in the upper, copied up before if it must be. Of a regular file's content only the first
@@ -57,17 +61,37 @@ impl Fs {
             self.union.read_at(lower, offset, buffer).map_err(|error| FsError::Layer(error).errno())
         };
         let mut origin = origin(node, metadata, xattrs, &target, &mut content, keep_bytes);
+        origin.later = self.later(node, lower)?;
         if names > 0 && self.is_linked(lower, node.ino)? {
             let object = self.upper()?.copy_up_indexed(&mut origin)?;
-            return Ok(self.raised(node, object, Home::Index));
+            let pinned = self.raised(node, object, Home::Index);
+            if self.upper()?.is_shared() {
+                self.name_everywhere(node, lower)?;
+            }
+            return Ok(pinned);
         }
         self.raise_named(node, origin)
+    }
+
+    /// Whether the content may stay in the layer for now: where it will be found again, by the number, or by this path.
+    fn later(&self, node: &Node, lower: LowerRef) -> Result<Option<Vec<u8>>, FsError> {
+        if node.kind != FileKind::Regular || node.ino.to_lower().is_none() || !self.upper()?.copies_later() {
+            return Ok(None);
+        }
+        if self.union.is_found_by_number(lower)? {
+            return Ok(Some(Vec::new()));
+        }
+        let Some(place) = self.table.place(node.ino) else { return Ok(None) };
+        let parent = self.node(place.parent)?.state().lower.dir();
+        let path = [&parent.path, &b"/"[..], place.name.as_bytes()].concat();
+        Ok((path.len() <= PATH_BYTES_MAX).then_some(path))
     }
 
     /// Copies up under the node's name, after its parents; without a name, for those who have it open.
     fn raise_named(&self, node: &Node, mut origin: Origin<'_>) -> Result<Arc<OwnedFd>, FsError> {
         let Some(place) = self.table.place(node.ino) else {
             let object = self.upper()?.copy_up_nameless(&mut origin)?;
+            *node.sharing() = Sharing::of(&object);
             let pinned = Arc::new(object.pinned);
             let part =
                 UpperPart { pinned: Some(Arc::clone(&pinned)), ..UpperPart::named(object.attr.st_ino) };
@@ -82,6 +106,7 @@ impl Fs {
 
     fn raised(&self, node: &Node, object: Object, home: Home) -> Arc<OwnedFd> {
         let part = UpperPart { home, ..UpperPart::named(object.attr.st_ino) };
+        *node.sharing() = Sharing::of(&object);
         if object.marks.ino != Some(node.ino) {
             self.table.copied(node.ino, object.attr.st_ino);
         }
@@ -103,5 +128,5 @@ fn origin<'a>(
     content: Content<'a>,
     keep_bytes: u64,
 ) -> Origin<'a> {
-    Origin { metadata, xattrs, ino: node.ino, target, content, keep_bytes }
+    Origin { metadata, xattrs, ino: node.ino, target, content, keep_bytes, later: None }
 }

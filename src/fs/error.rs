@@ -46,6 +46,11 @@ pub enum FsError {
     /// Nothing but holes, or data, from there on (lseek(2)).
     #[error("no such offset")]
     NoOffset,
+    /// What a file shares with a layer cannot be had from there.
+    #[error(
+        "a file of the upper shares content with a file of a layer that is not there, or another one: mount it over the image that it was made with"
+    )]
+    LayerChanged,
     /// The kernel asks for a node that it was never given, or gave back.
     #[error("inode {}: unknown", .0.0)]
     Stale(Ino),
@@ -89,7 +94,7 @@ impl FsError {
             Self::NoAttribute => Errno::NODATA,
             Self::NoOffset => Errno::NXIO,
             Self::Stale(_) => Errno::STALE,
-            Self::Lost(_) | Self::Layer(_) => Errno::IO,
+            Self::Lost(_) | Self::LayerChanged | Self::Layer(_) => Errno::IO,
             Self::Name(NameError::TooLong) => Errno::NAMETOOLONG,
             Self::Upper(error) => error.errno(),
             Self::File { source, .. } => *source,

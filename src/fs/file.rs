@@ -1,5 +1,6 @@
 //! The content of regular files and symlinks. There are no handles: the kernel opens files without asking.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use rustix::io::Errno;
 
 use super::error::OnFile as _;
 use super::node::{LowerPart, Node};
+use super::sharing::{Keep, Sharing, touched};
 use super::{Fs, FsError};
 use crate::model::{FileKind, Ino};
 use crate::sys::files;
@@ -22,6 +24,9 @@ pub enum Seek {
     Hole(u64),
 }
 
+/// Most that is copied at once onto a file that shares content with a layer.
+const SHARED_COPY_BYTES_MAX: usize = 16 << 20;
+
 impl Fs {
     /// Reads from `offset`; fewer bytes than `buffer` holds only at the end of the file.
     ///
@@ -33,23 +38,41 @@ impl Fs {
             return Err(FsError::IsADirectory);
         }
         if let Some(file) = self.open_upper(&node, false)? {
-            return files::read_full_at(&file, buffer, offset).on_file("read");
+            return match self.sharing(&node)? {
+                Some(sharing) => self.read_shared(&file, &sharing, offset, buffer),
+                None => files::read_full_at(&file, buffer, offset).on_file("read"),
+            };
         }
         let LowerPart::Leaf(lower, _) = node.state().lower else { return Err(FsError::Lost(ino)) };
         Ok(self.union.read_at(lower, offset, buffer)?)
     }
 
-    /// Writes all of `data` at `offset`, copying up before. `kill_suid`: the writer may not keep setuid and setgid.
+    /// Writes `data` at `offset`, copying up before what is needed. Returns how many bytes were written: fewer when
+    /// there is no room for all. `kill_suid`: the writer may not keep setuid and setgid.
     ///
     /// # Errors
-    /// [`FsError`]
-    pub fn write(&self, ino: Ino, offset: u64, data: &[u8], kill_suid: bool) -> Result<(), FsError> {
+    /// [`FsError`]; then nothing was written.
+    pub fn write(&self, ino: Ino, offset: u64, data: &[u8], kill_suid: bool) -> Result<usize, FsError> {
         let node = self.node(ino)?;
         let file = self.writable(&node)?;
         if kill_suid {
             self.kill_suid(&node)?;
         }
-        files::write_all_at(&file, data, offset).on_file("write")
+        // What lies beyond the layer's bytes is written on its own: should there be no room, the file has not grown.
+        let lower_bytes = node.sharing().as_ref().map_or(0, |sharing| sharing.partial.map.lower_bytes());
+        let inside = usize::try_from(lower_bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let (inside, beyond) = data.split_at(inside.min(data.len()));
+        let end = offset.saturating_add(inside.len() as u64);
+        if !inside.is_empty() {
+            self.change_shared(&node, &file, offset..end, Keep::Around, &|| {
+                files::write_all_at(&file, inside, offset).on_file("write")
+            })?;
+        }
+        let written = self.change_shared(&node, &file, end..end, Keep::Around, &|| Ok(()));
+        match written.and_then(|()| files::write_some_at(&file, beyond, end).on_file("write")) {
+            Err(_) if !inside.is_empty() => Ok(inside.len()),
+            result => Ok(inside.len() + result?),
+        }
     }
 
     /// fallocate(2).
@@ -58,20 +81,37 @@ impl Fs {
     /// [`FsError`]
     pub fn fallocate(&self, ino: Ino, mode: u32, offset: u64, len: u64) -> Result<(), FsError> {
         let mode = FallocateFlags::from_bits(mode).ok_or(FsError::NotSupported)?;
-        let file = self.writable(&*self.node(ino)?)?;
-        files::fallocate(&*file, mode, offset, len).on_file("fallocate")
+        let node = self.node(ino)?;
+        let file = self.writable(&node)?;
+        let (range, keep) = touched(mode, offset, len);
+        self.change_shared(&node, &file, range, keep, &|| {
+            files::fallocate(&*file, mode, offset, len).on_file("fallocate")
+        })
     }
 
     /// copy_file_range(2) between two files of this mount; returns how many bytes were copied, which may be fewer.
     ///
     /// # Errors
-    /// [`FsError::NotSupported`] when the source is not in the upper: the kernel then copies by reading and writing.
+    /// [`FsError::NotSupported`] when a layer has what is to be copied: the kernel then reads and writes it.
     pub fn copy_file_range(&self, from: (Ino, u64), to: (Ino, u64), len: usize) -> Result<usize, FsError> {
-        let source = self.open_upper(&*self.node(from.0)?, false)?.ok_or(FsError::NotSupported)?;
-        let target = self.writable(&*self.node(to.0)?)?;
-        let (mut from, mut to) = (from.1, to.1);
-        files::copy_file_range(&*source, Some(&mut from), &*target, Some(&mut to), len)
-            .on_file("copy_file_range")
+        let (source, target) = (self.node(from.0)?, self.node(to.0)?);
+        let from_file = self.open_upper(&source, false)?.ok_or(FsError::NotSupported)?;
+        let to_file = self.writable(&target)?;
+        let len = if target.sharing().is_some() { len.min(SHARED_COPY_BYTES_MAX) } else { len };
+        let range = |start: u64| start..start.saturating_add(len as u64);
+        let shares = |sharing: &Sharing| sharing.partial.map.missing(range(from.1)).is_some();
+        if source.sharing().as_ref().is_some_and(shares) {
+            return Err(FsError::NotSupported);
+        }
+        let copied = Cell::new(0);
+        // Fewer bytes may be copied than asked for, so all that is there is kept before.
+        self.change_shared(&target, &to_file, range(to.1), Keep::All, &|| {
+            let (mut from, mut to) = (from.1, to.1);
+            let count = files::copy_file_range(&*from_file, Some(&mut from), &*to_file, Some(&mut to), len);
+            copied.set(count.on_file("copy_file_range")?);
+            Ok(())
+        })?;
+        Ok(copied.get())
     }
 
     /// The next data or hole (lseek(2)). A file of a layer is one piece of data.
@@ -81,12 +121,16 @@ impl Fs {
     pub fn seek(&self, ino: Ino, seek: Seek) -> Result<u64, FsError> {
         let node = self.node(ino)?;
         if let Some(file) = self.open_upper(&node, false)? {
-            let to = match seek {
-                Seek::Data(offset) => SeekFrom::Data(offset),
-                Seek::Hole(offset) => SeekFrom::Hole(offset),
+            let (from, hole) = match seek {
+                Seek::Data(offset) => (offset, false),
+                Seek::Hole(offset) => (offset, true),
             };
-            // The shared position of the descriptor is moved, but never used: all I/O names its offset.
-            return match files::seek(&*file, to) {
+            let found = match self.sharing(&node)? {
+                Some(sharing) => self.seek_shared(&file, &sharing, from, hole),
+                None if hole => files::seek(&*file, SeekFrom::Hole(from)),
+                None => files::seek(&*file, SeekFrom::Data(from)),
+            };
+            return match found {
                 Err(Errno::NXIO) => Err(FsError::NoOffset),
                 result => result.on_file("lseek"),
             };
@@ -105,7 +149,10 @@ impl Fs {
     /// [`FsError::NotNeeded`] where the upper is volatile.
     pub fn fsync(&self, ino: Ino, data_only: bool) -> Result<(), FsError> {
         self.must_flush()?;
-        let Some(file) = self.open_upper(&*self.node(ino)?, false)? else { return Ok(()) };
+        let node = self.node(ino)?;
+        let Some(file) = self.open_upper(&node, false)? else { return Ok(()) };
+        // The map is an attribute, which fdatasync(2) need not flush.
+        let data_only = !self.settle_node(&node, &file)? && data_only;
         if data_only {
             files::fdatasync(&*file).on_file("fdatasync")
         } else {

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::node::{Home, LowerPart, Node, UpperPart};
+use super::sharing::Sharing;
 use super::table::Foreign;
 use super::{Fs, FsError};
 use crate::model::{FileKind, Ino, Name};
@@ -153,7 +154,7 @@ impl Fs {
     }
 
     /// The layers' object with this number, if numbers of its kind say where it is.
-    fn lower_of_number(&self, ino: Ino) -> Option<LowerRef> {
+    pub(super) fn lower_of_number(&self, ino: Ino) -> Option<LowerRef> {
         let (layer, entry) = ino.to_lower()?;
         Some(LowerRef { layer, entry })
     }
@@ -189,6 +190,10 @@ impl Found {
             .upper
             .as_ref()
             .map(|(object, home)| UpperPart { home: *home, ..UpperPart::named(object.attr.st_ino) });
-        Node::new(self.ino, self.kind, lower, upper)
+        let node = Node::new(self.ino, self.kind, lower, upper);
+        if let Some((object, _)) = &self.upper {
+            *node.sharing() = Sharing::of(object);
+        }
+        node
     }
 }

@@ -5,8 +5,10 @@
 //! here does; what protects against everything else is that objects of the upper are reached by descriptors of their
 //! directories and checked by inode number, never by a path.
 
+mod all_names;
 mod attr;
 mod changes;
+mod complete;
 mod copy_up;
 mod create;
 mod error;
@@ -22,6 +24,8 @@ mod readdir;
 mod remove;
 mod rename;
 mod setattr;
+mod settle;
+mod sharing;
 mod statfs;
 mod table;
 mod xattr;
@@ -33,6 +37,7 @@ use std::sync::Arc;
 
 pub use attr::Attr;
 pub use changes::{Change, Changed, ChangesError};
+pub use complete::Completed;
 pub use create::{Caller, New};
 pub use error::FsError;
 pub use file::Seek;
@@ -44,6 +49,7 @@ pub use statfs::Space;
 use node::{LowerPart, Node, UpperPart};
 use owners::Owners;
 use pins::Pins;
+use settle::Unsettled;
 use table::Table;
 
 use crate::model::{FileKind, Ino};
@@ -58,6 +64,7 @@ pub struct Fs {
     owners: Owners,
     table: Table,
     pins: Pins,
+    unsettled: Unsettled,
 }
 
 impl Fs {
@@ -76,8 +83,15 @@ impl Fs {
                     let metadata = union.dir_metadata(&lower)?;
                     let xattrs = union.dir_xattrs(&lower)?;
                     let content = &mut |_: u64, _: &mut [u8]| Ok(0);
-                    let origin =
-                        Origin { metadata, xattrs, ino: Ino::ROOT, target: &[], content, keep_bytes: 0 };
+                    let origin = Origin {
+                        metadata,
+                        xattrs,
+                        ino: Ino::ROOT,
+                        target: &[],
+                        content,
+                        keep_bytes: 0,
+                        later: None,
+                    };
                     upper.adopt_root(&root, &origin)?;
                 }
                 Some(UpperPart::named(root.attr.st_ino))
@@ -85,8 +99,14 @@ impl Fs {
             None => None,
         };
         let root = Node::new(Ino::ROOT, FileKind::Directory, LowerPart::Dir(Arc::new(lower)), part);
-        let table = Table::with_root(root);
-        Ok(Self { union, upper, owners: owners.into(), table, pins: Pins::new() })
+        Ok(Self {
+            union,
+            upper,
+            owners: owners.into(),
+            table: Table::with_root(root),
+            pins: Pins::new(),
+            unsettled: Unsettled::default(),
+        })
     }
 
     /// How many nodes the kernel holds, for statistics.

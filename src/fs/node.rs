@@ -4,12 +4,14 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::listing::Listing;
+use super::sharing::Sharing;
 use crate::model::{FileKind, Ino};
 use crate::union::{LowerDir, LowerRef};
 
 /// One filesystem object that the kernel, or a child that it knows, refers to.
 ///
-/// Lock order: `copy_up` of a child, then of its parent, and so on up; then the table; then `state`; then `listing`.
+/// Lock order: `copy_up` of a child, then of its parent, and so on up; then the table; then `state`; then `sharing`; then
+/// `listing`.
 /// Only `copy_up` is held across I/O.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -17,6 +19,7 @@ pub(super) struct Node {
     pub(super) kind: FileKind,
     state: Mutex<State>,
     copy_up: Mutex<()>,
+    sharing: Mutex<Option<Sharing>>,
     listing: Mutex<Listing>,
 }
 
@@ -71,6 +74,7 @@ impl Node {
             kind,
             state: Mutex::new(State { lower, upper, removed: false, version: 0 }),
             copy_up: Mutex::new(()),
+            sharing: Mutex::new(None),
             listing: Mutex::new(Listing::default()),
         }
     }
@@ -80,9 +84,14 @@ impl Node {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a second copy-up of the same object away.
+    /// Keeps a second copy-up of the same object, or of parts of it, away.
     pub(super) fn copy_up(&self) -> MutexGuard<'_, ()> {
         self.copy_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What of its content is still the layer's. Changed only under `copy_up`; never held across I/O.
+    pub(super) fn sharing(&self) -> MutexGuard<'_, Option<Sharing>> {
+        self.sharing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The names that were told to readers of this directory.

@@ -234,7 +234,8 @@ mod tests {
 
     #[test]
     fn ids_that_the_namespace_lacks_are_nobodys() {
-        let owners = Owners::from(OwnerView::Namespace { uids: vec![0..1, 1..65537], gids: vec![0..5] });
+        let owners =
+            Owners::from(OwnerView::Namespace { uids: vec![0..1, 1..65537], gids: vec![0..1, 1..5] });
         assert_eq!(shown(&owners, 65_536, 4), (65_536, 4));
         assert_eq!(shown(&owners, 65_537, 5), (NOBODY, NOBODY));
         assert_eq!(chown(&owners, 12).unwrap(), Some(12));

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::find::Found;
-use super::node::{Home, LowerPart, Node};
+use super::node::{Home, Node};
 use super::remove::Leaving;
 use super::{Fs, FsError};
 use crate::model::{FileKind, Ino, Name};
@@ -96,15 +96,9 @@ impl Fs {
         let Some(found) = &ready.found else { return Err(FsError::NotFound) };
         let node = self.node(found.ino)?;
         self.raise(&node, u64::MAX)?;
-        let upper = self.upper()?;
         let indexed = node.state().upper.as_ref().is_some_and(|part| part.home == Home::Index);
-        if indexed && matches!(upper.look(&ready.pinned, ready.end.name)?, Looked::Absent) {
-            upper.name_indexed(found.ino, &ready.pinned, ready.end.name)?;
-            let lower = node.state().lower.clone();
-            if let LowerPart::Leaf(lower, names) = lower {
-                node.state().lower = LowerPart::Leaf(lower, names.saturating_sub(1));
-                self.count_gone(found.ino);
-            }
+        if indexed {
+            self.name_in_upper(&node, &ready.pinned, ready.end.name)?;
         }
         Ok(())
     }

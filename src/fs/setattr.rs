@@ -2,6 +2,7 @@
 
 use super::create::Caller;
 use super::node::Node;
+use super::xattr::CAPABILITY;
 use super::{Attr, Fs, FsError};
 use crate::model::{FileKind, Ino};
 use crate::upper::{Change, without_suid};
@@ -31,7 +32,10 @@ impl Fs {
             let mode = upper.attr(&pinned, b"(node)")?.metadata.mode;
             change.mode = (without_suid(mode) != mode).then(|| without_suid(mode));
         }
-        let attr = upper.change(&pinned, b"(node)", &change)?;
+        let attr = match set.size {
+            Some(size) if node.sharing().is_some() => self.resize_shared(&node, size, &change)?,
+            _ => upper.change(&pinned, b"(node)", &change)?,
+        };
         if chowned || set.size.is_some() {
             self.drop_capabilities(&node)?;
         }
@@ -40,7 +44,6 @@ impl Fs {
 
     /// File capabilities do not survive a change of owner or content (capabilities(7)).
     pub(super) fn drop_capabilities(&self, node: &Node) -> Result<(), FsError> {
-        const CAPABILITY: &[u8] = b"security.capability";
         let Some(pinned) = self.pin(node)? else { return Ok(()) };
         let upper = self.upper()?;
         if node.kind == FileKind::Regular && upper.xattr(&pinned, CAPABILITY)?.is_some() {

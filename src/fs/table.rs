@@ -124,6 +124,13 @@ impl Table {
         inner.add_place(node.ino, parent, name);
     }
 
+    /// Counts one more lookup of a known node, for ourselves. Returns whether it is known.
+    pub(super) fn hold(&self, ino: Ino) -> bool {
+        let mut inner = self.lock();
+        let slot = inner.slots.get_mut(&ino);
+        slot.map(|slot| slot.lookups += 1).is_some()
+    }
+
     /// Replaces a known name of a node by another.
     pub(super) fn move_place(&self, ino: Ino, from: (Ino, Name<'_>), to: (Ino, Name<'_>)) {
         let mut inner = self.lock();

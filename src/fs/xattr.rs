@@ -8,6 +8,9 @@ use crate::layer::Xattr;
 use crate::model::Ino;
 use crate::upper::is_private;
 
+/// File capabilities (capabilities(7)).
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
+
 impl Fs {
     /// The value of an attribute.
     ///

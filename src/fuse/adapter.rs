@@ -249,8 +249,8 @@ impl Filesystem for Adapter {
     ) {
         let kill_suid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let result = self.fs.write(ino(number), offset, data, kill_suid);
-        // All or nothing was written; a request is at most WRITE_BYTES_MAX long.
-        answer!(reply, result, |_done| reply.written(u32::try_from(data.len()).unwrap_or(0)));
+        // A request is at most WRITE_BYTES_MAX long.
+        answer!(reply, result, |count| reply.written(u32::try_from(count).unwrap_or(0)));
     }
 
     fn flush(

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use fuser::{Config, MountOption, Session, SessionACL};
 
@@ -43,10 +45,15 @@ pub enum Flag {
     NoAtime,
 }
 
+/// How long what was written to a file that shares content with a layer may stay unflushed: as ext4's `commit` option
+/// (ext4(5)).
+const SETTLE_AFTER: Duration = Duration::from_secs(5);
+
 /// A mount that answers.
 #[derive(Debug)]
 pub struct Server {
     session: Session<Adapter>,
+    fs: Arc<Fs>,
 }
 
 /// Threads that read requests: as many as can run, and two at least, so that a slow read holds nobody up.
@@ -61,7 +68,7 @@ impl Server {
     /// # Errors
     /// What mount(2), `fusermount3` or the handshake say.
     pub fn attach(fs: Arc<Fs>, attach: Attach) -> io::Result<Self> {
-        let adapter = Adapter::new(fs);
+        let adapter = Adapter::new(Arc::clone(&fs));
         let mut config = Config::default();
         config.n_threads = Some(threads());
         let session = match attach {
@@ -72,7 +79,7 @@ impl Server {
                 mount_helper(adapter, &target, &config)?
             }
         };
-        Ok(Self { session })
+        Ok(Self { session, fs })
     }
 
     /// Answers requests until the mount is gone.
@@ -80,7 +87,19 @@ impl Server {
     /// # Errors
     /// When the connection breaks in any other way.
     pub fn run(self) -> io::Result<()> {
-        self.session.run()
+        let Self { session, fs } = self;
+        let settling = Arc::clone(&fs);
+        let (end, ended) = mpsc::channel::<()>();
+        let settler = std::thread::Builder::new().name("settle".to_owned()).spawn(move || {
+            while ended.recv_timeout(SETTLE_AFTER) == Err(RecvTimeoutError::Timeout) {
+                settling.settle(SETTLE_AFTER);
+            }
+        })?;
+        let result = session.run();
+        drop(end);
+        let settled = settler.join().map_err(|_| io::Error::other("a thread of the server died"));
+        fs.settle(Duration::ZERO);
+        result.and(settled)
     }
 }
 

@@ -25,11 +25,13 @@ pub struct DiffLayer {
 
 const OPAQUE: [&[u8]; 3] = [b"trusted.overlay.opaque", b"user.overlay.opaque", b"user.fuseoverlayfs.opaque"];
 const WHITEOUT: [&[u8]; 2] = [b"trusted.overlay.whiteout", b"user.overlay.whiteout"];
-const ELSEWHERE: [&[u8]; 4] = [
+const ELSEWHERE: [&[u8]; 6] = [
     b"trusted.overlay.metacopy",
     b"user.overlay.metacopy",
     b"trusted.overlay.redirect",
     b"user.overlay.redirect",
+    b"trusted.overlay.layerfs.extents",
+    b"user.overlay.layerfs.extents",
 ];
 const RECORDED: [&[u8]; 3] = [
     b"user.containers.override_stat",
@@ -90,6 +92,10 @@ impl Layer for DiffLayer {
         self.dir.root()
     }
 
+    fn is_found_by_number(&self) -> bool {
+        self.dir.is_found_by_number()
+    }
+
     fn entry(&self, id: EntryId) -> Result<Entry, LayerError> {
         let (fd, stat) = self.dir.open_entry(id)?;
         let mut entry = self.dir.entry_of(id, &stat)?;
@@ -99,7 +105,7 @@ impl Layer for DiffLayer {
         }
         for name in self.dir.xattr_names(&fd)? {
             if one_of(&ELSEWHERE, &name) {
-                return Err(self.dir.bad(id, "its content is elsewhere (overlayfs metacopy or redirect)"));
+                return Err(self.dir.bad(id, "its content is elsewhere (overlayfs's metacopy or redirect, or an upper that is not complete)"));
             } else if one_of(&OPAQUE, &name) {
                 entry.opaque |= self.dir.xattr(&fd, &name)?.as_deref() == Some(b"y");
             } else if one_of(&RECORDED, &name) {

@@ -367,6 +367,10 @@ impl Layer for DirLayer {
         self.root_id
     }
 
+    fn is_found_by_number(&self) -> bool {
+        false
+    }
+
     fn entry(&self, id: EntryId) -> Result<Entry, LayerError> {
         let (_, stat) = self.open_entry(id)?;
         self.entry_of(id, &stat)

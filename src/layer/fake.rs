@@ -196,6 +196,10 @@ impl Layer for FakeLayer {
         EntryId(self.base)
     }
 
+    fn is_found_by_number(&self) -> bool {
+        true
+    }
+
     fn entry(&self, id: EntryId) -> Result<Entry, LayerError> {
         Ok(self.read(id)?.entry)
     }

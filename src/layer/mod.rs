@@ -71,6 +71,9 @@ pub trait Layer: Send + Sync + Debug {
     /// Its root directory.
     fn root(&self) -> EntryId;
 
+    /// Whether an entry's number alone leads to it, in this and every later mount; else its path must be known.
+    fn is_found_by_number(&self) -> bool;
+
     /// The object itself.
     ///
     /// # Errors

@@ -96,6 +96,10 @@ impl Layer for TarLayer {
         EntryId(u64::from(self.index.root().0))
     }
 
+    fn is_found_by_number(&self) -> bool {
+        true
+    }
+
     fn entry(&self, id: EntryId) -> Result<Entry, LayerError> {
         let inode = self.inode(id)?;
         let (names, implied, opaque) = (inode.names, inode.implied, inode.opaque);

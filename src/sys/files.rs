@@ -113,12 +113,25 @@ pub fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize
 pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> Result<()> {
     let mut done = 0;
     while done < bytes.len() {
+        done += write_some_at(file, &bytes[done..], offset + done as u64)?;
+    }
+    Ok(())
+}
+
+/// Writes as many of `bytes` at `offset` as there is room for, and returns how many.
+///
+/// # Errors
+/// What pwrite(2) says of the first.
+pub fn write_some_at(file: &File, bytes: &[u8], offset: u64) -> Result<usize> {
+    let mut done = 0;
+    while done < bytes.len() {
         match pwrite(file, &bytes[done..], offset + done as u64) {
             Ok(0) => return Err(Errno::IO),
             Ok(count) => done += count,
             Err(Errno::INTR) => {}
+            Err(_) if done > 0 => break,
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(done)
 }

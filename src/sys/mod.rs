@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod atomic;
+pub mod boot;
 pub mod daemon;
 pub mod fault;
 pub mod file_range;

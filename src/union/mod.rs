@@ -105,6 +105,12 @@ impl Union {
         Self { layers }
     }
 
+    /// How many layers there are.
+    #[must_use]
+    pub fn layer_count(&self) -> usize {
+        self.layers.len()
+    }
+
     /// The root directory: the roots of all layers down to the first opaque one.
     ///
     /// # Errors
@@ -166,6 +172,14 @@ impl Union {
     /// [`LayerError`] of its layer.
     pub fn read_at(&self, lower: LowerRef, offset: u64, buffer: &mut [u8]) -> Result<usize, LayerError> {
         self.layer(lower)?.read_at(lower.entry, offset, buffer)
+    }
+
+    /// Whether the number alone leads to an object ([`Layer::is_found_by_number`]).
+    ///
+    /// # Errors
+    /// [`LayerError::BadEntry`] when there is no such layer.
+    pub fn is_found_by_number(&self, lower: LowerRef) -> Result<bool, LayerError> {
+        Ok(self.layer(lower)?.is_found_by_number())
     }
 
     /// How many names the object has in its own layer.

@@ -9,8 +9,9 @@ use rustix::io::Errno;
 use super::create::What;
 use super::error::At as _;
 use super::handle::{self, reopen};
+use super::partial::{Partial, check_of};
 use super::scratch::Scratch;
-use super::{Object, Upper, UpperError};
+use super::{ExtentMap, Object, Upper, UpperError};
 use crate::layer::Xattr;
 use crate::model::{FileKind, Ino, Metadata, Name, Timestamp};
 use crate::sys::files;
@@ -32,6 +33,8 @@ pub struct Origin<'a> {
     pub content: Content<'a>,
     /// How many of those bytes to keep: fewer than all when a truncate is about to follow.
     pub keep_bytes: u64,
+    /// The bytes may stay in the layer for now; `path` leads to them where the number does not ([`Partial::path`]).
+    pub later: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for Origin<'_> {
@@ -104,7 +107,8 @@ impl Upper {
             // Somebody's upper already: its root says what it looks like.
             return Ok(());
         }
-        self.dress(&root.pinned, FileKind::Directory, origin)
+        self.dress(&root.pinned, FileKind::Directory, origin)?;
+        self.number(&root.pinned, origin)
     }
 
     /// Gives an object everything that its original has but the content.
@@ -113,11 +117,47 @@ impl Upper {
         for (name, value) in &origin.xattrs {
             self.copy_xattr(pinned, name, value)?;
         }
+        set_times(pinned, origin.metadata.mtime, origin.metadata.mtime)
+    }
+
+    fn number(&self, pinned: &OwnedFd, origin: &Origin<'_>) -> Result<(), UpperError> {
         // Other numbers are given out anew by every mount; kept, they would be another object's one day.
         if origin.ino == Ino::ROOT || origin.ino.to_lower().is_some() {
             self.namespace.set_ino(pinned, origin.ino)?;
         }
-        set_times(pinned, origin.metadata.mtime, origin.metadata.mtime)
+        Ok(())
+    }
+
+    /// A regular file's bytes, or a mark that says where they are, and all else that it has.
+    fn fill(&self, pinned: &OwnedFd, real: FileKind, origin: &mut Origin<'_>) -> Result<(), UpperError> {
+        let file = reopen(pinned, OFlags::RDWR).at("open")?;
+        if let Some(partial) = self.partial_of(origin) {
+            files::ftruncate(&file, partial.map.lower_bytes()).at("ftruncate")?;
+            self.dress(pinned, real, origin)?;
+            match self.set_partial(pinned, &partial) {
+                // No fsync: filesystems with a journal keep the order of what is changed of one file (its size, its
+                // marks, its name), so that it is never seen without the mark.
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_no_room() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // Before the attributes: writing would take capabilities away.
+        copy_content(&file, origin)?;
+        self.dress(pinned, real, origin)?;
+        self.number(pinned, origin)?;
+        if origin.keep_bytes == 0 {
+            // Nothing that could be missing.
+            return Ok(());
+        }
+        self.flush(&file)
+    }
+
+    fn partial_of(&self, origin: &Origin<'_>) -> Option<Partial> {
+        let keep = origin.keep_bytes.min(origin.metadata.size);
+        let path = origin.later.clone().filter(|_| keep > 0)?;
+        let map = ExtentMap::new(keep, self.granule_bytes_min?);
+        Some(Partial { ino: origin.ino, check: check_of(&origin.metadata), path, map })
     }
 
     /// A complete copy in `work/tmp`, on disk before it can be seen: it hides the original.
@@ -131,15 +171,11 @@ impl Upper {
         };
         let pinned = self.make(&self.scratch.as_fd(), &scratch.name, &what, 0o600 | metadata.mode)?;
         let real = handle::stat(&pinned)?.metadata.kind;
-        let mut file = None;
         if metadata.kind == FileKind::Regular {
-            let writable = reopen(&pinned, OFlags::RDWR).at("open")?;
-            copy_content(&writable, origin)?;
-            file = Some(writable);
-        }
-        self.dress(&pinned, real, origin)?;
-        if let Some(file) = file {
-            self.flush(&file)?;
+            self.fill(&pinned, real, origin)?;
+        } else {
+            self.dress(&pinned, real, origin)?;
+            self.number(&pinned, origin)?;
         }
         Ok(pinned)
     }

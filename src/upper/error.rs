@@ -45,6 +45,12 @@ pub enum UpperError {
 }
 
 impl UpperError {
+    /// Whether the filesystem has no room: none at all, or none for an attribute of this size (setxattr(2)).
+    #[must_use]
+    pub fn is_no_room(&self) -> bool {
+        matches!(self.errno(), Errno::NOSPC | Errno::DQUOT | Errno::TOOBIG | Errno::RANGE)
+    }
+
     /// The errno of the system call that failed; `EIO` for a damaged mark.
     #[must_use]
     pub fn errno(&self) -> Errno {

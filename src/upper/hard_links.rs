@@ -30,6 +30,14 @@ impl Upper {
         }
     }
 
+    /// Whether any object was copied into the index.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn has_indexed(&self) -> Result<bool, UpperError> {
+        Ok(!super::scratch::names(&self.links)?.is_empty())
+    }
+
     /// Copies an object with several names up. Its names go on leading to it through the index.
     ///
     /// # Errors

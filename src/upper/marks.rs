@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::UpperError;
 use super::error::At as _;
 use super::handle::magic_link;
+use super::partial::Partial;
 use crate::model::Ino;
 use crate::sys::files;
 
@@ -32,8 +33,12 @@ pub struct Marks {
     pub redirect: Option<Vec<u8>>,
     /// The inode number that the object had before it was copied up.
     pub ino: Option<Ino>,
+    /// Of a regular file, what of its content is still the layer's.
+    pub partial: Option<Box<Partial>>,
 }
 
+const INO: &str = "layerfs.ino";
+const EXTENTS: &str = "layerfs.extents";
 const OVERRIDE_STAT: &str = "user.containers.override_stat";
 const OVERRIDE_PREFIX: &str = "user.containers.override_";
 
@@ -46,18 +51,38 @@ impl Namespace {
     }
 
     /// Reads all marks. Objects that cannot have any (symlinks in the `user.` namespace) have none.
-    pub(super) fn read(self, pinned: impl AsFd, name: &[u8]) -> Result<Marks, UpperError> {
+    pub(super) fn read(self, pinned: impl AsFd, name: &[u8], boot: u64) -> Result<Marks, UpperError> {
         let pinned = pinned.as_fd();
         let opaque = matches!(get(pinned, &self.name("opaque"))?.as_deref(), Some(b"y"));
         let redirect = get(pinned, &self.name("redirect"))?;
-        let ino = match get(pinned, &self.name("layerfs.ino"))? {
-            Some(bytes) => Some(parse_ino(&bytes).ok_or_else(|| UpperError::Mark {
-                name: name.escape_ascii().to_string(),
-                mark: self.name("layerfs.ino"),
-            })?),
+        let damaged = |mark: &'static str| {
+            move || UpperError::Mark { name: name.escape_ascii().to_string(), mark: self.name(mark) }
+        };
+        if let Some(bytes) = get(pinned, &self.name(INO))? {
+            let ino = Some(parse_ino(&bytes).ok_or_else(damaged(INO))?);
+            return Ok(Marks { opaque, redirect, ino, partial: None });
+        }
+        let partial = match get(pinned, &self.name(EXTENTS))? {
+            Some(bytes) => Some(Partial::decode(&bytes, boot).ok_or_else(damaged(EXTENTS))?),
             None => None,
         };
-        Ok(Marks { opaque, redirect, ino })
+        Ok(Marks {
+            opaque,
+            redirect,
+            ino: partial.as_ref().map(|partial| partial.ino),
+            partial: partial.map(Box::new),
+        })
+    }
+
+    pub(super) fn set_extents(self, pinned: impl AsFd, value: &[u8]) -> rustix::io::Result<()> {
+        set(pinned, &self.name(EXTENTS), value)
+    }
+
+    pub(super) fn remove_extents(self, pinned: impl AsFd) -> rustix::io::Result<()> {
+        match files::removexattr(magic_link(pinned), self.name(EXTENTS)) {
+            Err(Errno::NODATA) => Ok(()),
+            result => result,
+        }
     }
 
     pub(super) fn set_opaque(self, pinned: impl AsFd) -> Result<(), UpperError> {
@@ -71,7 +96,7 @@ impl Namespace {
 
     /// Remembers the inode number; not possible for symlinks and special files in the `user.` namespace (xattr(7)).
     pub(super) fn set_ino(self, pinned: impl AsFd, ino: Ino) -> Result<(), UpperError> {
-        match set(pinned, &self.name("layerfs.ino"), ino.0.to_string().as_bytes()) {
+        match set(pinned, &self.name(INO), ino.0.to_string().as_bytes()) {
             Err(Errno::PERM | Errno::OPNOTSUPP) if self == Self::User => Ok(()),
             result => result.at("set the inode mark"),
         }

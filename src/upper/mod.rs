@@ -8,16 +8,19 @@
 mod copy_up;
 mod create;
 mod error;
+mod extents;
 mod handle;
 mod hard_links;
 mod look;
 mod marks;
 mod open;
 mod owner;
+mod partial;
 mod remove;
 mod rename;
 mod scratch;
 mod setattr;
+mod shared;
 mod volatile;
 mod xattr;
 
@@ -32,9 +35,11 @@ use std::sync::atomic::AtomicU64;
 pub use copy_up::{Content, Origin};
 pub use create::{Fresh, What};
 pub use error::UpperError;
+pub use extents::{Bits, ExtentMap, Piece};
 pub use handle::UpperAttr;
 pub use look::{Looked, Object, UpperName};
 pub use marks::{Marks, is_private};
+pub use partial::{Partial, check_of};
 pub use rename::{Moved, Rename};
 pub use setattr::{Change, SetTime, without_suid};
 
@@ -57,6 +62,9 @@ pub struct UpperOptions {
     pub volatile: bool,
     /// Owners, modes and types are recorded (`user.containers.override_stat`) even where they could be set.
     pub record_owners: bool,
+    /// Others use the upper too, when it is not mounted: what is in it is complete at any time, and what they leave is
+    /// understood in every form that overlays know.
+    pub shared: bool,
 }
 
 /// The writable layer of one container.
@@ -68,8 +76,14 @@ pub struct Upper {
     whiteouts: Whiteouts,
     namespace: Namespace,
     owners: Owners,
+    /// Others use it too, between mounts.
+    shared: bool,
     /// Nothing is flushed.
     volatile: bool,
+    /// Smallest granule of an extent map; `None` where a copy-up copies whole files at once.
+    granule_bytes_min: Option<u64>,
+    /// The boot of the machine (see [`Partial`]).
+    boot: u64,
     /// Makes names in `work/tmp` unique.
     serial: AtomicU64,
     /// Held while a counter of the link index is read and replaced, which is rare and short.

@@ -15,6 +15,9 @@ use super::scratch::empty_dir;
 use super::{Upper, UpperError, UpperOptions, Whiteouts, volatile};
 use crate::sys::files;
 
+/// The page size: what the kernel writes of a mapped file.
+const GRANULE_BYTES_MIN: u64 = 4096;
+
 impl Upper {
     /// Takes `upper` (the changes) and `work` (scratch space on the same filesystem) into use; missing ones are made.
     ///
@@ -60,7 +63,10 @@ impl Upper {
             whiteouts,
             namespace,
             owners,
+            shared: options.shared,
             volatile: options.volatile,
+            granule_bytes_min: (!options.shared).then_some(GRANULE_BYTES_MIN),
+            boot: crate::sys::boot::id(),
             serial: AtomicU64::new(0),
             counting: std::sync::Mutex::new(()),
             _lock: lock,

@@ -37,6 +37,12 @@ impl Form {
 
 impl Upper {
     /// The same upper, as if the probes had found something else.
+    /// As if the machine had been started again.
+    pub(crate) fn in_boot(mut self, boot: u64) -> Self {
+        self.boot = boot;
+        self
+    }
+
     pub(crate) fn in_form(mut self, form: Form) -> Self {
         if matches!(form, Form::NamedWhiteouts | Form::RootlessNamed) {
             self.whiteouts = Whiteouts::Named;
@@ -45,6 +51,8 @@ impl Upper {
             self.owners = Owners::Recorded;
             self.namespace = Namespace::User;
         }
+        // So that small files have many granules.
+        self.granule_bytes_min = Some(16);
         self
     }
 }
@@ -237,6 +245,7 @@ fn a_copy_keeps_its_number() {
             target: &[],
             content: &mut content,
             keep_bytes: u64::MAX,
+            later: None,
         };
         let object = upper.copy_up(root(&upper), name("f"), &mut origin).unwrap();
         assert_eq!(object.attr.metadata, metadata(FileKind::Regular, 5 << 20), "{form:?}");
@@ -261,7 +270,7 @@ fn a_copy_that_fails_leaves_nothing() {
         let mut content = move |offset: u64, _: &mut [u8]| if offset == 0 { Ok(1 << 20) } else { answer };
         let metadata = metadata(FileKind::Regular, 3 << 20);
         let (xattrs, target, content) = (Vec::new(), &[][..], &mut content as Content<'_>);
-        let mut origin = Origin { metadata, xattrs, ino, target, content, keep_bytes: u64::MAX };
+        let mut origin = Origin { metadata, xattrs, ino, target, content, keep_bytes: u64::MAX, later: None };
         let error = upper.copy_up(root(&upper), name("f"), &mut origin).unwrap_err();
         assert_eq!(error.errno(), Errno::IO, "a layer that ends early is damaged, not short");
         assert!(names(&dirs.upper("")).is_empty() && names(&dirs.work("tmp")).is_empty());

@@ -6,7 +6,6 @@
 //! same one nothing can have been lost.
 
 use std::fs::File;
-use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -16,16 +15,14 @@ use rustix::io::Errno;
 use super::error::At as _;
 use super::handle::{pin, pin_dir, reopen};
 use super::{Upper, UpperError};
-use crate::sys::files;
+use crate::sys::{boot, files};
 
 /// The kernel's mark: a directory in a directory in a directory of `work`.
 const STEPS: [&str; 3] = ["work", "incompat", "volatile"];
 /// Our own, in `work`.
 const OWN: &str = "volatile";
-/// Changes with every start of the system (random(4)).
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// A UUID and a newline.
-const BOOT_ID_BYTES_MAX: u64 = 64;
+/// A number in hexadecimal digits, and a newline.
+const BOOT_ID_BYTES: usize = 17;
 
 impl Upper {
     /// Whether nothing is flushed.
@@ -43,7 +40,7 @@ impl Upper {
 /// Sees whether the last mount was volatile, refuses the upper if it may have lost something, and says for those to come
 /// whether this one is.
 pub(super) fn check(work_fd: &OwnedFd, work: &Path, volatile: bool) -> Result<(), UpperError> {
-    let boot = boot_id()?;
+    let boot = format!("{:016x}\n", boot::id()).into_bytes();
     let own = own_mark(work_fd)?;
     if is_marked(work_fd)? && own.as_deref() != Some(&boot[..]) {
         return Err(UpperError::Volatile(work.to_path_buf()));
@@ -59,19 +56,12 @@ pub(super) fn check(work_fd: &OwnedFd, work: &Path, volatile: bool) -> Result<()
     }
 }
 
-fn boot_id() -> Result<Vec<u8>, UpperError> {
-    let mut id = Vec::new();
-    let file = File::open(BOOT_ID).at("read the boot id")?;
-    file.take(BOOT_ID_BYTES_MAX).read_to_end(&mut id).at("read the boot id")?;
-    Ok(id)
-}
-
 fn own_mark(work: &OwnedFd) -> Result<Option<Vec<u8>>, UpperError> {
     let pinned = match pin(work, OWN.as_bytes()) {
         Err(Errno::NOENT) => return Ok(None),
         result => result.at("open a volatile mark")?,
     };
-    let mut buffer = vec![0; usize::try_from(BOOT_ID_BYTES_MAX).unwrap_or(0)];
+    let mut buffer = vec![0; BOOT_ID_BYTES];
     let file = reopen(&pinned, OFlags::RDONLY).at("open a volatile mark")?;
     let length = files::read_full_at(&file, &mut buffer, 0).at("read a volatile mark")?;
     buffer.truncate(length);
@@ -131,7 +121,7 @@ mod tests {
     use super::*;
     use crate::upper::UpperOptions;
 
-    const VOLATILE: UpperOptions = UpperOptions { volatile: true, record_owners: false };
+    const VOLATILE: UpperOptions = UpperOptions { volatile: true, record_owners: false, shared: false };
 
     fn open(dir: &Path, options: UpperOptions) -> Result<Upper, UpperError> {
         Upper::open_as(&dir.join("upper"), &dir.join("work"), options)

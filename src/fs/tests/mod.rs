@@ -6,6 +6,7 @@
 mod cases;
 mod model;
 mod ops;
+mod sharing;
 mod verbs;
 mod world;
 

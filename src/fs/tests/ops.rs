@@ -1,10 +1,12 @@
 //! Operations, by path, on filesystem and model alike. What the kernel refuses by itself is not asked.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::world::{World, name};
 use crate::fs::create::{Caller, New};
-use crate::fs::{End, RenameMode};
+use crate::fs::{End, Fs, RenameMode};
 use crate::model::{DeviceId, FileKind, Ino};
 use crate::union::tests::unpack::{NAMES, Node};
 use crate::upper::Change;
@@ -39,6 +41,10 @@ pub(super) enum Op {
     Forget,
     Remount,
     Check,
+    /// Flushes what was written to files that share content.
+    Settle,
+    /// Copies what is shared.
+    Complete,
     /// The next operation meets a failing layer.
     Fault(usize, u64),
 }
@@ -88,8 +94,16 @@ impl World {
             Op::Forget => self.forget(),
             Op::Remount => self.remount(),
             Op::Check => self.check(),
+            Op::Settle => self.fs().settle(Duration::ZERO),
+            Op::Complete => self.complete(),
             Op::Fault(layer, n) => self.fault = Some((*layer, *n)),
         }
+    }
+
+    /// Nothing is seen of it. A layer that fails stops it, and it can go on later.
+    fn complete(&mut self) {
+        let unchanged = Ok(self.tree.clone());
+        self.call(unchanged, Fs::complete);
     }
 
     fn on(&mut self, path: &str, act: impl FnOnce(&mut Self, (usize, Ino))) {
@@ -294,6 +308,8 @@ pub(super) fn script(faults: bool) -> impl Strategy<Value = Vec<Op>> {
         2 => Just(Op::Forget),
         2 => Just(Op::Remount),
         3 => Just(Op::Check),
+        2 => Just(Op::Settle),
+        1 => Just(Op::Complete),
     ];
     let op = match faults {
         true => {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use tempfile::TempDir;
@@ -105,6 +106,7 @@ impl World {
     pub(super) fn forget(&mut self) {
         for (ino, count) in std::mem::take(&mut self.held) {
             let kept = u64::from(self.open.iter().any(|(_, open)| *open == ino));
+            self.fs().settle(Duration::ZERO);
             self.fs().forget(ino, count - kept);
             if kept > 0 {
                 self.held.insert(ino, kept);

@@ -1,0 +1,102 @@
+//! Making an upper whole: afterwards others, that know nothing of extent maps and of the link index, see the same tree.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::node::{Home, LowerPart, Node};
+use super::{Fs, FsError};
+use crate::model::{FileKind, Ino, Name};
+use crate::upper::Looked;
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Completed {
+    /// Files whose content was copied from a layer.
+    pub files: u64,
+    /// Names of hard links that were made.
+    pub names: u64,
+}
+
+impl Fs {
+    /// Copies what files of the upper still share with the layers, and gives objects of the link index all the names in
+    /// the upper that lead to them.
+    ///
+    /// # Errors
+    /// [`FsError`]; what was done until then is done, and doing it again goes on.
+    pub fn complete(&self) -> Result<Completed, FsError> {
+        let mut completed = Completed::default();
+        let has_links = self.upper()?.has_indexed()?;
+        self.table.hold(Ino::ROOT);
+        // Each is forgotten when its turn has come.
+        let mut directories = vec![Ino::ROOT];
+        let mut result = Ok(());
+        while let Some(ino) = directories.pop() {
+            if result.is_ok() {
+                result = self.complete_dir(ino, has_links, &mut directories, &mut completed);
+            }
+            self.forget(ino, 1);
+        }
+        result.map(|()| completed)
+    }
+
+    fn complete_dir(
+        &self,
+        ino: Ino,
+        has_links: bool,
+        directories: &mut Vec<Ino>,
+        completed: &mut Completed,
+    ) -> Result<(), FsError> {
+        let dir = self.node(ino)?;
+        let view = self.view(&dir)?;
+        // What is only in the layers has nothing to complete, except names of objects of the link index.
+        if view.upper.is_none() && !has_links {
+            return Ok(());
+        }
+        for name in self.merged_names(&view.lower, view.upper.as_ref().map(Arc::as_ref))? {
+            let Some(attr) = self.lookup(ino, name.as_name())? else { continue };
+            if attr.metadata.kind == FileKind::Directory {
+                directories.push(attr.ino);
+                continue;
+            }
+            let result = self.complete_leaf(&dir, attr.ino, name.as_name(), completed);
+            self.forget(attr.ino, 1);
+            result?;
+        }
+        Ok(())
+    }
+
+    fn complete_leaf(
+        &self,
+        dir: &Node,
+        ino: Ino,
+        name: Name<'_>,
+        completed: &mut Completed,
+    ) -> Result<(), FsError> {
+        let node = self.node(ino)?;
+        if node.sharing().is_some() {
+            self.complete_file(&node)?;
+            completed.files += 1;
+        }
+        let is_indexed = node.state().upper.as_ref().is_some_and(|part| part.home == Home::Index);
+        if is_indexed {
+            let pinned = self.raise(dir, 0)?;
+            completed.names += u64::from(self.name_in_upper(&node, &pinned, name)?);
+        }
+        Ok(())
+    }
+
+    /// Gives an object of the link index this name in the upper too, if only the layers have it. Returns whether it did.
+    pub(super) fn name_in_upper(&self, node: &Node, dir: &OwnedFd, name: Name<'_>) -> Result<bool, FsError> {
+        let upper = self.upper()?;
+        if !matches!(upper.look(dir, name)?, Looked::Absent) {
+            return Ok(false);
+        }
+        upper.name_indexed(node.ino, dir, name)?;
+        let lower = node.state().lower.clone();
+        if let LowerPart::Leaf(lower, names) = lower {
+            node.state().lower = LowerPart::Leaf(lower, names.saturating_sub(1));
+            self.count_gone(node.ino);
+        }
+        Ok(true)
+    }
+}
