@@ -17,5 +17,6 @@ mod launcher;
 mod lifecycle;
 mod mount_equal;
 mod mount_helper;
+mod mount_program;
 mod run;
 mod surroundings;
