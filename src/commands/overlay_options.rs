@@ -225,7 +225,13 @@ fn mapping(word: &Word<'_>) -> Result<Vec<IdRange>, OverlayOptionError> {
     let value = needed(word)?;
     let bad = || OverlayOptionError::Mapping { key: lossy(word.key), value: lossy(value) };
     let text = std::str::from_utf8(value).map_err(|_| bad())?;
-    let numbers: Vec<u32> = text.split(':').map(str::parse).collect::<Result<_, _>>().map_err(|_| bad())?;
+    // Podman begins the list with a colon.
+    let numbers: Vec<u32> = text
+        .split(':')
+        .filter(|number| !number.is_empty())
+        .map(str::parse)
+        .collect::<Result<_, _>>()
+        .map_err(|_| bad())?;
     let triples = numbers.chunks(3).map(|triple| match *triple {
         [stored, shown, count] if count > 0 => Ok(IdRange { stored, shown, count }),
         _ => Err(bad()),
@@ -239,7 +245,8 @@ fn mapping(word: &Word<'_>) -> Result<Vec<IdRange>, OverlayOptionError> {
     let clean =
         ranges.iter().enumerate().all(|(at, one)| !ranges[..at].iter().any(|other| overlap(one, other)));
     let fits = |start: u32, count: u32| start.checked_add(count).is_some();
-    let fit = ranges.iter().all(|range| fits(range.stored, range.count) && fits(range.shown, range.count));
+    let fit = !ranges.is_empty()
+        && ranges.iter().all(|range| fits(range.stored, range.count) && fits(range.shown, range.count));
     if clean && fit { Ok(ranges) } else { Err(bad()) }
 }
 
@@ -265,7 +272,7 @@ mod tests {
     fn as_podman_calls_it() {
         let options = parse(&["lowerdir=/s/l/A:/s/l/B,upperdir=/s/diff,workdir=/s/work,,volatile,\
             context=\"system_u:object_r:container_file_t:s0:c1,c2\",\
-            uidmapping=0:1000:1:1:100000:65535,gidmapping=0:1000:1,xattr_permissions=2"])
+            uidmapping=:0:1000:1:1:100000:65535,gidmapping=0:1000:1,xattr_permissions=2"])
         .unwrap();
         assert_eq!(options.lowers, ["/s/l/A", "/s/l/B"]);
         assert_eq!(options.upper, Some("/s/diff".into()));
