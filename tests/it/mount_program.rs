@@ -93,7 +93,7 @@ fn grammar_of_mount_programs() {
 
 /// Settings for engines that touch nothing of the host's.
 const SETTINGS: &str = r#"
-program=$1 place=$2 base=$3 tree=$4
+program=$1 place=$2 base=$3 tree=$4 PS4='+ $SECONDS s: '
 mkdir -p "$place"/{graph,run,home,tmp,out} && chmod a+x "$place" "$place/.." && mkdir -m 700 "$place/xdg" && cd "$place"
 cat >storage.conf <<END
 [storage]
@@ -102,7 +102,7 @@ graphroot = "$place/graph"
 runroot = "$place/run"
 rootless_storage_path = "$place/graph"
 [storage.options.overlay]
-mount_program = "$program"
+$([ "$program" = kernel ] || echo "mount_program = \"$program\"")
 END
 cat >containers.conf <<END
 [engine]
@@ -115,6 +115,7 @@ crun = ["$place/crun"]
 [containers]
 cgroups = "disabled"
 netns = "none"
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 END
 # crun refuses hosts with both versions of cgroups, although it is to leave them alone.
 cat >crun <<'END'
@@ -130,8 +131,8 @@ inside() { if [ "$(id -u)" = 0 ]; then "$@"; else podman unshare "$@"; fi; }
 cleanup() {
   cd "$place"
   podman rm -af >/dev/null 2>&1 || true
-  inside sh -c 'grep " $1/" /proc/self/mounts | cut -d " " -f 2 | sort -r | xargs -r -n 1 umount -l; rm -rf graph run home tmp' sh "$place" || true
-  find . -name pause.pid -exec sh -c 'kill "$(cat "$1")"' sh {} \; || true
+  inside sh -c 'grep " $1/" /proc/self/mounts | cut -d " " -f 2 | sort -r | xargs -r -n 1 umount -l; rm -rf graph run home' sh "$place" || true
+  find . -name pause.pid -exec sh -c 'kill -9 "$(cat "$1")"' sh {} \; || true
 }
 trap cleanup EXIT
 podman import -q -c CMD=/bin/sh "$base" base:1 >/dev/null
@@ -146,12 +147,12 @@ RUN rm -r /d/e && echo two >/two && chown 5:6 /two && chmod 4755 /two && mv /uno
 RUN mkdir /d/e && echo h >/d/e/h && chown -R 7:8 /one /d/e && rm /var/lib -r && mv /home/app /home/moved
 END
 podman build -q -t built:1 . >/dev/null
-podman create -q --name c built:1 sh -c 'mkfifo /fifo; echo three >/three; rm /two; mv /d /moved; chmod 700 /tmp; echo 1 >>/one' >/dev/null
-podman start -a c
-podman diff c | sort >out/diff
-podman commit -q c committed:1 >/dev/null
+podman create -q --name worker built:1 sh -c 'mkfifo /fifo; echo three >/three; rm /two; mv /d /moved; chmod 700 /tmp; echo 1 >>/one' >/dev/null
+podman start -a worker
+podman diff worker | sort >out/diff
+podman commit -q worker committed:1 >/dev/null
 podman diff committed:1 | sort >out/diff-of-image
-podman rm c >/dev/null
+podman rm worker >/dev/null
 podman run --rm --read-only committed:1 sh -c 'cat /one /due; touch /x 2>/dev/null || echo refused' >out/run
 mount=$(inside podman image mount committed:1)
 inside "$tree" list "$mount" >out/tree
@@ -168,14 +169,17 @@ podman run --rm buildah:1 sh -c 'cat /etc/again; stat -c %h /etc/built; ls /etc'
 cat vol/a >>out/volume; ls vol >>out/volume
 
 # Other owners: by mapping, and, where a map has gaps, by changing all of them in a layer of its own. Inside they look the
-# same. With maps in several parts this fuse-overlayfs hangs, or cannot change the owner of everything.
+# same. With such maps fuse-overlayfs 1.10 hangs now and then, or cannot change the owner of everything.
 look='id -u; touch /tmp/new; mkdir /tmp/dir; stat -c %u:%g:%a:%n /bin /bin/busybox /home/* /two /one /due /tmp/new /tmp/dir; chown 3:4 /tmp/new && stat -c %u:%g /tmp/new; cat /one'
 podman run --rm built:1 sh -c "$look" >out/plain 2>&1
-if [ "$(id -u)" != 0 ]; then
-  podman run --rm --userns=keep-id built:1 sh -c "$look || true" >out/keep-id 2>&1
-fi
-if [ "$program" != /usr/bin/fuse-overlayfs ]; then
+if [ "${program##*/}" = layerfs ]; then
   ids='0:1:1000 1000:0:1'; [ "$(id -u)" != 0 ] || ids='0:100000:1000 1000:200000:1'
+  if [ "$(id -u)" != 0 ]; then
+    podman run --rm --userns=keep-id built:1 sh -c "$look || true" >mapped 2>&1
+    me=$(id -u) mine=$(id -u):$(id -g)
+    sed "1s/.*/$me/; s#^0:0:\(.*:/tmp\)#$mine:\1#; s/^3:4\$/chown: .tmp.new: Operation not permitted/" out/plain >kept
+    grep -n -v -x -f kept mapped && exit 1
+  fi
   set -- $ids
   podman run --rm --uidmap $1 --uidmap $2 --gidmap $1 --gidmap $2 built:1 sh -c "$look" >mapped 2>&1
   cmp out/plain mapped
@@ -195,7 +199,19 @@ fn engines(program: &Path, place: &Place, name: &str) -> PathBuf {
 }
 
 #[test]
+fn podman_and_buildah_see_what_the_kernels_overlay_shows() {
+    same_as("kernel");
+}
+
+/// Takes minutes on a busy machine, all of them fuse-overlayfs's.
+#[test]
+#[ignore = "slow, and shows no more than the kernel's overlay does"]
 fn podman_and_buildah_see_what_fuse_overlayfs_shows() {
+    same_as("/usr/bin/fuse-overlayfs");
+}
+
+/// `judge`: another mount program, or `kernel`.
+fn same_as(judge: &str) {
     needs_mount!();
     if !is_root() && !has_id_ranges() {
         skip!("podman needs subordinate ids");
@@ -203,7 +219,7 @@ fn podman_and_buildah_see_what_fuse_overlayfs_shows() {
     let place = Place::new();
     let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().to_string();
     let ours = engines(Path::new(&layerfs_path()), &place, "layerfs");
-    let theirs = engines(Path::new("/usr/bin/fuse-overlayfs"), &place, "fuse-overlayfs");
+    let theirs = engines(Path::new(judge), &place, "judge");
     let options = ["--ignore", "nlink", "--recent", &start];
     assert_same_tree("the committed image", &options, &theirs.join("tree"), &ours.join("tree"));
     for entry in std::fs::read_dir(&theirs).unwrap() {
