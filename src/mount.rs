@@ -20,6 +20,7 @@ use crate::fuse::{Attach, Server};
 use crate::index::{self, Expected, IndexError, LayerIndex};
 use crate::layer::{ChunkCache, DirLayer, Layer, LayerError, LayerSource, TarLayer, TarSource};
 use crate::model::limits::IMAGE_LAYERS_MAX;
+use crate::sys::memory;
 use crate::union::Union;
 use crate::upper::{Upper, UpperError, UpperOptions};
 
@@ -190,6 +191,8 @@ impl Layers {
 /// # Errors
 /// What the kernel or `fusermount3` say.
 pub fn serve(fs: Fs, attach: Attach) -> io::Result<Server> {
+    // What indexing needed is not needed any more.
+    memory::give_back();
     Server::attach(Arc::new(fs), attach)
 }
 

@@ -77,7 +77,7 @@ mod tests {
         };
         let (d, a) = (at("d"), at("d/a"));
         fs.unlink(d, name("b")).unwrap();
-        fs.write(a, 0, b"new", false).unwrap();
+        fs.write(a, 0, b"new", None).unwrap();
         let found = |path: &str| std::fs::symlink_metadata(dir.path().join("upper").join(path)).unwrap();
         assert_eq!(std::fs::read(dir.path().join("upper/c")).unwrap(), b"new");
         assert_eq!(found("c").ino(), found("d/a").ino());

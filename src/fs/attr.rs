@@ -16,7 +16,8 @@ pub struct Attr {
     pub atime: Timestamp,
     /// Time of last change; of an object of a layer, its mtime.
     pub ctime: Timestamp,
-    /// Names that lead to it; 1 for a directory, as on filesystems that do not count subdirectories.
+    /// Names that lead to it. Of a directory with a part in the layers 1, as on filesystems that do not count
+    /// subdirectories (kernel overlayfs does the same); of any other what the filesystem below counts.
     pub nlink: u32,
     /// Allocated 512-byte blocks.
     pub blocks: u64,
@@ -47,7 +48,8 @@ impl Fs {
         let state = node.state().clone();
         let metadata = self.shown(node, upper.metadata);
         // What a layer keeps for it counts too: else it would look like a file full of holes.
-        let shared_blocks = if node.sharing().is_some() { metadata.size.div_ceil(512) } else { 0 };
+        let shared = node.sharing().as_ref().map_or(0, |sharing| sharing.partial.map.lower_bytes());
+        let shared_blocks = shared.min(metadata.size).div_ceil(512);
         Attr {
             ino: node.ino,
             metadata,
@@ -86,12 +88,20 @@ impl Fs {
 /// `links` counts those in the upper's filesystem, the link index included.
 fn nlink(state: &State, kind: FileKind, links: u32) -> u32 {
     if kind == FileKind::Directory {
-        return u32::from(!state.removed);
+        // All that is in a directory without layers is in the upper, so the count below is true.
+        return match &state.lower {
+            _ if state.removed => 0,
+            LowerPart::Dir(lower) if !lower.parts.is_empty() => 1,
+            _ => links.max(1),
+        };
     }
     let lower_names = if let LowerPart::Leaf(_, names) = &state.lower { *names } else { 0 };
     match &state.upper {
         None => lower_names,
-        Some(part) if part.home == Home::Index => links.saturating_sub(1) + lower_names,
-        Some(_) => links,
+        Some(part) => match part.home {
+            Home::Named => links,
+            Home::Index => links.saturating_sub(1) + lower_names,
+            Home::Kept(_) => links.saturating_sub(1),
+        },
     }
 }

@@ -212,7 +212,7 @@ impl Fs {
         Ok(match (&found.upper, &found.lower) {
             _ if found.kind == FileKind::Directory => false,
             (Some((_, Home::Index)), _) => true,
-            (Some((object, Home::Named)), _) => object.attr.nlink > 1,
+            (Some((object, Home::Named | Home::Kept(_))), _) => object.attr.nlink > 1,
             (None, FoundLower::Leaf(lower)) => self.is_linked(*lower, found.ino)?,
             (None, _) => false,
         })

@@ -18,14 +18,17 @@ pub struct Completed {
 }
 
 impl Fs {
-    /// Copies what files of the upper still share with the layers, and gives objects of the link index all the names in
-    /// the upper that lead to them.
+    /// Copies what files of the upper still share with the layers, gives objects of the link index all the names in the
+    /// upper that lead to them, and, where others follow no redirect, copies up what is in renamed directories. For a
+    /// tree that nobody looks at meanwhile.
     ///
     /// # Errors
     /// [`FsError`]; what was done until then is done, and doing it again goes on.
     pub fn complete(&self) -> Result<Completed, FsError> {
+        self.make_directories_whole()?;
         let mut completed = Completed::default();
-        let has_links = self.upper()?.has_indexed()?;
+        let upper = self.upper()?;
+        let has_links = upper.has_indexed()?;
         self.table.hold(Ino::ROOT);
         // Each is forgotten when its turn has come.
         let mut directories = vec![Ino::ROOT];
@@ -36,7 +39,12 @@ impl Fs {
             }
             self.forget(ino, 1);
         }
-        result.map(|()| completed)
+        result?;
+        // All names are in the upper now; here they would count as one more.
+        for ino in upper.all_indexed()? {
+            upper.forget_indexed(ino)?;
+        }
+        Ok(completed)
     }
 
     fn complete_dir(

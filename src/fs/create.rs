@@ -1,19 +1,11 @@
 //! New objects: files, directories, symlinks, special files.
 
+use super::caller::Caller;
 use super::find::{Found, FoundLower};
 use super::node::Home;
 use super::{Attr, Fs, FsError};
 use crate::model::{Ino, Name};
 use crate::upper::{Fresh, Looked, Object, What};
-
-/// Who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// The filesystem user id, in the mount's user namespace.
-    pub uid: u32,
-    /// The filesystem group id.
-    pub gid: u32,
-}
 
 /// A new object.
 #[derive(Clone, Copy, Debug)]

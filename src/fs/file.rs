@@ -10,10 +10,10 @@ use rustix::io::Errno;
 use super::error::OnFile as _;
 use super::node::{LowerPart, Node};
 use super::sharing::{Keep, Sharing, touched};
-use super::{Fs, FsError};
+use super::{Caller, Fs, FsError};
 use crate::model::{FileKind, Ino};
 use crate::sys::files;
-use crate::upper::{Change, Upper, without_suid};
+use crate::upper::Upper;
 
 /// What lseek(2) is asked to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,15 +48,15 @@ impl Fs {
     }
 
     /// Writes `data` at `offset`, copying up before what is needed. Returns how many bytes were written: fewer when
-    /// there is no room for all. `kill_suid`: the writer may not keep setuid and setgid.
+    /// there is no room for all. `sheds`: the writer, if the file may not keep the privileges that it gives.
     ///
     /// # Errors
     /// [`FsError`]; then nothing was written.
-    pub fn write(&self, ino: Ino, offset: u64, data: &[u8], kill_suid: bool) -> Result<usize, FsError> {
+    pub fn write(&self, ino: Ino, offset: u64, data: &[u8], sheds: Option<Caller>) -> Result<usize, FsError> {
         let node = self.node(ino)?;
         let file = self.writable(&node)?;
-        if kill_suid {
-            self.kill_suid(&node)?;
+        if let Some(caller) = sheds {
+            self.take_privileges(&node, &caller)?;
         }
         // What lies beyond the layer's bytes is written on its own: should there be no room, the file has not grown.
         let lower_bytes = node.sharing().as_ref().map_or(0, |sharing| sharing.partial.map.lower_bytes());
@@ -80,7 +80,10 @@ impl Fs {
     /// # Errors
     /// [`FsError`]
     pub fn fallocate(&self, ino: Ino, mode: u32, offset: u64, len: u64) -> Result<(), FsError> {
-        let mode = FallocateFlags::from_bits(mode).ok_or(FsError::NotSupported)?;
+        // What FUSE passes on; that which moves bytes about it refuses itself.
+        let known = FallocateFlags::KEEP_SIZE | FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE;
+        let mode = FallocateFlags::from_bits(mode).filter(|mode| known.contains(*mode));
+        let mode = mode.ok_or(FsError::NotSupported)?;
         let node = self.node(ino)?;
         let file = self.writable(&node)?;
         let (range, keep) = touched(mode, offset, len);
@@ -199,19 +202,6 @@ impl Fs {
         must_be_regular(node)?;
         self.raise(node, u64::MAX)?;
         self.open_upper(node, true)?.ok_or(FsError::Lost(node.ino))
-    }
-
-    /// Clears setuid and setgid, and the file's capabilities (capabilities(7)), after a write by somebody without the
-    /// right to keep them.
-    pub(super) fn kill_suid(&self, node: &Node) -> Result<(), FsError> {
-        let pinned = self.raise(node, u64::MAX)?;
-        let upper = self.upper()?;
-        let mode = upper.attr(&pinned, b"(node)")?.metadata.mode;
-        if without_suid(mode) != mode {
-            let change = Change { mode: Some(without_suid(mode)), ..Change::default() };
-            upper.change(&pinned, b"(node)", &change)?;
-        }
-        self.drop_capabilities(node)
     }
 }
 

@@ -108,6 +108,8 @@ impl Fs {
         };
         Ok(match lower {
             Some(Lower::Dir(lower)) => FoundLower::Dir(Arc::new(lower)),
+            // Shown without what it was moved with, it would look as if that had been deleted.
+            _ if object.marks.redirect.is_some() => return Err(self.upper()?.lost_redirect(object).into()),
             Some(Lower::Leaf(..) | Lower::Link(..)) | None => FoundLower::None,
         })
     }
@@ -164,17 +166,23 @@ impl Fs {
         if !self.is_linked(lower, ino)? {
             return Ok(1);
         }
+        let visible = self.names_in_layers(lower)?;
+        let gone = match &self.upper {
+            Some(upper) => upper.names_gone(ino)?,
+            None => 0,
+        };
+        Ok(visible.saturating_sub(gone))
+    }
+
+    /// How many names of a layer's object the layers together show.
+    pub(super) fn names_in_layers(&self, lower: LowerRef) -> Result<u32, FsError> {
         let mut visible = 0_u32;
         for path in self.union.paths(lower)? {
             if matches!(self.union.resolve(&path)?, Some(Lower::Leaf(leaf, _)) if leaf == lower) {
                 visible += 1;
             }
         }
-        let gone = match &self.upper {
-            Some(upper) => upper.names_gone(ino)?,
-            None => 0,
-        };
-        Ok(visible.saturating_sub(gone))
+        Ok(visible)
     }
 }
 

@@ -4,6 +4,7 @@
 //! meet every name once. So a name keeps its position from the first time it was told; new ones come at the end.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use crate::model::FileName;
 
@@ -14,6 +15,42 @@ pub(super) struct Listing {
     /// The version of the directory that this shows; `None` before the first time.
     version: Option<u64>,
     next: u64,
+    pub(super) readers: Readers,
+}
+
+/// Those who are reading the directory, as far as they can be told apart: they have no handles either.
+#[derive(Debug, Default)]
+pub(super) struct Readers {
+    /// How many began and did not come to the end. Some never will.
+    reading: u64,
+    /// The version of the directory when the first of them began.
+    since: u64,
+    last: Option<Instant>,
+}
+
+/// After this time without a word from any reader none counts as reading any more.
+const GIVEN_UP: Duration = Duration::from_secs(60);
+
+impl Readers {
+    /// One of them begins, or goes on, while the directory is at `version`.
+    pub(super) fn read_on(&mut self, begins: bool, version: u64, now: Instant) {
+        if self.last.is_none_or(|last| now.saturating_duration_since(last) > GIVEN_UP) {
+            self.reading = 0;
+        }
+        self.last = Some(now);
+        if begins {
+            if self.reading == 0 {
+                self.since = version;
+            }
+            self.reading += 1;
+        }
+    }
+
+    /// One of them has come to the end, with the directory at `version`. Returns whether it changed meanwhile.
+    pub(super) fn end(&mut self, version: u64) -> bool {
+        self.reading = self.reading.saturating_sub(1);
+        std::mem::replace(&mut self.since, version) != version
+    }
 }
 
 impl Listing {
@@ -22,9 +59,19 @@ impl Listing {
         self.version == Some(version)
     }
 
-    /// Takes over the names that are there now.
+    /// Takes over the names that were there at that version or since. Of several readers who listed the directory at
+    /// once, the one who began last is right: an older list takes nothing back.
     pub(super) fn update(&mut self, version: u64, mut names: std::collections::BTreeSet<FileName>) {
-        self.by_position.retain(|_, name| names.remove(name.as_bytes()));
+        match self.version {
+            Some(shown) if shown > version => return,
+            // One of the two was made while a name came or went, which is about to be a version of its own.
+            Some(shown) if shown == version => {
+                for name in self.by_position.values() {
+                    names.remove(name.as_bytes());
+                }
+            }
+            Some(_) | None => self.by_position.retain(|_, name| names.remove(name.as_bytes())),
+        }
         for name in names {
             self.by_position.insert(self.next, name);
             self.next += 1;
@@ -65,5 +112,35 @@ mod tests {
         assert_eq!(shown(&listing, 0), expected);
         assert_eq!(shown(&listing, 3), expected[2..]);
         assert!(listing.is_current(2) && !listing.is_current(1));
+    }
+
+    #[test]
+    fn readers_of_a_directory_that_changes() {
+        let (mut readers, now) = (Readers::default(), Instant::now());
+        readers.read_on(true, 5, now);
+        assert!(!readers.end(5), "alone, and nothing changed");
+        readers.read_on(true, 6, now);
+        readers.read_on(false, 7, now);
+        readers.read_on(true, 7, now);
+        assert!(readers.end(7), "the first began before the change");
+        assert!(!readers.end(7), "the second after it");
+        readers.read_on(true, 8, now);
+        let later = now + GIVEN_UP + Duration::from_secs(1);
+        readers.read_on(true, 9, later);
+        assert!(!readers.end(9), "the first will never end");
+    }
+
+    #[test]
+    fn the_latest_of_several_readers_wins() {
+        let mut listing = Listing::default();
+        listing.update(2, names(&["a", "b", "new"]));
+        listing.update(1, names(&["a", "gone"]));
+        let expected = [(0, "a".to_owned()), (1, "b".to_owned()), (2, "new".to_owned())];
+        assert_eq!(shown(&listing, 0), expected);
+        assert!(listing.is_current(2));
+        // While "later" was being made, two readers began at one version.
+        listing.update(3, names(&["a", "b", "new", "later"]));
+        listing.update(3, names(&["a", "b", "new"]));
+        assert_eq!(shown(&listing, 3), [(3, "later".to_owned())]);
     }
 }

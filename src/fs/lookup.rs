@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::find::{Found, FoundLower};
-use super::node::Node;
+use super::node::{Home, Node};
 use super::{Attr, Fs, FsError};
 use crate::model::{Ino, Name};
+use crate::sys::memory;
 
 impl Fs {
     /// What a name leads to; `None` when nothing does. Counts one lookup for [`Self::forget`].
@@ -22,7 +23,18 @@ impl Fs {
 
     /// Takes back `count` lookups of a node.
     pub fn forget(&self, ino: Ino, count: u64) {
-        self.pins.forget(&self.table.forget(ino, count));
+        let forgotten = self.table.forget(ino, count);
+        for node in &forgotten.gone {
+            self.pins.forget(node.ino);
+            let home = node.state().upper.as_ref().map(|part| part.home);
+            if let (Some(upper), Some(Home::Kept(serial))) = (&self.upper, home) {
+                upper.drop_kept(serial);
+            }
+        }
+        if forgotten.shrunk {
+            self.union.release_memory();
+            memory::give_back();
+        }
     }
 
     /// Puts what was found into the table, counting one lookup.

@@ -7,6 +7,7 @@
 
 mod all_names;
 mod attr;
+mod caller;
 mod changes;
 mod complete;
 mod copy_up;
@@ -28,6 +29,8 @@ mod settle;
 mod sharing;
 mod statfs;
 mod table;
+mod take_over;
+mod whole;
 mod xattr;
 
 #[cfg(test)]
@@ -36,13 +39,14 @@ mod tests;
 use std::sync::Arc;
 
 pub use attr::Attr;
+pub use caller::Caller;
 pub use changes::{Change, Changed, ChangesError};
 pub use complete::Completed;
-pub use create::{Caller, New};
+pub use create::New;
 pub use error::FsError;
 pub use file::Seek;
 pub use owners::{IdRange, IdView, OwnerView};
-pub use readdir::{DirEntry, DirName};
+pub use readdir::{DirEntry, DirName, Heard};
 pub use rename::{End, RenameMode};
 pub use statfs::Space;
 
@@ -98,15 +102,18 @@ impl Fs {
             }
             None => None,
         };
-        let root = Node::new(Ino::ROOT, FileKind::Directory, LowerPart::Dir(Arc::new(lower)), part);
-        Ok(Self {
+        let lower = Arc::new(lower);
+        let root = Node::new(Ino::ROOT, FileKind::Directory, LowerPart::Dir(Arc::clone(&lower)), part);
+        let fs = Self {
             union,
             upper,
             owners: owners.into(),
             table: Table::with_root(root),
             pins: Pins::new(),
             unsettled: Unsettled::default(),
-        })
+        };
+        fs.take_over(&lower)?;
+        Ok(fs)
     }
 
     /// How many nodes the kernel holds, for statistics.

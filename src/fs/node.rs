@@ -65,6 +65,8 @@ pub(super) enum Home {
     Named,
     /// In the link index, which holds one of its links.
     Index,
+    /// It has no known name, but a link of this number in `work/tmp`.
+    Kept(u64),
 }
 
 impl Node {

@@ -195,7 +195,7 @@ mod tests {
         for id in [0, 1, 65534, 1 << 31, u32::MAX - 1] {
             assert_eq!(shown(&owners, id, id), (id, id));
             assert_eq!(chown(&owners, id).unwrap(), Some(id));
-            assert_eq!(owners.stored_owner(Caller { uid: id, gid: id }), (id, id));
+            assert_eq!(owners.stored_owner(Caller { uid: id, gid: id, thread: 0 }), (id, id));
         }
     }
 
@@ -209,8 +209,8 @@ mod tests {
         assert_eq!(chown(&owners, 100_041).unwrap(), Some(42));
         assert!(matches!(chown(&owners, 0), Err(FsError::Invalid)));
         assert!(matches!(chown(&owners, 165_535), Err(FsError::Invalid)));
-        assert_eq!(owners.stored_owner(Caller { uid: 100_000, gid: 1000 }), (1, 0));
-        assert_eq!(owners.stored_owner(Caller { uid: 5, gid: 5 }), (99, 98));
+        assert_eq!(owners.stored_owner(Caller { uid: 100_000, gid: 1000, thread: 0 }), (1, 0));
+        assert_eq!(owners.stored_owner(Caller { uid: 5, gid: 5, thread: 0 }), (99, 98));
     }
 
     #[test]
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(shown(&owners, 3, 0), (7, 1000));
         assert_eq!(shown(&owners, 70_000, 0), (7, 1000));
         assert_eq!(chown(&owners, 100_000).unwrap(), Some(1));
-        assert_eq!(owners.stored_owner(Caller { uid: 1000, gid: 1000 }), (0, 0));
+        assert_eq!(owners.stored_owner(Caller { uid: 1000, gid: 1000, thread: 0 }), (0, 0));
     }
 
     #[test]
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(shown(&owners, 0, 5), (1000, 100));
         assert_eq!(chown(&owners, 1000).unwrap(), None);
         assert!(matches!(chown(&owners, 0), Err(FsError::NotPermitted)));
-        assert_eq!(owners.stored_owner(Caller { uid: 5, gid: 5 }), (0, 0));
+        assert_eq!(owners.stored_owner(Caller { uid: 5, gid: 5, thread: 0 }), (0, 0));
         assert!(!owners.are_real());
     }
 

@@ -1,5 +1,6 @@
 //! Open descriptors of objects of the upper, a bounded number of them.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
@@ -30,6 +31,8 @@ pub(super) struct Pins {
     paths: Mutex<LruCache<Ino, Arc<OwnedFd>>>,
     /// Regular files, open for reading or for both.
     files: Mutex<LruCache<Ino, OpenFile>>,
+    /// Nodes without a name that hold a descriptor of their own.
+    held: Mutex<HashSet<Ino>>,
 }
 
 /// A regular file of the upper.
@@ -41,7 +44,11 @@ pub(super) struct OpenFile {
 
 impl Pins {
     pub(super) fn new() -> Self {
-        Self { paths: Mutex::new(LruCache::new(KEPT)), files: Mutex::new(LruCache::new(KEPT)) }
+        Self {
+            paths: Mutex::new(LruCache::new(KEPT)),
+            files: Mutex::new(LruCache::new(KEPT)),
+            held: Mutex::default(),
+        }
     }
 
     /// Keeps a descriptor for later.
@@ -53,13 +60,27 @@ impl Pins {
         pinned
     }
 
-    /// Closes what belongs to these numbers.
-    pub(super) fn forget(&self, inos: &[Ino]) {
-        for ino in inos {
-            let path = lock(&self.paths).pop(ino);
-            let file = lock(&self.files).pop(ino);
-            drop((path, file));
-        }
+    /// Closes what belongs to a number.
+    pub(super) fn forget(&self, ino: Ino) {
+        let path = lock(&self.paths).pop(&ino);
+        let file = lock(&self.files).pop(&ino);
+        lock(&self.held).remove(&ino);
+        drop((path, file));
+    }
+
+    /// Whether one more node may hold a descriptor of its own.
+    pub(super) fn may_hold(&self) -> bool {
+        lock(&self.held).len() < KEPT.get()
+    }
+
+    #[cfg(test)]
+    pub(super) fn held_count(&self) -> usize {
+        lock(&self.held).len()
+    }
+
+    /// Counts a node that does.
+    pub(super) fn holds(&self, ino: Ino) {
+        lock(&self.held).insert(ino);
     }
 
     fn path(&self, ino: Ino) -> Option<Arc<OwnedFd>> {
@@ -104,6 +125,9 @@ impl Fs {
         }
         if part.home == Home::Index {
             return Ok(upper.indexed(node.ino)?.map(|object| object.pinned));
+        }
+        if let Home::Kept(serial) = part.home {
+            return Ok(Some(upper.kept(serial)?));
         }
         for place in self.table.places(node.ino) {
             let parent = self.node(place.parent)?;

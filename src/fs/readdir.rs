@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::node::Node;
 use super::{Attr, Fs, FsError};
@@ -45,6 +46,19 @@ impl DirName {
     }
 }
 
+/// What a reader heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Names, or that there is no room for the next.
+    Names,
+    /// That there are no more. The kernel takes what it was told for the whole listing, and gives it to others too.
+    End {
+        /// The directory has changed since the reader, or another who has not come to the end, began: what the kernel
+        /// has put together is the listing of no one moment, and must not be kept.
+        mixed: bool,
+    },
+}
+
 /// Offset of the first name after `.` and `..`.
 const FIRST: u64 = 2;
 /// Names taken at a time: what fits into one reply of 32 KiB, READDIRPLUS with short names.
@@ -62,16 +76,37 @@ impl Fs {
         offset: u64,
         with_attr: bool,
         each: &mut dyn FnMut(&DirEntry, Option<&Attr>) -> bool,
-    ) -> Result<(), FsError> {
+    ) -> Result<Heard, FsError> {
         let node = self.node(ino)?;
         if node.kind != FileKind::Directory {
             return Err(FsError::NotADirectory);
         }
-        if !self.dots(&node, offset, with_attr, each)? {
+        let version = node.state().version;
+        node.listing().readers.read_on(offset == 0, version, Instant::now());
+        let mut asked = false;
+        self.tell_all(&node, offset, with_attr, &mut |entry, attr| {
+            asked = true;
+            each(entry, attr)
+        })?;
+        if asked {
+            return Ok(Heard::Names);
+        }
+        let version = node.state().version;
+        Ok(Heard::End { mixed: node.listing().readers.end(version) })
+    }
+
+    fn tell_all(
+        &self,
+        node: &Node,
+        offset: u64,
+        with_attr: bool,
+        each: &mut dyn FnMut(&DirEntry, Option<&Attr>) -> bool,
+    ) -> Result<(), FsError> {
+        if !self.dots(node, offset, with_attr, each)? {
             return Ok(());
         }
         if offset <= FIRST {
-            self.refresh_listing(&node)?;
+            self.refresh_listing(node)?;
         }
         let mut position = offset.saturating_sub(FIRST);
         loop {
@@ -79,7 +114,7 @@ impl Fs {
             let Some((last, _)) = batch.last() else { return Ok(()) };
             let after = last + 1;
             for (position, name) in batch {
-                if !self.tell(&node, position, name, with_attr, each)? {
+                if !self.tell(node, position, name, with_attr, each)? {
                     return Ok(());
                 }
             }

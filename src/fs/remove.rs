@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use super::find::{Found, FoundLower};
-use super::node::{Home, LowerPart, Node};
+use super::node::{Home, LowerPart, Node, UpperPart};
 use super::{Fs, FsError};
 use crate::model::{FileKind, Ino, Name};
-use crate::upper::Looked;
+use crate::upper::{Kept, Looked};
 
 /// What must be known of an object before one of its names goes away.
-pub(super) struct Leaving {
+pub(super) struct Leaving<'a> {
     node: Option<Arc<Node>>,
     ino: Ino,
+    /// What will lead to it if this was its last name. Otherwise a descriptor does.
+    kept: Option<Kept<'a>>,
     /// It is in the link index.
     indexed: bool,
     /// Of an object with several names in its layer, how many lead to it still, if it is in the link index.
@@ -63,7 +65,7 @@ impl Fs {
 
     /// Before a name goes away: holds on to an object that may be left without a name but still open, and finds out
     /// all that the layers must say, because afterwards there is no way back.
-    pub(super) fn leaving(&self, found: &Found) -> Result<Leaving, FsError> {
+    pub(super) fn leaving(&self, found: &Found) -> Result<Leaving<'_>, FsError> {
         let indexed = matches!(found.upper, Some((_, Home::Index)));
         let lower_names = match found.lower {
             FoundLower::Leaf(lower) if indexed => Some(self.visible_names(lower, found.ino)?),
@@ -71,42 +73,88 @@ impl Fs {
             _ => None,
         };
         let node = self.table.get(found.ino);
-        if let Some(node) = &node {
-            let pinned = self.pin(node)?;
-            if let Some(part) = node.state().upper.as_mut() {
-                part.pinned = pinned;
+        let kept = match &node {
+            Some(node) => self.hold_on(node)?,
+            None => None,
+        };
+        Ok(Leaving { node, ino: found.ino, kept, indexed, lower_names })
+    }
+
+    /// Sees to it that an object can still be reached when its last name is gone: by a descriptor, and when there are
+    /// many of those by a link in `work/tmp`.
+    fn hold_on(&self, node: &Node) -> Result<Option<Kept<'_>>, FsError> {
+        let is_kept = |part: &UpperPart| matches!(part.home, Home::Kept(_));
+        if node.state().upper.as_ref().is_some_and(is_kept) {
+            return Ok(None);
+        }
+        let Some(pinned) = self.pin(node)? else { return Ok(None) };
+        let mut kept = None;
+        if node.kind == FileKind::Regular && !self.pins.may_hold() {
+            match self.upper()?.keep(&pinned) {
+                Ok(link) => kept = Some(link),
+                Err(error) => tracing::debug!("inode {}: holds a descriptor: {error}", node.ino.0),
             }
         }
-        Ok(Leaving { node, ino: found.ino, indexed, lower_names })
+        if let Some(part) = node.state().upper.as_mut() {
+            part.pinned = Some(pinned);
+        }
+        Ok(kept)
     }
 
     /// After the name has gone. `from_layers`: it was the layers' name, so there is one less of those.
-    pub(super) fn left(&self, leaving: Leaving, parent: Ino, name: Name<'_>, from_layers: bool) {
-        let Leaving { node, ino, indexed, lower_names } = leaving;
-        if let Some(node) = node {
+    pub(super) fn left(&self, leaving: Leaving<'_>, parent: Ino, name: Name<'_>, from_layers: bool) {
+        let Leaving { node, ino, mut kept, indexed, lower_names } = leaving;
+        let mut own_links = 1;
+        if let Some(node) = &node {
             let nameless = self.table.remove_place(ino, parent, name);
             let mut state = node.state();
             state.removed = nameless;
             if let (true, LowerPart::Leaf(_, names)) = (from_layers, &mut state.lower) {
                 *names = names.saturating_sub(1);
             }
-            if !nameless {
-                if let Some(part) = state.upper.as_mut() {
-                    part.pinned = None;
-                }
-            } else if node.kind == FileKind::Directory && state.upper.is_some() {
+            if let Some(part) = state.upper.as_mut() {
+                own_links += u32::from(self.keep_or_hold(part, ino, nameless, &mut kept));
+            }
+            if nameless && node.kind == FileKind::Directory && state.upper.is_some() {
                 // The whiteouts that hid the layers' names are gone with it.
                 state.lower = LowerPart::None;
                 state.version += 1;
             }
         }
+        // Not needed, if it still is there.
+        drop(kept);
         if from_layers && lower_names.is_some() {
             self.count_gone(ino);
         }
+        if let Some(node) = node
+            && !matches!(node.kind, FileKind::Regular | FileKind::Directory)
+        {
+            self.forget_number(&node);
+        }
         let lower_names = lower_names.unwrap_or(0).saturating_sub(u32::from(from_layers));
         if indexed && lower_names == 0 {
-            self.drop_from_index(ino);
+            self.drop_from_index(ino, own_links);
         }
+    }
+
+    /// Settles how an object that has lost a name is reached from now on. Returns whether a link in `work/tmp` is it.
+    fn keep_or_hold(
+        &self,
+        part: &mut UpperPart,
+        ino: Ino,
+        nameless: bool,
+        kept: &mut Option<Kept<'_>>,
+    ) -> bool {
+        match (nameless, kept.take()) {
+            (true, Some(kept)) => (part.home, part.pinned) = (Home::Kept(kept.stay()), None),
+            (true, None) if part.pinned.is_some() => self.pins.holds(ino),
+            (true, None) => {}
+            (false, unused) => {
+                *kept = unused;
+                part.pinned = None;
+            }
+        }
+        matches!(part.home, Home::Kept(_))
     }
 
     /// Remembers that one of several names of the layers does not lead to its object any more.
@@ -118,12 +166,31 @@ impl Fs {
         }
     }
 
-    /// Takes an object that the layers' names do not lead to out of the link index, unless the upper's do.
-    fn drop_from_index(&self, ino: Ino) {
+    /// Forgets the number that is kept beside the upper for an object that is gone. It is pinned still, so nothing
+    /// else can have got its inode number there.
+    fn forget_number(&self, node: &Node) {
+        let Some(part) = node.state().upper.clone() else { return };
+        let Some(pinned) = part.pinned else { return };
+        let forget = || {
+            let upper = self.upper()?;
+            match upper.attr(&pinned, b"(deleted)")?.nlink {
+                0 => Ok(upper.forget_number(part.st_ino)?),
+                _ => Ok(()),
+            }
+        };
+        if let Err(error) = forget() {
+            let error: FsError = error;
+            tracing::warn!("inode {}: its number stays recorded: {error}", node.ino.0);
+        }
+    }
+
+    /// Takes an object that the layers' names do not lead to out of the link index, unless the upper's do. `own_links`:
+    /// those of our bookkeeping.
+    fn drop_from_index(&self, ino: Ino, own_links: u32) {
         let drop = || {
             let upper = self.upper()?;
             match upper.indexed(ino)? {
-                Some(indexed) if indexed.attr.nlink <= 1 => Ok(upper.forget_indexed(ino)?),
+                Some(indexed) if indexed.attr.nlink <= own_links => Ok(upper.forget_indexed(ino)?),
                 _ => Ok(()),
             }
         };

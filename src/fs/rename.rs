@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use super::caller::Caller;
 use super::find::Found;
 use super::node::{Home, Node};
 use super::remove::Leaving;
@@ -19,6 +20,9 @@ pub enum RenameMode {
     NoReplace,
     /// The two swap places.
     Exchange,
+    /// As [`Self::Replace`]; a character device 0:0 that belongs to this caller appears at the old name. An overlay
+    /// stacked upon this mount asks for that (`RENAME_WHITEOUT`); here the device hides nothing.
+    LeaveDevice(Caller),
 }
 
 /// One end.
@@ -57,7 +61,7 @@ impl Fs {
             self.bring_up(&to)?;
         }
         let leaving = match (&to.found, mode) {
-            (Some(target), RenameMode::Replace) => Some(self.leaving(target)?),
+            (Some(target), RenameMode::Replace | RenameMode::LeaveDevice(_)) => Some(self.leaving(target)?),
             _ => None,
         };
         self.publish(&from, &to, mode)?;
@@ -82,12 +86,14 @@ impl Fs {
             (None, RenameMode::Exchange) => Err(FsError::NotFound),
             (None, _) | (Some(_), RenameMode::Exchange) => Ok(()),
             (Some(_), RenameMode::NoReplace) => Err(FsError::Exists),
-            (Some(target), RenameMode::Replace) => match (is_dir(source), is_dir(target)) {
-                (true, false) => Err(FsError::NotADirectory),
-                (false, true) => Err(FsError::IsADirectory),
-                (true, true) => self.must_be_empty(target),
-                (false, false) => Ok(()),
-            },
+            (Some(target), RenameMode::Replace | RenameMode::LeaveDevice(_)) => {
+                match (is_dir(source), is_dir(target)) {
+                    (true, false) => Err(FsError::NotADirectory),
+                    (false, true) => Err(FsError::IsADirectory),
+                    (true, true) => self.must_be_empty(target),
+                    (false, false) => Ok(()),
+                }
+            }
         }
     }
 
@@ -116,6 +122,10 @@ impl Fs {
         match mode {
             RenameMode::Replace | RenameMode::NoReplace => upper.rename(&rename)?,
             RenameMode::Exchange => upper.exchange(&rename)?,
+            RenameMode::LeaveDevice(caller) => {
+                let (uid, gid) = self.owners.stored_owner(caller);
+                upper.rename_leaving_device(&rename, uid, gid)?;
+            }
         }
         Ok(())
     }
@@ -148,7 +158,7 @@ impl Fs {
         from: &Ready<'_>,
         to: &Ready<'_>,
         mode: RenameMode,
-        leaving: Option<Leaving>,
+        leaving: Option<Leaving<'_>>,
     ) -> Result<(), FsError> {
         let Some(source) = &from.found else { return Err(FsError::NotFound) };
         if let Some(leaving) = leaving {

@@ -1,11 +1,11 @@
 //! Changing attributes.
 
-use super::create::Caller;
+use super::caller::without_privileges;
 use super::node::Node;
-use super::xattr::CAPABILITY;
-use super::{Attr, Fs, FsError};
-use crate::model::{FileKind, Ino};
-use crate::upper::{Change, without_suid};
+use super::xattr::{ACCESS_ACL, CAPABILITY};
+use super::{Attr, Caller, Fs, FsError};
+use crate::model::{FileKind, Ino, Metadata};
+use crate::upper::Change;
 
 impl Fs {
     /// Changes attributes, copying up before; owner and group as this mount shows them. The kernel has checked that the
@@ -22,15 +22,20 @@ impl Fs {
                 FsError::Invalid
             });
         }
+        if *set == Change::default() {
+            return self.change_nothing(&node, &caller);
+        }
         let (uid, gid) = self.owners.stored_ids(set)?;
         let mut change = Change { uid, gid, ..*set };
+        let chowned = node.kind != FileKind::Directory && (set.uid.is_some() || set.gid.is_some());
         let pinned = self.raise(&node, set.size.unwrap_or(u64::MAX))?;
         let upper = self.upper()?;
-        let chowned = node.kind != FileKind::Directory && (uid.is_some() || gid.is_some());
-        if set.size.is_some() && caller.uid != 0 && set.mode.is_none() {
-            // The kernel leaves this to us (FUSE_HANDLE_KILLPRIV_V2); root may keep the bits (CAP_FSETID).
-            let mode = upper.attr(&pinned, b"(node)")?.metadata.mode;
-            change.mode = (without_suid(mode) != mode).then(|| without_suid(mode));
+        if set.mode.is_none() && (chowned || set.size.is_some()) {
+            // The kernel leaves this to us (FUSE_HANDLE_KILLPRIV_V2), and fuser 0.18 does not hand over what the
+            // kernel says about truncating.
+            let Metadata { mode, gid, .. } = self.attr_from(&node, &upper.attr(&pinned, b"(node)")?).metadata;
+            let left = without_privileges(mode, gid, &caller);
+            change.mode = (left != mode && (chowned || !caller.keeps_setuid())).then_some(left);
         }
         let attr = match set.size {
             Some(size) if node.sharing().is_some() => self.resize_shared(&node, size, &change)?,
@@ -40,6 +45,67 @@ impl Fs {
             self.drop_capabilities(&node)?;
         }
         Ok(self.attr_from(&node, &attr))
+    }
+
+    /// What the kernel wants with a request to change nothing, it does not say. It may be chown(2) with both ids -1,
+    /// which takes privileges as every chown does. Or it comes before a write, which may be anyone's who opened the
+    /// file. So of somebody else than the owner it must not be taken for a chown, or any user could take setuid from
+    /// any file; the write itself will do it.
+    fn change_nothing(&self, node: &Node, caller: &Caller) -> Result<Attr, FsError> {
+        let attr = self.attr_of(node)?;
+        let Metadata { kind, mode, uid, gid, .. } = attr.metadata;
+        if kind != FileKind::Regular || !caller.is_owner(uid) {
+            return Ok(attr);
+        }
+        let pinned = self.raise(node, u64::MAX)?;
+        let left = Change { mode: Some(without_privileges(mode, gid, caller)), ..Change::default() };
+        self.upper()?.change(&pinned, b"(node)", &left)?;
+        self.drop_capabilities(node)?;
+        self.attr_of(node)
+    }
+
+    /// Takes setuid, setgid and capabilities from a file whose content `caller` is about to change in a way for which
+    /// the kernel does not say whether they must go.
+    ///
+    /// # Errors
+    /// [`FsError`]
+    pub fn shed_privileges(&self, ino: Ino, caller: Caller) -> Result<(), FsError> {
+        let node = self.node(ino)?;
+        if self.attr_of(&node)?.metadata.mode & 0o6000 != 0 && !caller.keeps_setuid() {
+            self.take_privileges(&node, &caller)?;
+        }
+        Ok(())
+    }
+
+    /// Takes setuid, setgid and capabilities from a file that `caller` may change, but not with them.
+    pub(super) fn take_privileges(&self, node: &Node, caller: &Caller) -> Result<(), FsError> {
+        let pinned = self.raise(node, u64::MAX)?;
+        let Metadata { mode, gid, .. } = self.attr_of(node)?.metadata;
+        let left = without_privileges(mode, gid, caller);
+        if left != mode {
+            let change = Change { mode: Some(left), ..Change::default() };
+            self.upper()?.change(&pinned, b"(node)", &change)?;
+        }
+        self.drop_capabilities(node)
+    }
+
+    /// After an access ACL was set or removed: setgid goes, as with chmod(2), when the caller might not set it. The
+    /// kernel would say so in a form that fuser 0.18 does not parse.
+    ///
+    /// # Errors
+    /// [`FsError`]
+    pub fn after_xattr(&self, ino: Ino, name: &[u8], caller: Caller) -> Result<(), FsError> {
+        let node = self.node(ino)?;
+        if name != ACCESS_ACL || node.kind == FileKind::Directory {
+            return Ok(());
+        }
+        let Metadata { mode, gid, .. } = self.attr_of(&node)?.metadata;
+        if mode & 0o2000 != 0 && !caller.may_set_group_bit(gid) {
+            let pinned = self.raise(&node, u64::MAX)?;
+            let change = Change { mode: Some(mode & !0o2000), ..Change::default() };
+            self.upper()?.change(&pinned, b"(node)", &change)?;
+        }
+        Ok(())
     }
 
     /// File capabilities do not survive a change of owner or content (capabilities(7)).

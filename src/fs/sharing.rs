@@ -45,9 +45,11 @@ impl Sharing {
     /// What the marks of an object say.
     pub(super) fn of(object: &Object) -> Option<Self> {
         let mut partial = Partial::clone(object.marks.partial.as_deref()?);
-        // A truncate comes before the mark that tells of it.
+        // A truncate comes before the mark that tells of it: after a crash in between the mark is still to be written.
+        let marked = partial.map.lower_bytes();
         partial.map.truncate(object.attr.metadata.size);
-        Some(Self { partial, lower: None, unsaved: false })
+        let unsaved = partial.map.lower_bytes() < marked;
+        Some(Self { partial, lower: None, unsaved })
     }
 }
 
@@ -336,14 +338,7 @@ impl Fs {
 
 /// What of a file fallocate(2) changes.
 pub(super) fn touched(mode: FallocateFlags, offset: u64, len: u64) -> (Range<u64>, Keep) {
-    let moves = FallocateFlags::COLLAPSE_RANGE | FallocateFlags::INSERT_RANGE;
     let replaces = FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE;
-    let range = offset..offset.saturating_add(len);
-    if mode.intersects(moves) {
-        (0..u64::MAX, Keep::All)
-    } else if mode.intersects(replaces) {
-        (range, Keep::Around)
-    } else {
-        (range, Keep::All)
-    }
+    let keep = if mode.intersects(replaces) { Keep::Around } else { Keep::All };
+    (offset..offset.saturating_add(len), keep)
 }

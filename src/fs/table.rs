@@ -23,6 +23,9 @@ pub(super) enum Foreign {
     Upper(u64),
 }
 
+/// Nodes for which there is always room: so few are not worth giving back.
+const CAPACITY_KEPT: usize = 4096;
+
 /// All nodes. One lock, never held across I/O.
 #[derive(Debug, Default)]
 pub(super) struct Table(Mutex<Inner>);
@@ -33,6 +36,15 @@ struct Inner {
     numbers: HashMap<Foreign, Ino>,
     /// Numbers of copied-up objects that cannot carry them as a mark, by the inode number of the copy.
     originals: HashMap<u64, Ino>,
+}
+
+/// What became of a forgotten number.
+#[derive(Debug)]
+pub(super) struct Forgotten {
+    /// The nodes that are gone now.
+    pub(super) gone: Vec<Arc<Node>>,
+    /// The table has become a good deal smaller: there is memory to give back.
+    pub(super) shrunk: bool,
 }
 
 #[derive(Debug)]
@@ -146,15 +158,15 @@ impl Table {
         inner.slots.get(&ino).is_some_and(|slot| slot.places.is_empty())
     }
 
-    /// Takes back `count` lookups. Returns the numbers whose nodes are gone now.
-    pub(super) fn forget(&self, ino: Ino, count: u64) -> Vec<Ino> {
+    /// Takes back `count` lookups.
+    pub(super) fn forget(&self, ino: Ino, count: u64) -> Forgotten {
         let mut inner = self.lock();
         if let Some(slot) = inner.slots.get_mut(&ino) {
             slot.lookups = slot.lookups.saturating_sub(count);
         }
         let mut gone = Vec::new();
         inner.release(ino, &mut gone);
-        gone
+        Forgotten { gone, shrunk: inner.shrink() }
     }
 
     /// How many nodes there are, for tests and statistics.
@@ -191,7 +203,18 @@ impl Inner {
         }
     }
 
-    fn release_child(&mut self, parent: Ino, gone: &mut Vec<Ino>) {
+    /// Makes room smaller that is mostly empty; each time by half at least, so that it costs nothing on the whole.
+    fn shrink(&mut self) -> bool {
+        let capacity = self.slots.capacity();
+        if capacity <= CAPACITY_KEPT || self.slots.len() > capacity / 4 {
+            return false;
+        }
+        self.slots.shrink_to((self.slots.len() * 2).max(CAPACITY_KEPT / 2));
+        self.originals.shrink_to_fit();
+        self.slots.capacity() < capacity
+    }
+
+    fn release_child(&mut self, parent: Ino, gone: &mut Vec<Arc<Node>>) {
         if let Some(slot) = self.slots.get_mut(&parent) {
             slot.children = slot.children.saturating_sub(1);
         }
@@ -199,7 +222,7 @@ impl Inner {
     }
 
     /// Drops a node that nobody refers to, and then perhaps its parents, up to the root.
-    fn release(&mut self, ino: Ino, gone: &mut Vec<Ino>) {
+    fn release(&mut self, ino: Ino, gone: &mut Vec<Arc<Node>>) {
         let mut candidates = vec![ino];
         while let Some(ino) = candidates.pop() {
             let unused = |slot: &Slot| slot.lookups == 0 && slot.children == 0;
@@ -207,7 +230,7 @@ impl Inner {
                 continue;
             }
             if let Some(slot) = self.slots.remove(&ino) {
-                gone.push(ino);
+                gone.push(slot.node);
                 if let Some(copy) = slot.copy {
                     self.originals.remove(&copy);
                 }
@@ -236,14 +259,18 @@ mod tests {
         Name::new(text.as_bytes()).unwrap()
     }
 
+    fn gone(table: &Table, ino: u64) -> Vec<Ino> {
+        table.forget(Ino(ino), 1).gone.iter().map(|node| node.ino).collect()
+    }
+
     #[test]
     fn parents_live_as_long_as_their_children() {
         let table = Table::with_root(node(1));
         table.enter(node(2), Ino(1), name("a"));
         table.enter(node(3), Ino(2), name("b"));
-        assert_eq!(table.forget(Ino(2), 1), []);
+        assert_eq!(gone(&table, 2), []);
         assert_eq!(table.len(), 3);
-        assert_eq!(table.forget(Ino(3), 1), [Ino(3), Ino(2)]);
+        assert_eq!(gone(&table, 3), [Ino(3), Ino(2)]);
         assert_eq!(table.len(), 1);
     }
 
@@ -256,8 +283,20 @@ mod tests {
         assert_eq!(table.places(Ino(2)).len(), 2);
         assert!(!table.remove_place(Ino(2), Ino(1), name("a")));
         assert!(table.remove_place(Ino(2), Ino(1), name("b")));
-        assert_eq!(table.forget(Ino(2), 1), []);
-        assert_eq!(table.forget(Ino(2), 1), [Ino(2)]);
+        assert_eq!(gone(&table, 2), []);
+        assert_eq!(gone(&table, 2), [Ino(2)]);
+    }
+
+    #[test]
+    fn room_is_given_back_now_and_then() {
+        let table = Table::with_root(node(1));
+        let count = 100_000;
+        for ino in 2..count {
+            table.enter(node(ino), Ino(1), name("same"));
+        }
+        let shrunk = (2..count).filter(|ino| table.forget(Ino(*ino), 1).shrunk).count();
+        assert!((2..20).contains(&shrunk), "{shrunk} times");
+        assert!(table.lock().slots.capacity() <= CAPACITY_KEPT, "{}", table.lock().slots.capacity());
     }
 
     #[test]

@@ -3,13 +3,15 @@
 use rustix::fs::XattrFlags;
 
 use super::node::{LowerPart, Node};
-use super::{Fs, FsError};
+use super::{Caller, Fs, FsError};
 use crate::layer::Xattr;
 use crate::model::Ino;
 use crate::upper::is_private;
 
 /// File capabilities (capabilities(7)).
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
+/// The ACL of an object itself (acl(5)).
+pub(super) const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
 impl Fs {
     /// The value of an attribute.
@@ -17,9 +19,7 @@ impl Fs {
     /// # Errors
     /// [`FsError::NoAttribute`] when there is none, or none that is shown.
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, FsError> {
-        if is_private(name) {
-            return Err(FsError::NoAttribute);
-        }
+        must_exist(name)?;
         let node = self.node(ino)?;
         if let Some(pinned) = self.pin(&node)? {
             return self.upper()?.xattr(&pinned, name)?.ok_or(FsError::NoAttribute);
@@ -37,14 +37,26 @@ impl Fs {
         if let Some(pinned) = self.pin(&node)? {
             return Ok(self.upper()?.xattr_names(&pinned)?);
         }
-        let names = self.lower_xattrs(&node)?.into_iter().map(|(name, _)| name.into_vec());
-        Ok(names.filter(|name| !is_private(name)).collect())
+        Ok(self.lower_xattrs(&node)?.into_iter().map(|(name, _)| name.into_vec()).collect())
+    }
+
+    /// The names of all attributes that are shown to `caller`: those of `trusted.` only to the privileged (xattr(7)).
+    ///
+    /// # Errors
+    /// [`FsError`]
+    pub fn listxattr_for(&self, ino: Ino, caller: Caller) -> Result<Vec<Vec<u8>>, FsError> {
+        let mut names = self.listxattr(ino)?;
+        let is_trusted = |name: &Vec<u8>| name.starts_with(b"trusted.");
+        if names.iter().any(is_trusted) && !caller.sees_trusted() {
+            names.retain(|name| !is_trusted(name));
+        }
+        Ok(names)
     }
 
     /// Sets an attribute, copying up before; `flags` as in setxattr(2).
     ///
     /// # Errors
-    /// [`FsError::NotPermitted`] for a private name.
+    /// [`FsError`]
     pub fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], flags: u32) -> Result<(), FsError> {
         self.may_change(name)?;
         let node = self.node(ino)?;
@@ -65,9 +77,7 @@ impl Fs {
     }
 
     fn may_change(&self, name: &[u8]) -> Result<(), FsError> {
-        if is_private(name) {
-            return Err(FsError::NotPermitted);
-        }
+        must_exist(name)?;
         // An ACL names ids and shares bits with the mode; where those are not real it would mean something else.
         if name.starts_with(b"system.posix_acl_") && !self.owners.are_real() {
             return Err(FsError::NotSupported);
@@ -77,10 +87,22 @@ impl Fs {
 
     fn lower_xattrs(&self, node: &Node) -> Result<Vec<Xattr>, FsError> {
         let lower = node.state().lower.clone();
-        match lower {
-            LowerPart::Leaf(lower, _) => Ok(self.union.xattrs(lower)?),
-            LowerPart::Dir(dir) => Ok(self.union.dir_xattrs(&dir)?),
-            LowerPart::None => Err(FsError::Lost(node.ino)),
-        }
+        let mut xattrs = match lower {
+            LowerPart::Leaf(lower, _) => self.union.xattrs(lower)?,
+            LowerPart::Dir(dir) => self.union.dir_xattrs(&dir)?,
+            LowerPart::None => return Err(FsError::Lost(node.ino)),
+        };
+        xattrs.retain(|(name, _)| !is_private(name));
+        Ok(xattrs)
+    }
+}
+
+/// Names outside the known namespaces exist nowhere, nor do names of nothing but the namespace (xattr(7)).
+fn must_exist(name: &[u8]) -> Result<(), FsError> {
+    let known: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system.posix_acl_"];
+    match known.iter().find_map(|namespace| name.strip_prefix(*namespace)) {
+        None => Err(FsError::NotSupported),
+        Some([]) => Err(FsError::Invalid),
+        Some(_) => Ok(()),
     }
 }

@@ -4,19 +4,19 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, TimeOrNow, WriteFlags,
+    KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::convert::{caller, errno, file_attr, file_type, ino, mode_bits, name, nothing, set_time};
 use super::policy::{FOR_EVER, NEEDED, WANTED, WRITE_BYTES_MAX};
-use crate::fs::{Attr, End, Fs, FsError, New, RenameMode, Seek};
+use crate::fs::{Attr, End, Fs, FsError, Heard, New, RenameMode, Seek};
 use crate::model::{DeviceId, FileKind};
 use crate::upper::{Change, What};
 
@@ -24,6 +24,8 @@ use crate::upper::{Change, What};
 #[derive(Debug)]
 pub(super) struct Adapter {
     fs: Arc<Fs>,
+    /// Set once there is a session.
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 /// Numbers are never given to another object, so there is only one generation.
@@ -42,8 +44,18 @@ macro_rules! answer {
 }
 
 impl Adapter {
-    pub(super) fn new(fs: Arc<Fs>) -> Self {
-        Self { fs }
+    pub(super) fn new(fs: Arc<Fs>, notifier: Arc<OnceLock<Notifier>>) -> Self {
+        Self { fs, notifier }
+    }
+
+    /// Before a reader is told that there are no more names: the kernel forgets what was put together from several
+    /// states of the directory, because it would go on giving it to readers who began after the last change.
+    fn at_end(&self, number: INodeNo, heard: Heard) {
+        if let (Heard::End { mixed: true }, Some(notifier)) = (heard, self.notifier.get())
+            && let Err(error) = notifier.inval_inode(number, 0, 0)
+        {
+            tracing::debug!("inode {}: listing not dropped: {error}", number.0);
+        }
     }
 
     fn create(
@@ -185,7 +197,7 @@ impl Filesystem for Adapter {
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         child: &OsStr,
         new_parent: INodeNo,
@@ -196,6 +208,8 @@ impl Filesystem for Adapter {
         let mode = match flags {
             RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
             RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
+            // Nothing is there if NOREPLACE comes with it: the kernel has looked, and holds both directories' locks.
+            flags if flags.contains(RenameFlags::RENAME_WHITEOUT) => RenameMode::LeaveDevice(caller(request)),
             flags if flags.is_empty() => RenameMode::Replace,
             _ => return reply.error(Errno::EINVAL),
         };
@@ -237,7 +251,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         _handle: FileHandle,
         offset: u64,
@@ -247,8 +261,8 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let kill_suid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let result = self.fs.write(ino(number), offset, data, kill_suid);
+        let sheds = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID).then(|| caller(request));
+        let result = self.fs.write(ino(number), offset, data, sheds);
         // A request is at most WRITE_BYTES_MAX long.
         answer!(reply, result, |count| reply.written(u32::try_from(count).unwrap_or(0)));
     }
@@ -311,7 +325,8 @@ impl Filesystem for Adapter {
             let name = OsStr::from_bytes(entry.name.as_bytes());
             !reply.add(INodeNo(entry.ino.0), entry.next, file_type(entry.kind), name)
         });
-        answer!(reply, result, |_done| reply.ok());
+        let result = result.inspect(|heard| self.at_end(number, *heard));
+        answer!(reply, result, |_heard| reply.ok());
     }
 
     fn readdirplus(
@@ -327,7 +342,8 @@ impl Filesystem for Adapter {
             let attr = attr.map_or_else(nothing, file_attr);
             !reply.add(INodeNo(entry.ino.0), entry.next, name, &FOR_EVER, &attr, GENERATION)
         });
-        answer!(reply, result, |_done| reply.ok());
+        let result = result.inspect(|heard| self.at_end(number, *heard));
+        answer!(reply, result, |_heard| reply.ok());
     }
 
     fn statfs(&self, _request: &Request, _number: INodeNo, reply: ReplyStatfs) {
@@ -345,7 +361,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         attribute: &OsStr,
         value: &[u8],
@@ -354,7 +370,9 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let flags = u32::try_from(flags).unwrap_or(u32::MAX);
-        let result = self.fs.setxattr(ino(number), attribute.as_bytes(), value, flags);
+        let (number, name) = (ino(number), attribute.as_bytes());
+        let result = self.fs.setxattr(number, name, value, flags);
+        let result = result.and_then(|()| self.fs.after_xattr(number, name, caller(request)));
         answer!(reply, result, |_done| reply.ok());
     }
 
@@ -363,8 +381,8 @@ impl Filesystem for Adapter {
         answer!(reply, result, |value| sized(reply, size, &value));
     }
 
-    fn listxattr(&self, _request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        let list = self.fs.listxattr(ino(number)).map(|names| {
+    fn listxattr(&self, request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+        let list = self.fs.listxattr_for(ino(number), caller(request)).map(|names| {
             names.into_iter().flat_map(|mut name| {
                 name.push(0);
                 name
@@ -373,13 +391,16 @@ impl Filesystem for Adapter {
         answer!(reply, list, |bytes| sized(reply, size, &bytes.collect::<Vec<u8>>()));
     }
 
-    fn removexattr(&self, _request: &Request, number: INodeNo, attribute: &OsStr, reply: ReplyEmpty) {
-        answer!(reply, self.fs.removexattr(ino(number), attribute.as_bytes()), |_done| reply.ok());
+    fn removexattr(&self, request: &Request, number: INodeNo, attribute: &OsStr, reply: ReplyEmpty) {
+        let (number, name) = (ino(number), attribute.as_bytes());
+        let result = self.fs.removexattr(number, name);
+        let result = result.and_then(|()| self.fs.after_xattr(number, name, caller(request)));
+        answer!(reply, result, |_done| reply.ok());
     }
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         _handle: FileHandle,
         offset: u64,
@@ -388,7 +409,9 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let mode = u32::try_from(mode).unwrap_or(u32::MAX);
-        answer!(reply, self.fs.fallocate(ino(number), mode, offset, length), |_done| reply.ok());
+        let result = self.fs.shed_privileges(ino(number), caller(request));
+        let result = result.and_then(|()| self.fs.fallocate(ino(number), mode, offset, length));
+        answer!(reply, result, |_done| reply.ok());
     }
 
     fn lseek(
@@ -412,7 +435,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _request: &Request,
+        request: &Request,
         number_in: INodeNo,
         _handle_in: FileHandle,
         offset_in: u64,
@@ -425,7 +448,10 @@ impl Filesystem for Adapter {
     ) {
         // At most what the reply can count.
         let len = usize::try_from(len.min(1 << 30)).unwrap_or(0);
-        let result = self.fs.copy_file_range((ino(number_in), offset_in), (ino(number_out), offset_out), len);
+        let shed = self.fs.shed_privileges(ino(number_out), caller(request));
+        let copy =
+            || self.fs.copy_file_range((ino(number_in), offset_in), (ino(number_out), offset_out), len);
+        let result = shed.and_then(|()| copy());
         answer!(reply, result, |count| reply.written(u32::try_from(count).unwrap_or(0)));
     }
 }

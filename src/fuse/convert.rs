@@ -19,7 +19,7 @@ pub(super) fn name(name: &OsStr) -> Result<Name<'_>, FsError> {
 }
 
 pub(super) fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid() }
+    Caller { uid: request.uid(), gid: request.gid(), thread: request.pid() }
 }
 
 pub(super) fn errno(error: &FsError) -> Errno {

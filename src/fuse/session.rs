@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fuser::{Config, MountOption, Session, SessionACL};
@@ -56,10 +56,9 @@ pub struct Server {
     fs: Arc<Fs>,
 }
 
-/// Threads that read requests: as many as can run, and two at least, so that a slow read holds nobody up.
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 8)
-}
+/// Threads that read requests. Many more than can run: they wait for disks (fsync, copy-up, a layer's first read), and
+/// while all of them do nobody else is served. An idle one costs a few pages and nothing else.
+const THREADS: usize = 16;
 
 impl Server {
     /// Mounts if that is still to be done, and shakes hands with the kernel: the mount is usable afterwards, once
@@ -68,9 +67,10 @@ impl Server {
     /// # Errors
     /// What mount(2), `fusermount3` or the handshake say.
     pub fn attach(fs: Arc<Fs>, attach: Attach) -> io::Result<Self> {
-        let adapter = Adapter::new(Arc::clone(&fs));
+        let notifier = Arc::new(OnceLock::new());
+        let adapter = Adapter::new(Arc::clone(&fs), Arc::clone(&notifier));
         let mut config = Config::default();
-        config.n_threads = Some(threads());
+        config.n_threads = Some(THREADS);
         let session = match attach {
             Attach::Mounted(fd) => Session::from_fd(adapter, fd, SessionACL::All, config)?,
             Attach::Fusermount { target, source, allow_other, flags } => {
@@ -79,6 +79,7 @@ impl Server {
                 mount_helper(adapter, &target, &config)?
             }
         };
+        notifier.get_or_init(|| session.notifier());
         Ok(Self { session, fs })
     }
 

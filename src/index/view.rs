@@ -71,6 +71,14 @@ impl LayerIndex {
         Ok(Self { path: path.to_owned(), mapping, header, encoding, body_start, checked })
     }
 
+    /// Gives back the memory of the pages that were read so far.
+    ///
+    /// # Errors
+    /// What madvise(2) says.
+    pub fn release_memory(&self) -> std::io::Result<()> {
+        self.mapping.release()
+    }
+
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {

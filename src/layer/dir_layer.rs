@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use super::{DirItem, Entry, Found, Layer, LayerError, Xattr};
 use crate::model::limits::{DEPTH_MAX, XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use crate::model::{DeviceId, EntryId, FileKind, Metadata, Name, Timestamp};
+use crate::sys::file_handle::file_handle;
 
 /// Files kept open between reads.
 const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
@@ -115,6 +116,14 @@ impl DirLayer {
 
     /// One of its paths, relative to the root; `.` for the root.
     fn path_of(&self, id: EntryId) -> Result<Vec<u8>, LayerError> {
+        match self.known_path(id) {
+            // Never looked up in this mount; but one with several names can be known by its number from an earlier one.
+            Err(error) => self.linked()?.get(&id).map(|paths| paths[0].to_vec()).ok_or(error),
+            path => path,
+        }
+    }
+
+    fn known_path(&self, id: EntryId) -> Result<Vec<u8>, LayerError> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut names = Vec::new();
         let mut at = id;
@@ -428,6 +437,10 @@ impl Layer for DirLayer {
     fn paths(&self, id: EntryId) -> Result<Vec<Box<[u8]>>, LayerError> {
         Ok(self.linked()?.get(&id).cloned().unwrap_or_default())
     }
+
+    fn file_handle(&self, id: EntryId) -> Result<Option<Vec<u8>>, LayerError> {
+        file_handle(self.open_entry(id)?.0).map_err(|error| self.io(error))
+    }
 }
 
 #[cfg(test)]
@@ -480,6 +493,18 @@ mod tests {
         assert!(layer.read_dir(file).unwrap().is_empty());
         assert!(layer.read_at(link, 0, &mut buffer).is_err());
         assert!(layer.entry(EntryId(u64::MAX)).is_err());
+    }
+
+    #[test]
+    fn a_number_of_an_earlier_mount_leads_to_an_object_with_several_names() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("d")).unwrap();
+        fs::write(dir.path().join("d/one"), "content").unwrap();
+        fs::hard_link(dir.path().join("d/one"), dir.path().join("two")).unwrap();
+        let before = id(&DirLayer::open(dir.path()).unwrap(), "two");
+        let layer = DirLayer::open(dir.path()).unwrap();
+        assert_eq!(layer.entry(before).unwrap().names, 2);
+        assert_eq!(layer.read_at(before, 0, &mut [0; 9]).unwrap(), 7);
     }
 
     #[test]

@@ -115,4 +115,15 @@ pub trait Layer: Send + Sync + Debug {
     /// # Errors
     /// [`LayerError`]
     fn paths(&self, id: EntryId) -> Result<Vec<Box<[u8]>>, LayerError>;
+
+    /// What name_to_handle_at(2) says of the object, if it lies in a directory; others' uppers refer to it by that.
+    ///
+    /// # Errors
+    /// [`LayerError`]
+    fn file_handle(&self, _id: EntryId) -> Result<Option<Vec<u8>>, LayerError> {
+        Ok(None)
+    }
+
+    /// Gives back memory that holds only what can be read again.
+    fn release_memory(&self) {}
 }

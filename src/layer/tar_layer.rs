@@ -92,6 +92,12 @@ fn found(child: Child) -> Found {
 }
 
 impl Layer for TarLayer {
+    fn release_memory(&self) {
+        if let Err(error) = self.index.release_memory() {
+            tracing::debug!("{}: {error}", self.index.path().display());
+        }
+    }
+
     fn root(&self) -> EntryId {
         EntryId(u64::from(self.index.root().0))
     }

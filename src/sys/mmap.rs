@@ -23,6 +23,16 @@ impl Mapping {
         unsafe { memmap2::Mmap::map(file) }.map(Some).map(Self)
     }
 
+    /// Gives back the memory of all pages that were touched; they are read again when they are needed.
+    ///
+    /// # Errors
+    /// What madvise(2) says.
+    pub fn release(&self) -> io::Result<()> {
+        let Some(map) = &self.0 else { return Ok(()) };
+        // SAFETY: the pages are those of a file and never written, so nothing is lost with them.
+        unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) }
+    }
+
     /// Its bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -41,6 +51,8 @@ mod tests {
         for content in [&b""[..], b"content"] {
             std::fs::write(&path, content).unwrap();
             let mapping = Mapping::of_published_file(&File::open(&path).unwrap()).unwrap();
+            assert_eq!(mapping.bytes(), content);
+            mapping.release().unwrap();
             assert_eq!(mapping.bytes(), content);
         }
     }

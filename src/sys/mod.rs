@@ -4,13 +4,16 @@
 
 pub mod atomic;
 pub mod boot;
+pub mod credentials;
 pub mod daemon;
 pub mod fault;
+pub mod file_handle;
 pub mod file_range;
 pub mod files;
 pub mod fuse_mount;
 pub mod inflate;
 pub mod lock;
+pub mod memory;
 pub mod message_socket;
 pub mod mmap;
 pub mod mount_attributes;

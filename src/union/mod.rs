@@ -126,6 +126,13 @@ impl Union {
         Ok(merge.into_dir(Vec::new()))
     }
 
+    /// Gives back memory that holds only what can be read again.
+    pub fn release_memory(&self) {
+        for layer in &self.layers {
+            layer.release_memory();
+        }
+    }
+
     /// What stat(2) says of a non-directory.
     ///
     /// # Errors
@@ -196,6 +203,14 @@ impl Union {
     /// [`LayerError`] of its layer.
     pub fn paths(&self, lower: LowerRef) -> Result<Vec<Box<[u8]>>, LayerError> {
         self.layer(lower)?.paths(lower.entry)
+    }
+
+    /// What name_to_handle_at(2) says of an object; `None` for one that is in no directory.
+    ///
+    /// # Errors
+    /// [`LayerError`] of its layer.
+    pub fn file_handle(&self, lower: LowerRef) -> Result<Option<Vec<u8>>, LayerError> {
+        self.layer(lower)?.file_handle(lower.entry)
     }
 
     /// The directory whose attributes a merged directory has.

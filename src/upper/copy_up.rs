@@ -80,7 +80,10 @@ impl Upper {
         let scratch = self.scratch();
         let pinned = self.copy(&scratch, origin)?;
         drop(scratch);
-        self.object(pinned, b"(deleted)")
+        let object = self.object(pinned, b"(deleted)")?;
+        // Nobody will look it up, and its inode number will be another object's.
+        self.forget_number(object.attr.st_ino)?;
+        Ok(object)
     }
 
     /// Copies an object with several names into the link index.
@@ -107,12 +110,12 @@ impl Upper {
             // Somebody's upper already: its root says what it looks like.
             return Ok(());
         }
-        self.dress(&root.pinned, FileKind::Directory, origin)?;
+        self.dress(&root.pinned, &handle::stat(&root.pinned)?.metadata, origin)?;
         self.number(&root.pinned, origin)
     }
 
     /// Gives an object everything that its original has but the content.
-    fn dress(&self, pinned: &OwnedFd, real: FileKind, origin: &Origin<'_>) -> Result<(), UpperError> {
+    fn dress(&self, pinned: &OwnedFd, real: &Metadata, origin: &Origin<'_>) -> Result<(), UpperError> {
         self.owners.apply(pinned, real, &origin.metadata)?;
         for (name, value) in &origin.xattrs {
             self.copy_xattr(pinned, name, value)?;
@@ -123,13 +126,13 @@ impl Upper {
     fn number(&self, pinned: &OwnedFd, origin: &Origin<'_>) -> Result<(), UpperError> {
         // Other numbers are given out anew by every mount; kept, they would be another object's one day.
         if origin.ino == Ino::ROOT || origin.ino.to_lower().is_some() {
-            self.namespace.set_ino(pinned, origin.ino)?;
+            self.keep_number(pinned, origin.ino)?;
         }
         Ok(())
     }
 
     /// A regular file's bytes, or a mark that says where they are, and all else that it has.
-    fn fill(&self, pinned: &OwnedFd, real: FileKind, origin: &mut Origin<'_>) -> Result<(), UpperError> {
+    fn fill(&self, pinned: &OwnedFd, real: &Metadata, origin: &mut Origin<'_>) -> Result<(), UpperError> {
         let file = reopen(pinned, OFlags::RDWR).at("open")?;
         if let Some(partial) = self.partial_of(origin) {
             files::ftruncate(&file, partial.map.lower_bytes()).at("ftruncate")?;
@@ -170,11 +173,11 @@ impl Upper {
             kind => What::Special(kind, metadata.rdev),
         };
         let pinned = self.make(&self.scratch.as_fd(), &scratch.name, &what, 0o600 | metadata.mode)?;
-        let real = handle::stat(&pinned)?.metadata.kind;
+        let real = handle::stat(&pinned)?.metadata;
         if metadata.kind == FileKind::Regular {
-            self.fill(&pinned, real, origin)?;
+            self.fill(&pinned, &real, origin)?;
         } else {
-            self.dress(&pinned, real, origin)?;
+            self.dress(&pinned, &real, origin)?;
             self.number(&pinned, origin)?;
         }
         Ok(pinned)

@@ -87,12 +87,12 @@ impl Upper {
             size: 0,
             mtime: crate::model::Timestamp::default(),
         };
-        let real = super::handle::stat(&pinned)?.metadata.kind;
-        self.owners.apply(&pinned, real, &wanted)?;
-        if fresh.over_whiteout && real == FileKind::Directory {
+        let real = super::handle::stat(&pinned)?.metadata;
+        self.owners.apply(&pinned, &real, &wanted)?;
+        if fresh.over_whiteout && real.kind == FileKind::Directory {
             self.namespace.set_opaque(&pinned)?;
         }
-        self.publish(scratch, dir, name, real, fresh.over_whiteout)?;
+        self.publish(scratch, dir, name, real.kind, fresh.over_whiteout)?;
         self.object(pinned, name.as_bytes())
     }
 

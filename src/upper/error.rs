@@ -1,5 +1,6 @@
 //! What can go wrong in the writable layer.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
@@ -35,12 +36,22 @@ pub enum UpperError {
     )]
     Volatile(PathBuf),
     /// A mark that says where something came from cannot be read.
-    #[error("upper: {name}: damaged mark {mark}: remove the attribute with setfattr -x, or the object")]
+    #[error("{}: damaged mark {mark}: remove the attribute with setfattr -x, or the object", path.display())]
     Mark {
-        /// The object's name.
-        name: String,
+        /// The object.
+        path: PathBuf,
         /// The extended attribute.
         mark: String,
+    },
+    /// Somebody else wrote the upper, or with other rights, in a form that would be misunderstood here.
+    #[error("{}: {problem}: {remedy}", path.display())]
+    Form {
+        /// What it is about.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// What its owner can do.
+        remedy: &'static str,
     },
 }
 
@@ -51,15 +62,22 @@ impl UpperError {
         matches!(self.errno(), Errno::NOSPC | Errno::DQUOT | Errno::TOOBIG | Errno::RANGE)
     }
 
-    /// The errno of the system call that failed; `EIO` for a damaged mark.
+    /// The errno of the system call that failed; `EIO` for a damaged mark and a form that is not understood.
     #[must_use]
     pub fn errno(&self) -> Errno {
         match self {
             Self::System { source, .. } | Self::Unusable { source, .. } => *source,
             Self::InUse(_) => Errno::BUSY,
             Self::Volatile(_) => Errno::INVAL,
-            Self::Mark { .. } => Errno::IO,
+            Self::Mark { .. } | Self::Form { .. } => Errno::IO,
         }
+    }
+}
+
+impl UpperError {
+    /// A damaged mark on the object behind a descriptor.
+    pub(super) fn damaged(pinned: impl AsFd, name: &[u8], mark: &str) -> Self {
+        Self::Mark { path: super::handle::path_of(pinned, name), mark: mark.to_owned() }
     }
 }
 

@@ -1,7 +1,10 @@
 //! Getting hold of one object of the upper: always below a directory descriptor, never through a symlink.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
@@ -47,6 +50,11 @@ fn beneath() -> ResolveFlags {
 /// Opens what `pinned` holds for reading or writing. The magic link leads to exactly that object, whatever its name is now.
 pub(super) fn reopen(pinned: impl AsFd, flags: OFlags) -> rustix::io::Result<File> {
     files::openat(CWD, magic_link(pinned), flags | OFlags::CLOEXEC, Mode::empty()).map(File::from)
+}
+
+/// Where the object is now, for messages; its name, where /proc does not say.
+pub(super) fn path_of(pinned: impl AsFd, name: &[u8]) -> PathBuf {
+    std::fs::read_link(magic_link(pinned)).unwrap_or_else(|_| OsStr::from_bytes(name).into())
 }
 
 /// The path that system calls without a descriptor form need (xattrs and chmod of an `O_PATH` descriptor, proc(5)).

@@ -1,8 +1,8 @@
-//! Hard links of a layer stay one file: `work/index/<number>` holds the copied inode, every name of it is a link to
-//! that, as overlayfs's `index=on` has it.
+//! Hard links of a layer stay one file: `work/links/<number>` holds the copied inode, every name of it is a link to
+//! that, as overlayfs's `index=on` has it in its `work/index`.
 //!
 //! A name of a layer can be renamed with its directory, so which of them are left cannot be seen from their paths.
-//! `work/index/<number>-gone`, a symlink, says how many have been removed or have become names of the upper.
+//! `work/links/<number>-gone`, a symlink, says how many have been removed or have become names of the upper.
 
 use std::os::fd::AsFd;
 use std::sync::PoisonError;
@@ -73,7 +73,7 @@ impl Upper {
             .to_str()
             .ok()
             .and_then(|text| text.parse().ok())
-            .ok_or(UpperError::Mark { name: gone(ino), mark: "work/index".to_owned() })
+            .ok_or_else(|| UpperError::damaged(&self.links, b"work/links", &gone(ino)))
     }
 
     /// Counts one more of them. After a crash in between one is missing, and the object shows a link too many.
@@ -82,12 +82,34 @@ impl Upper {
     /// [`UpperError`]; then nothing has changed.
     pub fn one_name_gone(&self, ino: Ino) -> Result<(), UpperError> {
         let _one_counter = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = self.names_gone(ino)?.saturating_add(1);
+        self.set_names_gone(ino, self.names_gone(ino)?.saturating_add(1))
+    }
+
+    /// Sets how many of them there are.
+    ///
+    /// # Errors
+    /// [`UpperError`]; then nothing has changed.
+    pub fn set_names_gone(&self, ino: Ino, count: u32) -> Result<(), UpperError> {
+        if count == 0 && self.names_gone(ino)? == 0 {
+            return Ok(());
+        }
         let scratch = self.scratch();
         files::symlinkat(count.to_string(), &self.scratch, &scratch.name).at("symlink")?;
         files::renameat(&self.scratch, &scratch.name, &self.links, gone(ino)).at("rename into place")?;
         scratch.published();
         Ok(())
+    }
+
+    /// The numbers of all objects in the index.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn all_indexed(&self) -> Result<Vec<Ino>, UpperError> {
+        let numbers = super::scratch::names(&self.links)?.into_iter().filter_map(|name| {
+            let digits = std::str::from_utf8(&name).ok()?;
+            u64::from_str_radix(digits.strip_suffix(GONE).unwrap_or(digits), 16).ok().map(Ino)
+        });
+        Ok(numbers.collect())
     }
 
     /// Takes an object out of the index, when no name leads to it any more.
@@ -105,10 +127,13 @@ impl Upper {
     }
 }
 
+/// Ends the name of a counter.
+const GONE: &str = "-gone";
+
 fn gone(ino: Ino) -> String {
-    format!("{:x}-gone", ino.0)
+    format!("{:x}{GONE}", ino.0)
 }
 
-fn number(ino: Ino) -> String {
+pub(super) fn number(ino: Ino) -> String {
     format!("{:x}", ino.0)
 }

@@ -72,7 +72,7 @@ impl Upper {
                     return Ok(Looked::Whiteout);
                 }
                 let attr = owner::recorded(&pinned, real, name.as_bytes())?;
-                let marks = self.namespace.read(&pinned, name.as_bytes(), self.boot)?;
+                let marks = self.marks(&pinned, &real, name.as_bytes())?;
                 let marks = self.with_marks_of_others(marks, &pinned, real.metadata.kind)?;
                 Ok(Looked::Object(Object { attr, marks, pinned }))
             }
@@ -87,10 +87,22 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]
     pub fn object(&self, pinned: OwnedFd, name: &[u8]) -> Result<Object, UpperError> {
-        let attr = self.attr(&pinned, name)?;
-        let marks = self.namespace.read(&pinned, name, self.boot)?;
-        let marks = self.with_marks_of_others(marks, &pinned, attr.metadata.kind)?;
+        let real = handle::stat(&pinned)?;
+        let attr = owner::recorded(&pinned, real, name)?;
+        let marks = self.marks(&pinned, &real, name)?;
+        let marks = self.with_marks_of_others(marks, &pinned, real.metadata.kind)?;
         Ok(Object { attr, marks, pinned })
+    }
+
+    /// Why a directory cannot be shown whose redirect leads to no directory of the layers.
+    #[must_use]
+    pub fn lost_redirect(&self, dir: &Object) -> UpperError {
+        let redirect = dir.marks.redirect.as_deref().unwrap_or_default().escape_ascii().to_string();
+        UpperError::Form {
+            path: handle::path_of(&dir.pinned, b"(directory)"),
+            problem: format!("a redirect to {redirect}, where these layers have no directory"),
+            remedy: "mount it over the layers that it was made with, or remove the attribute overlay.redirect",
+        }
     }
 
     /// What stat(2) says of a descriptor's object, recorded owners applied.
@@ -164,7 +176,7 @@ impl Upper {
     }
 }
 
-fn is_whiteout(attr: &UpperAttr) -> bool {
+pub(super) fn is_whiteout(attr: &UpperAttr) -> bool {
     attr.metadata.kind == FileKind::CharDevice && attr.metadata.rdev == DeviceId::default()
 }
 

@@ -5,6 +5,7 @@
 //! knows lies below `overlay.layerfs.`, which overlayfs skips and hides. `user.containers.override_*` is the form of
 //! containers/storage for owners, modes and attributes that the process may not really set.
 
+use std::borrow::Cow;
 use std::os::fd::AsFd;
 
 use rustix::fs::XattrFlags;
@@ -14,7 +15,7 @@ use super::UpperError;
 use super::error::At as _;
 use super::handle::magic_link;
 use super::partial::Partial;
-use crate::model::Ino;
+use crate::model::{Ino, Name};
 use crate::sys::files;
 
 /// In which namespace overlayfs's attributes are written.
@@ -39,31 +40,37 @@ pub struct Marks {
 
 const INO: &str = "layerfs.ino";
 const EXTENTS: &str = "layerfs.extents";
-const OVERRIDE_STAT: &str = "user.containers.override_stat";
+pub(super) const OVERRIDE_STAT: &str = "user.containers.override_stat";
 const OVERRIDE_PREFIX: &str = "user.containers.override_";
 
 impl Namespace {
-    fn name(self, mark: &str) -> String {
+    pub(super) fn name(self, mark: &str) -> String {
         match self {
             Self::Trusted => format!("trusted.overlay.{mark}"),
             Self::User => format!("user.overlay.{mark}"),
         }
     }
 
-    /// Reads all marks. Objects that cannot have any (symlinks in the `user.` namespace) have none.
+    /// Reads all marks.
     pub(super) fn read(self, pinned: impl AsFd, name: &[u8], boot: u64) -> Result<Marks, UpperError> {
         let pinned = pinned.as_fd();
-        let opaque = matches!(get(pinned, &self.name("opaque"))?.as_deref(), Some(b"y"));
-        let redirect = get(pinned, &self.name("redirect"))?;
-        let damaged = |mark: &'static str| {
-            move || UpperError::Mark { name: name.escape_ascii().to_string(), mark: self.name(mark) }
+        let damaged = |mark: &str| UpperError::damaged(pinned, name, &self.name(mark));
+        let opaque = match get(pinned, &self.name("opaque"))?.as_deref() {
+            // "x" says that files in the directory may be whiteouts by a mark of their own.
+            None | Some(b"x") => false,
+            Some(b"y") => true,
+            Some(_) => return Err(damaged("opaque")),
         };
+        let redirect = get(pinned, &self.name("redirect"))?;
+        if redirect.as_deref().is_some_and(|path| !path.starts_with(b"/") && Name::new(path).is_err()) {
+            return Err(damaged("redirect"));
+        }
         if let Some(bytes) = get(pinned, &self.name(INO))? {
-            let ino = Some(parse_ino(&bytes).ok_or_else(damaged(INO))?);
+            let ino = Some(parse_ino(&bytes).ok_or_else(|| damaged(INO))?);
             return Ok(Marks { opaque, redirect, ino, partial: None });
         }
         let partial = match get(pinned, &self.name(EXTENTS))? {
-            Some(bytes) => Some(Partial::decode(&bytes, boot).ok_or_else(damaged(EXTENTS))?),
+            Some(bytes) => Some(Partial::decode(&bytes, boot).ok_or_else(|| damaged(EXTENTS))?),
             None => None,
         };
         Ok(Marks {
@@ -94,17 +101,26 @@ impl Namespace {
         set(pinned, &self.name("redirect"), &absolute).at("set the redirect mark")
     }
 
-    /// Remembers the inode number; not possible for symlinks and special files in the `user.` namespace (xattr(7)).
+    pub(super) fn forget_redirect(self, pinned: impl AsFd) -> Result<(), UpperError> {
+        remove(pinned, &self.name("redirect")).at("remove the redirect mark")
+    }
+
+    /// Remembers the inode number; `user.` marks only a regular file or a directory can carry (xattr(7)).
     pub(super) fn set_ino(self, pinned: impl AsFd, ino: Ino) -> Result<(), UpperError> {
-        match set(pinned, &self.name(INO), ino.0.to_string().as_bytes()) {
-            Err(Errno::PERM | Errno::OPNOTSUPP) if self == Self::User => Ok(()),
-            result => result.at("set the inode mark"),
-        }
+        set(pinned, &self.name(INO), ino.0.to_string().as_bytes()).at("set the inode mark")
     }
 }
 
 fn parse_ino(bytes: &[u8]) -> Option<Ino> {
     std::str::from_utf8(bytes).ok()?.parse().ok().map(Ino)
+}
+
+/// Removes one attribute; none there is fine.
+pub(super) fn remove(pinned: impl AsFd, name: &str) -> rustix::io::Result<()> {
+    match files::removexattr(magic_link(pinned), name) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
+        result => result,
+    }
 }
 
 /// The value of one attribute, `None` when there is none.
@@ -140,12 +156,43 @@ pub(super) fn set_override_stat(pinned: impl AsFd, value: &str) -> Result<(), Up
     set(pinned, OVERRIDE_STAT, value.as_bytes()).at("set user.containers.override_stat")
 }
 
-/// Whether an attribute belongs to the overlay and is neither shown nor settable.
+/// Where overlays keep their marks.
+const OVERLAY_PREFIXES: [&str; 3] = ["trusted.overlay.", "user.overlay.", "user.fuseoverlayfs."];
+/// What is put behind such a prefix when a program sets a mark of its own, as overlayfs does it too.
+const ESCAPE: &str = "overlay.";
+
+/// Whether an attribute of an object in the upper, or in a layer, is a mark of an overlay's and not content.
 #[must_use]
 pub fn is_private(name: &[u8]) -> bool {
-    [&b"trusted.overlay."[..], b"user.overlay.", OVERRIDE_PREFIX.as_bytes()]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
+    OVERLAY_PREFIXES.iter().chain([&OVERRIDE_PREFIX]).any(|prefix| name.starts_with(prefix.as_bytes()))
+}
+
+/// The name that an attribute has in the upper. A program that is an overlay itself, stacked upon the mount, sets the
+/// same marks as we do: they are content here, and must mean nothing.
+pub(super) fn kept_as(name: &[u8]) -> Cow<'_, [u8]> {
+    if name.starts_with(OVERRIDE_PREFIX.as_bytes()) {
+        return Cow::Owned(stand_in(name));
+    }
+    for prefix in OVERLAY_PREFIXES.map(str::as_bytes) {
+        if let Some(mark) = name.strip_prefix(prefix) {
+            return Cow::Owned([prefix, ESCAPE.as_bytes(), mark].concat());
+        }
+    }
+    Cow::Borrowed(name)
+}
+
+/// The name under which programs see an attribute of the upper; `None` when they do not.
+pub(super) fn shown_as(kept: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if let Some(meant) = stood_for(kept) {
+        return Some(Cow::Borrowed(meant));
+    }
+    for prefix in OVERLAY_PREFIXES.map(str::as_bytes) {
+        if let Some(mark) = kept.strip_prefix(prefix) {
+            let own = mark.strip_prefix(ESCAPE.as_bytes())?;
+            return Some(Cow::Owned([prefix, own].concat()));
+        }
+    }
+    (!is_private(kept)).then_some(Cow::Borrowed(kept))
 }
 
 /// Where an attribute is kept that the process may not set: `security.x` as `user.containers.override_security.x`.
@@ -156,5 +203,6 @@ pub(super) fn stand_in(name: &[u8]) -> Vec<u8> {
 /// The attribute that a stand-in stands for.
 pub(super) fn stood_for(name: &[u8]) -> Option<&[u8]> {
     let inner = name.strip_prefix(OVERRIDE_PREFIX.as_bytes())?;
-    (inner.starts_with(b"security.") || inner.starts_with(b"trusted.")).then_some(inner)
+    let prefixes = ["security.", "trusted.", OVERRIDE_PREFIX];
+    prefixes.iter().any(|prefix| inner.starts_with(prefix.as_bytes())).then_some(inner)
 }

@@ -5,14 +5,18 @@
 //! built in `work/tmp`, then renamed. A marker that hides something below is in place before, or at the same moment as,
 //! what it replaces goes away, so a crash at any point leaves the old or the new state.
 
+mod adopt;
 mod copy_up;
 mod create;
 mod error;
 mod extents;
+mod format;
 mod handle;
 mod hard_links;
+mod links_of_others;
 mod look;
 mod marks;
+mod numbers;
 mod open;
 mod owner;
 mod partial;
@@ -22,25 +26,30 @@ mod scratch;
 mod setattr;
 mod shared;
 mod volatile;
+mod whole;
 mod xattr;
 
+#[cfg(test)]
+mod adopt_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 pub use copy_up::{Content, Origin};
 pub use create::{Fresh, What};
 pub use error::UpperError;
 pub use extents::{Bits, ExtentMap, Piece};
 pub use handle::UpperAttr;
+pub use links_of_others::LinkOfOthers;
 pub use look::{Looked, Object, UpperName};
 pub use marks::{Marks, is_private};
 pub use partial::{Partial, check_of};
 pub use rename::{Moved, Rename};
+pub use scratch::Kept;
 pub use setattr::{Change, SetTime, without_suid};
 
 use marks::Namespace;
@@ -71,8 +80,10 @@ pub struct UpperOptions {
 #[derive(Debug)]
 pub struct Upper {
     root: OwnedFd,
+    work: OwnedFd,
     scratch: OwnedFd,
     links: OwnedFd,
+    numbers: OwnedFd,
     whiteouts: Whiteouts,
     namespace: Namespace,
     owners: Owners,
@@ -88,6 +99,8 @@ pub struct Upper {
     serial: AtomicU64,
     /// Held while a counter of the link index is read and replaced, which is rare and short.
     counting: Mutex<()>,
-    /// Holds the flock that keeps a second mount away.
-    _lock: File,
+    /// Somebody else's changes have not been taken over completely yet.
+    taking_over: AtomicBool,
+    /// Hold the flocks, on upper and work, that keep a second mount away.
+    _locks: [File; 2],
 }

@@ -3,12 +3,15 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
-use super::handle::{magic_link, pin_dir};
+use super::adopt::namespace_of;
+use super::copy_up::set_times;
+use super::format::{self, Format, Writer};
+use super::handle::{magic_link, pin_dir, stat};
 use super::marks::Namespace;
 use super::owner::Owners;
 use super::scratch::empty_dir;
@@ -40,26 +43,35 @@ impl Upper {
         for directory in [upper, work] {
             make_dir(CWD, directory).map_err(unusable(directory, "mkdir"))?;
         }
-        let lock = lock(work)?;
+        let locks = [lock(work)?, lock(upper)?];
         let open = |path: &Path| pin_path(path).map_err(unusable(path, "open"));
         let (root, work_fd) = (open(upper)?, open(work)?);
         volatile::check(&work_fd, work, options.volatile)?;
-        for name in ["tmp", "index"] {
+        for name in ["tmp", "links", "numbers"] {
             make_dir(&work_fd, Path::new(name)).map_err(unusable(work, "mkdir"))?;
         }
         let inner = |name: &str| pin_dir(&work_fd, name.as_bytes()).map_err(unusable(work, "open"));
-        let (scratch, links) = (inner("tmp")?, inner("index")?);
+        let (scratch, links, numbers) = (inner("tmp")?, inner("links")?, inner("numbers")?);
         empty_dir(&scratch)?;
         let namespace = probe_namespace(&scratch).map_err(unusable(upper, "set an extended attribute"))?;
+        let before = stat(&root)?;
         probe_rename(&root, &scratch).map_err(unusable(work, "rename into the upper (same filesystem?)"))?;
-        let whiteouts = probe_whiteouts(&scratch);
+        // The root of the mount does not change because it is mounted.
+        set_times(&root, before.atime, before.metadata.mtime)?;
+        let found = Format { whiteouts: probe_whiteouts(&scratch), namespace };
+        let written = Format::read(&work_fd)?;
+        // What engines share is never taken over: it is theirs, and understood as it is.
+        let others = if options.shared { None } else { format::others(&work_fd, &root, written.is_some())? };
+        let Format { whiteouts, namespace } = form(found, written, others, &root)?;
         let real = rustix::process::geteuid().is_root() && !options.record_owners;
         let owners = if real { Owners::Real } else { Owners::Recorded };
         tracing::debug!("upper {}: {whiteouts:?} {namespace:?} {owners:?}", upper.display());
-        Ok(Self {
+        let upper = Self {
             root,
+            work: work_fd,
             scratch,
             links,
+            numbers,
             whiteouts,
             namespace,
             owners,
@@ -69,8 +81,29 @@ impl Upper {
             boot: crate::sys::boot::id(),
             serial: AtomicU64::new(0),
             counting: std::sync::Mutex::new(()),
-            _lock: lock,
-        })
+            taking_over: AtomicBool::new(others.is_some()),
+            _locks: locks,
+        };
+        match others {
+            Some(writer) => upper.adopt(writer)?,
+            None if written.is_none() && !options.shared => upper.write_format()?,
+            None => {}
+        }
+        Ok(upper)
+    }
+}
+
+/// The form to keep the upper in.
+fn form(
+    found: Format,
+    written: Option<Format>,
+    others: Option<Writer>,
+    root: &OwnedFd,
+) -> Result<Format, UpperError> {
+    match written {
+        Some(written) => written.go_on(found, root),
+        None if others.is_some() => Ok(Format { namespace: namespace_of(root, found.namespace)?, ..found }),
+        None => Ok(found),
     }
 }
 
@@ -86,14 +119,14 @@ fn pin_path(path: &Path) -> rustix::io::Result<OwnedFd> {
     files::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn lock(work: &Path) -> Result<File, UpperError> {
+fn lock(dir: &Path) -> Result<File, UpperError> {
     let unusable =
-        |operation| move |source| UpperError::Unusable { path: work.to_path_buf(), operation, source };
+        |operation| move |source| UpperError::Unusable { path: dir.to_path_buf(), operation, source };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = files::openat(CWD, work, flags, Mode::empty()).map_err(unusable("open"))?;
+    let fd = files::openat(CWD, dir, flags, Mode::empty()).map_err(unusable("open"))?;
     match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(File::from(fd)),
-        Err(Errno::WOULDBLOCK) => Err(UpperError::InUse(work.to_path_buf())),
+        Err(Errno::WOULDBLOCK) => Err(UpperError::InUse(dir.to_path_buf())),
         Err(source) => Err(unusable("flock")(source)),
     }
 }

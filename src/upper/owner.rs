@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::error::At as _;
 use super::handle::{UpperAttr, magic_link};
+use super::marks::OVERRIDE_STAT;
 use super::{UpperError, marks};
 use crate::model::{FileKind, Metadata, recorded_owner};
 use crate::sys::files;
@@ -21,33 +22,40 @@ pub(super) enum Owners {
 }
 
 impl Owners {
-    /// Gives an object the owner and mode of `wanted`, and, when it stands in for a special file, its type.
+    /// Gives an object, which has the attributes `real`, the owner and mode of `wanted`, and, when it stands in for a
+    /// special file, its type. One call does it when only the mode changes, or only the owner by the rules of chown(2).
     pub(super) fn apply(
         self,
         pinned: impl AsFd,
-        real: FileKind,
+        real: &Metadata,
         wanted: &Metadata,
     ) -> Result<(), UpperError> {
         let pinned = pinned.as_fd();
-        if self == Self::Real && real == wanted.kind {
-            let owner = (Some(Uid::from_raw(wanted.uid)), Some(Gid::from_raw(wanted.gid)));
-            let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
-            match files::chownat(pinned, c"", owner.0, owner.1, flags) {
+        if self == Self::Real && real.kind == wanted.kind {
+            match chown(pinned, real, wanted) {
                 // After chown, which clears setuid and setgid.
-                Ok(()) => return chmod(pinned, real, wanted.mode),
+                Ok(()) => return chmod(pinned, real.kind, wanted.mode),
                 // Ids without a place in this user namespace (user_namespaces(7)).
                 Err(Errno::INVAL | Errno::PERM) => {}
                 Err(error) => return Err(error).at("chown"),
             }
         }
-        if !matches!(real, FileKind::Regular | FileKind::Directory) {
+        if !matches!(real.kind, FileKind::Regular | FileKind::Directory) {
             // Symlinks cannot carry the record; they belong to whoever made them.
             return Ok(());
         }
-        let floor = if real == FileKind::Directory { 0o700 } else { 0o600 };
-        chmod(pinned, real, (wanted.mode & 0o777) | floor)?;
+        let floor = if real.kind == FileKind::Directory { 0o700 } else { 0o600 };
+        chmod(pinned, real.kind, (wanted.mode & 0o777) | floor)?;
         marks::set_override_stat(pinned, &recorded_owner::record(wanted))
     }
+}
+
+fn chown(pinned: impl AsFd, real: &Metadata, wanted: &Metadata) -> rustix::io::Result<()> {
+    if (real.uid, real.gid) == (wanted.uid, wanted.gid) {
+        return Ok(());
+    }
+    let owner = (Some(Uid::from_raw(wanted.uid)), Some(Gid::from_raw(wanted.gid)));
+    files::chownat(pinned, c"", owner.0, owner.1, AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW)
 }
 
 fn chmod(pinned: impl AsFd, kind: FileKind, mode: u16) -> Result<(), UpperError> {
@@ -60,14 +68,27 @@ fn chmod(pinned: impl AsFd, kind: FileKind, mode: u16) -> Result<(), UpperError>
 
 /// What the record, if there is one, makes of a stat.
 pub(super) fn recorded(pinned: impl AsFd, mut attr: UpperAttr, name: &[u8]) -> Result<UpperAttr, UpperError> {
+    let pinned = pinned.as_fd();
     if !matches!(attr.metadata.kind, FileKind::Regular | FileKind::Directory) {
         return Ok(attr);
     }
     if let Some(text) = marks::override_stat(pinned)? {
-        recorded_owner::apply(&text, &mut attr.metadata).ok_or_else(|| UpperError::Mark {
-            name: name.escape_ascii().to_string(),
-            mark: "user.containers.override_stat".to_owned(),
-        })?;
+        recorded_owner::apply(&text, &mut attr.metadata)
+            .ok_or_else(|| UpperError::damaged(pinned, name, OVERRIDE_STAT))?;
     }
     Ok(attr)
+}
+
+/// Takes a record away, where owner and mode have really been set to `now`.
+pub(super) fn forget_record(pinned: impl AsFd, now: &Metadata) -> Result<(), UpperError> {
+    let pinned = pinned.as_fd();
+    if marks::override_stat(pinned)?.is_none() {
+        return Ok(());
+    }
+    let real = super::handle::stat(pinned)?.metadata;
+    // Ids without a place in this user namespace are recorded even so.
+    if (real.uid, real.gid, real.mode) != (now.uid, now.gid, now.mode) {
+        return Ok(());
+    }
+    marks::remove(pinned, OVERRIDE_STAT).at("removexattr")
 }

@@ -3,11 +3,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::At as _;
-use super::handle::{pin_dir, reopen};
+use super::handle::{magic_link, pin, pin_dir, reopen};
 use super::{Upper, UpperError};
 use crate::sys::files;
 
@@ -32,6 +32,50 @@ impl Upper {
         files::mknodat(&self.scratch, &scratch.name, FileType::CharacterDevice, mode, 0)
             .at("make a whiteout")?;
         Ok(scratch)
+    }
+}
+
+/// A second link of an object in `work/tmp`, to outlive its names. Goes away again unless [`Self::stay`] is called.
+#[derive(Debug)]
+pub struct Kept<'a> {
+    scratch: Scratch<'a>,
+    serial: u64,
+}
+
+impl Kept<'_> {
+    /// Leaves the link there, until [`Upper::drop_kept`] or the next mount. Returns its number.
+    #[must_use]
+    pub fn stay(self) -> u64 {
+        self.scratch.published();
+        self.serial
+    }
+}
+
+/// Objects without a name that programs have open need no descriptor of ours when `work/tmp` has a link to them.
+impl Upper {
+    /// Gives an object a link in `work/tmp`.
+    ///
+    /// # Errors
+    /// [`UpperError`]: directories have one link, other objects have a limit.
+    pub fn keep(&self, pinned: impl AsFd) -> Result<Kept<'_>, UpperError> {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let scratch = Scratch { dir: &self.scratch, name: format!("{serial:x}") };
+        let follow = AtFlags::SYMLINK_FOLLOW;
+        files::linkat(CWD, magic_link(pinned), &self.scratch, &scratch.name, follow).at("link")?;
+        Ok(Kept { scratch, serial })
+    }
+
+    /// A descriptor of a kept object.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn kept(&self, serial: u64) -> Result<OwnedFd, UpperError> {
+        pin(&self.scratch, format!("{serial:x}").as_bytes()).at("open")
+    }
+
+    /// Removes the link of a kept object.
+    pub fn drop_kept(&self, serial: u64) {
+        drop(Scratch { dir: &self.scratch, name: format!("{serial:x}") });
     }
 }
 

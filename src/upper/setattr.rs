@@ -1,6 +1,6 @@
 //! Changing attributes and content lengths.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
@@ -60,14 +60,19 @@ impl Upper {
         self.attr(pinned, name)
     }
 
-    fn change_owner(&self, pinned: impl AsFd, name: &[u8], change: &Change) -> Result<(), UpperError> {
-        let real = handle::stat(pinned.as_fd())?;
-        let old = super::owner::recorded(pinned.as_fd(), real, name)?.metadata;
+    fn change_owner(&self, pinned: BorrowedFd<'_>, name: &[u8], change: &Change) -> Result<(), UpperError> {
+        let real = handle::stat(pinned)?;
+        let old = super::owner::recorded(pinned, real, name)?.metadata;
         let chowned = change.uid.is_some() || change.gid.is_some();
         let mode = change.mode.unwrap_or_else(|| if chowned { mode_after_chown(&old) } else { old.mode });
         let wanted =
             Metadata { mode, uid: change.uid.unwrap_or(old.uid), gid: change.gid.unwrap_or(old.gid), ..old };
-        self.owners.apply(pinned, real.metadata.kind, &wanted)
+        self.owners.apply(pinned, &real.metadata, &wanted)?;
+        if self.owners == super::owner::Owners::Real && real.metadata.kind == old.kind {
+            // Recorded by an ordinary user or by another overlay; it would hide what has been really set.
+            super::owner::forget_record(pinned, &wanted)?;
+        }
+        Ok(())
     }
 }
 

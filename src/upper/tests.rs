@@ -133,6 +133,15 @@ fn an_upper_has_one_user() {
     let dirs = Dirs::new();
     let upper = dirs.open(Form::Found);
     assert!(matches!(dirs.try_open(), Err(UpperError::InUse(path)) if path == dirs.work("")));
+    // Neither with other scratch space, nor another upper with this one, nor by another path.
+    let (upper_dir, work_dir) = (dirs.upper(""), dirs.work(""));
+    let elsewhere = |text: &str| dirs.0.path().join(text);
+    assert!(
+        matches!(Upper::open(&upper_dir, &elsewhere("work2")), Err(UpperError::InUse(path)) if path == upper_dir)
+    );
+    assert!(matches!(Upper::open(&elsewhere("upper2"), &work_dir), Err(UpperError::InUse(_))));
+    std::os::unix::fs::symlink(&upper_dir, elsewhere("alias")).unwrap();
+    assert!(matches!(Upper::open(&elsewhere("alias"), &elsewhere("work3")), Err(UpperError::InUse(_))));
     drop(upper);
     dirs.open(Form::Found);
 }
@@ -150,6 +159,20 @@ fn what_a_crash_left_in_tmp_goes_at_open() {
     assert!(names(&dirs.upper("")).is_empty(), "probes leave nothing");
     assert!(Path::new("/etc/passwd").exists());
     drop(upper);
+}
+
+#[test]
+fn opening_changes_nothing_that_shows() {
+    let dirs = Dirs::new();
+    drop(dirs.open(Form::Found));
+    let times = || {
+        let root = std::fs::metadata(dirs.upper("")).unwrap();
+        (root.mtime(), root.mtime_nsec())
+    };
+    let before = times();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    drop(dirs.open(Form::Found));
+    assert_eq!(times(), before);
 }
 
 #[test]
@@ -281,13 +304,15 @@ fn a_copy_that_fails_leaves_nothing() {
 fn marks_of_others_are_understood() {
     let dirs = Dirs::new();
     let upper = dirs.open(Form::Found);
-    for text in ["opaque", "moved", "whole", "damaged", "odd"] {
+    for text in ["opaque", "moved", "whole", "damaged", "odd", "nowhere", "unclear"] {
         std::fs::create_dir(dirs.upper(text)).unwrap();
     }
     set_raw_xattr(&dirs.upper("opaque"), &mark(&upper, "opaque"), "y");
     set_raw_xattr(&dirs.upper("moved"), &mark(&upper, "redirect"), "/a/b");
     set_raw_xattr(&dirs.upper("whole"), &mark(&upper, "opaque"), "x");
     set_raw_xattr(&dirs.upper("damaged"), &mark(&upper, "layerfs.ino"), "12x");
+    set_raw_xattr(&dirs.upper("nowhere"), &mark(&upper, "redirect"), "a/b");
+    set_raw_xattr(&dirs.upper("unclear"), &mark(&upper, "opaque"), "z");
     set_raw_xattr(&dirs.upper("odd"), "user.containers.override_stat", "0:0");
     let marks = |text| match upper.look(root(&upper), name(text)) {
         Ok(Looked::Object(object)) => Ok(object.marks),
@@ -297,8 +322,8 @@ fn marks_of_others_are_understood() {
     assert_eq!(marks("opaque").unwrap(), Marks { opaque: true, ..Marks::default() });
     assert_eq!(marks("moved").unwrap().redirect.as_deref(), Some(&b"/a/b"[..]));
     assert_eq!(marks("whole").unwrap(), Marks::default(), "it may hold whiteouts of another kind, no more");
-    for text in ["damaged", "odd"] {
-        assert!(matches!(marks(text), Err(UpperError::Mark { name, .. }) if name == text));
+    for text in ["damaged", "odd", "nowhere", "unclear"] {
+        assert!(matches!(marks(text), Err(UpperError::Mark { path, .. }) if path == dirs.upper(text)));
     }
 }
 
@@ -331,7 +356,7 @@ fn counters_of_hard_links() {
     assert!(upper.indexed(ino).unwrap().is_none());
     upper.forget_indexed(ino).unwrap();
     assert_eq!(upper.names_gone(ino).unwrap(), 0);
-    assert!(names(&dirs.work("index")).is_empty() && names(&dirs.work("tmp")).is_empty());
+    assert!(names(&dirs.work("links")).is_empty() && names(&dirs.work("tmp")).is_empty());
 }
 
 #[test]

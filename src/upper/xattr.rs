@@ -1,5 +1,6 @@
 //! Extended attributes as programs see them: without ours, and with those that only a stand-in can hold.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -10,7 +11,7 @@ use rustix::io::Errno;
 
 use super::error::At as _;
 use super::handle::magic_link;
-use super::marks::{is_private, stand_in, stood_for};
+use super::marks::{is_private, kept_as, shown_as, stand_in};
 use super::{Upper, UpperError};
 use crate::model::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use crate::sys::files;
@@ -21,7 +22,7 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]
     pub fn xattr(&self, pinned: impl AsFd, name: &[u8]) -> Result<Option<Vec<u8>>, UpperError> {
-        let path = magic_link(pinned);
+        let (path, name) = (magic_link(pinned), &*kept_as(name));
         if has_stand_in(name)
             && let Some(value) = get(&path, &stand_in(name))?
         {
@@ -41,13 +42,8 @@ impl Upper {
             result => result.at("listxattr")?,
         };
         let names = list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
-        let shown: BTreeSet<&[u8]> = names
-            .filter_map(|name| match stood_for(name) {
-                Some(meant) => Some(meant),
-                None => (!is_private(name)).then_some(name),
-            })
-            .collect();
-        Ok(shown.into_iter().map(<[u8]>::to_vec).collect())
+        let shown: BTreeSet<Cow<'_, [u8]>> = names.filter_map(shown_as).collect();
+        Ok(shown.into_iter().map(Cow::into_owned).collect())
     }
 
     /// Sets an attribute.
@@ -61,7 +57,7 @@ impl Upper {
         value: &[u8],
         flags: XattrFlags,
     ) -> Result<(), UpperError> {
-        let path = magic_link(pinned.as_fd());
+        let (path, name) = (magic_link(pinned.as_fd()), &*kept_as(name));
         match files::setxattr(&path, OsStr::from_bytes(name), value, flags) {
             Err(Errno::PERM) if has_stand_in(name) => {
                 files::setxattr(&path, OsStr::from_bytes(&stand_in(name)), value, flags).at("setxattr")
@@ -75,7 +71,7 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]; `ENODATA` when there is none.
     pub fn remove_xattr(&self, pinned: impl AsFd, name: &[u8]) -> Result<(), UpperError> {
-        let path = magic_link(pinned);
+        let (path, name) = (magic_link(pinned), &*kept_as(name));
         if has_stand_in(name) {
             match files::removexattr(&path, OsStr::from_bytes(&stand_in(name))) {
                 Ok(()) => return Ok(()),
@@ -89,6 +85,10 @@ impl Upper {
     /// Sets an attribute of an original on its copy. Where it can be kept in no form, that is said and the copy goes on:
     /// an unwritable object would be worse.
     pub(super) fn copy_xattr(&self, pinned: impl AsFd, name: &[u8], value: &[u8]) -> Result<(), UpperError> {
+        if is_private(name) {
+            // No program ever saw it: layers' marks are not content.
+            return Ok(());
+        }
         match self.set_xattr(pinned, name, value, XattrFlags::empty()) {
             Err(UpperError::System { source: Errno::PERM | Errno::OPNOTSUPP, .. }) => {
                 tracing::warn!("upper: copy-up: this filesystem cannot keep {}", name.escape_ascii());

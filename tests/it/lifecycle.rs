@@ -20,13 +20,6 @@ fn ends_by(end: impl Fn(&Place)) {
     again.unmount();
 }
 
-/// The process that serves the place's mount.
-fn server(place: &Place) -> u32 {
-    let found = place.processes();
-    assert_eq!(found.len(), 1, "one server for one mount: {found:?}");
-    found[0]
-}
-
 fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap();
     assert!(status.success());
@@ -62,7 +55,7 @@ fn umount() {
 #[test]
 fn sigterm() {
     needs_mount!();
-    ends_by(|place| signal(server(place), "TERM"));
+    ends_by(|place| signal(place.server(), "TERM"));
 }
 
 #[test]
@@ -176,7 +169,7 @@ fn data_outlives_a_killed_server() {
         sync -f "$1/etc"
     "#;
     shell(script, &[&place.mnt()]).ok();
-    signal(server(&place), "KILL");
+    signal(place.server(), "KILL");
     assert!(eventually(|| place.processes().is_empty()));
     let id = mounted.id.clone();
     drop(mounted);

@@ -9,14 +9,23 @@
 #[macro_use]
 mod support;
 
+mod attributes;
 mod bad_input;
+mod bounds;
 mod build;
 mod changes;
 mod corrupt;
+mod extents;
+mod foreign;
 mod launcher;
 mod lifecycle;
 mod mount_equal;
 mod mount_helper;
 mod mount_program;
+mod peers;
+mod posix;
+mod random;
 mod run;
+mod stress;
 mod surroundings;
+mod survive;

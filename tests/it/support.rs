@@ -203,6 +203,14 @@ impl Place {
         pids.filter(|pid| *pid != std::process::id()).filter(names_it).collect()
     }
 
+    /// The process that serves the place's mount.
+    #[track_caller]
+    pub(crate) fn server(&self) -> u32 {
+        let found = self.processes();
+        assert_eq!(found.len(), 1, "one server for one mount: {found:?}");
+        found[0]
+    }
+
     /// Waits until neither a mount nor a process of this place is left.
     #[track_caller]
     pub(crate) fn nothing_left(&self) {
@@ -251,7 +259,7 @@ impl Drop for Mounted<'_> {
     }
 }
 
-fn force_unmount(dir: &Path) {
+pub(crate) fn force_unmount(dir: &Path) {
     if is_mounted(dir) {
         let (program, option) = if is_root() { ("umount", "-l") } else { ("fusermount3", "-uz") };
         let status = Command::new(program).arg(option).arg(dir).status().unwrap();

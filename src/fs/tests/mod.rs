@@ -3,6 +3,7 @@
 //! An ordinary user's upper is tested by running the test binary as one; what that needs of `Upper` is forced here
 //! too, so that every run covers all forms.
 
+mod bounds;
 mod cases;
 mod model;
 mod ops;

@@ -114,7 +114,15 @@ impl Tree {
     }
 
     pub(super) fn truncate(&self, id: usize, size: usize) -> Changed {
-        self.changed(|tree| tree.nodes[id].content.resize(size, 0))
+        self.changed(|tree| {
+            let node = &mut tree.nodes[id];
+            node.content.resize(size, 0);
+            // By somebody without privileges, of group 0.
+            node.mode &= !0o4000;
+            if node.mode & 0o010 != 0 || node.gid != 0 {
+                node.mode &= !0o2000;
+            }
+        })
     }
 
     pub(super) fn chmod(&self, id: usize, mode: u16) -> Changed {

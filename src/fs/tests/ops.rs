@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::world::{World, name};
-use crate::fs::create::{Caller, New};
+use crate::fs::{Caller, New};
 use crate::fs::{End, Fs, RenameMode};
 use crate::model::{DeviceId, FileKind, Ino};
 use crate::union::tests::unpack::{NAMES, Node};
@@ -13,7 +13,7 @@ use crate::upper::Change;
 use crate::upper::What;
 
 /// Who does everything.
-const CALLER: Caller = Caller { uid: 5, gid: 6 };
+const CALLER: Caller = Caller { uid: 5, gid: 6, thread: 0 };
 
 #[derive(Clone, Debug)]
 pub(super) enum Op {
@@ -190,7 +190,7 @@ impl World {
         if self.tree.nodes[id].kind == FileKind::Regular {
             let data = vec![fill; 5 + usize::from(fill) * 100];
             let expected = self.tree.write(id, offset.into(), &data);
-            self.call(expected, |fs| fs.write(ino, offset.into(), &data, false));
+            self.call(expected, |fs| fs.write(ino, offset.into(), &data, None));
         }
     }
 
@@ -198,7 +198,7 @@ impl World {
         if self.tree.nodes[id].kind == FileKind::Regular {
             let expected = self.tree.truncate(id, size.into());
             let set = Change { size: Some(size.into()), ..Change::default() };
-            self.call(expected, |fs| fs.setattr(ino, Caller { uid: 0, gid: 0 }, &set));
+            self.call(expected, |fs| fs.setattr(ino, Caller { uid: 0, gid: 0, thread: 0 }, &set));
         }
     }
 

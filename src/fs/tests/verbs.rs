@@ -9,13 +9,13 @@ use super::world::name;
 use crate::fs::{Caller, End, Fs, New, OwnerView, RenameMode, Seek};
 use crate::layer::Layer;
 use crate::layer::fake::{FakeLayer, MTIME};
-use crate::model::{DeviceId, FileKind, Ino};
+use crate::model::{DeviceId, FileKind, Ino, Timestamp};
 use crate::union::Union;
-use crate::upper::Change;
 use crate::upper::tests::Form;
+use crate::upper::{Change, SetTime};
 use crate::upper::{Upper, What};
 
-const USER: Caller = Caller { uid: 7, gid: 8 };
+const USER: Caller = Caller { uid: 7, gid: 8, thread: 0 };
 const FORMS: [Form; 4] = [Form::Found, Form::NamedWhiteouts, Form::Rootless, Form::RootlessNamed];
 
 fn layer() -> FakeLayer {
@@ -50,12 +50,85 @@ fn copy_up_keeps_times_and_owner_and_the_parents_times() {
         let attr = fs.getattr(f).unwrap();
         assert_eq!((attr.metadata.mtime, fs.getattr(d).unwrap().metadata.mtime), (MTIME, MTIME), "{form:?}");
         assert_eq!((attr.metadata.mode, attr.metadata.uid, attr.metadata.gid), (0o6777, 1000, 1001));
-        fs.write(f, 0, b"y", false).unwrap();
+        fs.write(f, 0, b"y", None).unwrap();
         assert!(fs.getattr(f).unwrap().metadata.mtime > MTIME);
         assert_eq!(fs.getattr(d).unwrap().metadata.mtime, MTIME);
         fs.unlink(d, name("l")).unwrap();
         assert!(fs.getattr(d).unwrap().metadata.mtime > MTIME, "{form:?}: a removal changes the directory");
     }
+}
+
+#[test]
+fn hard_links_that_cannot_carry_their_number_stay_one_object() {
+    let layer = || {
+        let layer = FakeLayer::new().symlink("a", "target").leaf("d/fifo", FileKind::Fifo, 0o640, b"");
+        let layer = layer.link("d/a", "a").link("e", "a").link("fifo", "d/fifo");
+        Union::new(vec![Arc::new(layer) as Arc<dyn Layer>])
+    };
+    for form in FORMS {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let upper = Upper::open(&dir.path().join("upper"), &dir.path().join("work")).unwrap();
+            Fs::new(layer(), Some(upper.in_form(form)), OwnerView::Image).unwrap()
+        };
+        let fs = open();
+        let numbers = [at(&fs, "a"), at(&fs, "fifo")];
+        let time = Change { mtime: Some(SetTime::To(Timestamp { secs: 7, nanos: 0 })), ..Change::default() };
+        for ino in numbers {
+            fs.setattr(ino, USER, &time).unwrap();
+        }
+        let end = |parent, text| End { parent, name: name(text) };
+        fs.rename(end(Ino::ROOT, "a"), end(at(&fs, "d"), "moved"), RenameMode::Replace).unwrap();
+        fs.rename(end(Ino::ROOT, "fifo"), end(at(&fs, "d"), "moved-fifo"), RenameMode::Replace).unwrap();
+        drop(fs);
+        let fs = open();
+        for (ino, paths) in
+            [(numbers[0], &["d/a", "d/moved", "e"][..]), (numbers[1], &["d/fifo", "d/moved-fifo"])]
+        {
+            for path in paths {
+                assert_eq!(at(&fs, path), ino, "{form:?}: {path}");
+                let attr = fs.getattr(ino).unwrap();
+                assert_eq!(
+                    (attr.nlink as usize, attr.metadata.mtime.secs),
+                    (paths.len(), 7),
+                    "{form:?}: {path}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_number_that_was_left_behind_is_nobody_elses() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = open(&dir, Form::Rootless, OwnerView::Image);
+    let made = fs.create(Ino::ROOT, name("new"), &new(What::Symlink(b"x"), 0o777)).unwrap();
+    drop(fs);
+    // As after a crash between the removal of the copy and that of its record.
+    let record = dir.path().join("work/numbers").join(format!("{:x}", made.ino.0));
+    std::os::unix::fs::symlink("1099511627783 1000000000.000000000", record).unwrap();
+    let fs = open(&dir, Form::Rootless, OwnerView::Image);
+    assert_eq!(at(&fs, "new"), made.ino);
+}
+
+#[test]
+fn a_redirect_out_of_the_layers_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = open(&dir, Form::Found, OwnerView::Image);
+    let end = |text| End { parent: Ino::ROOT, name: name(text) };
+    at(&fs, "d");
+    fs.rename(end("d"), end("moved"), RenameMode::Replace).unwrap();
+    drop(fs);
+    let upper = Upper::open(&dir.path().join("upper"), &dir.path().join("work")).unwrap();
+    let other: Arc<dyn Layer> = Arc::new(FakeLayer::new().file("d", b"no directory"));
+    let fs = Fs::new(Union::new(vec![other]), Some(upper), OwnerView::Image).unwrap();
+    let error = fs.lookup(Ino::ROOT, name("moved")).unwrap_err();
+    assert_eq!(error.errno(), Errno::IO);
+    let text = error.to_string();
+    assert!(
+        text.contains("upper/moved: a redirect to /d,") && text.contains("remove the attribute"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -66,14 +139,40 @@ fn writes_and_truncates_of_ordinary_users_clear_setuid() {
         let f = at(&fs, "d/f");
         let mode = |mode| Change { mode: Some(mode), ..Change::default() };
         let size = Change { size: Some(3), ..Change::default() };
-        fs.write(f, 0, b"y", false).unwrap();
+        fs.write(f, 0, b"y", None).unwrap();
         assert_eq!(fs.getattr(f).unwrap().metadata.mode, 0o6777);
-        fs.write(f, 0, b"y", true).unwrap();
+        fs.write(f, 0, b"y", Some(USER)).unwrap();
         assert_eq!(fs.getattr(f).unwrap().metadata.mode, 0o777);
-        fs.setattr(f, USER, &mode(0o6744)).unwrap();
-        assert_eq!(fs.setattr(f, USER, &size).unwrap().metadata.mode, 0o2744, "setgid without x stays");
+        let member = Caller { gid: 1001, ..USER };
+        for (caller, left) in [(member, 0o2744), (USER, 0o744)] {
+            fs.setattr(f, caller, &mode(0o6744)).unwrap();
+            assert_eq!(fs.setattr(f, caller, &size).unwrap().metadata.mode, left, "setgid without x");
+        }
         fs.setattr(f, USER, &mode(0o6755)).unwrap();
-        assert_eq!(fs.setattr(f, Caller { uid: 0, gid: 0 }, &size).unwrap().metadata.mode, 0o6755);
+        fs.shed_privileges(f, USER).unwrap();
+        assert_eq!(fs.getattr(f).unwrap().metadata.mode, 0o755);
+    }
+}
+
+#[test]
+fn every_chown_clears_setuid() {
+    for form in FORMS {
+        let (same, neither) = (Change { uid: Some(7), ..Change::default() }, Change::default());
+        // A request without any change is a chown of the owner's only.
+        let owner = Caller { uid: 1000, ..USER };
+        for (owners, caller, set) in [
+            (OwnerView::Image, owner, neither),
+            (OwnerView::Caller { uid: 7, gid: 8 }, USER, same),
+            (OwnerView::Image, USER, same),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let fs = open(&dir, form, owners);
+            let (f, d) = (at(&fs, "d/f"), at(&fs, "d"));
+            assert_eq!(fs.setattr(f, caller, &set).unwrap().metadata.mode, 0o777, "{form:?}");
+            fs.setattr(d, USER, &Change { mode: Some(0o6755), ..Change::default() }).unwrap();
+            let kept = fs.setattr(d, USER, &set).unwrap().metadata.mode;
+            assert_eq!(kept, 0o6755, "{form:?}: of a directory it means something else");
+        }
     }
 }
 
@@ -111,6 +210,24 @@ fn the_umask_applies_and_setgid_directories_hand_their_group_down() {
 }
 
 #[test]
+fn directories_that_are_the_uppers_alone_count_theirs() {
+    for form in FORMS {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = open(&dir, form, OwnerView::Image);
+        let made = fs.create(Ino::ROOT, name("new"), &new(What::Dir, 0o755)).unwrap();
+        let links = |text: &str| fs.getattr(at(&fs, text)).unwrap().nlink;
+        let below = std::fs::metadata(dir.path().join("upper/new")).unwrap();
+        // btrfs counts no subdirectories.
+        let each = u32::from(std::os::unix::fs::MetadataExt::nlink(&below) == 2);
+        assert_eq!(made.nlink, 1 + each, "{form:?}");
+        fs.create(made.ino, name("sub"), &new(What::Dir, 0o755)).unwrap();
+        assert_eq!((links("new"), links("new/sub")), (1 + 2 * each, 1 + each), "{form:?}");
+        fs.rmdir(made.ino, name("sub")).unwrap();
+        assert_eq!((links("new"), links("d")), (1 + each, 1), "{form:?}");
+    }
+}
+
+#[test]
 fn special_files() {
     for form in FORMS {
         let dir = tempfile::tempdir().unwrap();
@@ -135,11 +252,11 @@ fn special_files() {
 }
 
 #[test]
-fn private_attributes_are_nobodys_business() {
+fn marks_of_a_program_are_content_and_those_of_ours_nobodys_business() {
     for form in FORMS {
         let dir = tempfile::tempdir().unwrap();
         let fs = open(&dir, form, OwnerView::Image);
-        let d = at(&fs, "d");
+        let (d, f) = (at(&fs, "d"), at(&fs, "d/f"));
         fs.rename(
             End { parent: Ino::ROOT, name: name("d") },
             End { parent: Ino::ROOT, name: name("e") },
@@ -147,11 +264,18 @@ fn private_attributes_are_nobodys_business() {
         )
         .unwrap();
         assert_eq!(fs.listxattr(d).unwrap(), Vec::<Vec<u8>>::new(), "{form:?}");
+        let before = fs.getattr(d).unwrap().metadata;
         for key in ["user.overlay.opaque", "trusted.overlay.redirect", "user.containers.override_stat"] {
             let key = key.as_bytes();
-            assert_eq!(fs.setxattr(d, key, b"y", 0).unwrap_err().errno(), Errno::PERM);
             assert_eq!(fs.getxattr(d, key).unwrap_err().errno(), Errno::NODATA);
-            assert_eq!(fs.removexattr(d, key).unwrap_err().errno(), Errno::PERM);
+            fs.setxattr(d, key, b"y", 0).unwrap();
+            assert_eq!(fs.getxattr(d, key).unwrap(), b"y");
+            assert_eq!(fs.listxattr(d).unwrap(), [key]);
+            // It hides, redirects and describes nothing.
+            assert_eq!(at(&fs, "e/f"), f);
+            assert_eq!(fs.getattr(d).unwrap().metadata, before);
+            fs.removexattr(d, key).unwrap();
+            assert_eq!(fs.removexattr(d, key).unwrap_err().errno(), Errno::NODATA);
         }
         assert_eq!(fs.setxattr(d, b"user.x", b"1", 2).unwrap_err().errno(), Errno::NODATA, "XATTR_REPLACE");
         fs.setxattr(d, b"user.x", b"1", 1).unwrap();
@@ -184,7 +308,7 @@ fn without_an_upper_nothing_changes() {
     let (d, f) = (at(&fs, "d"), at(&fs, "d/f"));
     let ends = (End { parent: d, name: name("f") }, End { parent: d, name: name("h") });
     let refused = [
-        fs.write(f, 0, b"y", false).unwrap_err(),
+        fs.write(f, 0, b"y", None).unwrap_err(),
         fs.unlink(d, name("f")).unwrap_err(),
         fs.rmdir(Ino::ROOT, name("d")).unwrap_err(),
         fs.create(d, name("x"), &new(What::File, 0o644)).unwrap_err(),
@@ -210,7 +334,7 @@ fn data_holes_and_copies() {
     assert_eq!(fs.seek(f, Seek::Data(5000)).unwrap_err().errno(), Errno::NXIO);
     // A source that is in a layer is for the kernel to read.
     assert_eq!(fs.copy_file_range((f, 0), (g, 0), 10).unwrap_err().errno(), Errno::OPNOTSUPP);
-    fs.write(f, 1 << 20, b"end", false).unwrap();
+    fs.write(f, 1 << 20, b"end", None).unwrap();
     assert_eq!(fs.seek(f, Seek::Data(500_000)).unwrap(), 1 << 20);
     assert_eq!(fs.copy_file_range((f, 1 << 20), (g, 2), 3).unwrap(), 3);
     let mut buffer = [0; 10];

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
+use std::os::unix::fs::DirEntryExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,17 +90,11 @@ impl World {
         self.mount();
     }
 
-    /// An ordinary user's symlinks carry no marks (xattr(7)): their numbers last as long as the kernel knows them.
-    /// So do those of objects whose numbers fit nowhere.
+    /// Numbers of objects whose own fit nowhere last as long as the kernel knows them.
     fn forget_numbers(&mut self) {
-        let (nodes, open) = (&self.tree.nodes, &self.open);
+        let open = &self.open;
         let is_open = |id: usize| open.iter().any(|(open, _)| *open == id);
-        let symlinks = self.form.is_rootless();
-        let lasts = |id: usize| match self.numbers {
-            Numbers::Last => nodes[id].kind != FileKind::Symlink || !symlinks,
-            Numbers::BelowVary | Numbers::Far => false,
-        };
-        self.inos.retain(|id, _| is_open(*id) || lasts(*id));
+        self.inos.retain(|id, _| is_open(*id) || self.numbers == Numbers::Last);
     }
 
     /// Takes back all lookups but those of open nodes.
@@ -213,6 +208,7 @@ impl World {
         let left: Vec<_> = std::fs::read_dir(self.dir.path().join("work/tmp")).unwrap().collect();
         assert!(left.is_empty(), "left in work/tmp: {left:?}");
         self.check_index();
+        self.check_numbers();
     }
 
     /// Puts the changes on top as a further layer, without an upper: the tree must be the same.
@@ -296,7 +292,13 @@ impl World {
             assert_eq!((metadata.uid, metadata.gid), (node.uid, node.gid), "owner of {path}");
         }
         let nlink = self.tree.nlink(id);
-        assert_eq!(attr.nlink, if node.is_dir() { nlink.min(1) } else { nlink }, "nlink of {path}");
+        if node.is_dir() && nlink > 0 {
+            // One name, `.`, and `..` of each directory in it; 1 says that they are not counted.
+            let links = 2 + node.names.values().filter(|child| self.tree.nodes[**child].is_dir()).count();
+            assert!(attr.nlink == 1 || attr.nlink as usize == links, "nlink {} of {path}", attr.nlink);
+        } else {
+            assert_eq!(attr.nlink, nlink, "nlink of {path}");
+        }
         match node.kind {
             FileKind::Regular => {
                 let mut buffer = vec![0; node.content.len() + 10];
@@ -319,27 +321,47 @@ impl World {
         let fs = self.fs();
         let view = fs.view(&fs.node(ino).unwrap()).unwrap();
         let Some(pinned) = view.upper else { return };
-        for listed in fs.upper().unwrap().list(&pinned).unwrap() {
-            let hidden = fs.union.lookup(&view.lower, listed.name.as_name()).unwrap();
-            assert!(
-                !listed.whiteout || hidden.is_some(),
-                "{path}: whiteout of {:?} hides nothing",
-                listed.name
-            );
+        let listed = fs.upper().unwrap().list(&pinned).unwrap();
+        let names = |whiteout| listed.iter().filter(move |one| one.whiteout == whiteout).map(|one| &one.name);
+        for hidden in names(true) {
+            let below = fs.union.lookup(&view.lower, hidden.as_name()).unwrap();
+            let shown = names(false).any(|name| name == hidden);
+            assert!(below.is_some() && !shown, "{path}: whiteout of {hidden:?} hides nothing");
+        }
+    }
+
+    /// Numbers are kept only for what is there.
+    fn check_numbers(&self) {
+        let numbers = std::fs::read_dir(self.dir.path().join("work/numbers")).unwrap();
+        let numbers: Vec<_> =
+            numbers.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut live = Vec::new();
+        let mut pending = vec![self.dir.path().join("upper"), self.dir.path().join("work/links")];
+        while let Some(dir) = pending.pop() {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let entry = entry.unwrap();
+                live.push(format!("{:x}", entry.ino()));
+                if entry.file_type().unwrap().is_dir() {
+                    pending.push(entry.path());
+                }
+            }
+        }
+        for number in numbers {
+            assert!(live.contains(&number), "work/numbers/{number}: there is no such object");
         }
     }
 
     /// The link index holds only what some name still leads to.
     fn check_index(&self) {
         let live = self.tree.reachable();
-        for entry in std::fs::read_dir(self.dir.path().join("work/index")).unwrap() {
+        for entry in std::fs::read_dir(self.dir.path().join("work/links")).unwrap() {
             let text = entry.unwrap().file_name().into_string().unwrap();
             if text.ends_with("-gone") {
                 continue;
             }
             let ino = Ino(u64::from_str_radix(&text, 16).unwrap());
             let known = self.inos.iter().any(|(id, known)| *known == ino && live.contains_key(id));
-            assert!(known, "work/index/{text}: no name leads to it");
+            assert!(known, "work/links/{text}: no name leads to it");
         }
     }
 }

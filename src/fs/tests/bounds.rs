@@ -1,0 +1,211 @@
+//! What is bounded whatever the number of files, and what may wait for what.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use super::world::name;
+use crate::fs::{Caller, End, Fs, New, OwnerView, RenameMode};
+use crate::layer::fake::FakeLayer;
+use crate::layer::{DirItem, Entry, Found, Layer, LayerError, Xattr};
+use crate::model::{EntryId, Ino, Name};
+use crate::union::Union;
+use crate::upper::{Upper, What};
+
+const FILES: usize = 700;
+const USER: Caller = Caller { uid: 0, gid: 0, thread: 0 };
+
+fn open(dir: &tempfile::TempDir, layer: Arc<dyn Layer>) -> Fs {
+    let upper = Upper::open(&dir.path().join("upper"), &dir.path().join("work")).unwrap();
+    Fs::new(Union::new(vec![layer]), Some(upper), OwnerView::Image).unwrap()
+}
+
+fn create(fs: &Fs, path: &str) -> Ino {
+    let new = New { what: What::File, mode: 0o644, umask: 0, caller: USER };
+    fs.create(Ino::ROOT, name(path), &new).unwrap().ino
+}
+
+fn scratch(dir: &tempfile::TempDir) -> Vec<std::fs::DirEntry> {
+    std::fs::read_dir(dir.path().join("work/tmp")).unwrap().map(Result::unwrap).collect()
+}
+
+#[test]
+fn few_descriptors_for_many_open_files_without_a_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = open(&dir, Arc::new(FakeLayer::new().file("a", b"a").link("b", "a")));
+    let linked = fs.lookup(Ino::ROOT, name("a")).unwrap().unwrap().ino;
+    fs.write(linked, 0, b"A", None).unwrap();
+    let mut files = Vec::new();
+    for number in 0..FILES {
+        let ino = create(&fs, &format!("f{number}"));
+        fs.write(ino, 0, format!("content {number}").as_bytes(), None).unwrap();
+        files.push(ino);
+    }
+    for number in 0..FILES {
+        let path = format!("f{number}");
+        // Removed, and replaced by another.
+        if number % 2 == 0 {
+            fs.unlink(Ino::ROOT, name(&path)).unwrap();
+        } else {
+            let other = create(&fs, "other");
+            let end = |name| End { parent: Ino::ROOT, name };
+            fs.rename(end(name("other")), end(name(&path)), RenameMode::Replace).unwrap();
+            fs.forget(other, 1);
+        }
+    }
+    for path in ["a", "b"] {
+        fs.unlink(Ino::ROOT, name(path)).unwrap();
+    }
+    let held = fs.pins.held_count();
+    assert!((200..=300).contains(&held), "{held} descriptors are held");
+    assert_eq!(scratch(&dir).len(), FILES + 1 - held);
+
+    for (number, ino) in files.iter().enumerate() {
+        let mut buffer = [0; 20];
+        let count = fs.read(*ino, 0, &mut buffer).unwrap();
+        assert_eq!(&buffer[..count], format!("content {number}").as_bytes());
+        fs.write(*ino, 0, b"C", Some(USER)).unwrap();
+        let attr = fs.getattr(*ino).unwrap();
+        assert_eq!((attr.nlink, attr.metadata.size), (0, count as u64), "{number}");
+    }
+    assert_eq!(fs.getattr(linked).unwrap().nlink, 0);
+    for ino in files {
+        fs.forget(ino, 1);
+    }
+    fs.forget(linked, 1);
+    // It was written to.
+    fs.settle(Duration::ZERO);
+    assert_eq!((fs.pins.held_count(), scratch(&dir).len()), (0, 0));
+    assert_eq!(std::fs::read_dir(dir.path().join("work/index")).unwrap().count(), 0, "nothing leads there");
+}
+
+#[test]
+fn a_kept_file_with_a_name_that_nobody_looked_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = open(&dir, Arc::new(FakeLayer::new()));
+    for number in 0..FILES {
+        create(&fs, &format!("f{number}"));
+        fs.unlink(Ino::ROOT, name(&format!("f{number}"))).unwrap();
+    }
+    let ino = create(&fs, "one");
+    fs.write(ino, 0, b"kept", None).unwrap();
+    std::fs::hard_link(dir.path().join("upper/one"), dir.path().join("upper/two")).unwrap();
+    fs.unlink(Ino::ROOT, name("one")).unwrap();
+    assert_eq!(fs.getattr(ino).unwrap().nlink, 1);
+    let again = fs.lookup(Ino::ROOT, name("two")).unwrap().unwrap();
+    assert_eq!((again.ino, again.nlink), (ino, 1));
+    fs.unlink(Ino::ROOT, name("two")).unwrap();
+    let mut buffer = [0; 9];
+    assert_eq!((fs.read(ino, 0, &mut buffer).unwrap(), &buffer[..4]), (4, &b"kept"[..]));
+    assert_eq!(fs.getattr(ino).unwrap().nlink, 0);
+    fs.forget(ino, 2);
+    assert!(scratch(&dir).iter().all(|entry| entry.metadata().unwrap().ino() != ino.0));
+}
+
+/// A layer that holds up reads of its files until it is told to go on.
+#[derive(Debug)]
+struct Slow {
+    layer: FakeLayer,
+    may_read: Mutex<bool>,
+    changed: Condvar,
+    waiting: Mutex<mpsc::Sender<()>>,
+}
+
+impl Layer for Slow {
+    fn root(&self) -> EntryId {
+        self.layer.root()
+    }
+
+    fn is_found_by_number(&self) -> bool {
+        self.layer.is_found_by_number()
+    }
+
+    fn entry(&self, id: EntryId) -> Result<Entry, LayerError> {
+        self.layer.entry(id)
+    }
+
+    fn lookup(&self, dir: EntryId, name: Name<'_>) -> Result<Found, LayerError> {
+        self.layer.lookup(dir, name)
+    }
+
+    fn read_dir(&self, dir: EntryId) -> Result<Vec<DirItem>, LayerError> {
+        self.layer.read_dir(dir)
+    }
+
+    fn read_link(&self, id: EntryId) -> Result<Vec<u8>, LayerError> {
+        self.layer.read_link(id)
+    }
+
+    fn xattrs(&self, id: EntryId) -> Result<Vec<Xattr>, LayerError> {
+        self.layer.xattrs(id)
+    }
+
+    fn read_at(&self, id: EntryId, offset: u64, buffer: &mut [u8]) -> Result<usize, LayerError> {
+        self.waiting.lock().unwrap().send(()).unwrap();
+        let may_read = self.may_read.lock().unwrap();
+        drop(self.changed.wait_while(may_read, |may_read| !*may_read).unwrap());
+        self.layer.read_at(id, offset, buffer)
+    }
+
+    fn paths(&self, id: EntryId) -> Result<Vec<Box<[u8]>>, LayerError> {
+        self.layer.paths(id)
+    }
+}
+
+#[test]
+fn nobody_waits_for_the_copy_up_of_another_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (sender, waiting) = mpsc::channel();
+    let layer = Arc::new(Slow {
+        layer: FakeLayer::new().file("d/slow", &[b's'; 9000]).file("d/other", b"other").file("d/third", b"3"),
+        may_read: Mutex::new(false),
+        changed: Condvar::new(),
+        waiting: Mutex::new(sender),
+    });
+    let fs = Arc::new(open(&dir, Arc::clone(&layer) as Arc<dyn Layer>));
+    let d = fs.lookup(Ino::ROOT, name("d")).unwrap().unwrap().ino;
+    let slow = fs.lookup(d, name("slow")).unwrap().unwrap().ino;
+    let (done, finished) = mpsc::channel();
+    let spawn = |what: Box<dyn FnOnce(&Fs) + Send>| {
+        let (fs, done) = (Arc::clone(&fs), done.clone());
+        std::thread::spawn(move || {
+            what(&fs);
+            done.send(()).unwrap();
+        })
+    };
+    let writer = spawn(Box::new(move |fs| assert_eq!(fs.write(slow, 5, b"new", None).unwrap(), 3)));
+    waiting.recv_timeout(Duration::from_secs(10)).unwrap();
+
+    // The file's own attributes too, and everything else in its directory.
+    let others = spawn(Box::new(move |fs| {
+        assert_eq!(fs.getattr(slow).unwrap().metadata.size, 9000);
+        assert_eq!(fs.lookup(d, name("slow")).unwrap().unwrap().ino, slow);
+        let other = fs.lookup(d, name("other")).unwrap().unwrap().ino;
+        fs.setxattr(d, b"user.x", b"1", 0).unwrap();
+        fs.unlink(d, name("third")).unwrap();
+        let end = |name| End { parent: d, name };
+        let new = New { what: What::File, mode: 0o644, umask: 0, caller: USER };
+        let made = fs.create(d, name("made"), &new).unwrap().ino;
+        fs.write(made, 0, b"made", None).unwrap();
+        fs.fsync(made, false).unwrap();
+        fs.rename(end(name("made")), end(name("moved")), RenameMode::NoReplace).unwrap();
+        let mut names = 0;
+        let mut each = |_: &crate::fs::DirEntry, _: Option<&crate::fs::Attr>| {
+            names += 1;
+            true
+        };
+        fs.readdir(d, 0, true, &mut each).unwrap();
+        assert_eq!(names, 5);
+        fs.forget(other, 1);
+    }));
+    let answered = finished.recv_timeout(Duration::from_secs(20));
+    *layer.may_read.lock().unwrap() = true;
+    layer.changed.notify_all();
+    answered.unwrap();
+    writer.join().unwrap();
+    others.join().unwrap();
+    let mut buffer = [0; 9];
+    fs.read(slow, 0, &mut buffer).unwrap();
+    assert_eq!(&buffer, b"sssssnews");
+}

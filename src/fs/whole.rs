@@ -1,0 +1,48 @@
+//! Renamed directories for those who follow no redirect: kernel overlayfs without root.
+
+use super::{Fs, FsError};
+use crate::model::{FileKind, FileName, Ino, Name};
+
+impl Fs {
+    /// Copies up all that is below renamed directories, where others could not find it, so that no redirect is left.
+    pub(super) fn make_directories_whole(&self) -> Result<(), FsError> {
+        if self.upper()?.others_follow_redirects() {
+            return Ok(());
+        }
+        self.make_inner_whole(Ino::ROOT, false)
+    }
+
+    /// `whole`: all that is in it is to be in the upper.
+    fn make_inner_whole(&self, ino: Ino, whole: bool) -> Result<(), FsError> {
+        let (upper, node) = (self.upper()?, self.node(ino)?);
+        let whole = match self.pin(&node)? {
+            Some(pinned) => whole || upper.is_redirected(&*pinned)?,
+            // What is only in the layers is where others look for it.
+            None if !whole => return Ok(()),
+            None => true,
+        };
+        for name in self.names(ino)? {
+            let Some(attr) = self.lookup(ino, name.as_name())? else { continue };
+            let done = match attr.metadata.kind {
+                FileKind::Directory => self.make_inner_whole(attr.ino, whole),
+                _ if whole => self.node(attr.ino).and_then(|leaf| self.raise(&leaf, u64::MAX)).map(drop),
+                _ => Ok(()),
+            };
+            self.forget(attr.ino, 1);
+            done?;
+        }
+        if whole {
+            upper.make_whole(&*self.raise(&node, 0)?)?;
+        }
+        Ok(())
+    }
+
+    fn names(&self, ino: Ino) -> Result<Vec<FileName>, FsError> {
+        let mut names = Vec::new();
+        self.readdir(ino, 0, false, &mut |entry, _| {
+            names.extend(entry.file_name().map(Name::to_owned));
+            true
+        })?;
+        Ok(names)
+    }
+}
