@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use crate::upper::UpperOptions;
 
-    const VOLATILE: UpperOptions = UpperOptions { volatile: true, record_owners: false, shared: false };
+    const VOLATILE: UpperOptions = UpperOptions { volatile: true, record_owners: false, shared: true };
 
     fn open(dir: &Path, options: UpperOptions) -> Result<Upper, UpperError> {
         Upper::open_as(&dir.join("upper"), &dir.join("work"), options)
