@@ -2,11 +2,18 @@
 //!
 //! In three steps, because they happen in different processes: [`MountSpec::layers`] finds or builds the indexes and
 //! opens the layers (in the caller's process, where errors and progress are seen); [`Layers::into_fs`] takes the upper
-//! into use; [`serve`] answers (in the server, perhaps in a user namespace of its own).
+//! into use; [`serve`] answers (in the server, perhaps in a user namespace of its own). [`Standalone`] does the last two
+//! for mounts that belong to no container.
+
+mod overlay;
+mod serving;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+pub use overlay::{OverlayLayer, OverlaySpec};
+pub use serving::{Place, Standalone, abandon, unmount_by_signal};
 
 use crate::fs::{Fs, FsError, OwnerView};
 use crate::fuse::{Attach, Server};
@@ -15,7 +22,7 @@ use crate::layer::{ChunkCache, DirLayer, Layer, LayerError, LayerSource, TarLaye
 use crate::model::limits::IMAGE_LAYERS_MAX;
 use crate::sys::memory;
 use crate::union::Union;
-use crate::upper::{Upper, UpperError};
+use crate::upper::{Upper, UpperError, UpperOptions};
 
 /// What should be mounted.
 #[derive(Clone, Debug)]
@@ -33,13 +40,15 @@ pub struct UpperDirs {
     pub upper: PathBuf,
     /// Scratch space on the same filesystem.
     pub work: PathBuf,
+    /// How they are used.
+    pub options: UpperOptions,
 }
 
 impl UpperDirs {
-    /// `upper/` and `work/` in a directory.
+    /// `upper/` and `work/` in a directory, used in the ordinary way.
     #[must_use]
     pub fn below(dir: &Path) -> Self {
-        Self { upper: dir.join("upper"), work: dir.join("work") }
+        Self { upper: dir.join("upper"), work: dir.join("work"), options: UpperOptions::default() }
     }
 }
 
@@ -79,6 +88,17 @@ pub enum MountError {
     /// A thread could not be started, or died.
     #[error("indexing: {0}")]
     Thread(io::Error),
+    /// The server process could not do it.
+    #[error("{0}")]
+    Server(String),
+    /// A system call.
+    #[error("{operation}: {source}")]
+    System {
+        /// What was being done.
+        operation: String,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 impl MountSpec {
@@ -161,7 +181,7 @@ impl Layers {
     /// # Errors
     /// [`MountError`]
     pub fn into_fs(self, upper: Option<&UpperDirs>, owners: OwnerView) -> Result<Fs, MountError> {
-        let upper = upper.map(|dirs| Upper::open(&dirs.upper, &dirs.work)).transpose()?;
+        let upper = upper.map(|dirs| Upper::open_as(&dirs.upper, &dirs.work, dirs.options)).transpose()?;
         Ok(Fs::new(self.0, upper, owners)?)
     }
 }

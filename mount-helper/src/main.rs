@@ -19,8 +19,11 @@ const HELP: &str = "\
 Usage: mount.layerfs IMAGE DIR [-sfnv] [-t TYPE] [-o OPTIONS]
        mount -t layerfs IMAGE DIR [-o OPTIONS]
        fstab: IMAGE DIR layerfs ro,nofail 0 0
+       mount -t layerfs overlay DIR -o lowerdir=A:B,upperdir=U,workdir=W
 
 Mounts a container image. IMAGE is what `layerfs mount --help` says; `none` with the option container=.
+
+With lowerdir= everything is as `layerfs -o lowerdir=A DIR --help` says, and unknown options are only warned about.
 
 Options of layerfs:
   container=ID          mount this container again, with its changes

@@ -3,6 +3,8 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
+use layerfs::commands::mount_words::{Word, unescaped, words};
+
 use crate::translate::UsageError;
 
 /// What all `-o` together ask for.
@@ -25,8 +27,7 @@ const FLAGS: [&str; 10] =
     ["ro", "rw", "dev", "nodev", "suid", "nosuid", "exec", "noexec", "noatime", "allow_other"];
 /// What mount(8), fstab(5) and systemd.mount(5) act on themselves, or what is so anyway. Options that promise something
 /// that would not be kept (`sync`, `strictatime`, `nosymfollow`, `remount`) are not among them.
-const NOT_OURS: [&str; 28] = [
-    "",
+const NOT_OURS: [&str; 27] = [
     "defaults",
     "auto",
     "noauto",
@@ -58,21 +59,20 @@ const NOT_OURS: [&str; 28] = [
 /// The same, with values.
 const NOT_OURS_PREFIXES: [&[u8]; 5] = [b"x-", b"X-", b"comment=", b"user=", b"uhelper="];
 
+/// Whether a list is in the grammar of overlay filesystems.
+pub(crate) fn names_layers(list: &OsStr) -> bool {
+    words(list.as_bytes()).any(|word| word.key == b"lowerdir")
+}
+
 impl Options {
     /// Takes the words of one `-o`; with `sloppy`, unknown ones are passed over.
     pub(crate) fn add(&mut self, list: &OsStr, sloppy: bool) -> Result<(), UsageError> {
-        for word in words(list.as_bytes()) {
-            self.add_one(word, sloppy)?;
-        }
-        Ok(())
+        words(list.as_bytes()).try_for_each(|word| self.add_one(&word, sloppy))
     }
 
-    fn add_one(&mut self, word: &[u8], sloppy: bool) -> Result<(), UsageError> {
-        let (key, value) = match word.iter().position(|byte| *byte == b'=') {
-            Some(at) => (&word[..at], Some(unquoted(&word[at + 1..]))),
-            None => (word, None),
-        };
-        match (key, value) {
+    fn add_one(&mut self, word: &Word<'_>, sloppy: bool) -> Result<(), UsageError> {
+        let (key, text) = (word.key, word.text);
+        match (key, word.value) {
             (b"container", Some(value)) => self.container = Some(needed("container", value)?),
             (b"upper", Some(value)) => self.upper = Some(needed("upper", value)?),
             (b"owner", Some(b"caller")) => self.owner = Some("caller".into()),
@@ -86,33 +86,20 @@ impl Options {
             }
             (_, None) if one_of(&FLAGS, key).is_some() => self.flags.extend(one_of(&FLAGS, key)),
             (_, None) if one_of(&NOT_OURS, key).is_some() => {}
-            _ if NOT_OURS_PREFIXES.iter().any(|prefix| word.starts_with(prefix)) => {}
+            _ if NOT_OURS_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) => {}
             (b"remount", None) => return Err(UsageError::Remount),
             _ if sloppy => {}
-            _ => return Err(UsageError::Unknown(lossy(word))),
+            _ => return Err(UsageError::Unknown(lossy(text))),
         }
         Ok(())
     }
-}
-
-/// Splits at commas; between double quotes they are part of a value, as mount(8) has it.
-fn words(list: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut quoted = false;
-    list.split(move |byte| {
-        quoted ^= *byte == b'"';
-        *byte == b',' && !quoted
-    })
-}
-
-fn unquoted(value: &[u8]) -> &[u8] {
-    value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value)
 }
 
 fn needed(key: &str, value: &[u8]) -> Result<OsString, UsageError> {
     if value.is_empty() {
         Err(UsageError::NoValue(key.to_owned()))
     } else {
-        Ok(OsString::from_vec(value.to_vec()))
+        Ok(OsString::from_vec(unescaped(value)))
     }
 }
 

@@ -1,10 +1,12 @@
-//! From the arguments of a mount helper (mount(8), "External helpers") to those of `layerfs mount`.
+//! From the arguments of a mount helper (mount(8), "External helpers") to those of `layerfs mount`; with `lowerdir=`, to
+//! those that container engines give `layerfs`.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::iter;
 use std::os::unix::ffi::OsStrExt as _;
 
-use crate::options::Options;
+use crate::options::{Options, names_layers};
 
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,7 +17,7 @@ pub(crate) enum Request {
     Version,
     /// Mount.
     Mount {
-        /// `layerfs mount ...`
+        /// `layerfs mount ...`, or `layerfs -o ...`
         arguments: Vec<OsString>,
         /// Do not really.
         fake: bool,
@@ -91,6 +93,13 @@ pub(crate) fn translate(arguments: impl IntoIterator<Item = OsString>) -> Result
     let [image, dir] = call.operands.as_slice() else {
         return Err(UsageError::Operands(call.operands.len()));
     };
+    let (fake, verbose) = (call.fake, call.verbose);
+    if call.lists.iter().any(|list| names_layers(list)) {
+        let lists = call.lists.iter().flat_map(|list| ["-o".into(), list.clone()]);
+        let operands = ["--".into(), image.clone(), dir.clone()];
+        let arguments = iter::once("layerfs".into()).chain(lists).chain(operands).collect();
+        return Ok(Request::Mount { arguments, fake, verbose });
+    }
     // After all else is read: -s may come last.
     let mut options = Options::default();
     for list in &call.lists {
@@ -127,7 +136,7 @@ pub(crate) fn translate(arguments: impl IntoIterator<Item = OsString>) -> Result
         arguments.push(image.clone());
     }
     arguments.push(dir.clone());
-    Ok(Request::Mount { arguments, fake: call.fake, verbose: call.verbose })
+    Ok(Request::Mount { arguments, fake, verbose })
 }
 
 impl Call {
@@ -223,6 +232,15 @@ mod tests {
         mounts(&["i", "d", "-o", "container=-x,rm"], &["--container=-x", "--rm", "--", "i", "d"]);
         mounts(&["none", "d", "-o", "container=x"], &["--container=x", "--", "d"]);
         mounts(&["none", "d"], &["--", "none", "d"]);
+    }
+
+    #[test]
+    fn overlays_go_to_the_grammar_of_engines() {
+        let line = ["-t", "layerfs", "-orw", "overlay", "/mnt", "-o", "lowerdir=/a:/b,frob", "-n"];
+        let Request::Mount { arguments, .. } = run(&line).unwrap() else { panic!() };
+        assert_eq!(arguments, ["layerfs", "-o", "rw", "-o", "lowerdir=/a:/b,frob", "--", "overlay", "/mnt"]);
+        let line = ["overlay", "/mnt", "-fv", "-o", "ro,lowerdir=/a"];
+        assert!(matches!(run(&line), Ok(Request::Mount { fake: true, verbose: true, .. })));
     }
 
     #[test]

@@ -8,8 +8,13 @@ mod environment;
 mod failure;
 mod inspect;
 mod logging;
+mod lowers;
 mod man;
 mod mount;
+pub mod mount_words;
+mod overlay_call;
+mod overlay_mount;
+mod overlay_options;
 mod progress;
 mod ps;
 mod rm;
@@ -31,18 +36,35 @@ const OWN_FAILURE: u8 = 125;
 /// Runs the program with these arguments, the first being its own name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     crate::sys::process::stop_ignoring_children();
-    let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli,
-        Err(error) => return usage(&error),
+    let args: Vec<OsString> = args.into_iter().collect();
+    let done = if overlay_call::is_overlay_call(&args, command_names().iter().map(String::as_str)) {
+        overlay_mount::run(args.into_iter().skip(1))
+    } else {
+        let cli = match Cli::try_parse_from(args) {
+            Ok(cli) => cli,
+            Err(error) => return usage(&error),
+        };
+        logging::start();
+        dispatch(cli.command)
     };
-    logging::start();
-    match dispatch(cli.command) {
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             complain(&format!("Error: {}", failure::line(error.as_ref())));
             ExitCode::from(OWN_FAILURE)
         }
     }
+}
+
+/// Everything that can be said where a command is expected.
+fn command_names() -> Vec<String> {
+    let mut cli = Cli::command();
+    cli.build();
+    let names = |command: &clap::Command| {
+        let aliases = command.get_all_aliases().map(str::to_owned);
+        aliases.chain([command.get_name().to_owned()]).collect::<Vec<_>>()
+    };
+    cli.get_subcommands().flat_map(names).collect()
 }
 
 fn dispatch(command: Command) -> anyhow::Result<u8> {

@@ -4,12 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::mount::MsFlags;
-
 use super::{Container, ContainerError, ContainerId, Containers, Held, Moment, Owners, ProcessId, State};
 use crate::fs::OwnerView;
-use crate::fuse::{Attach, Flag, Server};
-use crate::mount::{self, Layers, MountError, UpperDirs};
+use crate::fuse::{Flag, Server};
+use crate::mount::{self, Layers, MountError, Place, UpperDirs};
 use crate::sys::{daemon, fuse_mount, mount_table};
 
 /// How and where a container is mounted.
@@ -189,13 +187,9 @@ fn start(held: &Held, layers: Layers, plan: &MountPlan) -> Result<Server, ServeE
     daemon::block_end_signals().map_err(system("block signals"))?;
     let view = view(held.config().owners);
     let fs = layers.into_fs(plan.upper.as_ref(), view)?;
-    let attach = attach(plan)?;
-    let server = match mount::serve(fs, attach) {
-        Ok(server) => server,
-        Err(error) => {
-            return Err(system(&format!("mount on {}", plan.target.display()))(error));
-        }
-    };
+    let mount = format!("mount on {}", plan.target.display());
+    let attach = place(plan).attach().map_err(system(&mount))?;
+    let server = mount::serve(fs, attach).map_err(system(&mount))?;
     match announce(held, &plan.target) {
         Ok(()) => Ok(server),
         Err(error) => Err(given_up(&plan.target, server, error)),
@@ -204,10 +198,7 @@ fn start(held: &Held, layers: Layers, plan: &MountPlan) -> Result<Server, ServeE
 
 /// Takes away a mount that nobody will serve. Gives why.
 fn given_up(target: &Path, server: Server, error: ServeError) -> ServeError {
-    if let Err(error) = fuse_mount::unmount_lazily(target) {
-        tracing::warn!("unmount {}: {error}", target.display());
-    }
-    drop(server);
+    mount::abandon(target, server);
     error
 }
 
@@ -219,43 +210,16 @@ fn announce(held: &Held, target: &Path) -> Result<(), ServeError> {
         started: Moment::now(),
     };
     held.set_state(&state)?;
-    let target = target.to_owned();
-    let unmount = move || {
-        // SIGTERM means: unmount.
-        if let Err(error) = daemon::wait_for_end().and_then(|()| fuse_mount::unmount_lazily(&target)) {
-            tracing::error!("unmount {}: {error}", target.display());
-        }
-    };
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(unmount)
-        .map_err(system("start a thread"))?;
-    Ok(())
+    mount::unmount_by_signal(target).map_err(system("start a thread"))
 }
 
-fn attach(plan: &MountPlan) -> Result<Attach, ServeError> {
-    // fuser opens it too, also for the helper's sake, but does not say what it could not open.
-    fuse_mount::check_device().map_err(system("mount"))?;
-    if !rustix::process::geteuid().is_root() {
-        return Ok(Attach::Fusermount {
-            target: plan.target.clone(),
-            source: plan.source.clone(),
-            allow_other: plan.allow_other,
-            flags: plan.flags.clone(),
-        });
+fn place(plan: &MountPlan) -> Place {
+    Place {
+        target: plan.target.clone(),
+        source: plan.source.clone(),
+        allow_other: plan.allow_other,
+        flags: plan.flags.clone(),
     }
-    let mut flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
-    for flag in &plan.flags {
-        match flag {
-            Flag::ReadOnly => flags |= MsFlags::MS_RDONLY,
-            Flag::NoExec => flags |= MsFlags::MS_NOEXEC,
-            Flag::Suid => flags &= !MsFlags::MS_NOSUID,
-            Flag::Dev => flags &= !MsFlags::MS_NODEV,
-            Flag::NoAtime => flags |= MsFlags::MS_NOATIME,
-        }
-    }
-    let mounted = fuse_mount::mount(&plan.target, &plan.source, flags);
-    mounted.map(Attach::Mounted).map_err(system(&format!("mount on {}", plan.target.display())))
 }
 
 /// As whom this process shows a container's files.

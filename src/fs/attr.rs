@@ -1,7 +1,7 @@
 //! Attributes: what stat(2) shows.
 
 use super::node::{Home, LowerPart, Node, State};
-use super::{Fs, FsError, OwnerView};
+use super::{Fs, FsError};
 use crate::model::{FileKind, Ino, Metadata, Timestamp};
 use crate::upper::UpperAttr;
 
@@ -79,27 +79,10 @@ impl Fs {
     }
 
     /// The metadata as this mount shows it.
-    fn shown(&self, node: &Node, mut metadata: Metadata) -> Metadata {
-        match &self.owners {
-            OwnerView::Image => {}
-            OwnerView::Namespace { uids, gids } => {
-                metadata.uid = known(uids, metadata.uid);
-                metadata.gid = known(gids, metadata.gid);
-            }
-            OwnerView::Caller { uid, gid } => (metadata.uid, metadata.gid) = (*uid, *gid),
-        }
-        if node.kind == FileKind::Directory {
-            metadata.size = DIR_BYTES;
-        }
-        metadata
+    fn shown(&self, node: &Node, metadata: Metadata) -> Metadata {
+        let size = if node.kind == FileKind::Directory { DIR_BYTES } else { metadata.size };
+        Metadata { size, ..self.owners.shown(metadata) }
     }
-}
-
-/// The kernel's number for ids that a user namespace does not have (/proc/sys/kernel/overflowuid).
-const NOBODY: u32 = 65534;
-
-fn known(ids: &[std::ops::Range<u32>], id: u32) -> u32 {
-    if ids.iter().any(|range| range.contains(&id)) { id } else { NOBODY }
 }
 
 /// `links` counts those in the upper's filesystem, the link index included.

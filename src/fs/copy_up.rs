@@ -64,7 +64,11 @@ impl Fs {
         origin.later = self.later(node, lower)?;
         if names > 0 && self.is_linked(lower, node.ino)? {
             let object = self.upper()?.copy_up_indexed(&mut origin)?;
-            return Ok(self.raised(node, object, Home::Index));
+            let pinned = self.raised(node, object, Home::Index);
+            if self.upper()?.is_shared() {
+                self.name_everywhere(node, lower)?;
+            }
+            return Ok(pinned);
         }
         self.raise_named(node, origin)
     }

@@ -3,7 +3,7 @@
 use super::caller::Caller;
 use super::find::{Found, FoundLower};
 use super::node::Home;
-use super::{Attr, Fs, FsError, OwnerView};
+use super::{Attr, Fs, FsError};
 use crate::model::{Ino, Name};
 use crate::upper::{Fresh, Looked, Object, What};
 
@@ -54,7 +54,7 @@ impl Fs {
             _ => upper.xattr(&pinned, DEFAULT_ACL)?,
         };
         let parent_attr = upper.attr(&pinned, b"(parent)")?.metadata;
-        let (uid, mut gid) = self.stored_owner(new.caller);
+        let (uid, mut gid) = self.owners.stored_owner(new.caller);
         let mut mode = if default_acl.is_some() { new.mode } else { new.mode & !new.umask };
         if parent_attr.mode & 0o2000 != 0 {
             // A setgid directory hands its group down, and the bit to directories (inode(7)).
@@ -68,13 +68,5 @@ impl Fs {
         let object = upper.create(&pinned, name, &fresh)?;
         dir.touch();
         Ok(object)
-    }
-
-    /// Where everything is shown as one user's, that user acts as the image's root.
-    pub(super) fn stored_owner(&self, caller: Caller) -> (u32, u32) {
-        match &self.owners {
-            OwnerView::Image | OwnerView::Namespace { .. } => (caller.uid, caller.gid),
-            OwnerView::Caller { .. } => (0, 0),
-        }
     }
 }

@@ -37,6 +37,9 @@ pub enum FsError {
     /// This filesystem, or this mode of it, does not have the operation.
     #[error("operation not supported")]
     NotSupported,
+    /// Nobody minds that this is not done; the kernel then never asks for it again, and tells programs that it was.
+    #[error("not needed")]
+    NotNeeded,
     /// No such extended attribute.
     #[error("no such attribute")]
     NoAttribute,
@@ -87,6 +90,7 @@ impl FsError {
             Self::Invalid | Self::Name(NameError::Invalid) => Errno::INVAL,
             Self::NotPermitted => Errno::PERM,
             Self::NotSupported => Errno::OPNOTSUPP,
+            Self::NotNeeded => Errno::NOSYS,
             Self::NoAttribute => Errno::NODATA,
             Self::NoOffset => Errno::NXIO,
             Self::Stale(_) => Errno::STALE,

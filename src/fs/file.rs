@@ -13,6 +13,7 @@ use super::sharing::{Keep, Sharing, touched};
 use super::{Caller, Fs, FsError};
 use crate::model::{FileKind, Ino};
 use crate::sys::files;
+use crate::upper::Upper;
 
 /// What lseek(2) is asked to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,8 +153,9 @@ impl Fs {
     /// fsync(2) and fdatasync(2). A file of a layer has nothing to flush.
     ///
     /// # Errors
-    /// [`FsError`]
+    /// [`FsError::NotNeeded`] where the upper is volatile.
     pub fn fsync(&self, ino: Ino, data_only: bool) -> Result<(), FsError> {
+        self.must_flush()?;
         let node = self.node(ino)?;
         let Some(file) = self.open_upper(&node, false)? else { return Ok(()) };
         // The map is an attribute, which fdatasync(2) need not flush.
@@ -168,8 +170,9 @@ impl Fs {
     /// fsync(2) of a directory.
     ///
     /// # Errors
-    /// [`FsError`]
+    /// [`FsError::NotNeeded`] where the upper is volatile.
     pub fn fsync_dir(&self, ino: Ino) -> Result<(), FsError> {
+        self.must_flush()?;
         match self.pin(&*self.node(ino)?)? {
             Some(pinned) => Ok(self.upper()?.sync_dir(&pinned)?),
             None => Ok(()),
@@ -192,6 +195,11 @@ impl Fs {
             LowerPart::Leaf(lower, _) => Ok(self.union.read_link(lower)?),
             LowerPart::None | LowerPart::Dir(_) => Err(FsError::Lost(ino)),
         }
+    }
+
+    fn must_flush(&self) -> Result<(), FsError> {
+        let volatile = self.upper.as_ref().is_some_and(Upper::is_volatile);
+        if volatile { Err(FsError::NotNeeded) } else { Ok(()) }
     }
 
     fn writable(&self, node: &Node) -> Result<Arc<File>, FsError> {

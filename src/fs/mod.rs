@@ -5,6 +5,7 @@
 //! here does; what protects against everything else is that objects of the upper are reached by descriptors of their
 //! directories and checked by inode number, never by a path.
 
+mod all_names;
 mod attr;
 mod caller;
 mod changes;
@@ -18,6 +19,7 @@ mod link;
 mod listing;
 mod lookup;
 mod node;
+mod owners;
 mod pins;
 mod readdir;
 mod remove;
@@ -34,7 +36,6 @@ mod xattr;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 pub use attr::Attr;
@@ -44,11 +45,13 @@ pub use complete::Completed;
 pub use create::New;
 pub use error::FsError;
 pub use file::Seek;
+pub use owners::{IdRange, IdView, OwnerView};
 pub use readdir::{DirEntry, DirName, Heard};
 pub use rename::{End, RenameMode};
 pub use statfs::Space;
 
 use node::{LowerPart, Node, UpperPart};
+use owners::Owners;
 use pins::Pins;
 use settle::Unsettled;
 use table::Table;
@@ -57,34 +60,12 @@ use crate::model::{FileKind, Ino};
 use crate::union::Union;
 use crate::upper::{Origin, Upper};
 
-/// As whom objects are shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OwnerView {
-    /// With the ids that the image and the upper have.
-    Image,
-    /// With those ids, as far as the user namespace of the mount has them. All others are shown as nobody's, 65534: an
-    /// object whose owner the kernel cannot represent could not even be removed by the namespace's root.
-    Namespace {
-        /// Users that it has.
-        uids: Vec<Range<u32>>,
-        /// Groups that it has.
-        gids: Vec<Range<u32>>,
-    },
-    /// All as one user's, who may then use everything as the image's root would.
-    Caller {
-        /// The user.
-        uid: u32,
-        /// The user's group.
-        gid: u32,
-    },
-}
-
 /// A mounted image: its layers and, unless it is read-only, its upper.
 #[derive(Debug)]
 pub struct Fs {
     union: Union,
     upper: Option<Upper>,
-    owners: OwnerView,
+    owners: Owners,
     table: Table,
     pins: Pins,
     unsettled: Unsettled,
@@ -126,7 +107,7 @@ impl Fs {
         let fs = Self {
             union,
             upper,
-            owners,
+            owners: owners.into(),
             table: Table::with_root(root),
             pins: Pins::new(),
             unsettled: Unsettled::default(),

@@ -150,7 +150,7 @@ impl Fs {
             RenameMode::Replace | RenameMode::NoReplace => upper.rename(&rename)?,
             RenameMode::Exchange => upper.exchange(&rename)?,
             RenameMode::LeaveDevice(caller) => {
-                let (uid, gid) = self.stored_owner(caller);
+                let (uid, gid) = self.owners.stored_owner(caller);
                 upper.rename_leaving_device(&rename, uid, gid)?;
             }
         }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use super::caller::without_privileges;
 use super::node::Node;
 use super::xattr::{ACCESS_ACL, CAPABILITY};
-use super::{Attr, Caller, Fs, FsError, OwnerView};
+use super::{Attr, Caller, Fs, FsError};
 use crate::model::{FileKind, Ino, Metadata};
 use crate::upper::{Change, UpperAttr};
 
@@ -27,7 +27,7 @@ impl Fs {
         if *set == Change::default() {
             return self.change_nothing(&node, &caller);
         }
-        let (uid, gid) = self.stored_ids(set)?;
+        let (uid, gid) = self.owners.stored_ids(set)?;
         let change = Change { uid, gid, ..*set };
         let chowned = node.kind != FileKind::Directory && (set.uid.is_some() || set.gid.is_some());
         // A copy-up to the new size is a truncate already, so it is for files that have nothing else to lose by that.
@@ -142,18 +142,6 @@ impl Fs {
             self.upper()?.change(&pinned, b"(node)", &change)?;
         }
         Ok(())
-    }
-
-    /// The ids to store. Where all objects are shown as one user's, a chown to that user changes nothing and a chown to
-    /// anyone else could not be shown.
-    fn stored_ids(&self, set: &Change) -> Result<(Option<u32>, Option<u32>), FsError> {
-        match &self.owners {
-            OwnerView::Image | OwnerView::Namespace { .. } => Ok((set.uid, set.gid)),
-            OwnerView::Caller { uid, gid } => {
-                let same = set.uid.is_none_or(|id| id == *uid) && set.gid.is_none_or(|id| id == *gid);
-                if same { Ok((None, None)) } else { Err(FsError::NotPermitted) }
-            }
-        }
     }
 
     /// File capabilities do not survive a change of owner or content (capabilities(7)).

@@ -3,7 +3,7 @@
 use rustix::fs::XattrFlags;
 
 use super::node::{LowerPart, Node};
-use super::{Caller, Fs, FsError, OwnerView};
+use super::{Caller, Fs, FsError};
 use crate::layer::Xattr;
 use crate::model::Ino;
 use crate::upper::is_private;
@@ -79,7 +79,7 @@ impl Fs {
     fn may_change(&self, name: &[u8]) -> Result<(), FsError> {
         must_exist(name)?;
         // An ACL names ids and shares bits with the mode; where those are not real it would mean something else.
-        if name.starts_with(b"system.posix_acl_") && matches!(self.owners, OwnerView::Caller { .. }) {
+        if name.starts_with(b"system.posix_acl_") && !self.owners.are_real() {
             return Err(FsError::NotSupported);
         }
         Ok(())

@@ -1,13 +1,14 @@
 //! A layer that is a plain directory: the root filesystem of an unpacked image, say.
 //!
 //! Everything is reached from one descriptor of the root with openat2(2), never across a symlink, so a hostile tree
-//! cannot lead outside. Whiteouts mean nothing here: this is a root filesystem, not a difference to one.
+//! cannot lead outside. Whiteouts mean nothing here: this is a root filesystem. See `diff_layer.rs` for differences.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -29,7 +30,7 @@ const FOREIGN: u64 = 1 << 62;
 const HIDDEN_XATTRS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// A name in a directory, and what stat(2) says of the object.
-type Listed = (Box<[u8]>, Stat);
+pub(super) type Listed = (Box<[u8]>, Stat);
 /// Objects with their paths.
 type Linked = HashMap<EntryId, Vec<Box<[u8]>>>;
 
@@ -40,12 +41,22 @@ pub struct DirLayer {
     root: OwnedFd,
     root_id: EntryId,
     device: u64,
+    beside_mount: Option<Covered>,
     /// Taken alone, never across I/O.
     known: Mutex<Known>,
     /// Taken alone, never across I/O.
     files: Mutex<LruCache<EntryId, Arc<File>>>,
     /// Paths of all objects with several names, once somebody asks for one.
     linked: OnceLock<Linked>,
+}
+
+/// A directory that something is going to be mounted on.
+#[derive(Debug)]
+struct Covered {
+    /// Its path, relative to the root.
+    path: Vec<u8>,
+    /// The directory itself. What is found from here is what is below the mount.
+    dir: OwnedFd,
 }
 
 /// Where the objects are that were seen so far: each by one of its names.
@@ -70,17 +81,36 @@ impl DirLayer {
             root,
             root_id: EntryId(stat.st_ino),
             device: stat.st_dev,
+            beside_mount: None,
             known: Mutex::default(),
             files: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
             linked: OnceLock::new(),
         })
     }
 
+    /// Keeps the directory at `target` visible as it is, should it be in this layer, although something is going to be
+    /// mounted on it: asking a mount about itself while it answers would never end.
+    ///
+    /// # Errors
+    /// [`LayerError::Io`] when `target` cannot be opened.
+    pub fn beside_mount(mut self, target: &Path) -> Result<Self, LayerError> {
+        let root = self.path.canonicalize().map_err(|error| self.io(error))?;
+        if let Ok(path) = target.strip_prefix(&root)
+            && !path.as_os_str().is_empty()
+        {
+            let path = path.as_os_str().as_bytes().to_vec();
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let dir = self.open_beneath(&path, flags).map_err(|error| self.io(error))?;
+            self.beside_mount = Some(Covered { path, dir });
+        }
+        Ok(self)
+    }
+
     fn io(&self, source: impl Into<io::Error>) -> LayerError {
         LayerError::Io { layer: self.path.display().to_string(), source: source.into() }
     }
 
-    fn bad(&self, entry: EntryId, reason: &'static str) -> LayerError {
+    pub(super) fn bad(&self, entry: EntryId, reason: &'static str) -> LayerError {
         LayerError::BadEntry { layer: self.path.display().to_string(), entry, reason }
     }
 
@@ -112,8 +142,9 @@ impl DirLayer {
     fn open_beneath(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (root, path) = self.start(path);
         loop {
-            match rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
+            match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
                 // Somebody renames something in the tree at this moment.
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 result => return result,
@@ -121,8 +152,19 @@ impl DirLayer {
         }
     }
 
+    /// From where to walk to a path, and what of it is left to walk.
+    fn start<'a>(&'a self, path: &'a [u8]) -> (&'a OwnedFd, &'a [u8]) {
+        let path = path.strip_prefix(b"./").unwrap_or(path);
+        let below = |covered: &'a Covered| match path.strip_prefix(&covered.path[..])? {
+            b"" => Some((&covered.dir, &b"."[..])),
+            [b'/', rest @ ..] => Some((&covered.dir, rest)),
+            _ => None,
+        };
+        self.beside_mount.as_ref().and_then(below).unwrap_or((&self.root, path))
+    }
+
     /// Opens the object itself, and makes sure that it still is the same.
-    fn open_entry(&self, id: EntryId) -> Result<(OwnedFd, Stat), LayerError> {
+    pub(super) fn open_entry(&self, id: EntryId) -> Result<(OwnedFd, Stat), LayerError> {
         let path = self.path_of(id)?;
         let fd = self.open_beneath(&path, OFlags::PATH).map_err(|error| self.io(error))?;
         let stat = rustix::fs::fstat(&fd).map_err(|error| self.io(error))?;
@@ -142,7 +184,7 @@ impl DirLayer {
     }
 
     /// Remembers where an object is.
-    fn note(&self, dir: EntryId, name: &[u8], stat: &Stat) -> EntryId {
+    pub(super) fn note(&self, dir: EntryId, name: &[u8], stat: &Stat) -> EntryId {
         let id = self.id_of(stat);
         if id != self.root_id {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -186,8 +228,14 @@ impl DirLayer {
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            // One component below a directory that is open: nothing to follow.
-            match rustix::fs::statat(fd.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
+            let stat = match &self.beside_mount {
+                Some(covered) if covered.path == join(path, name.to_bytes()) => {
+                    rustix::fs::fstat(&covered.dir)
+                }
+                // One component below a directory that is open: nothing to follow.
+                _ => rustix::fs::statat(fd.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW),
+            };
+            match stat {
                 Ok(stat) => items.push((name.to_bytes().into(), stat)),
                 Err(Errno::NOENT) => {}
                 Err(error) => return Err(error),
@@ -195,6 +243,61 @@ impl DirLayer {
         }
         items.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         Ok(items)
+    }
+
+    /// What is under a name in a directory, and what stat(2) says of it.
+    pub(super) fn look(&self, dir: EntryId, name: &[u8]) -> Result<Option<(OwnedFd, Stat)>, LayerError> {
+        let path = [&self.path_of(dir)?[..], name].join(&b'/');
+        let fd = match self.open_beneath(&path, OFlags::PATH) {
+            Ok(fd) => fd,
+            // ELOOP: "dir" is a symlink, so it holds nothing.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(error) => return Err(self.io(error)),
+        };
+        let stat = rustix::fs::fstat(&fd).map_err(|error| self.io(error))?;
+        Ok(Some((fd, stat)))
+    }
+
+    /// The names in a directory; none of what is no directory.
+    pub(super) fn listed(&self, dir: EntryId) -> Result<Vec<Listed>, LayerError> {
+        match self.list(&self.path_of(dir)?) {
+            Ok(items) => Ok(items),
+            Err(Errno::NOTDIR | Errno::LOOP) => Ok(Vec::new()),
+            Err(error) => Err(self.io(error)),
+        }
+    }
+
+    /// What a stat of an object makes of it.
+    pub(super) fn entry_of(&self, id: EntryId, stat: &Stat) -> Result<Entry, LayerError> {
+        let metadata = metadata(stat).ok_or_else(|| self.bad(id, "unknown type"))?;
+        let mut names = 1;
+        if stat.st_nlink > 1 && metadata.kind != FileKind::Directory {
+            let paths = self.linked()?.get(&id).map_or(1, Vec::len);
+            names = u32::try_from(paths).unwrap_or(u32::MAX);
+        }
+        Ok(Entry { metadata, names, implied: false, opaque: false })
+    }
+
+    /// The names of all extended attributes of an object.
+    pub(super) fn xattr_names(&self, fd: &OwnedFd) -> Result<Vec<Box<[u8]>>, LayerError> {
+        let path = proc_path(fd);
+        let list = match grown(XATTR_LIST_BYTES_MAX, |list| rustix::fs::listxattr(&path, list)) {
+            Err(Errno::NOTSUP) => Vec::new(),
+            result => result.map_err(|error| self.io(error))?,
+        };
+        let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        Ok(names.map(Box::from).collect())
+    }
+
+    /// The value of an extended attribute.
+    pub(super) fn xattr(&self, fd: &OwnedFd, name: &[u8]) -> Result<Option<Vec<u8>>, LayerError> {
+        let path = proc_path(fd);
+        match grown(XATTR_VALUE_BYTES_MAX, |value| rustix::fs::getxattr(&path, name, value)) {
+            Ok(value) => Ok(Some(value)),
+            // Gone since, or listed without being readable (some security modules do).
+            Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
+            Err(error) => Err(self.io(error)),
+        }
     }
 
     /// Every path of every object with several names: one walk through the whole tree, the first time.
@@ -216,7 +319,7 @@ impl DirLayer {
                 Err(error) => return Err(self.io(error)),
             };
             for (name, stat) in items {
-                let below = if path == b"." { name.to_vec() } else { [&path[..], &name].join(&b'/') };
+                let below = join(&path, &name);
                 if FileType::from_raw_mode(stat.st_mode).is_dir() {
                     directories.push(below);
                 } else if stat.st_nlink > 1 {
@@ -226,6 +329,11 @@ impl DirLayer {
         }
         Ok(self.linked.get_or_init(|| linked))
     }
+}
+
+/// The path of a name in the directory at `path`.
+fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+    if path == b"." { name.to_vec() } else { [path, name].join(&b'/') }
 }
 
 fn metadata(stat: &Stat) -> Option<Metadata> {
@@ -244,6 +352,20 @@ fn metadata(stat: &Stat) -> Option<Metadata> {
     })
 }
 
+/// What a call fills a buffer with, `bytes_max` at most. A short buffer is tried first: most answers are short.
+fn grown(bytes_max: usize, fill: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut buffer = vec![0; 256.min(bytes_max)];
+    let length = match fill(&mut buffer) {
+        Err(Errno::RANGE) => {
+            buffer.resize(bytes_max, 0);
+            fill(&mut buffer)?
+        }
+        result => result?,
+    };
+    buffer.truncate(length);
+    Ok(buffer)
+}
+
 /// Names the object itself to system calls that take no O_PATH descriptor.
 fn proc_path(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
@@ -260,39 +382,21 @@ impl Layer for DirLayer {
 
     fn entry(&self, id: EntryId) -> Result<Entry, LayerError> {
         let (_, stat) = self.open_entry(id)?;
-        let metadata = metadata(&stat).ok_or_else(|| self.bad(id, "unknown type"))?;
-        let mut names = 1;
-        if stat.st_nlink > 1 && metadata.kind != FileKind::Directory {
-            let paths = self.linked()?.get(&id).map_or(1, Vec::len);
-            names = u32::try_from(paths).unwrap_or(u32::MAX);
-        }
-        Ok(Entry { metadata, names, implied: false, opaque: false })
+        self.entry_of(id, &stat)
     }
 
     fn lookup(&self, dir: EntryId, name: Name<'_>) -> Result<Found, LayerError> {
-        let path = [&self.path_of(dir)?[..], name.as_bytes()].join(&b'/');
-        let fd = match self.open_beneath(&path, OFlags::PATH) {
-            Ok(fd) => fd,
-            // ELOOP: "dir" is a symlink, so it holds nothing.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Found::Absent),
-            Err(error) => return Err(self.io(error)),
-        };
-        let stat = rustix::fs::fstat(&fd).map_err(|error| self.io(error))?;
-        Ok(Found::Entry(self.note(dir, name.as_bytes(), &stat)))
+        let found = self.look(dir, name.as_bytes())?;
+        Ok(found.map_or(Found::Absent, |(_, stat)| Found::Entry(self.note(dir, name.as_bytes(), &stat))))
     }
 
     fn read_dir(&self, dir: EntryId) -> Result<Vec<DirItem>, LayerError> {
-        let items = match self.list(&self.path_of(dir)?) {
-            Ok(items) => items,
-            Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Vec::new()),
-            Err(error) => return Err(self.io(error)),
-        };
         let item = |(name, stat): Listed| {
             let found = Found::Entry(self.note(dir, &name, &stat));
             let name = Name::new(&name).map_err(|_| self.bad(dir, "a name in it is not valid"))?;
             Ok(DirItem { name: name.to_owned(), found })
         };
-        items.into_iter().map(item).collect()
+        self.listed(dir)?.into_iter().map(item).collect()
     }
 
     fn read_link(&self, id: EntryId) -> Result<Vec<u8>, LayerError> {
@@ -303,24 +407,13 @@ impl Layer for DirLayer {
 
     fn xattrs(&self, id: EntryId) -> Result<Vec<Xattr>, LayerError> {
         let (fd, _) = self.open_entry(id)?;
-        let path = proc_path(&fd);
-        let mut list = vec![0; XATTR_LIST_BYTES_MAX];
-        let len = match rustix::fs::listxattr(&path, &mut list[..]) {
-            Ok(len) => len,
-            Err(Errno::NOTSUP) => 0,
-            Err(error) => return Err(self.io(error)),
-        };
         let mut xattrs: Vec<Xattr> = Vec::new();
-        let mut value = vec![0; XATTR_VALUE_BYTES_MAX];
-        for name in list[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        for name in self.xattr_names(&fd)? {
             if HIDDEN_XATTRS.iter().any(|prefix| name.starts_with(prefix)) {
                 continue;
             }
-            match rustix::fs::getxattr(&path, name, &mut value[..]) {
-                Ok(len) => xattrs.push((name.into(), value[..len].into())),
-                // Gone since, or listed without being readable (some security modules do).
-                Err(Errno::NODATA | Errno::NOTSUP) => {}
-                Err(error) => return Err(self.io(error)),
+            if let Some(value) = self.xattr(&fd, &name)? {
+                xattrs.push((name, value.into()));
             }
         }
         xattrs.sort_unstable();

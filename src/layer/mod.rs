@@ -8,6 +8,7 @@ use crate::model::{EntryId, FileName, Metadata, Name};
 
 mod chunk_cache;
 mod chunk_reader;
+mod diff_layer;
 mod dir_layer;
 mod error;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod tar_layer;
 mod tar_tests;
 
 pub use chunk_cache::ChunkCache;
+pub use diff_layer::DiffLayer;
 pub use dir_layer::DirLayer;
 pub use error::LayerError;
 pub use source::{LayerSource, TarSource};

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::process::{self, Fork};
@@ -82,14 +83,14 @@ impl Notifier {
 }
 
 /// Leaves the terminal and the caller's directory: a new session, `/` as working directory, standard input from
-/// `/dev/null`, standard output and error to `log`.
+/// `/dev/null`, standard output and error to `log`, which only the caller may read when it is made.
 ///
 /// # Errors
 /// What setsid(2), chdir(2), open(2) and dup2(2) say.
 pub fn detach(log: &Path) -> io::Result<()> {
     nix::unistd::setsid()?;
     nix::unistd::chdir("/")?;
-    let log = File::options().append(true).create(true).open(log)?;
+    let log = File::options().append(true).create(true).mode(0o600).open(log)?;
     let null = File::open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&log)?;

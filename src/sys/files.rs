@@ -71,6 +71,8 @@ system_calls! {
     fs::fstatvfs(file: impl AsFd) -> StatVfs;
     /// fsync(2)
     fs::fsync(file: impl AsFd) -> ();
+    /// syncfs(2)
+    fs::syncfs(file: impl AsFd) -> ();
     /// fdatasync(2)
     fs::fdatasync(file: impl AsFd) -> ();
     /// ftruncate(2)

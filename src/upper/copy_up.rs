@@ -156,7 +156,7 @@ impl Upper {
             // Nothing that could be missing.
             return Ok(());
         }
-        files::fsync(&file).at("fsync")
+        self.flush(&file)
     }
 
     fn partial_of(&self, origin: &Origin<'_>) -> Option<Partial> {

@@ -9,7 +9,7 @@ use super::error::At as _;
 use super::handle::{magic_link, pin};
 use super::scratch::Scratch;
 use super::{Marks, Object, Upper, UpperError, Whiteouts};
-use crate::model::whiteout::{self, Meaning};
+use crate::model::whiteout;
 use crate::model::{DeviceId, FileKind, Metadata, Name};
 use crate::sys::files;
 
@@ -63,12 +63,8 @@ impl Upper {
     /// # Errors
     /// [`UpperError`] with `EPERM`, and a line in the log that says why.
     pub fn may_be_created(&self, name: Name<'_>) -> Result<(), UpperError> {
-        if self.whiteouts == Whiteouts::Named
-            && !matches!(whiteout::meaning(name.as_bytes()), Ok(Meaning::Object(_)))
-        {
-            tracing::warn!(
-                "upper: {name:?}: names of this form hide files on this filesystem and cannot be created"
-            );
+        if self.is_marker(name) {
+            tracing::warn!("upper: {name:?}: names of this form hide files here and cannot be created");
             return Err(Errno::PERM).at("create a name that means a whiteout");
         }
         Ok(())
@@ -169,6 +165,9 @@ impl Upper {
         whiteout: bool,
     ) -> Result<(), UpperError> {
         let dir = dir.as_fd();
+        if whiteout {
+            self.turn_marker_into_device(dir, name)?;
+        }
         let device = whiteout && self.whiteouts == Whiteouts::Device;
         let flags = match (device, kind) {
             (false, _) => RenameFlags::NOREPLACE,

@@ -29,6 +29,12 @@ pub enum UpperError {
         /// What the system said.
         source: Errno,
     },
+    /// Kernel overlayfs refuses it too.
+    #[error(
+        "{}: the last mount was volatile, and changes may have been lost: remove its work/incompat/volatile to use what is left",
+        .0.display()
+    )]
+    Volatile(PathBuf),
     /// A mark that says where something came from cannot be read.
     #[error("{}: damaged mark {mark}: remove the attribute with setfattr -x, or the object", path.display())]
     Mark {
@@ -62,6 +68,7 @@ impl UpperError {
         match self {
             Self::System { source, .. } | Self::Unusable { source, .. } => *source,
             Self::InUse(_) => Errno::BUSY,
+            Self::Volatile(_) => Errno::INVAL,
             Self::Mark { .. } | Self::Form { .. } => Errno::IO,
         }
     }

@@ -61,9 +61,7 @@ impl Upper {
     /// [`UpperError`]: the answer is unknown.
     pub fn look(&self, dir: impl AsFd, name: Name<'_>) -> Result<Looked, UpperError> {
         let dir = dir.as_fd();
-        if self.whiteouts == Whiteouts::Named
-            && !matches!(whiteout::meaning(name.as_bytes()), Ok(Meaning::Object(_)))
-        {
+        if self.is_marker(name) {
             return Ok(Looked::Absent);
         }
         match pin(dir, name.as_bytes()) {
@@ -75,6 +73,7 @@ impl Upper {
                 }
                 let attr = owner::recorded(&pinned, real, name.as_bytes())?;
                 let marks = self.marks(&pinned, &real, name.as_bytes())?;
+                let marks = self.with_marks_of_others(marks, &pinned, real.metadata.kind)?;
                 Ok(Looked::Object(Object { attr, marks, pinned }))
             }
             Err(Errno::NOENT) if self.has_named_whiteout(dir, name)? => Ok(Looked::Whiteout),
@@ -91,6 +90,7 @@ impl Upper {
         let real = handle::stat(&pinned)?;
         let attr = owner::recorded(&pinned, real, name)?;
         let marks = self.marks(&pinned, &real, name)?;
+        let marks = self.with_marks_of_others(marks, &pinned, real.metadata.kind)?;
         Ok(Object { attr, marks, pinned })
     }
 
@@ -133,8 +133,7 @@ impl Upper {
         let mut listed = Vec::new();
         for bytes in scratch::names(dir)? {
             let Ok(plain) = Name::new(&bytes) else { continue };
-            let named =
-                if self.whiteouts == Whiteouts::Named { whiteout::meaning(&bytes).ok() } else { None };
+            let named = if self.has_markers() { whiteout::meaning(&bytes).ok() } else { None };
             match named {
                 Some(Meaning::Whiteout(hidden)) => {
                     listed.push(UpperName { name: hidden.to_owned(), whiteout: true });
@@ -175,7 +174,7 @@ impl Upper {
     }
 
     fn has_named_whiteout(&self, dir: impl AsFd, name: Name<'_>) -> Result<bool, UpperError> {
-        if self.whiteouts == Whiteouts::Device {
+        if !self.has_markers() {
             return Ok(false);
         }
         let Ok(marker) = whiteout::hiding(name) else { return Ok(false) };

@@ -29,6 +29,8 @@ mod remove;
 mod rename;
 mod scratch;
 mod setattr;
+mod shared;
+mod volatile;
 mod whole;
 mod xattr;
 
@@ -68,6 +70,18 @@ enum Whiteouts {
     Named,
 }
 
+/// How an upper is to be used, where not in the ordinary way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpperOptions {
+    /// Nothing is flushed: after a crash of the system the upper is worth nothing.
+    pub volatile: bool,
+    /// Owners, modes and types are recorded (`user.containers.override_stat`) even where they could be set.
+    pub record_owners: bool,
+    /// Others use the upper too, when it is not mounted: what is in it is complete at any time, and what they leave is
+    /// understood in every form that overlays know.
+    pub shared: bool,
+}
+
 /// The writable layer of one container.
 #[derive(Debug)]
 pub struct Upper {
@@ -79,6 +93,10 @@ pub struct Upper {
     whiteouts: Whiteouts,
     namespace: Namespace,
     owners: Owners,
+    /// Others use it too, between mounts.
+    shared: bool,
+    /// Nothing is flushed.
+    volatile: bool,
     /// Smallest granule of an extent map; `None` where a copy-up copies whole files at once.
     granule_bytes_min: Option<u64>,
     /// The boot of the machine (see [`Partial`]).

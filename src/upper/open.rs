@@ -15,7 +15,7 @@ use super::handle::{magic_link, pin_dir, stat};
 use super::marks::Namespace;
 use super::owner::Owners;
 use super::scratch::clean_up;
-use super::{Upper, UpperError, Whiteouts};
+use super::{Upper, UpperError, UpperOptions, Whiteouts, volatile};
 use crate::sys::files;
 
 /// The page size: what the kernel writes of a mapped file.
@@ -28,6 +28,14 @@ impl Upper {
     /// [`UpperError::InUse`] when another mount has them, [`UpperError::Unusable`] when the filesystem cannot hold
     /// what an upper needs.
     pub fn open(upper: &Path, work: &Path) -> Result<Self, UpperError> {
+        Self::open_as(upper, work, UpperOptions::default())
+    }
+
+    /// As [`Self::open`], to be used as `options` say.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`UpperError::Volatile`] when its last mount may have lost something.
+    pub fn open_as(upper: &Path, work: &Path, options: UpperOptions) -> Result<Self, UpperError> {
         let unusable = |path: &Path, operation: &'static str| {
             let path = path.to_path_buf();
             move |source: Errno| UpperError::Unusable { path, operation, source }
@@ -38,6 +46,7 @@ impl Upper {
         let locks = [lock(work)?, lock(upper)?];
         let open = |path: &Path| pin_path(path).map_err(unusable(path, "open"));
         let (root, work_fd) = (open(upper)?, open(work)?);
+        volatile::check(&work_fd, work, options.volatile)?;
         for name in ["tmp", "links", "numbers"] {
             make_dir(&work_fd, Path::new(name)).map_err(unusable(work, "mkdir"))?;
         }
@@ -52,9 +61,11 @@ impl Upper {
         let whiteouts = probe_whiteouts(&scratch).map_err(unusable(work, "make a device node"))?;
         let found = Format { whiteouts, namespace };
         let written = Format::read(&work_fd)?;
-        let others = format::others(&work_fd, &root, written.is_some())?;
+        // What engines share is never taken over: it is theirs, and understood as it is.
+        let others = if options.shared { None } else { format::others(&work_fd, &root, written.is_some())? };
         let Format { whiteouts, namespace } = form(found, written, others, &root)?;
-        let owners = if rustix::process::geteuid().is_root() { Owners::Real } else { Owners::Recorded };
+        let real = rustix::process::geteuid().is_root() && !options.record_owners;
+        let owners = if real { Owners::Real } else { Owners::Recorded };
         tracing::debug!("upper {}: {whiteouts:?} {namespace:?} {owners:?}", upper.display());
         let upper = Self {
             root,
@@ -65,7 +76,9 @@ impl Upper {
             whiteouts,
             namespace,
             owners,
-            granule_bytes_min: Some(GRANULE_BYTES_MIN),
+            shared: options.shared,
+            volatile: options.volatile,
+            granule_bytes_min: (!options.shared).then_some(GRANULE_BYTES_MIN),
             boot: crate::sys::boot::id(),
             serial: AtomicU64::new(0),
             counting: std::sync::Mutex::new(()),
@@ -74,17 +87,10 @@ impl Upper {
         };
         match others {
             Some(writer) => upper.adopt(writer)?,
-            None if written.is_none() => upper.write_format()?,
+            None if written.is_none() && !options.shared => upper.write_format()?,
             None => {}
         }
         Ok(upper)
-    }
-
-    /// Copies whole files from now on, because others read this upper while it is mounted.
-    #[must_use]
-    pub fn copying_whole_files(mut self) -> Self {
-        self.granule_bytes_min = None;
-        self
     }
 }
 

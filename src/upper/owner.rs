@@ -1,7 +1,4 @@
 //! Owners, modes and types: really set where the process may, else recorded in `user.containers.override_stat`.
-//!
-//! The record is `uid:gid:mode[:type]` as containers/storage writes it: mode in octal; type one of `file`, `dir`,
-//! `symlink`, `pipe`, `socket`, `block-MAJOR-MINOR`, `char-MAJOR-MINOR`.
 
 use std::os::fd::AsFd;
 
@@ -12,7 +9,7 @@ use super::error::At as _;
 use super::handle::{UpperAttr, magic_link};
 use super::marks::OVERRIDE_STAT;
 use super::{UpperError, marks};
-use crate::model::{DeviceId, FileKind, Metadata};
+use crate::model::{FileKind, Metadata, recorded_owner};
 use crate::sys::files;
 
 /// How owners are kept.
@@ -49,7 +46,7 @@ impl Owners {
         }
         let floor = if real.kind == FileKind::Directory { 0o700 } else { 0o600 };
         chmod(pinned, real.kind, (wanted.mode & 0o777) | floor)?;
-        marks::set_override_stat(pinned, &record(wanted))
+        marks::set_override_stat(pinned, &recorded_owner::record(wanted))
     }
 }
 
@@ -76,7 +73,8 @@ pub(super) fn recorded(pinned: impl AsFd, mut attr: UpperAttr, name: &[u8]) -> R
         return Ok(attr);
     }
     if let Some(text) = marks::override_stat(pinned)? {
-        parse(&text, &mut attr.metadata).ok_or_else(|| UpperError::damaged(pinned, name, OVERRIDE_STAT))?;
+        recorded_owner::apply(&text, &mut attr.metadata)
+            .ok_or_else(|| UpperError::damaged(pinned, name, OVERRIDE_STAT))?;
     }
     Ok(attr)
 }
@@ -93,94 +91,4 @@ pub(super) fn forget_record(pinned: impl AsFd, now: &Metadata) -> Result<(), Upp
         return Ok(());
     }
     marks::remove(pinned, OVERRIDE_STAT).at("removexattr")
-}
-
-fn record(wanted: &Metadata) -> String {
-    let DeviceId { major, minor } = wanted.rdev;
-    let kind = match wanted.kind {
-        FileKind::Regular => "file".to_owned(),
-        FileKind::Directory => "dir".to_owned(),
-        FileKind::Symlink => "symlink".to_owned(),
-        FileKind::Fifo => "pipe".to_owned(),
-        FileKind::Socket => "socket".to_owned(),
-        FileKind::BlockDevice => format!("block-{major}-{minor}"),
-        FileKind::CharDevice => format!("char-{major}-{minor}"),
-    };
-    format!("{}:{}:{:04o}:{kind}", wanted.uid, wanted.gid, wanted.mode)
-}
-
-fn parse(text: &[u8], metadata: &mut Metadata) -> Option<()> {
-    let mut fields = std::str::from_utf8(text).ok()?.split(':');
-    let uid = fields.next()?.parse().ok()?;
-    let gid = fields.next()?.parse().ok()?;
-    let mode = u16::from_str_radix(fields.next()?, 8).ok()?;
-    let (kind, rdev) = match fields.next() {
-        None => (metadata.kind, metadata.rdev),
-        Some(kind) => parse_kind(kind)?,
-    };
-    *metadata = Metadata { uid, gid, mode: mode & 0o7777, kind, rdev, ..*metadata };
-    Some(())
-}
-
-fn parse_kind(text: &str) -> Option<(FileKind, DeviceId)> {
-    let mut parts = text.split('-');
-    let kind = match parts.next()? {
-        "file" => FileKind::Regular,
-        "dir" => FileKind::Directory,
-        "symlink" => FileKind::Symlink,
-        "pipe" => FileKind::Fifo,
-        "socket" => FileKind::Socket,
-        "block" => FileKind::BlockDevice,
-        "char" => FileKind::CharDevice,
-        _ => return None,
-    };
-    let rdev = match kind {
-        FileKind::BlockDevice | FileKind::CharDevice => {
-            DeviceId { major: parts.next()?.parse().ok()?, minor: parts.next()?.parse().ok()? }
-        }
-        _ => DeviceId::default(),
-    };
-    Some((kind, rdev))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Timestamp;
-
-    fn metadata(kind: FileKind, mode: u16) -> Metadata {
-        Metadata {
-            kind,
-            mode,
-            uid: 0,
-            gid: 0,
-            rdev: DeviceId::default(),
-            size: 7,
-            mtime: Timestamp::default(),
-        }
-    }
-
-    #[test]
-    fn records_round_trip() {
-        for kind in
-            [FileKind::Regular, FileKind::Directory, FileKind::Fifo, FileKind::Socket, FileKind::CharDevice]
-        {
-            let rdev = match kind {
-                FileKind::CharDevice => DeviceId { major: 1, minor: 3 },
-                _ => DeviceId::default(),
-            };
-            let wanted = Metadata { uid: 1 << 31, gid: 42, rdev, ..metadata(kind, 0o4711) };
-            let mut read = metadata(FileKind::Regular, 0o600);
-            assert_eq!(parse(record(&wanted).as_bytes(), &mut read), Some(()));
-            assert_eq!(read, wanted);
-        }
-    }
-
-    #[test]
-    fn damaged_records_are_told() {
-        for text in ["", "0:0", "0:0:9", "x:0:0644", "0:0:0644:odd", "0:0:0644:char-1"] {
-            assert_eq!(parse(text.as_bytes(), &mut metadata(FileKind::Regular, 0)), None, "{text}");
-        }
-        assert!(parse(b"0:0:0644", &mut metadata(FileKind::Regular, 0)).is_some());
-    }
 }

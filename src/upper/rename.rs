@@ -102,6 +102,9 @@ impl Upper {
     }
 
     fn rename_with_devices(&self, from: &Moved<'_>, to: &Moved<'_>, is_dir: bool) -> Result<(), UpperError> {
+        if to.whiteout {
+            self.turn_marker_into_device(to.dir, to.name)?;
+        }
         let flags = match (is_dir && to.whiteout, from.lower) {
             // The whiteout that gives way to a directory hides what the directory leaves behind.
             (true, _) => RenameFlags::EXCHANGE,

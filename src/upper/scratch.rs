@@ -26,7 +26,10 @@ pub(super) struct Scratch<'a> {
 impl Upper {
     /// A new, unused name.
     pub(super) fn scratch(&self) -> Scratch<'_> {
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        self.scratch_called(self.serial.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn scratch_called(&self, serial: u64) -> Scratch<'_> {
         Scratch {
             dir: &self.scratch,
             name: format!("{serial:x}"),
@@ -70,7 +73,7 @@ impl Upper {
     /// [`UpperError`]: directories have one link, other objects have a limit.
     pub fn keep(&self, pinned: impl AsFd) -> Result<Kept<'_>, UpperError> {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let scratch = Scratch { dir: &self.scratch, name: format!("{serial:x}"), is_empty: false };
+        let scratch = self.scratch_called(serial);
         let follow = AtFlags::SYMLINK_FOLLOW;
         files::linkat(CWD, magic_link(pinned), &self.scratch, &scratch.name, follow).at("link")?;
         Ok(Kept { scratch, serial })
@@ -86,7 +89,7 @@ impl Upper {
 
     /// Removes the link of a kept object.
     pub fn drop_kept(&self, serial: u64) {
-        drop(Scratch { dir: &self.scratch, name: format!("{serial:x}"), is_empty: false });
+        drop(self.scratch_called(serial));
     }
 }
 

@@ -22,6 +22,7 @@ mod launcher;
 mod lifecycle;
 mod mount_equal;
 mod mount_helper;
+mod mount_program;
 mod peers;
 mod posix;
 mod random;

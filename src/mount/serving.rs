@@ -1,0 +1,158 @@
+//! A mount and the process that serves it: attached, ended by signals, and, without a container, started.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::MsFlags;
+
+use super::{Layers, MountError, UpperDirs, serve};
+use crate::fs::OwnerView;
+use crate::fuse::{Attach, Flag, Server};
+use crate::sys::{daemon, fuse_mount};
+
+/// Where and how something is mounted.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The mount point, as [`super::mount_point`] gave it.
+    pub target: PathBuf,
+    /// What mount(8) shows as the source.
+    pub source: String,
+    /// For other users too; root's mounts always are.
+    pub allow_other: bool,
+    /// Further flags.
+    pub flags: Vec<Flag>,
+}
+
+/// A mount of its own, without a container.
+#[derive(Clone, Debug)]
+pub struct Standalone {
+    /// Where.
+    pub place: Place,
+    /// Where changes go; `None` refuses them.
+    pub upper: Option<UpperDirs>,
+    /// As whom objects are shown.
+    pub owners: OwnerView,
+    /// Where a server in the background writes its log.
+    pub log: PathBuf,
+}
+
+impl Place {
+    /// Mounts, where this process may do it itself; else says how `fusermount3` is to do it.
+    ///
+    /// # Errors
+    /// What open(2) of `/dev/fuse` or mount(2) say.
+    pub fn attach(&self) -> io::Result<Attach> {
+        // fuser opens it too, also for the helper's sake, but does not say what it could not open.
+        fuse_mount::check_device()?;
+        if !rustix::process::geteuid().is_root() {
+            return Ok(Attach::Fusermount {
+                target: self.target.clone(),
+                source: self.source.clone(),
+                allow_other: self.allow_other,
+                flags: self.flags.clone(),
+            });
+        }
+        let mut flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+        for flag in &self.flags {
+            match flag {
+                Flag::ReadOnly => flags |= MsFlags::MS_RDONLY,
+                Flag::NoExec => flags |= MsFlags::MS_NOEXEC,
+                Flag::Suid => flags &= !MsFlags::MS_NOSUID,
+                Flag::Dev => flags &= !MsFlags::MS_NODEV,
+                Flag::NoAtime => flags |= MsFlags::MS_NOATIME,
+            }
+        }
+        fuse_mount::mount(&self.target, &self.source, flags).map(Attach::Mounted)
+    }
+}
+
+/// Waits, in a thread, for the signals that end a server, and then unmounts. [`daemon::block_end_signals`] comes before.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn unmount_by_signal(target: &Path) -> io::Result<()> {
+    let target = target.to_owned();
+    let unmount = move || {
+        // SIGTERM means: unmount.
+        if let Err(error) = daemon::wait_for_end().and_then(|()| fuse_mount::unmount_lazily(&target)) {
+            tracing::error!("unmount {}: {error}", target.display());
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(unmount).map(drop)
+}
+
+/// Takes away a mount that nobody will serve.
+pub fn abandon(target: &Path, server: Server) {
+    if let Err(error) = fuse_mount::unmount_lazily(target) {
+        tracing::warn!("unmount {}: {error}", target.display());
+    }
+    drop(server);
+}
+
+impl Standalone {
+    /// Mounts in a server process of its own, and returns when the mount is usable.
+    ///
+    /// # Errors
+    /// [`MountError`]; then nothing is mounted.
+    pub fn in_background(&self, layers: Layers) -> Result<(), MountError> {
+        match daemon::fork().map_err(system("fork"))? {
+            daemon::Forked::Parent(server) => server.wait().map(drop).map_err(MountError::Server),
+            daemon::Forked::Child(notifier) => std::process::exit(self.serve_forked(layers, notifier)),
+        }
+    }
+
+    /// Mounts and serves until the unmount.
+    ///
+    /// # Errors
+    /// [`MountError`]
+    pub fn in_foreground(&self, layers: Layers) -> Result<(), MountError> {
+        self.start(layers)?.run().map_err(system("serve"))
+    }
+
+    /// The server's process, from the fork to its exit code.
+    fn serve_forked(&self, layers: Layers, notifier: daemon::Notifier) -> i32 {
+        let detached = self.start(layers).and_then(|server| match daemon::detach(&self.log) {
+            Ok(()) => Ok(server),
+            Err(error) => {
+                abandon(&self.place.target, server);
+                Err(system("detach")(error))
+            }
+        });
+        let server = match detached {
+            Ok(server) => server,
+            Err(error) => return i32::from(notifier.failed(&error.to_string()).is_err()) + 1,
+        };
+        if let Err(error) = notifier.ready() {
+            tracing::warn!("who asked for this mount is gone: {error}");
+        }
+        match server.run() {
+            Ok(()) => 0,
+            Err(error) => {
+                tracing::error!("serve: {error}");
+                1
+            }
+        }
+    }
+
+    /// Everything up to a mount that answers.
+    fn start(&self, layers: Layers) -> Result<Server, MountError> {
+        daemon::prepare().map_err(system("setrlimit"))?;
+        daemon::block_end_signals().map_err(system("block signals"))?;
+        let target = &self.place.target;
+        let mount = format!("mount on {}", target.display());
+        let fs = layers.into_fs(self.upper.as_ref(), self.owners.clone())?;
+        let attach = self.place.attach().map_err(system(&mount))?;
+        let server = serve(fs, attach).map_err(system(&mount))?;
+        match unmount_by_signal(target) {
+            Ok(()) => Ok(server),
+            Err(error) => {
+                abandon(target, server);
+                Err(system("start a thread")(error))
+            }
+        }
+    }
+}
+
+fn system(operation: &str) -> impl FnOnce(io::Error) -> MountError + '_ {
+    move |source| MountError::System { operation: operation.to_owned(), source }
+}

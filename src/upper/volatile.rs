@@ -1,0 +1,161 @@
+//! Uppers that nobody minds losing: nothing is flushed, and a mark says that a crash may have cost something.
+//!
+//! `work/work/incompat/volatile` is kernel overlayfs's mark (Documentation/filesystems/overlayfs.rst, "Volatile mount"):
+//! as long as it is there the kernel refuses the upper. Container engines remove it before they mount, because they
+//! throw their uppers away. `work/volatile` is ours and says in which run of the system the mark was made: within the
+//! same one nothing can have been lost.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::error::At as _;
+use super::handle::{pin, pin_dir, reopen};
+use super::{Upper, UpperError};
+use crate::sys::{boot, files};
+
+/// The kernel's mark: a directory in a directory in a directory of `work`.
+const STEPS: [&str; 3] = ["work", "incompat", "volatile"];
+/// Our own, in `work`.
+const OWN: &str = "volatile";
+/// A number in hexadecimal digits, and a newline.
+const BOOT_ID_BYTES: usize = 17;
+
+impl Upper {
+    /// Whether nothing is flushed.
+    #[must_use]
+    pub fn is_volatile(&self) -> bool {
+        self.volatile
+    }
+
+    /// Makes a file's content durable, unless nobody minds.
+    pub(super) fn flush(&self, file: impl AsFd) -> Result<(), UpperError> {
+        if self.volatile { Ok(()) } else { files::fsync(file).at("fsync") }
+    }
+}
+
+/// Sees whether the last mount was volatile, refuses the upper if it may have lost something, and says for those to come
+/// whether this one is.
+pub(super) fn check(work_fd: &OwnedFd, work: &Path, volatile: bool) -> Result<(), UpperError> {
+    let boot = format!("{:016x}\n", boot::id()).into_bytes();
+    let own = own_mark(work_fd)?;
+    if is_marked(work_fd)? && own.as_deref() != Some(&boot[..]) {
+        return Err(UpperError::Volatile(work.to_path_buf()));
+    }
+    match (own.is_some(), volatile) {
+        (true, false) => {
+            let readable = reopen(work_fd, OFlags::RDONLY | OFlags::DIRECTORY).at("open")?;
+            files::syncfs(&readable).at("syncfs")?;
+            unmark(work_fd)
+        }
+        (_, true) => mark(work_fd, &boot),
+        (false, false) => Ok(()),
+    }
+}
+
+fn own_mark(work: &OwnedFd) -> Result<Option<Vec<u8>>, UpperError> {
+    let pinned = match pin(work, OWN.as_bytes()) {
+        Err(Errno::NOENT) => return Ok(None),
+        result => result.at("open a volatile mark")?,
+    };
+    let mut buffer = vec![0; BOOT_ID_BYTES];
+    let file = reopen(&pinned, OFlags::RDONLY).at("open a volatile mark")?;
+    let length = files::read_full_at(&file, &mut buffer, 0).at("read a volatile mark")?;
+    buffer.truncate(length);
+    Ok(Some(buffer))
+}
+
+fn is_marked(work: &OwnedFd) -> Result<bool, UpperError> {
+    match pin(work, STEPS.join("/").as_bytes()) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Err(error) => Err(error).at("look for a volatile mark"),
+    }
+}
+
+fn mark(work: &OwnedFd, boot: &[u8]) -> Result<(), UpperError> {
+    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let own = files::openat(work, OWN, flags, Mode::RUSR | Mode::WUSR).at("make a volatile mark")?;
+    files::write_all_at(&File::from(own), boot, 0).at("write a volatile mark")?;
+    let mut dir = pin_dir(work, b".").at("open")?;
+    for step in STEPS {
+        match files::mkdirat(&dir, step, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error).at("make a volatile mark"),
+        }
+        dir = pin_dir(&dir, step.as_bytes()).at("make a volatile mark")?;
+    }
+    // The marks themselves must be there after a crash.
+    sync_up(work)
+}
+
+/// What is left of the directories goes as far as it is empty.
+fn unmark(work: &OwnedFd) -> Result<(), UpperError> {
+    for steps in [&STEPS[..], &STEPS[..2], &STEPS[..1]] {
+        match files::unlinkat(work, steps.join("/"), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(Errno::NOTEMPTY) => break,
+            Err(error) => return Err(error).at("remove a volatile mark"),
+        }
+    }
+    files::unlinkat(work, OWN, AtFlags::empty()).at("remove a volatile mark")
+}
+
+fn sync_up(work: &OwnedFd) -> Result<(), UpperError> {
+    for depth in (0..STEPS.len()).rev() {
+        let path = if depth == 0 { ".".to_owned() } else { STEPS[..depth].join("/") };
+        let dir = pin_dir(work, path.as_bytes()).at("open")?;
+        let readable = reopen(&dir, OFlags::RDONLY | OFlags::DIRECTORY).at("open")?;
+        files::fsync(&readable).at("fsync")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::upper::UpperOptions;
+
+    const VOLATILE: UpperOptions = UpperOptions { volatile: true, record_owners: false, shared: true };
+
+    fn open(dir: &Path, options: UpperOptions) -> Result<Upper, UpperError> {
+        Upper::open_as(&dir.join("upper"), &dir.join("work"), options)
+    }
+
+    #[test]
+    fn the_mark_is_made_taken_over_and_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = dir.path().join("work/work/incompat/volatile");
+        assert!(!open(dir.path(), UpperOptions::default()).unwrap().is_volatile());
+        assert!(!mark.exists());
+        assert!(open(dir.path(), VOLATILE).unwrap().is_volatile());
+        assert!(mark.is_dir());
+        assert!(open(dir.path(), VOLATILE).unwrap().is_volatile());
+        open(dir.path(), UpperOptions::default()).unwrap();
+        assert!(!mark.exists() && !dir.path().join("work/work").exists());
+        assert!(!dir.path().join("work/volatile").exists());
+    }
+
+    #[test]
+    fn what_a_crash_may_have_cost_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = dir.path().join("work/work/incompat/volatile");
+        open(dir.path(), VOLATILE).unwrap();
+        fs::write(dir.path().join("work/volatile"), "another boot\n").unwrap();
+        for options in [VOLATILE, UpperOptions::default()] {
+            let error = open(dir.path(), options).unwrap_err();
+            assert!(matches!(error, UpperError::Volatile(_)), "{error}");
+        }
+        // What container engines do.
+        fs::remove_dir_all(&mark).unwrap();
+        open(dir.path(), VOLATILE).unwrap();
+        // What the kernel leaves.
+        fs::remove_file(dir.path().join("work/volatile")).unwrap();
+        assert!(matches!(open(dir.path(), VOLATILE), Err(UpperError::Volatile(_))));
+    }
+}
