@@ -146,7 +146,9 @@ fn names_mean_nothing_in_an_upper_of_the_kernel() {
 #[test]
 fn what_cannot_be_understood_is_refused() {
     let refused = |dirs: &Dirs| match dirs.try_open() {
-        Err(error @ (UpperError::Form { .. } | UpperError::Mark { .. })) => error.to_string(),
+        Err(error @ (UpperError::Form { .. } | UpperError::Mark { .. } | UpperError::Volatile(_))) => {
+            error.to_string()
+        }
         other => panic!("{other:?}"),
     };
     let dirs = Dirs::new(&["d/", "d/f"]);

@@ -153,14 +153,7 @@ pub(super) fn others(work: &OwnedFd, upper: &OwnedFd, known: bool) -> Result<Opt
         let mode = Mode::WUSR | Mode::XUSR;
         files::chmodat(work, WORK_OF_OTHERS, mode, AtFlags::empty()).at("chmod")?;
     }
-    match pin(&pinned, b"incompat/volatile") {
-        Ok(_) => refuse(
-            "a volatile mount was here, after which a crash may have left anything",
-            "remove incompat/volatile in it if there was none",
-        ),
-        Err(Errno::NOENT) => Ok(Some(writer)),
-        Err(error) => Err(error).at("open work/work/incompat"),
-    }
+    Ok(Some(writer))
 }
 
 #[cfg(test)]

@@ -46,7 +46,6 @@ impl Upper {
         let locks = [lock(work)?, lock(upper)?];
         let open = |path: &Path| pin_path(path).map_err(unusable(path, "open"));
         let (root, work_fd) = (open(upper)?, open(work)?);
-        volatile::check(&work_fd, work, options.volatile)?;
         for name in ["tmp", "links", "numbers"] {
             make_dir(&work_fd, Path::new(name)).map_err(unusable(work, "mkdir"))?;
         }
@@ -63,6 +62,8 @@ impl Upper {
         let written = Format::read(&work_fd)?;
         // What engines share is never taken over: it is theirs, and understood as it is.
         let others = if options.shared { None } else { format::others(&work_fd, &root, written.is_some())? };
+        // After the kernel's directory was opened to us.
+        volatile::check(&work_fd, work, options.volatile)?;
         let Format { whiteouts, namespace } = form(found, written, others, &root)?;
         let real = rustix::process::geteuid().is_root() && !options.record_owners;
         let owners = if real { Owners::Real } else { Owners::Recorded };

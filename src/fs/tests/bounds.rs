@@ -77,7 +77,7 @@ fn few_descriptors_for_many_open_files_without_a_name() {
     // It was written to.
     fs.settle(Duration::ZERO);
     assert_eq!((fs.pins.held_count(), scratch(&dir).len()), (0, 0));
-    assert_eq!(std::fs::read_dir(dir.path().join("work/index")).unwrap().count(), 0, "nothing leads there");
+    assert_eq!(std::fs::read_dir(dir.path().join("work/links")).unwrap().count(), 0, "nothing leads there");
 }
 
 #[test]
