@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{ContainerError, Held};
+use super::{ContainerError, Held, Purpose};
 use crate::fs::OwnerView;
 use crate::launcher::{IdMaps, as_root_of};
 use crate::mount::{Layers, UpperDirs};
@@ -13,7 +13,14 @@ use crate::mount::{Layers, UpperDirs};
 /// [`ContainerError`]
 pub fn complete(held: &Held, layers: Layers) -> Result<(), ContainerError> {
     let Some(dirs) = held.upper_dirs() else { return Ok(()) };
-    complete_upper(&dirs, layers)
+    match (held.config().purpose, IdMaps::for_caller()) {
+        (Purpose::Mount, _) | (_, IdMaps::Identity) => complete_upper(&dirs, layers),
+        // Files of other ids are written as the root of those.
+        (Purpose::Run, maps) => {
+            let work = || complete_upper(&dirs, layers).map_err(io::Error::other);
+            as_root_of(&maps, work).map_err(ContainerError::io("complete", &dirs.upper))
+        }
+    }
 }
 
 /// The same for an upper that no container has.
@@ -27,10 +34,5 @@ pub fn complete_upper(dirs: &UpperDirs, layers: Layers) -> Result<(), ContainerE
         tracing::info!("{}: {completed:?}", dirs.upper.display());
         Ok(())
     };
-    // Files of other ids are written as the root of those.
-    let result = match IdMaps::for_caller() {
-        IdMaps::Identity => work(),
-        maps => as_root_of(&maps, work),
-    };
-    result.map_err(ContainerError::io("complete", &dirs.upper))
+    work().map_err(ContainerError::io("complete", &dirs.upper))
 }

@@ -178,6 +178,10 @@ impl Fs {
         if !matches!(node.kind, FileKind::Regular | FileKind::Directory) {
             self.forget_number(node);
         }
+        if nameless && self.unsettled.drop_nameless(leaving.ino) {
+            // Nobody will miss its data after a power cut; it must not take room until then.
+            self.forget(leaving.ino, 1);
+        }
     }
 
     /// Forgets the number that is kept beside the upper for an object that is gone. It is pinned still, so nothing

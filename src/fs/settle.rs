@@ -22,6 +22,11 @@ impl Unsettled {
         }
     }
 
+    /// Takes out a file that has lost its last name. Returns whether it was in.
+    pub(super) fn drop_nameless(&self, ino: Ino) -> bool {
+        self.lock().remove(&ino).is_some()
+    }
+
     /// Takes out what has been in for at least so long.
     fn take(&self, age: Duration) -> Vec<Ino> {
         let mut inner = self.lock();

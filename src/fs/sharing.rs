@@ -267,8 +267,10 @@ impl Fs {
         if let Some(value) = capabilities {
             upper.set_xattr(&pinned, super::xattr::CAPABILITY, &value, rustix::fs::XattrFlags::empty())?;
         }
+        let mode = before.metadata.mode;
+        let is_changed = upper.attr(&pinned, b"(node)")?.metadata.mode != mode;
         let before = Change {
-            mode: Some(before.metadata.mode),
+            mode: is_changed.then_some(mode),
             atime: Some(SetTime::To(before.atime)),
             mtime: Some(SetTime::To(before.metadata.mtime)),
             ..Change::default()

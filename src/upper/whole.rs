@@ -4,9 +4,10 @@ use std::os::fd::AsFd;
 
 use rustix::fs::AtFlags;
 
+use super::copy_up::keep_times;
 use super::error::At as _;
 use super::marks::Namespace;
-use super::{Upper, UpperError, Whiteouts};
+use super::{Upper, UpperError, Whiteouts, handle};
 use crate::sys::files;
 
 impl Upper {
@@ -30,6 +31,7 @@ impl Upper {
     /// [`UpperError`]; the directory shows the same whatever was done.
     pub fn make_whole(&self, dir: impl AsFd) -> Result<(), UpperError> {
         let dir = dir.as_fd();
+        let times = handle::stat(dir)?;
         self.namespace.set_opaque(dir)?;
         self.namespace.forget_redirect(dir)?;
         for listed in self.list(dir)? {
@@ -42,6 +44,7 @@ impl Upper {
                 (true, Whiteouts::Named) => self.drop_named_whiteout(dir, name),
             }
         }
+        keep_times(dir, &times);
         Ok(())
     }
 }

@@ -77,7 +77,8 @@ fn the_image_is_what_the_container_was() {
         mounted.unmount();
     }
     // The same judged from inside, where everybody is root.
-    let look = r#"cd /hard && find . -exec stat -c '%n %F %a %u %g %h %s %N' {} + | sort; find . -type f -exec md5sum {} + | sort"#;
+    let look = r#"cd /hard && find . ! -type d -exec stat -c '%n %F %a %u %g %h %s %N' {} + | sort
+        find . -type d -exec stat -c '%n %F %a %u %g' {} + | sort; find . -type f -exec md5sum {} + | sort"#;
     let again = format!("sh /changes.sh && {look}");
     let mut layerfs = place.command();
     layerfs.args(["run", "--rm", "-v", &volume]).arg(&base).args(["sh", "-c", &again]);

@@ -82,7 +82,7 @@ def times(path):
     return status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns
 
 
-def state(path, before=None):
+def state(path, before=None, unseen=""):
     try:
         status = os.lstat(path)
     except OSError as error:
@@ -90,7 +90,7 @@ def state(path, before=None):
     said = f"{stat.filemode(status.st_mode)} {status.st_mode & 0o7777:o} {status.st_uid}:{status.st_gid}"
     if before is not None:
         changed = zip("amc", before, times(path))
-        said += " changed:" + "".join(name for name, old, new in changed if old != new)
+        said += " changed:" + "".join(name for name, old, new in changed if old != new and name not in unseen)
     attributes = {name: os.getxattr(path, name, follow_symlinks=False) for name in listed(path)}
     return said + "".join(f" {name}={value.hex()}" for name, value in sorted(attributes.items()))
 
@@ -103,7 +103,9 @@ def say(what, action, path=None, caller="root"):
     before = times(path) if path and os.path.lexists(path) else None
     time.sleep(PAUSE)
     said = as_caller(caller, action)
-    print(f"{what} by {caller}: {said}" + (f"; {state(path, before)}" if path else ""))
+    # A page is read before it is written to, which relatime may or may not count.
+    unseen = "a" if "mapped" in what else ""
+    print(f"{what} by {caller}: {said}" + (f"; {state(path, before, unseen)}" if path else ""))
 
 
 def new_file(path, mode=0o644, owner=(OWNER, GROUP), capability=False):

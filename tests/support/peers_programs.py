@@ -87,7 +87,9 @@ def a_git_repository(t):
 
 
 def an_archive_is_unpacked_over_the_layers(t):
-    sh("tar cf all.tar --exclude=all.tar d tree lnk modes many")
+    # Only root removes what is in a directory that its owner may not write.
+    modes = "modes" if os.geteuid() == 0 else ""
+    sh(f"tar cf all.tar --exclude=all.tar d tree lnk {modes} many")
     sh("tar xpf all.tar && tar xpf all.tar --unlink-first --recursive-unlink && rm all.tar")
     same((os.stat("lnk/a").st_nlink, get("tree/one/two/low")), (3, b"low"))
     sh("cp -a d d2 && cp -a --reflink=auto big big2 && cmp big big2 && mv d2/* tree/ && rmdir d2 2>/dev/null || rm -r d2")

@@ -23,7 +23,6 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 AT_FDCWD, AT_SYMLINK_NOFOLLOW, STATX_BTIME = -100, 0x100, 0x800
 SYS_GETDENTS64, SYS_STATX = 217, 332
 # Names under which no program may keep anything: layerfs's own marks. The oracle would just store them.
-PRIVATE = ("user.overlay.", "trusted.overlay.", "user.containers.")
 CHUNK = 1 << 20
 ZEROS = bytes(CHUNK)
 READ_WHOLE_MAX = 32 << 20
@@ -267,26 +266,13 @@ def op_touch(side, path):
     os.utime(path, follow_symlinks=False)
 
 
-def change_xattr(side, name, change):
-    """Of a private name only that it is refused; the oracle would keep it."""
-    if not name.startswith(PRIVATE):
-        return change()
-    if side.ours:
-        try:
-            change()
-            return "done"
-        except OSError:
-            pass
-    return "refused"
-
-
 def op_setxattr(side, path, name, length, seed, flags):
     value = bytes_of(int(length), int(seed))
-    return change_xattr(side, name, lambda: os.setxattr(path, name, value, int(flags), follow_symlinks=False))
+    os.setxattr(path, name, value, int(flags), follow_symlinks=False)
 
 
 def op_rmxattr(side, path, name):
-    return change_xattr(side, name, lambda: os.removexattr(path, name, follow_symlinks=False))
+    os.removexattr(path, name, follow_symlinks=False)
 
 
 def op_setcap(side, path):
