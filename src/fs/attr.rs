@@ -37,9 +37,11 @@ impl Fs {
     }
 
     pub(super) fn attr_of(&self, node: &Node) -> Result<Attr, FsError> {
+        // Before the upper is asked: a copy-up in between forgets where the original was.
+        let state = node.state().clone();
         match self.pin(node)? {
             Some(pinned) => Ok(self.attr_from(node, &self.upper()?.attr(&pinned, b"(node)")?)),
-            None => self.lower_attr(node),
+            None => self.lower_attr(node, &state),
         }
     }
 
@@ -60,8 +62,7 @@ impl Fs {
         }
     }
 
-    fn lower_attr(&self, node: &Node) -> Result<Attr, FsError> {
-        let state = node.state().clone();
+    fn lower_attr(&self, node: &Node, state: &State) -> Result<Attr, FsError> {
         let metadata = match &state.lower {
             LowerPart::Leaf(lower, _) => self.union.metadata(*lower)?,
             LowerPart::Dir(dir) => self.union.dir_metadata(dir)?,
@@ -73,7 +74,7 @@ impl Fs {
             metadata,
             atime: state.read_at.unwrap_or(metadata.mtime),
             ctime: metadata.mtime,
-            nlink: nlink(&state, node.kind, 0),
+            nlink: nlink(state, node.kind, 0),
             blocks: metadata.size.div_ceil(512),
         })
     }

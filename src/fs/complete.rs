@@ -41,13 +41,6 @@ impl Fs {
         result?;
         // All names are in the upper now; here they would count as one more.
         for ino in upper.all_indexed()? {
-            if let Some(node) = self.table.get(ino) {
-                let mut state = node.state();
-                state.lower = LowerPart::None;
-                if let Some(part) = state.upper.as_mut() {
-                    part.home = Home::Named;
-                }
-            }
             upper.forget_indexed(ino)?;
             if let Some(node) = self.table.get(ino) {
                 let mut state = node.state();

@@ -96,6 +96,7 @@ impl Fs {
             let part =
                 UpperPart { pinned: Some(Arc::clone(&pinned)), ..UpperPart::named(object.attr.st_ino) };
             node.state().upper = Some(part);
+            self.pins.holds(node.ino);
             return Ok(pinned);
         };
         let parent = self.node(place.parent)?;

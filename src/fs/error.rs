@@ -28,6 +28,9 @@ pub enum FsError {
     /// The mount is read-only.
     #[error("read-only file system")]
     ReadOnly,
+    /// A directory that cannot move, because others who read the upper could not follow it. Programs copy then.
+    #[error("a directory of the layers is not renamed where others read the upper")]
+    CrossDevice,
     /// An argument that makes no sense for this object.
     #[error("invalid argument")]
     Invalid,
@@ -87,6 +90,7 @@ impl FsError {
             Self::NotADirectory => Errno::NOTDIR,
             Self::IsADirectory => Errno::ISDIR,
             Self::ReadOnly => Errno::ROFS,
+            Self::CrossDevice => Errno::XDEV,
             Self::Invalid | Self::Name(NameError::Invalid) => Errno::INVAL,
             Self::NotPermitted => Errno::PERM,
             Self::NotSupported => Errno::OPNOTSUPP,

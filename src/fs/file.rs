@@ -37,13 +37,15 @@ impl Fs {
         if node.kind == FileKind::Directory {
             return Err(FsError::IsADirectory);
         }
+        // Before the upper is asked: a copy-up in between forgets where the original was.
+        let lower = node.state().lower.clone();
         if let Some(file) = self.open_upper(&node, false)? {
             return match self.sharing(&node)? {
                 Some(sharing) => self.read_shared(&file, &sharing, offset, buffer),
                 None => files::read_full_at(&file, buffer, offset).on_file("read"),
             };
         }
-        let LowerPart::Leaf(lower, _) = node.state().lower else { return Err(FsError::Lost(ino)) };
+        let LowerPart::Leaf(lower, _) = lower else { return Err(FsError::Lost(ino)) };
         let count = self.union.read_at(lower, offset, buffer)?;
         if self.upper.is_some() {
             node.was_read();
@@ -158,8 +160,12 @@ impl Fs {
         self.must_flush()?;
         let node = self.node(ino)?;
         let Some(file) = self.open_upper(&node, false)? else { return Ok(()) };
-        // The map is an attribute, which fdatasync(2) need not flush.
-        let data_only = !self.settle_node(&node, &file)? && data_only;
+        if let Some(source) = node.state().flush_failed.take() {
+            return Err(FsError::File { operation: "flush, some time ago", source });
+        }
+        self.settle_node(&node, &file)?;
+        // The map of what was copied up is an attribute, which fdatasync(2) need not flush, whoever has written it.
+        let data_only = data_only && node.ino.to_lower().is_none();
         if data_only {
             files::fdatasync(&*file).on_file("fdatasync")
         } else {
@@ -188,10 +194,11 @@ impl Fs {
         if node.kind != FileKind::Symlink {
             return Err(FsError::Invalid);
         }
+        let lower = node.state().lower.clone();
         if let Some(pinned) = self.pin(&node)? {
             return Ok(self.upper()?.read_link(&pinned)?);
         }
-        match node.state().lower.clone() {
+        match lower {
             LowerPart::Leaf(lower, _) => Ok(self.union.read_link(lower)?),
             LowerPart::None | LowerPart::Dir(_) => Err(FsError::Lost(ino)),
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::find::{Found, FoundLower};
 use super::node::{Home, Node};
+use super::sharing::Sharing;
 use super::{Attr, Fs, FsError};
 use crate::model::{Ino, Name};
 use crate::sys::memory;
@@ -56,13 +57,19 @@ impl Fs {
     }
 
     fn enter_node(&self, found: &Found, parent: Ino, name: Name<'_>) -> Result<Arc<Node>, FsError> {
+        // Known nodes keep their own count, so it is only made for new ones.
+        if let Some(node) = self.table.enter_known(found.ino, parent, name) {
+            return Ok(node);
+        }
         let names = match found.lower {
-            // Known nodes keep their own count, so it is only made for new ones.
-            FoundLower::Leaf(lower) if self.table.get(found.ino).is_none() => {
-                self.visible_names(lower, found.ino)?
-            }
+            FoundLower::Leaf(lower) => self.visible_names(lower, found.ino)?,
             _ => 0,
         };
-        Ok(self.table.enter(found.to_node(names), parent, name))
+        let node = self.table.enter(found.to_node(names), parent, name);
+        if node.sharing().as_ref().is_some_and(Sharing::is_unsettled) {
+            // Left behind by a server that was killed.
+            self.unsettled.add(&node, &self.table);
+        }
+        Ok(node)
     }
 }

@@ -2,6 +2,8 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::listing::Listing;
@@ -35,6 +37,8 @@ pub(super) struct State {
     pub(super) removed: bool,
     /// When it was first read in a day, of an object of a layer: no layer can keep that.
     pub(super) read_at: Option<Timestamp>,
+    /// Why its data could not be flushed when nobody waited for that. The next fsync(2) is told.
+    pub(super) flush_failed: Option<Errno>,
     /// Counts changes of a directory's names.
     pub(super) version: u64,
 }
@@ -77,7 +81,14 @@ impl Node {
         Self {
             ino,
             kind,
-            state: Mutex::new(State { lower, upper, removed: false, read_at: None, version: 0 }),
+            state: Mutex::new(State {
+                lower,
+                upper,
+                removed: false,
+                flush_failed: None,
+                read_at: None,
+                version: 0,
+            }),
             copy_up: Mutex::new(()),
             sharing: Mutex::new(None),
             listing: Mutex::new(Listing::default()),

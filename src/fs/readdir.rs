@@ -92,13 +92,15 @@ impl Fs {
         let version = node.state().version;
         node.listing().readers.read_on(offset == 0, version, Instant::now());
         let mut asked = false;
-        self.tell_all(&node, offset, with_attr, &mut |entry, attr| {
+        let told = self.tell_all(&node, offset, with_attr, &mut |entry, attr| {
             asked = true;
             each(entry, attr)
-        })?;
+        });
         if asked {
+            // The kernel must hear of those that were counted; an error is met again, first, by who reads on.
             return Ok(Heard::Names);
         }
+        told?;
         let version = node.state().version;
         Ok(Heard::End { mixed: node.listing().readers.end(version) })
     }

@@ -95,7 +95,12 @@ impl Fs {
         };
         if let FoundLower::Leaf(lower) = found.lower {
             if leaving.indexed {
-                let names = self.visible_names(lower, found.ino)?;
+                let known = leaving.node.as_ref().map(|node| node.state().lower.clone());
+                let names = match known {
+                    Some(LowerPart::Leaf(_, names)) if names > 1 => names,
+                    // Whether it is the last one must be certain: the object would go with it.
+                    _ => self.visible_names(lower, found.ino)?,
+                };
                 leaving.lower_names = names.saturating_sub(u32::from(!in_upper));
             }
             if !in_upper && (leaving.indexed || self.is_linked(lower, found.ino)?) {
@@ -118,7 +123,9 @@ impl Fs {
         }
         let Some(pinned) = self.pin(node)? else { return Ok((None, None)) };
         let mut kept = None;
-        if node.kind == FileKind::Regular && !self.pins.may_hold() {
+        // What the link index leads to may get names again from there.
+        let is_named = node.state().upper.as_ref().is_some_and(|part| part.home == Home::Named);
+        if node.kind == FileKind::Regular && is_named && !self.pins.may_hold() {
             match self.upper()?.keep(&pinned) {
                 Ok(link) => kept = Some(link),
                 Err(error) => tracing::debug!("inode {}: holds a descriptor: {error}", node.ino.0),
@@ -178,9 +185,8 @@ impl Fs {
         if !matches!(node.kind, FileKind::Regular | FileKind::Directory) {
             self.forget_number(node);
         }
-        if nameless && self.unsettled.drop_nameless(leaving.ino) {
-            // Nobody will miss its data after a power cut; it must not take room until then.
-            self.forget(leaving.ino, 1);
+        if nameless && let Err(error) = self.forget_unsettled(node) {
+            tracing::warn!("inode {}: takes room a little longer: {error}", node.ino.0);
         }
     }
 

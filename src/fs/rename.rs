@@ -55,6 +55,14 @@ impl Fs {
         let (from, to) = (self.ready(from)?, self.ready(to)?);
         let source = from.found.as_ref().ok_or(FsError::NotFound)?;
         self.may_rename(source, to.found.as_ref(), mode)?;
+        if self.upper()?.is_shared() {
+            let moves = if mode == RenameMode::Exchange { vec![&from, &to] } else { vec![&from] };
+            for end in moves {
+                if self.lower_path(end)?.is_some() {
+                    return Err(FsError::CrossDevice);
+                }
+            }
+        }
         self.bring_up(&from)?;
         if mode == RenameMode::Exchange {
             self.bring_up(&to)?;

@@ -1,10 +1,10 @@
 //! Files whose extent map says less than it could, because what was written is not known to be on disk.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::node::Node;
+use super::node::{Home, Node};
 use super::table::Table;
 use super::{Fs, FsError};
 use crate::model::Ino;
@@ -22,8 +22,12 @@ impl Unsettled {
         }
     }
 
-    /// Takes out a file that has lost its last name. Returns whether it was in.
-    pub(super) fn drop_nameless(&self, ino: Ino) -> bool {
+    fn has(&self, ino: Ino) -> bool {
+        self.lock().contains_key(&ino)
+    }
+
+    /// Takes a file out. Returns whether it was in.
+    fn take_out(&self, ino: Ino) -> bool {
         self.lock().remove(&ino).is_some()
     }
 
@@ -45,24 +49,46 @@ impl Unsettled {
 
 impl Fs {
     /// Flushes files that were written to at least `age` ago, as a filesystem does with what nobody asked it to flush.
-    /// What was written then survives a power cut. A failure is logged, and seen by the program's own fsync.
-    pub fn settle(&self, age: Duration) {
+    /// What was written then survives a power cut. A file that fails is tried again, and its next fsync(2) is told.
+    ///
+    /// # Errors
+    /// That of the first file that failed; the others were flushed.
+    pub fn settle(&self, age: Duration) -> Result<(), FsError> {
+        let mut result = Ok(());
         for ino in self.unsettled.take(age) {
-            let settled = self.node(ino).and_then(|node| self.settle_if_named(&node));
-            if let Err(error) = settled {
-                tracing::warn!("inode {}: cannot be flushed: {error}", ino.0);
-            }
+            let settled = self.node(ino).and_then(|node| self.settle_one(&node));
             self.forget(ino, 1);
+            result = result.and(settled);
         }
+        result
     }
 
-    fn settle_if_named(&self, node: &Arc<Node>) -> Result<(), FsError> {
-        if node.state().removed || node.sharing().is_none() {
+    fn settle_one(&self, node: &Node) -> Result<(), FsError> {
+        let flush = || match self.open_upper(node, false)? {
+            Some(file) => self.settle_node(node, &file),
+            None => Ok(()),
+        };
+        if node.sharing().is_none() {
             return Ok(());
         }
-        match self.open_upper(node, false)? {
-            Some(file) => self.settle_node(node, &file).map(drop),
-            None => Ok(()),
+        flush().inspect_err(|error| {
+            tracing::warn!("inode {}: cannot be flushed: {error}", node.ino.0);
+            node.state().flush_failed = Some(error.errno());
+            self.unsettled.add(node, &self.table);
+        })
+    }
+
+    /// A file that nothing leads to any more need not be flushed, and must not take room until then.
+    pub(super) fn forget_unsettled(&self, node: &Node) -> Result<(), FsError> {
+        if !self.unsettled.has(node.ino) {
+            return Ok(());
         }
+        let Some(pinned) = self.pin(node)? else { return Ok(()) };
+        let kept = matches!(node.state().upper.as_ref().map(|part| part.home), Some(Home::Kept(_)));
+        let is_gone = self.upper()?.attr(&pinned, b"(deleted)")?.nlink == u32::from(kept);
+        if is_gone && self.unsettled.take_out(node.ino) {
+            self.forget(node.ino, 1);
+        }
+        Ok(())
     }
 }

@@ -51,6 +51,11 @@ impl Sharing {
         let unsaved = partial.map.lower_bytes() < marked;
         Some(Self { partial, lower: None, unsaved })
     }
+
+    /// Whether the mark says less than is so, or than would be after a flush.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.unsaved || !self.partial.map.fresh().is_empty()
+    }
 }
 
 impl Fs {
@@ -200,10 +205,8 @@ impl Fs {
     /// The same for a map that says more than before. If the filesystem has no room for it, all the rest is copied.
     fn save_grown(&self, node: &Node, file: &File, mut sharing: Sharing) -> Result<(), FsError> {
         match self.save(node, &mut sharing) {
-            Err(FsError::Upper(error)) if error.is_no_room() => {
-                *node.sharing() = Some(sharing);
-                self.make_whole(node, file)
-            }
+            // Until that is done the map on disk and in memory is the old one, which hides what was changed.
+            Err(FsError::Upper(error)) if error.is_no_room() => self.make_whole(node, file, sharing),
             result => {
                 result?;
                 self.unsettled.add(node, &self.table);
@@ -226,7 +229,9 @@ impl Fs {
         if let Some(sharing) = sharing.as_mut().filter(|sharing| sharing.unsaved) {
             self.save(node, sharing)?;
         }
-        let attr = upper.change(&pinned, b"(node)", change)?;
+        let result = upper.change(&pinned, b"(node)", change);
+        // Also when what follows the truncate has failed.
+        let size = if result.is_ok() { size } else { upper.attr(&pinned, b"(node)")?.metadata.size };
         if let Some(mut sharing) = sharing
             && size < sharing.partial.map.lower_bytes()
         {
@@ -238,7 +243,7 @@ impl Fs {
             }
             self.unsettled.add(node, &self.table);
         }
-        Ok(attr)
+        Ok(result?)
     }
 
     /// Copies all that a file still shares.
@@ -248,12 +253,15 @@ impl Fs {
         }
         let Some(file) = self.open_upper(node, true)? else { return Ok(()) };
         let _only_one = node.copy_up();
-        self.make_whole(node, &file)
+        match self.lower_of_node(node)? {
+            Some((_, sharing)) => self.make_whole(node, &file, sharing),
+            None => Ok(()),
+        }
     }
 
-    /// The same, under the copy-up lock.
-    fn make_whole(&self, node: &Node, file: &File) -> Result<(), FsError> {
-        let Some((lower, sharing)) = self.lower_of_node(node)? else { return Ok(()) };
+    /// The same, under the copy-up lock, of a file that shares what `sharing` says.
+    fn make_whole(&self, node: &Node, file: &File, sharing: Sharing) -> Result<(), FsError> {
+        let lower = self.lower_of(&sharing)?;
         let upper = self.upper()?;
         let pinned = self.pin(node)?.ok_or(FsError::Lost(node.ino))?;
         let before = upper.attr(&pinned, b"(node)")?;
@@ -282,17 +290,13 @@ impl Fs {
         Ok(())
     }
 
-    /// Flushes a file that shares content, then its map: what was written before is settled afterwards. Returns whether
-    /// the map was changed.
-    pub(super) fn settle_node(&self, node: &Node, file: &File) -> Result<bool, FsError> {
-        let is_settled = |sharing: &Sharing| sharing.partial.map.fresh().is_empty() && !sharing.unsaved;
-        let Some(sharing) = node.sharing().clone().filter(|sharing| !is_settled(sharing)) else {
-            return Ok(false);
-        };
+    /// Flushes a file that shares content, then its map: what was written before is settled afterwards.
+    pub(super) fn settle_node(&self, node: &Node, file: &File) -> Result<(), FsError> {
+        let Some(sharing) = node.sharing().clone().filter(Sharing::is_unsettled) else { return Ok(()) };
         let flushed = sharing.partial.map.fresh().clone();
         self.sync_data(file)?;
         let _only_one = node.copy_up();
-        let Some(mut sharing) = node.sharing().clone() else { return Ok(false) };
+        let Some(mut sharing) = node.sharing().clone() else { return Ok(()) };
         let map = &mut sharing.partial.map;
         map.settle(&flushed);
         if map.is_whole() && map.fresh().is_empty() {
@@ -302,7 +306,7 @@ impl Fs {
         } else {
             self.save(node, &mut sharing)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     fn sync_data(&self, file: &File) -> Result<(), FsError> {

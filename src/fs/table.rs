@@ -91,6 +91,16 @@ impl Table {
         node
     }
 
+    /// The node of this number, if it is known. Counts one lookup, and remembers the place.
+    pub(super) fn enter_known(&self, ino: Ino, parent: Ino, name: Name<'_>) -> Option<Arc<Node>> {
+        let mut inner = self.lock();
+        let slot = inner.slots.get_mut(&ino)?;
+        slot.lookups += 1;
+        let node = Arc::clone(&slot.node);
+        inner.add_place(ino, parent, name);
+        Some(node)
+    }
+
     /// The number for an object whose own does not fit; the same one for as long as the mount lives.
     pub(super) fn number(&self, object: Foreign) -> Ino {
         let mut inner = self.lock();

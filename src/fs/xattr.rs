@@ -2,7 +2,7 @@
 
 use rustix::fs::XattrFlags;
 
-use super::node::{LowerPart, Node};
+use super::node::LowerPart;
 use super::{Caller, Fs, FsError};
 use crate::layer::Xattr;
 use crate::model::Ino;
@@ -21,10 +21,11 @@ impl Fs {
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, FsError> {
         must_exist(name)?;
         let node = self.node(ino)?;
+        let lower = node.state().lower.clone();
         if let Some(pinned) = self.pin(&node)? {
             return self.upper()?.xattr(&pinned, name)?.ok_or(FsError::NoAttribute);
         }
-        let found = self.lower_xattrs(&node)?.into_iter().find(|(key, _)| **key == *name);
+        let found = self.lower_xattrs(ino, lower)?.into_iter().find(|(key, _)| **key == *name);
         found.map(|(_, value)| value.into_vec()).ok_or(FsError::NoAttribute)
     }
 
@@ -34,10 +35,11 @@ impl Fs {
     /// [`FsError`]
     pub fn listxattr(&self, ino: Ino) -> Result<Vec<Vec<u8>>, FsError> {
         let node = self.node(ino)?;
+        let lower = node.state().lower.clone();
         if let Some(pinned) = self.pin(&node)? {
             return Ok(self.upper()?.xattr_names(&pinned)?);
         }
-        Ok(self.lower_xattrs(&node)?.into_iter().map(|(name, _)| name.into_vec()).collect())
+        Ok(self.lower_xattrs(ino, lower)?.into_iter().map(|(name, _)| name.into_vec()).collect())
     }
 
     /// The names of all attributes that are shown to `caller`: those of `trusted.` only to the privileged (xattr(7)).
@@ -85,12 +87,12 @@ impl Fs {
         Ok(())
     }
 
-    fn lower_xattrs(&self, node: &Node) -> Result<Vec<Xattr>, FsError> {
-        let lower = node.state().lower.clone();
+    /// `lower` was taken before the upper was asked: a copy-up in between forgets it.
+    fn lower_xattrs(&self, ino: Ino, lower: LowerPart) -> Result<Vec<Xattr>, FsError> {
         let mut xattrs = match lower {
             LowerPart::Leaf(lower, _) => self.union.xattrs(lower)?,
             LowerPart::Dir(dir) => self.union.dir_xattrs(&dir)?,
-            LowerPart::None => return Err(FsError::Lost(node.ino)),
+            LowerPart::None => return Err(FsError::Lost(ino)),
         };
         xattrs.retain(|(name, _)| !is_private(name));
         Ok(xattrs)

@@ -93,14 +93,15 @@ impl Server {
         let (end, ended) = mpsc::channel::<()>();
         let settler = std::thread::Builder::new().name("settle".to_owned()).spawn(move || {
             while ended.recv_timeout(SETTLE_AFTER) == Err(RecvTimeoutError::Timeout) {
-                settling.settle(SETTLE_AFTER);
+                // Each failure was logged, and the program's fsync will be told.
+                settling.settle(SETTLE_AFTER).ok();
             }
         })?;
         let result = session.run();
         drop(end);
         let settled = settler.join().map_err(|_| io::Error::other("a thread of the server died"));
-        fs.settle(Duration::ZERO);
-        result.and(settled)
+        let flushed = fs.settle(Duration::ZERO).map_err(io::Error::other);
+        result.and(settled).and(flushed)
     }
 }
 

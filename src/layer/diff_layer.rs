@@ -114,9 +114,11 @@ impl Layer for DiffLayer {
                 recorded_owner::apply(&text, &mut entry.metadata).ok_or_else(damaged)?;
             }
         }
-        if real == FileKind::Directory && !entry.opaque {
-            let marker = whiteout::opaque_marker();
-            entry.opaque = marker.is_ok_and(|marker| self.has(id, &marker).unwrap_or(false));
+        if real == FileKind::Directory
+            && !entry.opaque
+            && let Ok(marker) = whiteout::opaque_marker()
+        {
+            entry.opaque = self.has(id, &marker)?;
         }
         Ok(entry)
     }

@@ -17,6 +17,7 @@ const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
     groups: Vec<u32>,
+    /// Those that count here: of a thread in this process's user namespace, or in the initial one.
     effective: u64,
     initial: bool,
 }
@@ -28,12 +29,18 @@ impl Credentials {
     /// When the thread cannot be looked at: it ended, or is in a pid namespace that cannot be seen from here.
     pub fn of(thread: u32) -> io::Result<Self> {
         let dir = Path::new("/proc").join(thread.to_string());
-        let (groups, effective) = parse(&fs::read_to_string(dir.join("status"))?)
+        // Its name, which is in there too, may be any bytes.
+        let status = fs::read(dir.join("status"))?;
+        let (groups, effective) = parse(&String::from_utf8_lossy(&status))
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/status cannot be read"))?;
-        // Who may not look at the link is not told of capabilities that would count everywhere.
-        let initial = effective != 0
-            && fs::read_link(dir.join("ns/user")).is_ok_and(|link| link == Path::new(INITIAL_USER_NAMESPACE));
-        Ok(Self { groups, effective, initial })
+        if effective == 0 {
+            return Ok(Self { groups, effective, initial: false });
+        }
+        // Anybody has all capabilities in a user namespace of his own. Who may not look at the link does not count either.
+        let namespace = fs::read_link(dir.join("ns/user")).ok();
+        let initial = namespace.as_deref() == Some(Path::new(INITIAL_USER_NAMESPACE));
+        let own = namespace.is_some() && namespace == fs::read_link("/proc/self/ns/user").ok();
+        Ok(Self { groups, effective: if initial || own { effective } else { 0 }, initial })
     }
 
     /// Whether it is in a group by its supplementary ones.
@@ -42,7 +49,7 @@ impl Credentials {
         self.groups.contains(&gid)
     }
 
-    /// Whether it has a capability in its own user namespace.
+    /// Whether it has a capability in the user namespace of this process, or in the initial one.
     #[must_use]
     pub fn has(&self, capability: u8) -> bool {
         self.effective & (1 << capability) != 0

@@ -90,7 +90,12 @@ impl Notifier {
 pub fn detach(log: &Path) -> io::Result<()> {
     nix::unistd::setsid()?;
     nix::unistd::chdir("/")?;
-    let log = File::options().append(true).create(true).mode(0o600).open(log)?;
+    // In a directory that others may have filled: no link is followed, and nobody waits for a reader.
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+    let log = File::options().append(true).create(true).mode(0o600).custom_flags(flags).open(log)?;
+    if !log.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the log is not a regular file"));
+    }
     let null = File::open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&log)?;

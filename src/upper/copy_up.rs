@@ -112,7 +112,9 @@ impl Upper {
             // Somebody's upper already: its root says what it looks like.
             return Ok(());
         }
-        self.dress(&root.pinned, &handle::stat(&root.pinned)?.metadata, origin)?;
+        if !self.is_shared() {
+            self.dress(&root.pinned, &handle::stat(&root.pinned)?.metadata, origin)?;
+        }
         self.number(&root.pinned, origin)
     }
 

@@ -54,7 +54,8 @@ impl ExtentMap {
     pub(super) fn from_parts(shift: u8, lower_bytes: u64, settled: &[u8], fresh: &[u8]) -> Option<Self> {
         let shift = u32::from(shift);
         let bits_max = usize::try_from(GRANULES_MAX / 8).ok()?;
-        if shift >= u64::BITS || settled.len() > bits_max || fresh.len() > bits_max {
+        let granules = lower_bytes.div_ceil(1_u64.checked_shl(shift)?);
+        if granules > GRANULES_MAX || settled.len() > bits_max || fresh.len() > bits_max {
             return None;
         }
         let bits = |bytes: &[u8]| Bits(bytes.to_vec());

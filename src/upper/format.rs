@@ -5,11 +5,11 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::At as _;
-use super::handle::{self, path_of, pin, reopen};
+use super::handle::{self, path_of, pin, pin_dir, reopen};
 use super::marks::Namespace;
 use super::{Upper, UpperError, Whiteouts};
 use crate::sys::files;
@@ -121,7 +121,11 @@ impl Upper {
     pub(super) fn forget_others(&self) -> Result<(), UpperError> {
         let scratch = self.scratch();
         match files::renameat(&self.work, WORK_OF_OTHERS, &self.scratch, &scratch.name) {
-            Ok(()) => files::chmodat(&self.scratch, &scratch.name, Mode::RWXU, AtFlags::empty()).at("chmod"),
+            Ok(()) => {
+                // Seen to be a directory at the mount; should it be a symlink now, that is not followed.
+                let moved = pin_dir(&self.scratch, scratch.name.as_bytes()).at("open work/work")?;
+                files::chmodat(CWD, handle::magic_link(&moved), Mode::RWXU, AtFlags::empty()).at("chmod")
+            }
             Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error).at("rename work/work out"),
         }
@@ -130,7 +134,7 @@ impl Upper {
 
 /// Who wrote the upper since its form was written down, if anybody.
 pub(super) fn others(work: &OwnedFd, upper: &OwnedFd, known: bool) -> Result<Option<Writer>, UpperError> {
-    let pinned = match pin(work, WORK_OF_OTHERS.as_bytes()) {
+    let pinned = match pin_dir(work, WORK_OF_OTHERS.as_bytes()) {
         Ok(pinned) => pinned,
         Err(Errno::NOENT) if known || super::scratch::names(upper)?.is_empty() => return Ok(None),
         Err(Errno::NOENT) => return Ok(Some(Writer::Others)),

@@ -56,7 +56,7 @@ pub use marks::{Marks, is_private};
 pub use partial::{Partial, check_of};
 pub use rename::{Moved, Rename};
 pub use scratch::Kept;
-pub use setattr::{Change, SetTime, without_suid};
+pub use setattr::{Change, SetTime};
 
 use marks::Namespace;
 use owner::Owners;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
@@ -20,6 +21,10 @@ use crate::sys::files;
 
 /// The page size: what the kernel writes of a mapped file.
 const GRANULE_BYTES_MIN: u64 = 4096;
+
+/// How long the server of a mount that has just gone may take to end.
+const ENDING_SERVER_WAIT: Duration = Duration::from_secs(5);
+const ENDING_SERVER_POLL: Duration = Duration::from_millis(10);
 
 impl Upper {
     /// Takes `upper` (the changes) and `work` (scratch space on the same filesystem) into use; missing ones are made.
@@ -43,7 +48,7 @@ impl Upper {
         for directory in [upper, work] {
             make_dir(CWD, directory).map_err(unusable(directory, "mkdir"))?;
         }
-        let locks = [lock(work)?, lock(upper)?];
+        let locks = [lock(work, options.shared)?, lock(upper, options.shared)?];
         let open = |path: &Path| pin_path(path).map_err(unusable(path, "open"));
         let (root, work_fd) = (open(upper)?, open(work)?);
         for name in ["tmp", "links", "numbers"] {
@@ -121,15 +126,20 @@ fn pin_path(path: &Path) -> rustix::io::Result<OwnedFd> {
     files::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn lock(dir: &Path) -> Result<File, UpperError> {
+fn lock(dir: &Path, shared: bool) -> Result<File, UpperError> {
     let unusable =
         |operation| move |source| UpperError::Unusable { path: dir.to_path_buf(), operation, source };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = files::openat(CWD, dir, flags, Mode::empty()).map_err(unusable("open"))?;
-    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(File::from(fd)),
-        Err(Errno::WOULDBLOCK) => Err(UpperError::InUse(dir.to_path_buf())),
-        Err(source) => Err(unusable("flock")(source)),
+    // Engines mount again as soon as the unmount returns; its server may be about to end.
+    let until = Instant::now() + if shared { ENDING_SERVER_WAIT } else { Duration::ZERO };
+    loop {
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(File::from(fd)),
+            Err(Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(ENDING_SERVER_POLL),
+            Err(Errno::WOULDBLOCK) => return Err(UpperError::InUse(dir.to_path_buf())),
+            Err(source) => return Err(unusable("flock")(source)),
+        }
     }
 }
 

@@ -81,15 +81,12 @@ impl Partial {
         let lower_bytes = u64::from_le_bytes(head[16..24].try_into().ok()?);
         let (settled, fresh, written) = granules(rest)?;
         let mut map = ExtentMap::from_parts(shift, lower_bytes, settled, fresh)?;
-        if written != Some(boot) {
+        if written != Some(boot) || boot == 0 {
             map.forget_fresh();
         }
-        Some(Self {
-            ino: Ino(u64::from_le_bytes(head[8..16].try_into().ok()?)),
-            check: u32::from_le_bytes(head[4..8].try_into().ok()?),
-            path: path.to_vec(),
-            map,
-        })
+        let ino = Ino(u64::from_le_bytes(head[8..16].try_into().ok()?));
+        ino.to_lower()?;
+        Some(Self { ino, check: u32::from_le_bytes(head[4..8].try_into().ok()?), path: path.to_vec(), map })
     }
 }
 
@@ -108,7 +105,8 @@ impl Upper {
     /// Whether a copy-up may leave the content in the layer. Not where others read the upper while it is mounted.
     #[must_use]
     pub fn copies_later(&self) -> bool {
-        self.granule_bytes_min.is_some()
+        // Without knowing the boot of the machine nobody could tell what a power cut has taken.
+        self.granule_bytes_min.is_some() && self.boot != 0
     }
 
     /// Writes down what a file shares.

@@ -94,7 +94,10 @@ impl Upper {
     /// Makes a directory that shows as empty really empty, so that another can be renamed over it. It hides what the
     /// layers have without its whiteouts.
     pub(super) fn clear_whiteouts(&self, dir: &BorrowedFd<'_>, name: Name<'_>) -> Result<(), UpperError> {
-        empty_dir(&pin_dir(dir, name.as_bytes()).at("open")?)
+        let inner = pin_dir(dir, name.as_bytes()).at("open")?;
+        // It may be opaque by a marker among what goes.
+        self.namespace.set_opaque(&inner)?;
+        empty_dir(&inner)
     }
 
     /// Takes a whiteout away that hides nothing, or stands beside an object: what a crash left, or an operation could
@@ -104,10 +107,13 @@ impl Upper {
     /// [`UpperError`]
     pub fn unhide(&self, dir: impl AsFd, name: Name<'_>) -> Result<(), UpperError> {
         let dir = dir.as_fd();
+        if self.whiteouts == Whiteouts::Device && !is_device_whiteout(dir, name)? {
+            return Ok(());
+        }
         let times = handle::stat(dir)?;
         if self.whiteouts == Whiteouts::Named {
             self.drop_named_whiteout(dir, name);
-        } else if is_device_whiteout(dir, name)? {
+        } else {
             files::unlinkat(dir, name.as_bytes(), AtFlags::empty()).at("unlink a whiteout")?;
         }
         keep_times(dir, &times);
@@ -117,8 +123,12 @@ impl Upper {
     /// A `.wh.` marker; it may stand beside the object that it is to outlive, which wins as long as it is there.
     pub(super) fn make_named_whiteout(&self, dir: &BorrowedFd<'_>, name: Name<'_>) -> Result<(), UpperError> {
         let marker = whiteout::hiding(name).map_err(|_| Errno::NAMETOOLONG).at("make a whiteout")?;
-        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        files::openat(dir, marker.as_bytes(), flags, Mode::RUSR).map(drop).at("make a whiteout")
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match files::openat(dir, marker.as_bytes(), flags, Mode::RUSR) {
+            // Left by a crash, beside what it was to outlive.
+            Ok(_) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(error).at("make a whiteout"),
+        }
     }
 
     /// Flushes a directory: the names in it are durable afterwards.

@@ -73,7 +73,11 @@ impl Upper {
         self.owners.apply(&pinned, &real, &wanted)?;
         self.rename(rename)?;
         let from = &rename.from;
-        self.publish(device, from.dir, from.name, real.kind, from.lower)
+        if let Err(error) = self.publish(device, from.dir, from.name, real.kind, from.lower) {
+            // It has moved: an error would claim that it has not.
+            tracing::warn!("{error}: no device is left at {:?}", from.name);
+        }
+        Ok(())
     }
 
     /// Swaps the two.

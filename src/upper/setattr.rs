@@ -119,7 +119,7 @@ fn mode_after_chown(old: &Metadata) -> u16 {
 /// The mode without setuid, and without setgid when the group may execute: otherwise that bit never meant
 /// "run as this group" (inode(7)).
 #[must_use]
-pub fn without_suid(mode: u16) -> u16 {
+pub(super) fn without_suid(mode: u16) -> u16 {
     let mode = mode & !0o4000;
     if mode & 0o010 != 0 { mode & !0o2000 } else { mode }
 }

@@ -7,12 +7,14 @@ use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::error::At as _;
-use super::handle::pin;
+use super::handle::{path_of, pin};
 use super::{Marks, Upper, UpperError, Whiteouts, marks};
 use crate::model::whiteout::{self, Meaning};
 use crate::model::{FileKind, Name};
 use crate::sys::files;
 
+/// What the kernel leaves on files of which it copied attributes only.
+const METACOPY: [&str; 2] = ["trusted.overlay.metacopy", "user.overlay.metacopy"];
 /// Every spelling of an opaque mark.
 const OPAQUE: [&str; 3] = ["trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque"];
 
@@ -42,6 +44,17 @@ impl Upper {
     ) -> Result<Marks, UpperError> {
         if self.shared && kind == FileKind::Directory && !own.opaque {
             own.opaque = is_opaque_somehow(pinned)?;
+        }
+        if self.shared && kind == FileKind::Regular {
+            for mark in METACOPY {
+                if marks::get(pinned, mark)?.is_some() {
+                    return Err(UpperError::Form {
+                        path: path_of(pinned, b"(file)"),
+                        problem: format!("its content was not copied ({mark})"),
+                        remedy: "mount it with the kernel's overlayfs, which did that, and rewrite the file",
+                    });
+                }
+            }
         }
         Ok(own)
     }

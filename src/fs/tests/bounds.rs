@@ -75,7 +75,7 @@ fn few_descriptors_for_many_open_files_without_a_name() {
     }
     fs.forget(linked, 1);
     // It was written to.
-    fs.settle(Duration::ZERO);
+    fs.settle(Duration::ZERO).unwrap();
     assert_eq!((fs.pins.held_count(), scratch(&dir).len()), (0, 0));
     assert_eq!(std::fs::read_dir(dir.path().join("work/links")).unwrap().count(), 0, "nothing leads there");
 }

@@ -122,7 +122,7 @@ impl World {
             Op::Forget => self.forget(),
             Op::Remount => self.remount(),
             Op::Check => self.check(),
-            Op::Settle => self.fs().settle(Duration::ZERO),
+            Op::Settle => drop(self.fs().settle(Duration::ZERO)),
             Op::Complete => self.complete(),
             Op::Fault(layer, n) => self.fault = Some((*layer, *n)),
             Op::Meets(fault, at) => self.meets = Some((*fault, *at)),

@@ -165,9 +165,9 @@ fn what_nobody_flushes_is_flushed_in_the_end() {
     let ino = at(&fs, "small");
     fs.write(ino, 0, b"abc", None).unwrap();
     fs.forget(ino, 1);
-    fs.settle(Duration::from_secs(1000));
+    fs.settle(Duration::from_secs(1000)).unwrap();
     assert_eq!(fs.nodes(), 2, "it is kept until then");
-    fs.settle(Duration::ZERO);
+    fs.settle(Duration::ZERO).unwrap();
     assert_eq!(fs.nodes(), 1);
     drop(fs);
     let fs = Fs::new(large(), Some(upper(&dir).in_boot(OTHER_BOOT)), OwnerView::Image).unwrap();

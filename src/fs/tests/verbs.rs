@@ -379,3 +379,23 @@ fn wrong_kinds_are_refused() {
     assert_eq!(fs.setattr(d, USER, &size).unwrap_err().errno(), Errno::ISDIR);
     assert_eq!(fs.getattr(Ino(12345)).unwrap_err().errno(), Errno::STALE);
 }
+
+#[test]
+fn a_rename_that_leaves_a_device_changes_both_directories() {
+    for form in FORMS {
+        let dir = tempfile::tempdir().unwrap();
+        let layer = FakeLayer::new().implied("c").leaf("c/c/b", FileKind::Fifo, 0o644, b"").dir("d", 0o755);
+        let upper = Upper::open(&dir.path().join("upper"), &dir.path().join("work")).unwrap().in_form(form);
+        let union = Union::new(vec![Arc::new(layer) as Arc<dyn Layer>]);
+        let fs = Fs::new(union, Some(upper), OwnerView::Image).unwrap();
+        let (c, d) = (at(&fs, "c"), at(&fs, "d"));
+        at(&fs, "c/c/b");
+        let from = End { parent: c, name: name("c") };
+        fs.rename(from, End { parent: d, name: name("x") }, RenameMode::LeaveDevice(USER)).unwrap();
+        for dir in [c, d] {
+            assert!(fs.getattr(dir).unwrap().metadata.mtime > MTIME, "{form:?}");
+        }
+        let left = fs.lookup(c, name("c")).unwrap().unwrap().metadata;
+        assert_eq!((left.kind, left.rdev), (FileKind::CharDevice, DeviceId::default()), "{form:?}");
+    }
+}

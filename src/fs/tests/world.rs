@@ -145,7 +145,7 @@ impl World {
     pub(super) fn forget(&mut self) {
         for (ino, count) in std::mem::take(&mut self.held) {
             let kept = u64::from(self.open.iter().any(|(_, open)| *open == ino));
-            self.fs().settle(Duration::ZERO);
+            self.fs().settle(Duration::ZERO).ok();
             self.fs().forget(ino, count - kept);
             if kept > 0 {
                 self.held.insert(ino, kept);
