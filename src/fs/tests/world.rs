@@ -145,12 +145,13 @@ impl World {
     pub(super) fn forget(&mut self) {
         for (ino, count) in std::mem::take(&mut self.held) {
             let kept = u64::from(self.open.iter().any(|(_, open)| *open == ino));
-            self.fs().settle(Duration::ZERO).ok();
             self.fs().forget(ino, count - kept);
             if kept > 0 {
                 self.held.insert(ino, kept);
             }
         }
+        // What was written to is held until it is flushed.
+        self.fs().settle(Duration::ZERO).ok();
         self.forget_numbers();
         if self.open.is_empty() {
             assert_eq!(self.fs().nodes(), 1, "nodes that nobody holds");
