@@ -58,7 +58,13 @@ impl Fs {
             (true, true) => self.must_be_empty(&found)?,
             (false, false) => {}
         }
+        let still = self.to_hold_still(&found);
+        let _still = still.as_ref().map(|node| node.copy_up());
         let pinned = self.raise(&dir, 0)?;
+        let found = match still {
+            Some(_) => self.find(&self.view(&dir)?, name)?.ok_or(FsError::NotFound)?,
+            None => found,
+        };
         let hide = self.union.lookup(&view.lower, name)?.is_some();
         // An object of the link index may have this name in the upper too, or only in the layers.
         let in_upper = matches!(upper.look(&pinned, name)?, Looked::Object(_));
@@ -71,6 +77,13 @@ impl Fs {
         dir.touch();
         self.left(leaving);
         Ok(())
+    }
+
+    /// The node that must not be copied up while one of its names goes away: the kernel writes dirty pages of a mapping
+    /// back without the locks that keep everything else apart. Its copy-up lock is to be taken, and it is looked at again.
+    pub(super) fn to_hold_still(&self, found: &Found) -> Option<Arc<Node>> {
+        let may_be_copied = found.upper.is_none() && found.kind == FileKind::Regular;
+        if may_be_copied { self.table.get(found.ino) } else { None }
     }
 
     /// Before a name goes away: holds on to an object that may be left without a name but still open, and finds out

@@ -67,6 +67,10 @@ impl Fs {
         if mode == RenameMode::Exchange {
             self.bring_up(&to)?;
         }
+        let replaces = matches!(mode, RenameMode::Replace | RenameMode::LeaveDevice(_));
+        let still = to.found.as_ref().filter(|_| replaces).and_then(|target| self.to_hold_still(target));
+        let _still = still.as_ref().map(|node| node.copy_up());
+        let to = if still.is_some() { self.ready(to.end)? } else { to };
         let leaving = match (&to.found, mode) {
             (Some(target), RenameMode::Replace | RenameMode::LeaveDevice(_)) => {
                 self.hide_all(target)?;
