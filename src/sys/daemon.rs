@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::process::{self, Fork};
@@ -93,8 +93,9 @@ pub fn detach(log: &Path) -> io::Result<()> {
     // In a directory that others may have filled: no link is followed, and nobody waits for a reader.
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
     let log = File::options().append(true).create(true).mode(0o600).custom_flags(flags).open(log)?;
-    if !log.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the log is not a regular file"));
+    let kind = log.metadata()?.file_type();
+    if !kind.is_file() && !kind.is_char_device() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the log is neither a file nor /dev/null"));
     }
     let null = File::open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
