@@ -14,9 +14,10 @@
 //! published only after blob and tar hashed to what the image promises.
 //!
 //! **A first write** to a file of a layer. No open was ever sent, so it begins with the write: [`fs::Fs::write`] copies
-//! the file up, its parent directories before it. [`upper::Upper::copy_up`] builds the copy in `work/tmp` with
-//! owner, mode, times, attributes and the old inode number, flushes it, and renames it into place; only then is the
-//! write done, to the copy. The node stays the same, so whoever had the file open sees the change.
+//! the file up, its parent directories before it. [`upper::Upper::copy_up`] builds the copy in `work/tmp` with owner,
+//! mode, times, attributes and the old inode number, and renames it into place; its content stays in the layer, and an
+//! [`upper::ExtentMap`] says so. Only what lies around the written bytes is copied, then they are written, then the map
+//! says that this part is the file's own. The node stays the same, so whoever had the file open sees the change.
 //!
 //! [`mount`] wires all this. The control plane below it decides what to mount ([`image`]), where changes go
 //! ([`container`]), and which process runs on it ([`launcher`]); [`builder`] makes images of what processes changed;
