@@ -45,7 +45,7 @@ impl Fs {
         let found = self.find(&self.view(&dir)?, name)?;
         if found.is_some_and(|found| found.ino == node.ino) {
             let pinned = self.raise(&dir, 0)?;
-            self.name_in_upper(node, dir.ino, &pinned, name)?;
+            self.name_in_upper(node, &dir, &pinned, name)?;
         }
         Ok(())
     }

@@ -40,7 +40,13 @@ impl Fs {
         // Before the upper is asked: a copy-up in between forgets where the original was.
         let state = node.state().clone();
         match self.pin(node)? {
-            Some(pinned) => Ok(self.attr_from(node, &self.upper()?.attr(&pinned, b"(node)")?)),
+            Some(pinned) => {
+                // Not the times of a moment when a copy gets its place there.
+                let names = (node.kind == FileKind::Directory).then(|| node.names_shared());
+                let attr = self.upper()?.attr(&pinned, b"(node)")?;
+                drop(names);
+                Ok(self.attr_from(node, &attr))
+            }
             None => self.lower_attr(node, &state),
         }
     }

@@ -94,7 +94,7 @@ impl Fs {
         let is_indexed = node.state().upper.as_ref().is_some_and(|part| part.home == Home::Index);
         if is_indexed {
             let pinned = self.raise(dir, 0)?;
-            completed.names += u64::from(self.name_in_upper(&node, dir.ino, &pinned, name)?);
+            completed.names += u64::from(self.name_in_upper(&node, dir, &pinned, name)?);
         }
         Ok(())
     }
@@ -103,16 +103,18 @@ impl Fs {
     pub(super) fn name_in_upper(
         &self,
         node: &Node,
-        parent: Ino,
-        dir: &OwnedFd,
+        dir: &Node,
+        pinned: &OwnedFd,
         name: Name<'_>,
     ) -> Result<bool, FsError> {
         let upper = self.upper()?;
-        if !matches!(upper.look(dir, name)?, Looked::Absent) {
+        if !matches!(upper.look(pinned, name)?, Looked::Absent) {
             return Ok(false);
         }
-        let going = upper.name_going(node.ino, &self.table.path(parent, name))?;
-        upper.name_indexed(going, dir, name)?;
+        let going = upper.name_going(node.ino, &self.table.path(dir.ino, name))?;
+        let alone = dir.names_alone();
+        upper.name_indexed(going, pinned, name)?;
+        drop(alone);
         if let LowerPart::Leaf(_, names) = &mut node.state().lower {
             *names = names.saturating_sub(1);
         }

@@ -101,7 +101,10 @@ impl Fs {
         };
         let parent = self.node(place.parent)?;
         let dir = self.raise(&parent, 0)?;
-        let object = self.upper()?.copy_up(&dir, place.name.as_name(), &mut origin)?;
+        let copied = self.upper()?.copy_up(place.name.as_name(), &mut origin)?;
+        let alone = parent.names_alone();
+        let object = self.upper()?.place(copied, &dir, place.name.as_name())?;
+        drop(alone);
         Ok(self.raised(node, object, Home::Named))
     }
 

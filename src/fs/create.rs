@@ -4,7 +4,7 @@ use super::caller::Caller;
 use super::find::{Found, FoundLower};
 use super::node::Home;
 use super::{Attr, Fs, FsError};
-use crate::model::{Ino, Name};
+use crate::model::{Ino, Metadata, Name};
 use crate::upper::{Fresh, Looked, Object, What};
 
 /// A new object.
@@ -54,19 +54,23 @@ impl Fs {
             _ => upper.xattr(&pinned, DEFAULT_ACL)?,
         };
         let parent_attr = upper.attr(&pinned, b"(parent)")?.metadata;
-        let (uid, mut gid) = self.owners.stored_owner(new.caller);
+        let (uid, gid) = self.owner_inside(&parent_attr, new.caller);
         let mut mode = if default_acl.is_some() { new.mode } else { new.mode & !new.umask };
-        if parent_attr.mode & 0o2000 != 0 {
-            // A setgid directory hands its group down, and the bit to directories (inode(7)).
-            gid = parent_attr.gid;
-            if new.what == What::Dir {
-                mode |= 0o2000;
-            }
+        if parent_attr.mode & 0o2000 != 0 && new.what == What::Dir {
+            mode |= 0o2000;
         }
         let fresh =
             Fresh { what: new.what, mode, uid, gid, default_acl: default_acl.as_deref(), over_whiteout };
+        let _names = dir.names_shared();
         let object = upper.create(&pinned, name, &fresh)?;
         dir.touch();
         Ok(object)
+    }
+
+    /// Who owns what this caller creates in a directory, as the upper stores it: a setgid directory hands its group
+    /// down, and the bit to directories (inode(7)).
+    pub(super) fn owner_inside(&self, parent: &Metadata, caller: Caller) -> (u32, u32) {
+        let (uid, gid) = self.owners.stored_owner(caller);
+        (uid, if parent.mode & 0o2000 != 0 { parent.gid } else { gid })
     }
 }

@@ -29,6 +29,7 @@ impl Fs {
         let to =
             Moved { dir: std::os::fd::AsFd::as_fd(&*pinned), name, kind: None, whiteout, lower: whiteout };
         let before = self.attr_of(&node)?;
+        let _names = dir.names_shared();
         upper.link(std::os::fd::AsFd::as_fd(&*source), &to)?;
         dir.touch();
         self.table.again(&node, parent, name);

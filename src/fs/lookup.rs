@@ -6,7 +6,7 @@ use super::find::{Found, FoundLower};
 use super::node::{Home, Node};
 use super::sharing::Sharing;
 use super::{Attr, Fs, FsError};
-use crate::model::{Ino, Name};
+use crate::model::{FileKind, Ino, Name};
 use crate::sys::memory;
 
 impl Fs {
@@ -45,7 +45,10 @@ impl Fs {
             Some((object, _)) => {
                 let attr = self.attr_from(&node, &object.attr);
                 self.pins.keep(node.ino, object.pinned);
-                Ok(attr)
+                // A directory may have been looked at while a copy got its place there. Of one that was just created
+                // it is too late for an error.
+                let settled = if found.kind == FileKind::Directory { self.attr_of(&node).ok() } else { None };
+                Ok(settled.unwrap_or(attr))
             }
             None => self.attr_of(&node),
         };

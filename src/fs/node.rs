@@ -1,7 +1,7 @@
 //! Nodes: what the kernel holds a number for.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rustix::io::Errno;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,15 +13,16 @@ use crate::union::{LowerDir, LowerRef};
 
 /// One filesystem object that the kernel, or a child that it knows, refers to.
 ///
-/// Lock order: `copy_up` of a child, then of its parent, and so on up; then the table; then `state`; then `sharing`; then
-/// `listing`.
-/// Only `copy_up` is held across I/O.
+/// Lock order: `copy_up` of a child, then of its parent, and so on up; then `names`, of two directories that of the lower
+/// number first; then the table; then `state`; then `sharing`; then `listing`.
+/// Only `copy_up` and `names` are held across I/O.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) ino: Ino,
     pub(super) kind: FileKind,
     state: Mutex<State>,
     copy_up: Mutex<()>,
+    names: RwLock<()>,
     sharing: Mutex<Option<Sharing>>,
     listing: Mutex<Listing>,
 }
@@ -90,6 +91,7 @@ impl Node {
                 version: 0,
             }),
             copy_up: Mutex::new(()),
+            names: RwLock::new(()),
             sharing: Mutex::new(None),
             listing: Mutex::new(Listing::default()),
         }
@@ -103,6 +105,26 @@ impl Node {
     /// Keeps a second copy-up of the same object, or of parts of it, away.
     pub(super) fn copy_up(&self) -> MutexGuard<'_, ()> {
         self.copy_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For a copy-up that gives this directory a name that it had already: it puts the times of the directory back, so
+    /// nobody else may change them until then. Held for that one step.
+    pub(super) fn names_alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.names.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For everybody else who changes the names or the times of this directory. Nothing is copied up while it is held.
+    pub(super) fn names_shared(&self) -> RwLockReadGuard<'_, ()> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// [`Self::names_shared`] of two directories, which may be the same.
+    pub(super) fn names_of_both<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> (RwLockReadGuard<'a, ()>, Option<RwLockReadGuard<'a, ()>>) {
+        let (first, second) = if self.ino <= other.ino { (self, other) } else { (other, self) };
+        (first.names_shared(), (first.ino != second.ino).then(|| second.names_shared()))
     }
 
     /// What of its content is still the layer's. Changed only under `copy_up`; never held across I/O.

@@ -183,7 +183,8 @@ impl Fs {
         }
         let view = self.view(node)?;
         let merged = self.merge(&view.lower, view.upper.as_ref().map(Arc::as_ref))?;
-        if let (Some(upper), Some(dir)) = (&self.upper, &view.upper) {
+        if let (Some(upper), Some(dir), false) = (&self.upper, &view.upper, merged.stale.is_empty()) {
+            let _alone = node.names_alone();
             for name in &merged.stale {
                 // The kernel lets nobody change the directory while it is read, so none of them has got a meaning since.
                 if let Err(error) = upper.unhide(dir, name.as_name()) {

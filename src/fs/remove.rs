@@ -69,11 +69,13 @@ impl Fs {
         // An object of the link index may have this name in the upper too, or only in the layers.
         let in_upper = matches!(upper.look(&pinned, name)?, Looked::Object(_));
         let leaving = self.leaving(&found, End { parent, name }, in_upper)?;
+        let names = dir.names_shared();
         if in_upper {
             upper.remove(&pinned, name, found.kind, hide)?;
         } else {
             upper.hide(&pinned, name)?;
         }
+        drop(names);
         dir.touch();
         self.left(leaving);
         Ok(())

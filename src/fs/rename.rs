@@ -143,7 +143,7 @@ impl Fs {
         self.raise(&node, u64::MAX)?;
         let indexed = node.state().upper.as_ref().is_some_and(|part| part.home == Home::Index);
         if indexed {
-            self.name_in_upper(&node, ready.end.parent, &ready.pinned, ready.end.name)?;
+            self.name_in_upper(&node, &ready.dir, &ready.pinned, ready.end.name)?;
         }
         Ok(())
     }
@@ -158,11 +158,12 @@ impl Fs {
             redirect: redirect.as_deref(),
             redirect_back: redirect_back.as_deref(),
         };
+        let _names = from.dir.names_of_both(&to.dir);
         match mode {
             RenameMode::Replace | RenameMode::NoReplace => upper.rename(&rename)?,
             RenameMode::Exchange => upper.exchange(&rename)?,
             RenameMode::LeaveDevice(caller) => {
-                let (uid, gid) = self.owners.stored_owner(caller);
+                let (uid, gid) = self.owner_inside(&upper.attr(&from.pinned, b"(parent)")?.metadata, caller);
                 upper.rename_leaving_device(&rename, uid, gid)?;
             }
         }

@@ -75,7 +75,10 @@ impl Fs {
         }
         let attr = match change.size {
             Some(size) if node.sharing().is_some() => self.resize_shared(node, size, &change)?,
-            _ => upper.change(pinned, b"(node)", &change)?,
+            _ => {
+                let _names = (node.kind == FileKind::Directory).then(|| node.names_shared());
+                upper.change(pinned, b"(node)", &change)?
+            }
         };
         if change.atime.is_some() {
             node.state().read_at = None;

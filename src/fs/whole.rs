@@ -33,7 +33,10 @@ impl Fs {
             done?;
         }
         if whole {
-            upper.make_whole(&*self.raise(&node, 0)?)?;
+            let pinned = self.raise(&node, 0)?;
+            let alone = node.names_alone();
+            upper.make_whole(&*pinned)?;
+            drop(alone);
             node.state().lower = LowerPart::None;
             node.touch();
         }
@@ -45,7 +48,7 @@ impl Fs {
         let leaf = self.node(ino)?;
         self.raise(&leaf, u64::MAX)?;
         if leaf.state().upper.as_ref().is_some_and(|part| part.home == Home::Index) {
-            self.name_in_upper(&leaf, dir.ino, &*self.raise(dir, 0)?, name)?;
+            self.name_in_upper(&leaf, dir, &*self.raise(dir, 0)?, name)?;
         }
         Ok(())
     }

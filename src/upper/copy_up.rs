@@ -49,23 +49,34 @@ impl std::fmt::Debug for Origin<'_> {
 /// Bytes copied at a time: eight granules, so that each is decoded once.
 const COPY_BYTES: usize = 1 << 20;
 
+/// A copy of an object of a layer that has no name yet. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Copied<'a> {
+    scratch: Scratch<'a>,
+    object: Object,
+}
+
 impl Upper {
-    /// Copies an object up under `name`, which nothing of the upper has. The directory keeps its times, because
-    /// nothing of what a program can see has changed.
+    /// Copies an object of a layer, to be given its place by [`Self::place`].
     ///
     /// # Errors
-    /// [`UpperError`]; then nothing has changed.
-    pub fn copy_up(
-        &self,
-        dir: impl AsFd,
-        name: Name<'_>,
-        origin: &mut Origin<'_>,
-    ) -> Result<Object, UpperError> {
-        let dir = dir.as_fd();
+    /// [`UpperError`]
+    pub fn copy_up(&self, name: Name<'_>, origin: &mut Origin<'_>) -> Result<Copied<'_>, UpperError> {
         let scratch = self.scratch();
         let pinned = self.copy(&scratch, origin)?;
         let object = self.object(pinned, name.as_bytes())?;
+        Ok(Copied { scratch, object })
+    }
+
+    /// Gives a copy its place under `name`, which nothing of the upper has. The directory keeps its times, because
+    /// nothing of what a program can see has changed: nobody else may change them or its names meanwhile.
+    ///
+    /// # Errors
+    /// [`UpperError`]; then nothing has changed.
+    pub fn place(&self, copied: Copied<'_>, dir: impl AsFd, name: Name<'_>) -> Result<Object, UpperError> {
+        let dir = dir.as_fd();
         let times = handle::stat(dir)?;
+        let Copied { scratch, object } = copied;
         let place = (name.as_bytes(), RenameFlags::NOREPLACE);
         files::renameat_with(&self.scratch, &scratch.name, dir, place.0, place.1).at("rename into place")?;
         scratch.published();

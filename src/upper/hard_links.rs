@@ -9,13 +9,13 @@
 //! afterwards it becomes `-gone`. Whoever finds one after a crash looks at the path.
 
 use std::os::fd::AsFd;
-use std::sync::{MutexGuard, PoisonError};
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::error::At as _;
 use super::handle::{pin, pin_dir};
+use super::turns::Turn;
 use super::{Looked, Object, Origin, Upper, UpperError};
 use crate::model::{Ino, Name};
 use crate::sys::files;
@@ -70,7 +70,7 @@ impl Upper {
     /// [`UpperError`]
     pub fn names_gone(&self, ino: Ino) -> Result<u32, UpperError> {
         if self.read_count(&going(ino))?.is_some() {
-            let _one_counter = self.one_counter();
+            let _turn = self.counting.take(ino);
             self.settle_one(ino)?;
         }
         Ok(self.read_count(&gone(ino))?.map_or(0, |(count, _)| count))
@@ -82,7 +82,7 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]; then nothing has changed.
     pub fn name_going(&self, ino: Ino, path: &[u8]) -> Result<Going<'_>, UpperError> {
-        let one_counter = self.one_counter();
+        let turn = self.counting.take(ino);
         self.settle_one(ino)?;
         let count = self.read_count(&gone(ino))?.map_or(0, |(count, _)| count).saturating_add(1);
         let note = |path: &[u8]| [count.to_string().as_bytes(), b" ", path].concat();
@@ -92,7 +92,7 @@ impl Upper {
             result => result,
         }
         .at("symlink in the link index")?;
-        Ok(Going { upper: self, ino, is_gone: false, _one_counter: one_counter })
+        Ok(Going { upper: self, ino, is_gone: false, _turn: turn })
     }
 
     /// Finds out about all names that were about to go when the process died.
@@ -100,8 +100,10 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]
     pub fn recover(&self) -> Result<(), UpperError> {
-        let _one_counter = self.one_counter();
-        self.numbers_of(GOING)?.into_iter().try_for_each(|ino| self.settle_one(ino))
+        self.numbers_of(GOING)?.into_iter().try_for_each(|ino| {
+            let _turn = self.counting.take(ino);
+            self.settle_one(ino)
+        })
     }
 
     /// The objects some of whose names in the layers lead to them no more: the others are in use for certain.
@@ -110,10 +112,6 @@ impl Upper {
     /// [`UpperError`]
     pub fn with_names_gone(&self) -> Result<Vec<Ino>, UpperError> {
         self.numbers_of(GONE)
-    }
-
-    fn one_counter(&self) -> MutexGuard<'_, ()> {
-        self.counting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn numbers_of(&self, ending: &str) -> Result<Vec<Ino>, UpperError> {
@@ -202,14 +200,14 @@ impl Upper {
 const GONE: &str = "-gone";
 const GOING: &str = "-going";
 
-/// One of several names that the layers have of an object, about to go. Dropped, it stays. Holds the one lock of all
-/// counters: such names go one after the other.
+/// One of several names that the layers have of an object, about to go. Dropped, it stays. Such names of one
+/// object go one after the other.
 #[derive(Debug)]
 pub struct Going<'a> {
     upper: &'a Upper,
     ino: Ino,
     is_gone: bool,
-    _one_counter: MutexGuard<'a, ()>,
+    _turn: Turn<'a>,
 }
 
 impl Going<'_> {

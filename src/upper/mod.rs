@@ -30,6 +30,7 @@ mod rename;
 mod scratch;
 mod setattr;
 mod shared;
+mod turns;
 mod volatile;
 mod whole;
 mod xattr;
@@ -41,10 +42,9 @@ pub(crate) mod tests;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-pub use copy_up::{Content, Origin};
+pub use copy_up::{Content, Copied, Origin};
 pub use create::{Fresh, What};
 pub use error::UpperError;
 pub use extents::{Bits, ExtentMap, Piece};
@@ -103,8 +103,8 @@ pub struct Upper {
     boot: u64,
     /// Makes names in `work/tmp` unique.
     serial: AtomicU64,
-    /// Held while a name of an object with several goes and is counted, which is rare and short.
-    counting: Mutex<()>,
+    /// Taken while a name of an object with several goes and is counted.
+    counting: turns::Turns,
     /// Somebody else's changes have not been taken over completely yet.
     taking_over: AtomicBool,
     /// Hold the flocks, on upper and work, that keep a second mount away.

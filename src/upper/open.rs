@@ -87,7 +87,7 @@ impl Upper {
             granule_bytes_min: (!options.shared).then_some(GRANULE_BYTES_MIN),
             boot: crate::sys::boot::id(),
             serial: AtomicU64::new(0),
-            counting: std::sync::Mutex::new(()),
+            counting: super::turns::Turns::default(),
             taking_over: AtomicBool::new(others.is_some()),
             _locks: locks,
         };

@@ -83,15 +83,17 @@ impl Stack {
             python3 "$tree" list mnt >"$out"
             "#
         );
-        let mut command = if other == Other::KernelUser && !is_root() {
-            let mut command = Command::new("unshare");
-            command.args(["--user", "--map-root-user", "--map-auto", "--mount", "bash", "-ec"]);
-            command
+        // In a mount namespace of its own: one that begins elsewhere would keep a copy of the mount, and the upper in use.
+        let mut command = Command::new("unshare");
+        if other == Other::KernelUser && !is_root() {
+            command.args(["--user", "--map-root-user", "--map-auto"]);
+        }
+        if other == Other::FuseOverlayfs && !is_root() {
+            command = Command::new("env");
         } else {
-            let mut command = Command::new("bash");
-            command.arg("-ec");
-            command
-        };
+            command.arg("--mount");
+        }
+        command.args(["bash", "-ec"]);
         command.arg(script).arg("bash").arg(self.place.path("")).arg(support_file("tree.py"));
         let done = finish(command.arg(support_file("changes.py")).arg(&self.lower));
         assert_eq!(done.code, 0, "{done:#?}");

@@ -11,6 +11,7 @@ mod crash_cases;
 mod model;
 mod ops;
 mod sharing;
+mod times;
 mod verbs;
 mod world;
 

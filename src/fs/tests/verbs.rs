@@ -390,6 +390,8 @@ fn a_rename_that_leaves_a_device_changes_both_directories() {
         let fs = Fs::new(union, Some(upper), OwnerView::Image).unwrap();
         let (c, d) = (at(&fs, "c"), at(&fs, "d"));
         at(&fs, "c/c/b");
+        let setgid = Change { mode: Some(0o2755), gid: Some(42), ..Change::default() };
+        fs.setattr(c, USER, &setgid).unwrap();
         let from = End { parent: c, name: name("c") };
         fs.rename(from, End { parent: d, name: name("x") }, RenameMode::LeaveDevice(USER)).unwrap();
         for dir in [c, d] {
@@ -397,5 +399,6 @@ fn a_rename_that_leaves_a_device_changes_both_directories() {
         }
         let left = fs.lookup(c, name("c")).unwrap().unwrap().metadata;
         assert_eq!((left.kind, left.rdev), (FileKind::CharDevice, DeviceId::default()), "{form:?}");
+        assert_eq!(left.gid, 42, "{form:?}: the group of a setgid directory");
     }
 }
