@@ -23,10 +23,12 @@ impl Fs {
         let node = self.node(ino)?;
         let lower = node.state().lower.clone();
         if let Some(pinned) = self.pin(&node)? {
-            return self.upper()?.xattr(&pinned, name)?.ok_or(FsError::NoAttribute);
+            let value = self.upper()?.xattr(&pinned, name)?.ok_or(FsError::NoAttribute)?;
+            return self.owners.shown_xattr(name, value);
         }
         let found = self.lower_xattrs(ino, lower)?.into_iter().find(|(key, _)| **key == *name);
-        found.map(|(_, value)| value.into_vec()).ok_or(FsError::NoAttribute)
+        let (_, value) = found.ok_or(FsError::NoAttribute)?;
+        self.owners.shown_xattr(name, value.into_vec())
     }
 
     /// The names of all attributes that are shown.
@@ -63,8 +65,9 @@ impl Fs {
         self.may_change(name)?;
         let node = self.node(ino)?;
         let flags = XattrFlags::from_bits(flags).ok_or(FsError::Invalid)?;
+        let value = self.owners.stored_xattr(name, value)?;
         let pinned = self.raise(&node, u64::MAX)?;
-        Ok(self.upper()?.set_xattr(&pinned, name, value, flags)?)
+        Ok(self.upper()?.set_xattr(&pinned, name, &value, flags)?)
     }
 
     /// Removes an attribute, copying up before.
@@ -81,7 +84,7 @@ impl Fs {
     fn may_change(&self, name: &[u8]) -> Result<(), FsError> {
         must_exist(name)?;
         // An ACL names ids and shares bits with the mode; where those are not real it would mean something else.
-        if name.starts_with(b"system.posix_acl_") && !self.owners.are_real() {
+        if name.starts_with(super::acl::PREFIX) && !self.owners.are_real() {
             return Err(FsError::NotSupported);
         }
         Ok(())
