@@ -88,6 +88,8 @@ impl Upper {
             owners,
             shared: options.shared,
             volatile: options.volatile,
+            reading_files: OFlags::empty(),
+            reading_dirs: OFlags::empty(),
             granule_bytes_min: (!options.shared).then_some(GRANULE_BYTES_MIN),
             boot: crate::sys::boot::id(),
             serial: AtomicU64::new(0),
