@@ -3,7 +3,7 @@
 use rustix::fs::XattrFlags;
 
 use super::node::LowerPart;
-use super::{Caller, Fs, FsError};
+use super::{Caller, Fs, FsError, acl};
 use crate::layer::Xattr;
 use crate::model::Ino;
 use crate::upper::is_private;
@@ -73,10 +73,13 @@ impl Fs {
     /// Removes an attribute, copying up before.
     ///
     /// # Errors
-    /// [`FsError::NoAttribute`] when there is none.
+    /// [`FsError::NoAttribute`] when there is none. To have no ACL is no error, as upon ext4.
     pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<(), FsError> {
         self.may_change(name)?;
-        self.getxattr(ino, name)?;
+        match self.getxattr(ino, name) {
+            Err(FsError::NoAttribute) if name.starts_with(acl::PREFIX) => return Ok(()),
+            found => found?,
+        };
         let pinned = self.raise(&*self.node(ino)?, u64::MAX)?;
         Ok(self.upper()?.remove_xattr(&pinned, name)?)
     }
@@ -84,7 +87,7 @@ impl Fs {
     fn may_change(&self, name: &[u8]) -> Result<(), FsError> {
         must_exist(name)?;
         // An ACL names ids and shares bits with the mode; where those are not real it would mean something else.
-        if name.starts_with(super::acl::PREFIX) && !self.owners.are_real() {
+        if name.starts_with(acl::PREFIX) && !self.owners.are_real() {
             return Err(FsError::NotSupported);
         }
         Ok(())

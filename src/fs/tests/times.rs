@@ -93,12 +93,13 @@ fn accessed(dir: &tempfile::TempDir, name: &str) -> std::time::SystemTime {
 
 #[test]
 fn reading_keeps_times_of_access_only_if_wanted() {
-    let quiet: [(fn(Fs) -> Fs, [bool; 2]); 3] = [
+    type Quiet = fn(Fs) -> Fs;
+    let cases: [(Quiet, _); 3] = [
         (|fs| fs, [true, true]),
         (Fs::without_access_times_of_dirs, [true, false]),
         (Fs::without_access_times, [false, false]),
     ];
-    for (quiet, [of_files, of_dirs]) in quiet {
+    for (quiet, [of_files, of_dirs]) in cases {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let (fs, d, files) = directory(&dir);
         let fs = quiet(fs);
