@@ -5,7 +5,6 @@
 //! here does; what protects against everything else is that objects of the upper are reached by descriptors of their
 //! directories and checked by inode number, never by a path.
 
-mod acl;
 mod all_names;
 mod attr;
 mod caller;

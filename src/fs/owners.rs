@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::acl::{self, Named};
 use super::{Caller, FsError};
 use crate::model::Metadata;
+use crate::model::posix_acl::{self, Named};
 use crate::upper::Change;
 
 /// As whom objects are shown.
@@ -160,9 +160,9 @@ impl Owners {
 
     /// The value of an extended attribute as this mount shows it: the ids in an ACL are owners too.
     pub(super) fn shown_xattr(&self, name: &[u8], mut value: Vec<u8>) -> Result<Vec<u8>, FsError> {
-        if name.starts_with(acl::PREFIX) {
-            acl::map_ids(&mut value, |id| match id {
-                Named::User(id) => Ok(self.uids.shown(id)),
+        if name.starts_with(posix_acl::PREFIX) {
+            posix_acl::map_ids(&mut value, |id| match id {
+                Named::User(id) => Ok::<_, FsError>(self.uids.shown(id)),
                 Named::Group(id) => Ok(self.gids.shown(id)),
             })?;
         }
@@ -172,8 +172,8 @@ impl Owners {
     /// The value to store for one that a caller says. Ids that none is shown as are refused, as for chown(2).
     pub(super) fn stored_xattr(&self, name: &[u8], value: &[u8]) -> Result<Vec<u8>, FsError> {
         let mut value = value.to_vec();
-        if name.starts_with(acl::PREFIX) {
-            acl::map_ids(&mut value, |id| match id {
+        if name.starts_with(posix_acl::PREFIX) {
+            posix_acl::map_ids(&mut value, |id| match id {
                 Named::User(id) => self.uids.stored(id).ok_or(FsError::Invalid),
                 Named::Group(id) => self.gids.stored(id).ok_or(FsError::Invalid),
             })?;

@@ -3,15 +3,13 @@
 use rustix::fs::XattrFlags;
 
 use super::node::LowerPart;
-use super::{Caller, Fs, FsError, acl};
+use super::{Caller, Fs, FsError};
 use crate::layer::Xattr;
-use crate::model::Ino;
+use crate::model::{Ino, posix_acl};
 use crate::upper::is_private;
 
 /// File capabilities (capabilities(7)).
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
-/// The ACL of an object itself (acl(5)).
-pub(super) const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
 impl Fs {
     /// The value of an attribute.
@@ -77,7 +75,7 @@ impl Fs {
     pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<(), FsError> {
         self.may_change(name)?;
         match self.getxattr(ino, name) {
-            Err(FsError::NoAttribute) if name.starts_with(acl::PREFIX) => return Ok(()),
+            Err(FsError::NoAttribute) if name.starts_with(posix_acl::PREFIX) => return Ok(()),
             found => found?,
         };
         let pinned = self.raise(&*self.node(ino)?, u64::MAX)?;
@@ -87,7 +85,7 @@ impl Fs {
     fn may_change(&self, name: &[u8]) -> Result<(), FsError> {
         must_exist(name)?;
         // An ACL names ids and shares bits with the mode; where those are not real it would mean something else.
-        if name.starts_with(acl::PREFIX) && !self.owners.are_real() {
+        if name.starts_with(posix_acl::PREFIX) && !self.owners.are_real() {
             return Err(FsError::NotSupported);
         }
         Ok(())

@@ -9,7 +9,7 @@ use super::world::name;
 use crate::fs::{Caller, End, Fs, IdRange, IdView, New, OwnerView, RenameMode, Seek};
 use crate::layer::Layer;
 use crate::layer::fake::{FakeLayer, MTIME};
-use crate::model::{DeviceId, FileKind, Ino, Timestamp};
+use crate::model::{DeviceId, FileKind, Ino, Timestamp, posix_acl};
 use crate::union::Union;
 use crate::upper::tests::Form;
 use crate::upper::{Change, SetTime};
@@ -441,4 +441,29 @@ fn acls_are_mapped_both_ways() {
     // What is inherited is what is stored.
     let own = fs.create(d, name("own"), &new(What::File, 0o666)).unwrap().ino;
     assert_eq!(fs.getxattr(own, b"system.posix_acl_access").unwrap(), acl(1007, 99));
+}
+
+/// A device without a number would be a whiteout: a file that says so stands in for it.
+#[test]
+fn the_mode_of_a_stand_in_and_its_acl_are_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = open(&dir, Form::Found, OwnerView::Image);
+    let what = What::Special(FileKind::CharDevice, DeviceId::default());
+    let device =
+        fs.create(Ino::ROOT, name("device"), &New { what, mode: 0, umask: 0, caller: USER }).unwrap().ino;
+    let acl = |mode: u16| {
+        let entry =
+            |tag: u8, bits: u16, id: u32| [[tag, 0, bits.to_le_bytes()[0] & 7, 0], id.to_le_bytes()].concat();
+        let (owner, mask, others) =
+            (entry(1, mode >> 6, u32::MAX), entry(16, mode >> 3, u32::MAX), entry(32, mode, u32::MAX));
+        [vec![2, 0, 0, 0], owner, entry(2, 2, 1000), entry(4, 5, u32::MAX), mask, others].concat()
+    };
+    let mode = || fs.getattr(device).unwrap().metadata.mode;
+    let key = posix_acl::ACCESS;
+    fs.setxattr(device, key, &acl(0o463), 0).unwrap();
+    assert_eq!((mode(), fs.getxattr(device, key).unwrap()), (0o463, acl(0o463)));
+    fs.setattr(device, USER, &Change { mode: Some(0o4016), ..Change::default() }).unwrap();
+    assert_eq!((mode(), fs.getxattr(device, key).unwrap()), (0o4016, acl(0o016)));
+    fs.removexattr(device, key).unwrap();
+    assert_eq!(mode(), 0o4016);
 }
