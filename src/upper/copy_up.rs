@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::create::What;
 use super::error::At as _;
 use super::handle::{self, reopen};
-use super::partial::{Partial, check_of};
+use super::partial::Partial;
 use super::scratch::Scratch;
 use super::{ExtentMap, Object, Upper, UpperAttr, UpperError};
 use crate::layer::Xattr;
@@ -33,8 +33,17 @@ pub struct Origin<'a> {
     pub content: Content<'a>,
     /// How many of those bytes to keep: fewer than all when a truncate is about to follow.
     pub keep_bytes: u64,
-    /// The bytes may stay in the layer for now; `path` leads to them where the number does not ([`Partial::path`]).
-    pub later: Option<Vec<u8>>,
+    /// The bytes may stay in the layer for now, where they will be found again.
+    pub later: Option<Later>,
+}
+
+/// How the bytes of a layer's file are found again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Later {
+    /// Leads to them where the number does not ([`Partial::path`]).
+    pub path: Vec<u8>,
+    /// [`check_of`](super::check_of) the file.
+    pub check: u32,
 }
 
 impl std::fmt::Debug for Origin<'_> {
@@ -174,9 +183,9 @@ impl Upper {
 
     fn partial_of(&self, origin: &Origin<'_>) -> Option<Partial> {
         let keep = origin.keep_bytes.min(origin.metadata.size);
-        let path = origin.later.clone().filter(|_| keep > 0)?;
+        let Later { path, check } = origin.later.clone().filter(|_| keep > 0)?;
         let map = ExtentMap::new(keep, self.granule_bytes_min?);
-        Some(Partial { ino: origin.ino, check: check_of(&origin.metadata), path, map })
+        Some(Partial { ino: origin.ino, check, path, map })
     }
 
     /// A complete copy in `work/tmp`, on disk before it can be seen: it hides the original.

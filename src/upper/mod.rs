@@ -44,7 +44,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-pub use copy_up::{Content, Copied, Origin};
+pub use copy_up::{Content, Copied, Later, Origin};
 pub use create::{Fresh, What};
 pub use error::UpperError;
 pub use extents::{Bits, ExtentMap, Piece};
@@ -53,7 +53,7 @@ pub use hard_links::Going;
 pub use links_of_others::LinkOfOthers;
 pub use look::{Looked, Object, UpperName};
 pub use marks::{Marks, is_private};
-pub use partial::{Partial, check_of};
+pub use partial::{Identity, Partial, check_of};
 pub use rename::{Moved, Rename};
 pub use scratch::Kept;
 pub use setattr::{Change, SetTime};
