@@ -63,7 +63,9 @@ impl Fs {
         let mut origin = origin(node, metadata, xattrs, &target, &mut content, keep_bytes);
         origin.later = self.later(node, lower, &metadata)?;
         if names > 0 && self.is_linked(lower, node.ino)? {
-            let object = self.upper()?.copy_up_indexed(&mut origin)?;
+            let copied = self.upper()?.copy_up(&mut origin)?;
+            node.state().coming = Some(copied.st_ino());
+            let object = self.upper()?.place_in_index(copied, node.ino)?;
             let pinned = self.raised(node, object, Home::Index);
             if self.upper()?.is_shared() {
                 self.name_everywhere(node, lower)?;
@@ -74,12 +76,7 @@ impl Fs {
     }
 
     /// Whether the content may stay in the layer for now: where it will be found again, by the number, or by this path.
-    fn later(
-        &self,
-        node: &Node,
-        lower: LowerRef,
-        metadata: &Metadata,
-    ) -> Result<Option<Later>, FsError> {
+    fn later(&self, node: &Node, lower: LowerRef, metadata: &Metadata) -> Result<Option<Later>, FsError> {
         if node.kind != FileKind::Regular || node.ino.to_lower().is_none() || !self.upper()?.copies_later() {
             return Ok(None);
         }
@@ -107,7 +104,8 @@ impl Fs {
         };
         let parent = self.node(place.parent)?;
         let dir = self.raise(&parent, 0)?;
-        let copied = self.upper()?.copy_up(place.name.as_name(), &mut origin)?;
+        let copied = self.upper()?.copy_up(&mut origin)?;
+        node.state().coming = Some(copied.st_ino());
         let alone = parent.names_alone();
         let object = self.upper()?.place(copied, &dir, place.name.as_name())?;
         drop(alone);

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::create::What;
 use super::error::At as _;
 use super::handle::{self, reopen};
+use super::hard_links::number;
 use super::partial::Partial;
 use super::scratch::Scratch;
 use super::{ExtentMap, Object, Upper, UpperAttr, UpperError};
@@ -65,15 +66,23 @@ pub struct Copied<'a> {
     object: Object,
 }
 
+impl Copied<'_> {
+    /// The inode number below.
+    #[must_use]
+    pub fn st_ino(&self) -> u64 {
+        self.object.attr.st_ino
+    }
+}
+
 impl Upper {
-    /// Copies an object of a layer, to be given its place by [`Self::place`].
+    /// Copies an object of a layer, to be given its place by [`Self::place`] or [`Self::place_in_index`].
     ///
     /// # Errors
     /// [`UpperError`]
-    pub fn copy_up(&self, name: Name<'_>, origin: &mut Origin<'_>) -> Result<Copied<'_>, UpperError> {
+    pub fn copy_up(&self, origin: &mut Origin<'_>) -> Result<Copied<'_>, UpperError> {
         let scratch = self.scratch();
         let pinned = self.copy(&scratch, origin)?;
-        let object = self.object(pinned, name.as_bytes())?;
+        let object = self.object(pinned, b"(copy)")?;
         Ok(Copied { scratch, object })
     }
 
@@ -107,17 +116,15 @@ impl Upper {
         Ok(self.published(object))
     }
 
-    /// Copies an object with several names into the link index.
-    pub(super) fn copy_into_index(
-        &self,
-        number: &str,
-        origin: &mut Origin<'_>,
-    ) -> Result<Object, UpperError> {
-        let scratch = self.scratch();
-        let pinned = self.copy(&scratch, origin)?;
-        let object = self.object(pinned, number.as_bytes())?;
+    /// Gives a copy of an object with several names its place in the link index. Its names go on leading to it through
+    /// that.
+    ///
+    /// # Errors
+    /// [`UpperError`]; then nothing has changed.
+    pub fn place_in_index(&self, copied: Copied<'_>, ino: Ino) -> Result<Object, UpperError> {
+        let Copied { scratch, object } = copied;
         let flags = RenameFlags::NOREPLACE;
-        files::renameat_with(&self.scratch, &scratch.name, &self.links, number, flags)
+        files::renameat_with(&self.scratch, &scratch.name, &self.links, number(ino), flags)
             .at("rename into place")?;
         scratch.published();
         Ok(self.published(object))

@@ -284,7 +284,12 @@ fn a_file_of_a_directory_that_was_replaced_is_told() {
     let file = below.path().join("f");
     let written = |byte: u8| {
         std::fs::write(&file, [byte; 100_000]).unwrap();
-        std::fs::File::options().write(true).open(&file).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        std::fs::File::options()
+            .write(true)
+            .open(&file)
+            .unwrap()
+            .set_modified(std::time::UNIX_EPOCH)
+            .unwrap();
     };
     let layer = || union(DirLayer::open(below.path()).unwrap());
     written(1);
