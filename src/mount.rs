@@ -181,7 +181,9 @@ impl Layers {
     /// # Errors
     /// [`MountError`]
     pub fn into_fs(self, upper: Option<&UpperDirs>, owners: OwnerView) -> Result<Fs, MountError> {
-        let upper = upper.map(|dirs| Upper::open_as(&dirs.upper, &dirs.work, dirs.options)).transpose()?;
+        let layers = self.0.diff_ids();
+        let open = |dirs: &UpperDirs| Upper::open_over(&dirs.upper, &dirs.work, dirs.options, &layers);
+        let upper = upper.map(open).transpose()?;
         Ok(Fs::new(self.0, upper, owners)?)
     }
 }

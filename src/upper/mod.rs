@@ -20,6 +20,7 @@ mod handle;
 mod hard_links;
 mod links_of_others;
 mod look;
+mod made_with;
 mod marks;
 mod numbers;
 mod open;
@@ -105,6 +106,8 @@ pub struct Upper {
     serial: AtomicU64,
     /// Taken while a name of an object with several goes and is counted.
     counting: turns::Turns,
+    /// The layers that its numbers are of, as far as they are known.
+    made_with: Option<made_with::MadeWith>,
     /// Somebody else's changes have not been taken over completely yet.
     taking_over: AtomicBool,
     /// Hold the flocks, on upper and work, that keep a second mount away.
