@@ -46,7 +46,9 @@ pub struct Partial {
 pub struct Identity {
     /// What its layer is, if that has a digest.
     pub diff_id: Option<Digest>,
-    /// When it was last changed, in a layer that is a directory. A copy of the directory is another layer.
+    /// When it was last changed, its attributes included, in a layer that is a directory. The inode number would not do:
+    /// `cp -p` writes into the file that is there, and ext4 gives what `tar -x` puts in its place the same number again.
+    /// So chmod, chown and new links count as changes too, and a copy of the directory is another layer.
     pub changed_at: Option<Timestamp>,
 }
 
