@@ -6,6 +6,7 @@
 //! for mounts that belong to no container.
 
 mod overlay;
+mod own;
 mod serving;
 
 use std::io;
@@ -13,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use overlay::{OverlayLayer, OverlaySpec};
-pub use serving::{Place, Standalone, abandon, unmount_by_signal};
+pub use own::OwnMount;
+pub use serving::{Place, Standalone};
 
 use crate::fs::{Fs, FsError, OwnerView};
 use crate::fuse::{Attach, Server};

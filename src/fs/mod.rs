@@ -5,6 +5,7 @@
 //! here does; what protects against everything else is that objects of the upper are reached by descriptors of their
 //! directories and checked by inode number, never by a path.
 
+mod acl;
 mod all_names;
 mod attr;
 mod caller;
@@ -69,6 +70,8 @@ pub struct Fs {
     table: Table,
     pins: Pins,
     unsettled: Unsettled,
+    /// Reading a file of a layer sets its time of access.
+    keeps_access_times: bool,
 }
 
 impl Fs {
@@ -106,6 +109,7 @@ impl Fs {
         let root = Node::new(Ino::ROOT, FileKind::Directory, LowerPart::Dir(Arc::clone(&lower)), part);
         let fs = Self {
             union,
+            keeps_access_times: upper.is_some(),
             upper,
             owners: owners.into(),
             table: Table::with_root(root),
@@ -115,6 +119,21 @@ impl Fs {
         fs.take_over(&lower)?;
         fs.recover()?;
         Ok(fs)
+    }
+
+    /// The same, whose times of access do not change by reading (mount(8), `noatime`).
+    #[must_use]
+    pub fn without_access_times(mut self) -> Self {
+        self.keeps_access_times = false;
+        self.upper = self.upper.map(Upper::without_access_times_of_files);
+        self.without_access_times_of_dirs()
+    }
+
+    /// The same, where reading a directory does not change its time of access (mount(8), `nodiratime`).
+    #[must_use]
+    pub fn without_access_times_of_dirs(mut self) -> Self {
+        self.upper = self.upper.map(Upper::without_access_times_of_dirs);
+        self
     }
 
     /// How many nodes the kernel holds, for statistics.

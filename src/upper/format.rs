@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::At as _;
-use super::handle::{self, path_of, pin, pin_dir, reopen};
+use super::handle::{self, path_of, pin, pin_dir, reopen_own};
 use super::made_with::MadeWith;
 use super::marks::Namespace;
 use super::{Upper, UpperError, Whiteouts};
@@ -83,7 +83,7 @@ impl Format {
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error).at("open work/format"),
         };
-        let file = reopen(&pinned, OFlags::RDONLY).at("open work/format")?;
+        let file = reopen_own(&pinned, FORMAT)?;
         let mut line = vec![0; BYTES_MAX];
         let length = files::read_full_at(&file, &mut line, 0).at("read work/format")?;
         match std::str::from_utf8(&line[..length]).ok().and_then(Self::parse_all) {

@@ -45,6 +45,8 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use rustix::fs::OFlags;
+
 pub use copy_up::{Content, Copied, Later, Origin};
 pub use create::{Fresh, What};
 pub use error::UpperError;
@@ -98,6 +100,10 @@ pub struct Upper {
     shared: bool,
     /// Nothing is flushed.
     volatile: bool,
+    /// How files are opened: with `O_NOATIME`, where times of access are not to change.
+    reading_files: OFlags,
+    /// The same, for directories.
+    reading_dirs: OFlags,
     /// Smallest granule of an extent map; `None` where a copy-up copies whole files at once.
     granule_bytes_min: Option<u64>,
     /// The boot of the machine (see [`Partial`]).
