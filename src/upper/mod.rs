@@ -20,6 +20,7 @@ mod handle;
 mod hard_links;
 mod links_of_others;
 mod look;
+mod made_with;
 mod marks;
 mod numbers;
 mod open;
@@ -46,7 +47,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use rustix::fs::OFlags;
 
-pub use copy_up::{Content, Copied, Origin};
+pub use copy_up::{Content, Copied, Later, Origin};
 pub use create::{Fresh, What};
 pub use error::UpperError;
 pub use extents::{Bits, ExtentMap, Piece};
@@ -55,7 +56,7 @@ pub use hard_links::Going;
 pub use links_of_others::LinkOfOthers;
 pub use look::{Looked, Object, UpperName};
 pub use marks::{Marks, is_private};
-pub use partial::{Partial, check_of};
+pub use partial::{Identity, Partial, check_of};
 pub use rename::{Moved, Rename};
 pub use scratch::Kept;
 pub use setattr::{Change, SetTime};
@@ -111,6 +112,8 @@ pub struct Upper {
     serial: AtomicU64,
     /// Taken while a name of an object with several goes and is counted.
     counting: turns::Turns,
+    /// The layers that its numbers are of, as far as they are known.
+    made_with: Option<made_with::MadeWith>,
     /// Somebody else's changes have not been taken over completely yet.
     taking_over: AtomicBool,
     /// Hold the flocks, on upper and work, that keep a second mount away.

@@ -14,10 +14,12 @@ use super::copy_up::set_times;
 use super::error::At as _;
 use super::format::{self, Format, Writer};
 use super::handle::{magic_link, pin_dir, stat};
+use super::made_with::MadeWith;
 use super::marks::Namespace;
 use super::owner::Owners;
 use super::scratch::{clean_up, empty_dir};
 use super::{Upper, UpperError, UpperOptions, Whiteouts, volatile};
+use crate::model::Digest;
 use crate::sys::files;
 
 /// The page size: what the kernel writes of a mapped file.
@@ -42,6 +44,28 @@ impl Upper {
     /// # Errors
     /// As [`Self::open`]; [`UpperError::Volatile`] when its last mount may have lost something.
     pub fn open_as(upper: &Path, work: &Path, options: UpperOptions) -> Result<Self, UpperError> {
+        Self::open_with(upper, work, options, None)
+    }
+
+    /// As [`Self::open_as`], to be used over layers with these diffIDs, base first; `None` for a directory.
+    ///
+    /// # Errors
+    /// As [`Self::open_as`]; [`UpperError::OtherLayers`] when it was made with others.
+    pub fn open_over(
+        upper: &Path,
+        work: &Path,
+        options: UpperOptions,
+        layers: &[Option<Digest>],
+    ) -> Result<Self, UpperError> {
+        Self::open_with(upper, work, options, Some(layers))
+    }
+
+    fn open_with(
+        upper: &Path,
+        work: &Path,
+        options: UpperOptions,
+        layers: Option<&[Option<Digest>]>,
+    ) -> Result<Self, UpperError> {
         let unusable = |path: &Path, operation: &'static str| {
             let path = path.to_path_buf();
             move |source: Errno| UpperError::Unusable { path, operation, source }
@@ -68,7 +92,14 @@ impl Upper {
         set_times(&root, before.atime, before.metadata.mtime)?;
         let whiteouts = probe_whiteouts(&scratch)?;
         let found = Format { whiteouts, namespace };
-        let written = Format::read(&work_fd)?;
+        let (written, made_with) = Format::read(&work_fd)?.unzip();
+        let known = made_with.flatten();
+        let gives_way = match (&known, layers) {
+            (Some(known), Some(layers)) => known.gives_way(layers, upper)?,
+            _ => false,
+        };
+        let made_with = layers.map(<[_]>::to_vec).or(known.as_ref().map(|known| known.layers.clone()));
+        let made_with = made_with.map(|layers| MadeWith { layers, complete: false });
         // What engines share is never taken over: it is theirs, and understood as it is.
         let others = if options.shared { None } else { format::others(&work_fd, &root, written.is_some())? };
         // After the kernel's directory was opened to us.
@@ -94,15 +125,27 @@ impl Upper {
             boot: crate::sys::boot::id(),
             serial: AtomicU64::new(0),
             counting: super::turns::Turns::default(),
-            taking_over: AtomicBool::new(others.is_some()),
+            made_with,
+            taking_over: AtomicBool::new(others.is_some() || (gives_way && !options.shared)),
             _locks: locks,
         };
+        if gives_way {
+            upper.forget_numbers()?;
+        }
         match others {
             Some(writer) => upper.adopt(writer)?,
-            None if written.is_none() && !options.shared => upper.write_format()?,
-            None => {}
+            None => upper.record(written.is_some(), known.as_ref())?,
         }
         Ok(upper)
+    }
+
+    /// Writes down form and layers where that says something new.
+    fn record(&self, is_written: bool, known: Option<&MadeWith>) -> Result<(), UpperError> {
+        // What is taken over is recorded when that is done; what engines share only if it was ours before.
+        if self.is_taking_over() || (self.shared && !is_written) {
+            return Ok(());
+        }
+        if is_written && self.made_with.as_ref() == known { Ok(()) } else { self.write_format() }
     }
 }
 
