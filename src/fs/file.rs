@@ -116,7 +116,7 @@ impl Fs {
         // Fewer bytes may be copied than asked for, so all that is there is kept before.
         self.change_shared(&target, &to_file, range(to.1), Keep::All, &|| {
             let (mut from, mut to) = (from.1, to.1);
-            let count = files::copy_file_range(&*from_file, Some(&mut from), &*to_file, Some(&mut to), len);
+            let count = files::copy_file_range(&*from_file, Some(&mut from), &*to_file, &mut to, len);
             copied.set(count.on_file("copy_file_range")?);
             Ok(())
         })?;

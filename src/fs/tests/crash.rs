@@ -131,7 +131,7 @@ impl World {
     }
 
     /// All that a program sees.
-    fn shown(&mut self) -> BTreeMap<String, String> {
+    pub(super) fn shown(&mut self) -> BTreeMap<String, String> {
         let mut shown = BTreeMap::new();
         let mut walk = vec![(String::new(), Ino::ROOT)];
         while let Some((path, ino)) = walk.pop() {
@@ -164,7 +164,7 @@ impl World {
     }
 
     /// What a program should see.
-    fn expected(&self, tree: &Tree) -> BTreeMap<String, String> {
+    pub(super) fn expected(&self, tree: &Tree) -> BTreeMap<String, String> {
         let mut shown = BTreeMap::new();
         let mut walk = vec![(String::new(), 0)];
         let links = tree.reachable();
@@ -186,7 +186,7 @@ impl World {
 
 /// Setuid and setgid go before the content of a file is changed by somebody who may not keep them: in between it would
 /// be worse for them to be there than to be gone.
-fn without_privileges_to_go(before: &Tree, after: &Tree) -> Tree {
+pub(super) fn without_privileges_to_go(before: &Tree, after: &Tree) -> Tree {
     let mut tree = before.clone();
     for (node, after) in tree.nodes.iter_mut().zip(&after.nodes) {
         if node.content.len() != after.content.len() && node.mode & 0o1777 == after.mode & 0o1777 {

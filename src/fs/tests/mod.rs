@@ -10,6 +10,7 @@ mod crash;
 mod crash_cases;
 mod model;
 mod ops;
+mod power_cuts;
 mod sharing;
 mod times;
 mod verbs;
