@@ -70,7 +70,7 @@ impl Fs {
         let (inside, beyond) = data.split_at(inside.min(data.len()));
         let end = offset.saturating_add(inside.len() as u64);
         if !inside.is_empty() {
-            self.change_shared(&node, &file, offset..end, Keep::Around, &|| {
+            self.change_shared(&node, &file, offset..end, Keep::AroundUnlessOwn, &|| {
                 files::write_all_at(&file, inside, offset).on_file("write")
             })?;
         }

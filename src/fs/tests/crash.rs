@@ -24,7 +24,7 @@ const ERRORS: [Errno; 4] = [Errno::NOSPC, Errno::IO, Errno::DQUOT, Errno::INTR];
 const FAILURES_SHOWN: usize = 40;
 
 /// Calls that change nothing. To die at one is to die at the next that does.
-const READING: [&str; 10] = [
+pub(super) const READING: [&str; 10] = [
     "openat2",
     "statx",
     "accessat",
@@ -67,7 +67,7 @@ fn every_call_of_every_case(form: Form) {
     assert!(failures.is_empty(), "{} failures:\n{shown}", failures.len());
 }
 
-fn said(panic: &(dyn std::any::Any + Send)) -> String {
+pub(super) fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("?").to_owned()
 }

@@ -98,7 +98,9 @@ fn is_old_or_new(content: &[u8], had: &[Vec<u8>]) -> Result<(), String> {
     }
     let wrong = (0..content.len())
         .find(|at| !had.iter().any(|had| had.get(*at).copied().unwrap_or(0) == content[*at]));
-    wrong.map_or(Ok(()), |at| Err(format!("byte {at} of {} is {}, which it never was", content.len(), content[at])))
+    wrong.map_or(Ok(()), |at| {
+        Err(format!("byte {at} of {} is {}, which it never was", content.len(), content[at]))
+    })
 }
 
 /// Runs a script; what dies in it is the machine.
