@@ -1,5 +1,6 @@
 //! Opening an upper meets faults at each of its calls: whatever was there before, the next mount opens it and shows the same.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -129,19 +130,26 @@ fn all() -> [Before; 11] {
     ]
 }
 
-fn meet(before: &Before, fault: Fault, call: u32) -> Option<&'static str> {
-    let place = || TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
-    let (whole, dir) = (place(), place());
-    (before.make)(whole.path());
-    let expected = shown(&open(whole.path(), before.options).unwrap(), &[]);
+fn made(before: &Before) -> TempDir {
+    let dir = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
     (before.make)(dir.path());
+    dir
+}
+
+fn meet(
+    before: &Before,
+    expected: &BTreeMap<String, String>,
+    fault: Fault,
+    call: u32,
+) -> Option<&'static str> {
+    let dir = made(before);
     arm(fault, call);
     let opened = open(dir.path(), before.options);
     let hit = disarm()?;
     let what = format!("{}: {fault:?} at {call}, {hit}: {:?}", before.what, opened.as_ref().map(|_| "open"));
     match (&opened, fault) {
         (Ok(fs), Fault::Error(_)) => {
-            assert_eq!(differences(&shown(fs, &[]), &expected), [""; 0], "{what}");
+            assert_eq!(differences(&shown(fs, &[]), expected), [""; 0], "{what}");
         }
         (Err(error), Fault::Error(errno)) => assert_eq!(error.errno(), errno, "{what}: {error}"),
         (_, Fault::Death) => {}
@@ -149,7 +157,7 @@ fn meet(before: &Before, fault: Fault, call: u32) -> Option<&'static str> {
     drop(opened);
     for time in ["the next time", "and again"] {
         let fs = open(dir.path(), before.options).unwrap_or_else(|error| panic!("{what}: {time}: {error}"));
-        assert_eq!(differences(&shown(&fs, &[]), &expected), [""; 0], "{what}: {time}");
+        assert_eq!(differences(&shown(&fs, &[]), expected), [""; 0], "{what}: {time}");
         let left: Vec<_> = fs::read_dir(dir.path().join("work/tmp")).unwrap().collect();
         assert!(left.is_empty(), "{what}: {time}: work/tmp has {left:?}");
     }
@@ -161,9 +169,10 @@ fn every_call_of_opening_an_upper_may_fail() {
     let mut failures = Vec::new();
     let mut calls = 0;
     for before in all() {
+        let expected = shown(&open(made(&before).path(), before.options).unwrap(), &[]);
         'calls: for call in 0.. {
             for fault in [Fault::Error(ERRORS[call as usize % ERRORS.len()]), Fault::Death] {
-                match catch_unwind(AssertUnwindSafe(|| meet(&before, fault, call))) {
+                match catch_unwind(AssertUnwindSafe(|| meet(&before, &expected, fault, call))) {
                     Ok(None) => break 'calls,
                     Ok(Some(hit)) if READING.contains(&hit) => break,
                     Ok(Some(_)) => {}
