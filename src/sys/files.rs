@@ -79,8 +79,9 @@ system_calls! {
 
 /// What a power cut may take, or what keeps it from that: tests note it.
 macro_rules! durability_calls {
-    ($($(#[$doc:meta])* $module:ident::$name:ident($file:ident $(, $arg:ident: $type:ty)*) -> $result:ty,
-        before $before:expr, after $after:expr;)*) => {
+    ($($(#[$doc:meta])* $module:ident::$name:ident($file:ident $(, $arg:ident: $type:ty)*) -> $result:ty {
+        $(before $before:expr;)? $(after $after:expr;)?
+    })*) => {
         $(
             $(#[$doc])*
             ///
@@ -89,11 +90,15 @@ macro_rules! durability_calls {
             pub fn $name($file: impl AsFd $(, $arg: $type)*) -> Result<$result> {
                 fault::point(stringify!($name))?;
                 let $file = $file.as_fd();
-                #[cfg(test)]
-                $before;
+                $(
+                    #[cfg(test)]
+                    $before;
+                )?
                 let result = rustix::$module::$name($file $(, $arg)*)?;
-                #[cfg(test)]
-                $after;
+                $(
+                    #[cfg(test)]
+                    $after;
+                )?
                 Ok(result)
             }
         )*
@@ -102,18 +107,19 @@ macro_rules! durability_calls {
 
 durability_calls! {
     /// fsync(2)
-    fs::fsync(file) -> (), before (), after power::flushed(file);
+    fs::fsync(file) -> () { after power::flushed(file); }
     /// syncfs(2)
-    fs::syncfs(file) -> (), before (), after power::flushed_all();
+    fs::syncfs(file) -> () { after power::flushed_all(); }
     /// fdatasync(2)
-    fs::fdatasync(file) -> (), before (), after power::flushed(file);
+    fs::fdatasync(file) -> () { after power::flushed(file); }
     /// ftruncate(2)
-    fs::ftruncate(file, len: u64) -> (), before (), after power::resized(file);
+    fs::ftruncate(file, len: u64) -> () { after power::resized(file); }
     /// fallocate(2)
-    fs::fallocate(file, mode: FallocateFlags, offset: u64, len: u64) -> (),
-        before (), after if !mode.contains(FallocateFlags::KEEP_SIZE) { power::resized(file) };
+    fs::fallocate(file, mode: FallocateFlags, offset: u64, len: u64) -> () {
+        after if !mode.contains(FallocateFlags::KEEP_SIZE) { power::resized(file) };
+    }
     /// pwrite(2)
-    io::pwrite(file, bytes: &[u8], offset: u64) -> usize, before power::writes(file, offset, bytes.len()), after ();
+    io::pwrite(file, bytes: &[u8], offset: u64) -> usize { before power::writes(file, offset, bytes.len()); }
 }
 
 /// copy_file_range(2)

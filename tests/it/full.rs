@@ -51,7 +51,7 @@ layerfs=$1 quota=$2 place=$3
 cd "$place" && chmod 755 . && mkdir -p disk image/lower
 python3 -c 'print(end="l" * 3000000)' >image/lower/old
 truncate -s 120M file && mkfs.btrfs -q file && mount -o loop file disk
-btrfs quota enable disk
+btrfs quota enable disk || exit 77
 btrfs subvolume create disk/limited
 btrfs qgroup limit 2M disk/limited
 "$layerfs" mount --quiet --upper disk/limited image mnt
@@ -77,6 +77,10 @@ fn a_quota_that_is_used_up() {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "bash", "-ec", QUOTA, "bash"]);
     command.arg(layerfs_path()).arg(support_file("quota.py")).arg(place.path(""));
-    finish(command.env("LAYERFS_ROOT", place.store())).ok();
+    let done = finish(command.env("LAYERFS_ROOT", place.store()));
+    if done.code == 77 {
+        skip!("btrfs has no quotas here: {}", done.err);
+    }
+    done.ok();
     place.nothing_left();
 }

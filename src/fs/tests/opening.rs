@@ -105,7 +105,7 @@ fn of_the_kernel(dir: &Path) {
     }
     let whiteout = dir.join("upper/two");
     rustix::fs::mknodat(CWD, &whiteout, FileType::CharacterDevice, Mode::empty(), 0).unwrap();
-    fs::set_permissions(dir.join("work/work"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(dir.join("work/work"), fs::Permissions::from_mode(0o0)).unwrap();
 }
 
 fn volatile(dir: &Path) {
