@@ -289,6 +289,20 @@ fn directories_that_look_alike_and_are_to_swap_places_are_told_apart() {
 }
 
 #[test]
+fn a_flush_that_fails_in_the_background_is_told_once() {
+    let path = || "c".to_owned();
+    let write = || Op::Write(path(), 700, 4);
+    for at in 0..20 {
+        let fails = Op::Meets(Fault::Error(Errno::NOSPC), at);
+        let mut world = World::in_memory(&crash_cases::layers(), Form::Found, Numbers::Last);
+        run_upon_faults(
+            &mut world,
+            &[write(), fails, Op::Settle, Op::Sync(path()), write(), Op::Sync(path())],
+        );
+    }
+}
+
+#[test]
 fn every_call_may_fail() {
     every_call_of_every_case(Form::Found, Tried::Every);
 }
