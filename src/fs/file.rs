@@ -70,7 +70,7 @@ impl Fs {
         let (inside, beyond) = data.split_at(inside.min(data.len()));
         let end = offset.saturating_add(inside.len() as u64);
         if !inside.is_empty() {
-            self.change_shared(&node, &file, offset..end, Keep::Around, &|| {
+            self.change_shared(&node, &file, offset..end, Keep::AroundUnlessOwn, &|| {
                 files::write_all_at(&file, inside, offset).on_file("write")
             })?;
         }
@@ -116,7 +116,7 @@ impl Fs {
         // Fewer bytes may be copied than asked for, so all that is there is kept before.
         self.change_shared(&target, &to_file, range(to.1), Keep::All, &|| {
             let (mut from, mut to) = (from.1, to.1);
-            let count = files::copy_file_range(&*from_file, Some(&mut from), &*to_file, Some(&mut to), len);
+            let count = files::copy_file_range(&*from_file, Some(&mut from), &*to_file, &mut to, len);
             copied.set(count.on_file("copy_file_range")?);
             Ok(())
         })?;

@@ -229,8 +229,9 @@ impl Fs {
         let drop = || {
             let upper = self.upper()?;
             match upper.indexed(ino)? {
-                Some(indexed) if indexed.attr.nlink <= own_links => Ok(upper.forget_indexed(ino)?),
-                _ => Ok(()),
+                Some(indexed) if indexed.attr.nlink > own_links => Ok(()),
+                // Without it a counter may still be there.
+                _ => Ok(upper.forget_indexed(ino)?),
             }
         };
         if let Err(error) = drop() {

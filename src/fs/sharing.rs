@@ -32,6 +32,9 @@ pub(super) struct Sharing {
 pub(super) enum Keep {
     /// What lies around the changed range: that itself is replaced.
     Around,
+    /// The same, unless some of the range is the file's own already: a change of that is seen at once, so the map must
+    /// have been written by then, and all that it says is own be there.
+    AroundUnlessOwn,
     /// All.
     All,
 }
@@ -156,21 +159,47 @@ impl Fs {
             self.save(node, &mut sharing)?;
         }
         let mut rest = sharing.partial.map.clone();
+        let own_bytes = range.start..range.end.min(rest.lower_bytes());
+        let keeps_all = match keep {
+            Keep::All => true,
+            Keep::Around => false,
+            Keep::AroundUnlessOwn => rest.pieces(own_bytes).iter().any(|piece| piece.own),
+        };
         while let Some(missing) = rest.missing(range.clone()) {
-            let parts = match keep {
-                Keep::All => [missing.clone(), 0..0],
-                Keep::Around => {
-                    [missing.start..missing.end.min(range.start), missing.start.max(range.end)..missing.end]
-                }
+            let parts = if keeps_all {
+                [missing.clone(), 0..0]
+            } else {
+                [missing.start..missing.end.min(range.start), missing.start.max(range.end)..missing.end]
             };
             for part in parts {
                 self.copy_from(lower, file, part)?;
             }
             rest.claim(missing);
         }
-        change()?;
         sharing.partial.map = rest;
-        self.save_grown(node, file, sharing)
+        if keeps_all {
+            self.save_grown(node, file, sharing)?;
+            return change();
+        }
+        let size = self.size_in_upper(node)?;
+        change()?;
+        self.save_grown(node, file, sharing).inspect_err(|_| self.shrink_again(node, file, size))
+    }
+
+    fn size_in_upper(&self, node: &Node) -> Result<u64, FsError> {
+        let pinned = self.pin(node)?.ok_or(FsError::Lost(node.ino))?;
+        Ok(self.upper()?.attr(&pinned, b"(node)")?.metadata.size)
+    }
+
+    /// Undoes the growth by a change of which nothing else is seen. The kernel lets nobody else change the file meanwhile.
+    fn shrink_again(&self, node: &Node, file: &File, size: u64) {
+        let shrink = || match self.size_in_upper(node)? > size {
+            true => files::ftruncate(file, size).on_file("ftruncate"),
+            false => Ok(()),
+        };
+        if let Err(error) = shrink() {
+            tracing::warn!("inode {}: it has grown by a change that failed: {error}", node.ino.0);
+        }
     }
 
     /// Copies a range of the layer's file. Nothing says yet that the range is own, so nobody sees it.

@@ -1,7 +1,7 @@
 //! Renamed directories for those who follow no redirect: kernel overlayfs without root.
 
 use super::node::{Home, LowerPart, Node};
-use super::{Fs, FsError};
+use super::{Fs, FsError, Heard};
 use crate::model::{FileKind, FileName, Ino, Name};
 
 impl Fs {
@@ -55,10 +55,13 @@ impl Fs {
 
     fn names(&self, ino: Ino) -> Result<Vec<FileName>, FsError> {
         let mut names = Vec::new();
-        self.readdir(ino, 0, false, &mut |entry, _| {
+        let mut next = 0;
+        // An error that comes after names is told to who reads on. Whoever does not would take them for all.
+        while let Heard::Names = self.readdir(ino, next, false, &mut |entry, _| {
             names.extend(entry.file_name().map(Name::to_owned));
+            next = entry.next;
             true
-        })?;
+        })? {}
         Ok(names)
     }
 }

@@ -13,11 +13,11 @@ pub(super) fn point(_call: &'static str) -> rustix::io::Result<()> {
 #[cfg(test)]
 pub(super) use armed::point;
 #[cfg(test)]
-pub(crate) use armed::{Fault, arm, disarm};
+pub(crate) use armed::{Fault, NEVER, arm, calls, disarm};
 
 #[cfg(test)]
 mod armed {
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
 
     use rustix::io::Errno;
 
@@ -42,11 +42,21 @@ mod armed {
 
     thread_local! {
         static ARMED: Cell<Option<Armed>> = const { Cell::new(None) };
+        static CALLS: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
     }
+
+    /// A number that no call has: none meets the fault.
+    pub(crate) const NEVER: u32 = u32::MAX;
 
     /// Lets call number `at` of this thread, counted from 0, meet the fault.
     pub(crate) fn arm(fault: Fault, at: u32) {
         ARMED.set(Some(Armed { fault, at, calls: 0, hit: None }));
+        CALLS.take();
+    }
+
+    /// Which calls there were between [`arm`] and [`disarm`].
+    pub(crate) fn calls() -> Vec<&'static str> {
+        CALLS.with_borrow(Clone::clone)
     }
 
     /// Ends that. Returns which call met the fault, `None` when there were not so many.
@@ -62,6 +72,7 @@ mod armed {
             armed.hit = Some(call);
         }
         ARMED.set(Some(armed));
+        CALLS.with_borrow_mut(|calls| calls.push(call));
         match armed.fault {
             Fault::Error(errno) if number == armed.at => Err(errno),
             Fault::Death if number >= armed.at => Err(Errno::IO),

@@ -12,6 +12,8 @@ use rustix::io::{Errno, Result};
 use rustix::path::Arg;
 
 use super::fault;
+#[cfg(test)]
+use super::power;
 
 macro_rules! system_calls {
     ($($(#[$doc:meta])* $module:ident::$name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
@@ -69,24 +71,72 @@ system_calls! {
     fs::removexattr(path: impl Arg, name: impl Arg) -> ();
     /// fstatvfs(3)
     fs::fstatvfs(file: impl AsFd) -> StatVfs;
-    /// fsync(2)
-    fs::fsync(file: impl AsFd) -> ();
-    /// syncfs(2)
-    fs::syncfs(file: impl AsFd) -> ();
-    /// fdatasync(2)
-    fs::fdatasync(file: impl AsFd) -> ();
-    /// ftruncate(2)
-    fs::ftruncate(file: impl AsFd, len: u64) -> ();
-    /// fallocate(2)
-    fs::fallocate(file: impl AsFd, mode: FallocateFlags, offset: u64, len: u64) -> ();
-    /// copy_file_range(2)
-    fs::copy_file_range(from: impl AsFd, from_offset: Option<&mut u64>, to: impl AsFd, to_offset: Option<&mut u64>, len: usize) -> usize;
     /// lseek(2)
     fs::seek(file: impl AsFd, to: SeekFrom) -> u64;
     /// pread(2)
     io::pread(file: impl AsFd, buffer: &mut [u8], offset: u64) -> usize;
+}
+
+/// What a power cut may take, or what keeps it from that: tests note it.
+macro_rules! durability_calls {
+    ($($(#[$doc:meta])* $module:ident::$name:ident($file:ident $(, $arg:ident: $type:ty)*) -> $result:ty {
+        $(before $before:expr;)? $(after $after:expr;)?
+    })*) => {
+        $(
+            $(#[$doc])*
+            ///
+            /// # Errors
+            /// What the system says.
+            pub fn $name($file: impl AsFd $(, $arg: $type)*) -> Result<$result> {
+                fault::point(stringify!($name))?;
+                let $file = $file.as_fd();
+                $(
+                    #[cfg(test)]
+                    $before;
+                )?
+                let result = rustix::$module::$name($file $(, $arg)*)?;
+                $(
+                    #[cfg(test)]
+                    $after;
+                )?
+                Ok(result)
+            }
+        )*
+    };
+}
+
+durability_calls! {
+    /// fsync(2)
+    fs::fsync(file) -> () { after power::flushed(file); }
+    /// syncfs(2)
+    fs::syncfs(file) -> () { after power::flushed_all(); }
+    /// fdatasync(2)
+    fs::fdatasync(file) -> () { after power::flushed(file); }
+    /// ftruncate(2)
+    fs::ftruncate(file, len: u64) -> () { after power::resized(file); }
+    /// fallocate(2)
+    fs::fallocate(file, mode: FallocateFlags, offset: u64, len: u64) -> () {
+        after if !mode.contains(FallocateFlags::KEEP_SIZE) { power::resized(file) };
+    }
     /// pwrite(2)
-    io::pwrite(file: impl AsFd, bytes: &[u8], offset: u64) -> usize;
+    io::pwrite(file, bytes: &[u8], offset: u64) -> usize { before power::writes(file, offset, bytes.len()); }
+}
+
+/// copy_file_range(2)
+///
+/// # Errors
+/// What the system says.
+pub fn copy_file_range(
+    from: impl AsFd,
+    from_offset: Option<&mut u64>,
+    to: impl AsFd,
+    to_offset: &mut u64,
+    len: usize,
+) -> Result<usize> {
+    fault::point("copy_file_range")?;
+    #[cfg(test)]
+    power::writes(to.as_fd(), *to_offset, len);
+    rustix::fs::copy_file_range(from, from_offset, to, Some(to_offset), len)
 }
 
 /// Fills `buffer` from `offset`; fewer bytes only at the end of the file.

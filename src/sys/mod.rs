@@ -18,6 +18,8 @@ pub mod message_socket;
 pub mod mmap;
 pub mod mount_attributes;
 pub mod mount_table;
+#[cfg(test)]
+pub mod power;
 pub mod process;
 pub mod seccomp;
 pub mod syscall_numbers;

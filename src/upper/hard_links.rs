@@ -179,12 +179,13 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]
     pub fn forget_indexed(&self, ino: Ino) -> Result<(), UpperError> {
-        for name in [number(ino), gone(ino)] {
-            match files::unlinkat(&self.links, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(error).at("unlink from the link index"),
-            }
-        }
+        let unlink = |name: String| match files::unlinkat(&self.links, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error).at("unlink from the link index"),
+        };
+        unlink(number(ino))?;
+        // It counts names of what is not there: the next mount takes it away.
+        unlink(gone(ino)).unwrap_or_else(|error| tracing::warn!("inode {}: {error}", ino.0));
         Ok(())
     }
 }

@@ -212,8 +212,13 @@ fn probe_namespace(scratch: &OwnedFd) -> rustix::io::Result<Namespace> {
 fn probe_rename(root: &OwnedFd, scratch: &OwnedFd) -> rustix::io::Result<()> {
     const PROBE: &str = ".layerfs-rename-probe";
     const TARGET: &str = "left by a layerfs that was killed while it mounted";
-    if files::readlinkat(root, PROBE, Vec::new()).is_ok_and(|target| target.as_bytes() == TARGET.as_bytes()) {
-        files::unlinkat(root, PROBE, AtFlags::empty())?;
+    match files::readlinkat(root, PROBE, Vec::new()) {
+        Ok(target) if target.as_bytes() == TARGET.as_bytes() => {
+            files::unlinkat(root, PROBE, AtFlags::empty())?;
+        }
+        // Nothing, or a program's own.
+        Ok(_) | Err(Errno::NOENT | Errno::INVAL) => {}
+        Err(error) => return Err(error),
     }
     files::symlinkat(TARGET, scratch, PROBE)?;
     match files::renameat_with(scratch, PROBE, root, PROBE, RenameFlags::NOREPLACE) {

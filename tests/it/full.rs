@@ -44,3 +44,43 @@ fn full_tmpfs() {
     }
     fills("mount -t tmpfs -o size=8M,nr_inodes=200 tmpfs disk");
 }
+
+/// A quota that also binds root: that of a subvolume of btrfs. The kernels that tests run on often lack those of users.
+const QUOTA: &str = r#"
+layerfs=$1 quota=$2 place=$3
+cd "$place" && chmod 755 . && mkdir -p disk image/lower
+python3 -c 'print(end="l" * 3000000)' >image/lower/old
+truncate -s 120M file && mkfs.btrfs -q file && mount -o loop file disk
+btrfs quota enable disk || exit 77
+btrfs subvolume create disk/limited
+btrfs qgroup limit 2M disk/limited
+"$layerfs" mount --quiet --upper disk/limited image mnt
+python3 "$quota" mnt disk/limited
+cp mnt/lower/old seen
+"$layerfs" umount mnt
+"$layerfs" mount --quiet --upper disk/limited image mnt
+cmp mnt/lower/old seen
+test "$(wc -c <mnt/new)" = 3000000
+"$layerfs" umount mnt
+"#;
+
+#[test]
+fn a_quota_that_is_used_up() {
+    needs_mount!();
+    if !is_root() {
+        skip!("only root can mount a filesystem with quotas");
+    }
+    if !std::fs::read_to_string("/proc/filesystems").unwrap().contains("\tbtrfs") {
+        skip!("this kernel has no btrfs, whose quotas need no others");
+    }
+    let place = Place::new();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "bash", "-ec", QUOTA, "bash"]);
+    command.arg(layerfs_path()).arg(support_file("quota.py")).arg(place.path(""));
+    let done = finish(command.env("LAYERFS_ROOT", place.store()));
+    if done.code == 77 {
+        skip!("btrfs has no quotas here: {}", done.err);
+    }
+    done.ok();
+    place.nothing_left();
+}

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use rustix::io::Errno;
 
 use super::content::ALLOCATIONS;
+use super::power_cuts::Lost;
 use super::world::{World, name};
 use crate::fs::{Caller, New};
 use crate::fs::{End, Fs, RenameMode};
@@ -56,6 +57,8 @@ pub(super) enum Op {
     Settle,
     /// Copies what is shared.
     Complete,
+    /// The power is cut off.
+    Cut(Lost),
     /// The next operation meets a failing layer.
     Fault(usize, u64),
     /// A system call of the next operation, counted from 0, meets that.
@@ -75,7 +78,7 @@ impl World {
     }
 
     pub(super) fn step(&mut self, op: &Op) {
-        if matches!(op, Op::RemoveAll(..) | Op::Settle | Op::Complete | Op::Remount) {
+        if matches!(op, Op::RemoveAll(..) | Op::Remount | Op::Cut(..)) {
             // These are many operations, or none.
             self.meets = None;
         }
@@ -122,7 +125,8 @@ impl World {
             Op::Forget => self.forget(),
             Op::Remount => self.remount(),
             Op::Check => self.check(),
-            Op::Settle => drop(self.fs().settle(Duration::ZERO)),
+            Op::Settle => self.settle(),
+            Op::Cut(lost) => self.power_cut(*lost),
             Op::Complete => self.complete(),
             Op::Fault(layer, n) => self.fault = Some((*layer, *n)),
             Op::Meets(fault, at) => self.meets = Some((*fault, *at)),
@@ -133,6 +137,14 @@ impl World {
     fn complete(&mut self) {
         let unchanged = Ok(self.tree.clone());
         self.call(unchanged, Fs::complete);
+    }
+
+    /// Nothing is seen of it either, and no layer is asked.
+    fn settle(&mut self) {
+        let unchanged = Ok(self.tree.clone());
+        let fault = self.fault.take();
+        self.call(unchanged, |fs| fs.settle(Duration::ZERO));
+        self.fault = fault;
     }
 
     fn on(&mut self, path: &str, act: impl FnOnce(&mut Self, (usize, Ino))) {
@@ -334,6 +346,21 @@ fn content_op() -> impl Strategy<Value = Op> {
         1 => path().prop_map(Op::Sync),
         1 => (path(), 1..20_usize).prop_map(|(path, writes)| Op::Together(path, writes)),
     ]
+}
+
+/// A script in the middle of whose operations, or between them, the power is cut off.
+pub(super) fn script_with_power_cuts() -> impl Strategy<Value = Vec<Op>> {
+    let alone = op().prop_filter("the journal is this thread's", |op| !matches!(op, Op::Together(..)));
+    let at = prop_oneof![2 => 0..12_u32, 1 => 12..60_u32];
+    let lost = || proptest::sample::select(&[Lost::All, Lost::Odd, Lost::Even][..]);
+    let op = prop_oneof![
+        8 => alone,
+        2 => (path(), 0..9000_u16, 0..9_u8).prop_map(|(path, at, fill)| Op::Write(path, at, fill)),
+        2 => path().prop_map(Op::Sync),
+        2 => at.prop_map(|at| Op::Meets(Fault::Death, at)),
+        1 => lost().prop_map(Op::Cut),
+    ];
+    proptest::collection::vec(op, 1..40)
 }
 
 pub(super) fn script(faults: bool) -> impl Strategy<Value = Vec<Op>> {

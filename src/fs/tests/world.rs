@@ -14,6 +14,7 @@ use crate::layer::Layer;
 use crate::layer::fake::FakeLayer;
 use crate::model::{FileKind, Ino, Name};
 use crate::sys::fault::{Fault, arm, disarm};
+use crate::sys::power;
 use crate::union::Union;
 use crate::union::tests::unpack::{Dir, Links, NAMES, Tree, unpack};
 use crate::upper::Upper;
@@ -42,7 +43,14 @@ pub(super) struct World {
     untidy: bool,
     /// The process has died: numbers of what it was removing may be left.
     pub(super) stale_numbers: bool,
+    /// What a power cut may leave of files: what was last flushed, and all that they had since.
+    pub(super) contents: Contents,
+    /// The boot that the upper is told of, after the machine has started again.
+    pub(super) boot: Option<u64>,
 }
+
+/// By the number of the node in the model.
+pub(super) type Contents = HashMap<usize, Vec<Vec<u8>>>;
 
 /// An operation one of whose system calls met a fault.
 #[derive(Debug)]
@@ -109,6 +117,8 @@ impl World {
             met: None,
             untidy: false,
             stale_numbers: false,
+            contents: HashMap::new(),
+            boot: None,
         };
         world.mount();
         world
@@ -119,6 +129,7 @@ impl World {
         let upper = Upper::open(&self.dir.path().join("upper"), &self.dir.path().join("work")).unwrap();
         let layers = self.layers.iter().map(|layer| Arc::clone(layer) as Arc<dyn Layer>).collect();
         let upper = upper.in_form(self.form);
+        let upper = if let Some(boot) = self.boot { upper.in_boot(boot) } else { upper };
         self.fs = Some(Fs::new(Union::new(layers), Some(upper), OwnerView::Image).unwrap());
     }
 
@@ -127,11 +138,34 @@ impl World {
     }
 
     pub(super) fn remount(&mut self) {
+        self.unmount();
+        self.mount();
+    }
+
+    fn unmount(&mut self) {
         self.fs = None;
         self.held.clear();
         self.open.clear();
         self.forget_numbers();
+    }
+
+    /// Cuts the power off, with the loss of those sectors, and mounts in the next boot.
+    pub(super) fn restart(&mut self, lost: impl Fn(u64) -> bool) {
+        self.unmount();
+        power::cut(lost);
+        self.boot = Some(self.boot.unwrap_or(0) + 1);
         self.mount();
+    }
+
+    /// Remembers what files have had in `next` too.
+    pub(super) fn may_have(&mut self, next: &Tree) {
+        for (id, node) in next.nodes.iter().enumerate().filter(|(_, node)| node.kind == FileKind::Regular) {
+            let old = self.tree.nodes.get(id).map(|old| &old.content);
+            if old != Some(&node.content) {
+                let all = self.contents.entry(id).or_insert_with(|| old.cloned().into_iter().collect());
+                all.push(node.content.clone());
+            }
+        }
     }
 
     /// Numbers of objects whose own fit nowhere last as long as the kernel knows them.
@@ -199,6 +233,7 @@ impl World {
         self.layers.iter().for_each(|layer| layer.fail_in(0));
         match (got.map_err(|error| (error.errno(), error)), expected) {
             (Ok(value), Ok(next)) => {
+                self.may_have(&next);
                 self.tree = next;
                 Some(value)
             }
