@@ -22,6 +22,24 @@ pub fn record(wanted: &Metadata) -> String {
     format!("{}:{}:{:04o}:{kind}", wanted.uid, wanted.gid, wanted.mode)
 }
 
+/// A record that has the object's new ACL (`system.posix_acl_access`) too, until it is really set: a fifth field,
+/// `acl-` and its bytes in hex, which counts more than the ACL that the object has.
+#[must_use]
+pub fn with_acl(record: &str, acl: &[u8]) -> String {
+    let hex: String = acl.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{record}:{ACL_FIELD}{hex}")
+}
+
+/// The ACL that a record has.
+#[must_use]
+pub fn acl(text: &[u8]) -> Option<Vec<u8>> {
+    let hex = text.split(|byte| *byte == b':').nth(4)?.strip_prefix(ACL_FIELD.as_bytes())?;
+    let byte = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+    hex.chunks(2).map(byte).collect()
+}
+
+const ACL_FIELD: &str = "acl-";
+
 /// Puts what a record says into `metadata`; `None` when it is no record, and then nothing has changed.
 #[must_use]
 pub fn apply(text: &[u8], metadata: &mut Metadata) -> Option<()> {
@@ -89,6 +107,19 @@ mod tests {
             assert_eq!(apply(record(&wanted).as_bytes(), &mut read), Some(()));
             assert_eq!(read, wanted);
         }
+    }
+
+    #[test]
+    fn an_acl_hinders_nobody() {
+        let wanted = metadata(FileKind::Directory, 0o755);
+        let record = record(&wanted);
+        assert_eq!(acl(record.as_bytes()), None);
+        let with = with_acl(&record, &[2, 0, 255]);
+        assert_eq!(with, format!("{record}:acl-0200ff"));
+        assert_eq!(acl(with.as_bytes()), Some(vec![2, 0, 255]));
+        let mut read = metadata(FileKind::Regular, 0);
+        assert_eq!((apply(with.as_bytes(), &mut read), read), (Some(()), wanted));
+        assert_eq!(acl(b"0:0:0644:file:acl-0x"), None);
     }
 
     #[test]

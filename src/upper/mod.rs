@@ -26,6 +26,7 @@ mod numbers;
 mod open;
 mod owner;
 mod partial;
+mod recorded_acl;
 mod remove;
 mod rename;
 mod scratch;

@@ -44,10 +44,15 @@ impl Owners {
             // Symlinks cannot carry the record; they belong to whoever made them.
             return Ok(());
         }
-        let floor = if real.kind == FileKind::Directory { 0o700 } else { 0o600 };
-        chmod(pinned, real.kind, (wanted.mode & 0o777) | floor)?;
+        super::recorded_acl::settle(pinned)?;
+        chmod(pinned, real.kind, (wanted.mode & 0o777) | floor(real.kind))?;
         marks::set_override_stat(pinned, &recorded_owner::record(wanted))
     }
+}
+
+/// The owner's permissions without which the server could not serve an object with a recorded mode.
+pub(super) fn floor(kind: FileKind) -> u16 {
+    if kind == FileKind::Directory { 0o700 } else { 0o600 }
 }
 
 fn chown(pinned: impl AsFd, real: &Metadata, wanted: &Metadata) -> rustix::io::Result<()> {
@@ -77,16 +82,6 @@ pub(super) fn recorded(pinned: impl AsFd, mut attr: UpperAttr, name: &[u8]) -> R
             .ok_or_else(|| UpperError::damaged(pinned, name, OVERRIDE_STAT))?;
     }
     Ok(attr)
-}
-
-/// The mode that is recorded, where it is.
-pub(super) fn recorded_mode(pinned: impl AsFd) -> Result<Option<u16>, UpperError> {
-    let pinned = pinned.as_fd();
-    if marks::override_stat(pinned)?.is_none() {
-        return Ok(None);
-    }
-    let real = super::handle::stat(pinned)?;
-    Ok(Some(recorded(pinned, real, b"(object)")?.metadata.mode))
 }
 
 /// Takes a record away, where owner and mode have really been set to `now`.

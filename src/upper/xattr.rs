@@ -11,9 +11,9 @@ use rustix::io::Errno;
 
 use super::error::At as _;
 use super::handle::magic_link;
-use super::marks::{is_private, kept_as, shown_as, stand_in};
-use super::owner::recorded_mode;
-use super::{Change, Upper, UpperError};
+use super::marks::{OVERRIDE_STAT, is_private, kept_as, shown_as, stand_in};
+use super::recorded_acl::Record;
+use super::{Upper, UpperError};
 use crate::model::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use crate::model::posix_acl;
 use crate::sys::files;
@@ -30,13 +30,11 @@ impl Upper {
         {
             return Ok(Some(value));
         }
-        let mut value = get(&path, name)?;
-        // The recorded mode is the one that counts.
+        let value = get(&path, name)?;
         if name == posix_acl::ACCESS
-            && let Some(acl) = &mut value
-            && let Some(mode) = recorded_mode(pinned)?
+            && let Some(record) = Record::of(pinned.as_fd())?
         {
-            posix_acl::set_mode(acl, mode);
+            return Ok(record.acl(value));
         }
         Ok(value)
     }
@@ -47,12 +45,19 @@ impl Upper {
     /// [`UpperError`]
     pub fn xattr_names(&self, pinned: impl AsFd) -> Result<Vec<Vec<u8>>, UpperError> {
         let mut list = vec![0; XATTR_LIST_BYTES_MAX];
-        let length = match files::listxattr(magic_link(pinned), list.as_mut_slice()) {
+        let length = match files::listxattr(magic_link(pinned.as_fd()), list.as_mut_slice()) {
             Err(Errno::OPNOTSUPP) => 0,
             result => result.at("listxattr")?,
         };
         let names = list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
-        let shown: BTreeSet<Cow<'_, [u8]>> = names.filter_map(shown_as).collect();
+        let is_recorded = names.clone().any(|name| name == OVERRIDE_STAT.as_bytes());
+        let mut shown: BTreeSet<Cow<'_, [u8]>> = names.filter_map(shown_as).collect();
+        if is_recorded
+            && let Some(record) = Record::of(pinned.as_fd())?
+            && record.acl(None).is_some()
+        {
+            shown.insert(posix_acl::ACCESS.into());
+        }
         Ok(shown.into_iter().map(Cow::into_owned).collect())
     }
 
@@ -68,20 +73,18 @@ impl Upper {
         flags: XattrFlags,
     ) -> Result<(), UpperError> {
         let (path, name) = (magic_link(pinned.as_fd()), &*kept_as(name));
+        if name == posix_acl::ACCESS
+            && let Some(record) = Record::of(pinned.as_fd())?
+        {
+            // No flags, as setxattr(2) of an ACL knows none.
+            return record.set_acl(pinned.as_fd(), value);
+        }
         match files::setxattr(&path, OsStr::from_bytes(name), value, flags) {
             Err(Errno::PERM) if has_stand_in(name) => {
-                files::setxattr(&path, OsStr::from_bytes(&stand_in(name)), value, flags).at("setxattr")?;
+                files::setxattr(&path, OsStr::from_bytes(&stand_in(name)), value, flags).at("setxattr")
             }
-            result => result.at("setxattr")?,
+            result => result.at("setxattr"),
         }
-        if name == posix_acl::ACCESS
-            && let Some(mode) = recorded_mode(pinned.as_fd())?
-        {
-            // The filesystem has changed only the real one.
-            let change = Change { mode: Some(mode & 0o7000 | posix_acl::mode(value)), ..Change::default() };
-            self.change(pinned, b"(object)", &change)?;
-        }
-        Ok(())
     }
 
     /// Removes an attribute.
@@ -89,7 +92,12 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]; `ENODATA` when there is none.
     pub fn remove_xattr(&self, pinned: impl AsFd, name: &[u8]) -> Result<(), UpperError> {
-        let (path, name) = (magic_link(pinned), &*kept_as(name));
+        let (path, name) = (magic_link(pinned.as_fd()), &*kept_as(name));
+        if name == posix_acl::ACCESS
+            && let Some(record) = Record::of(pinned.as_fd())?
+        {
+            return record.remove_acl(pinned.as_fd());
+        }
         if has_stand_in(name) {
             match files::removexattr(&path, OsStr::from_bytes(&stand_in(name))) {
                 Ok(()) => return Ok(()),
