@@ -16,6 +16,7 @@ mod error;
 mod file;
 mod find;
 mod link;
+mod link_counts;
 mod listing;
 mod lookup;
 mod node;
@@ -50,6 +51,7 @@ pub use readdir::{DirEntry, DirName, Heard};
 pub use rename::{End, RenameMode};
 pub use statfs::Space;
 
+use link_counts::LinkCounts;
 use node::{LowerPart, Node, UpperPart};
 use owners::Owners;
 use pins::Pins;
@@ -69,6 +71,7 @@ pub struct Fs {
     table: Table,
     pins: Pins,
     unsettled: Unsettled,
+    link_counts: LinkCounts,
 }
 
 impl Fs {
@@ -111,9 +114,11 @@ impl Fs {
             table: Table::with_root(root),
             pins: Pins::new(),
             unsettled: Unsettled::default(),
+            link_counts: LinkCounts::default(),
         };
         fs.take_over(&lower)?;
         fs.recover()?;
+        fs.name_the_rest()?;
         Ok(fs)
     }
 

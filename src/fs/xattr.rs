@@ -64,6 +64,7 @@ impl Fs {
         let node = self.node(ino)?;
         let flags = XattrFlags::from_bits(flags).ok_or(FsError::Invalid)?;
         let pinned = self.raise(&node, u64::MAX)?;
+        let _attributes = node.attributes();
         Ok(self.upper()?.set_xattr(&pinned, name, value, flags)?)
     }
 
@@ -74,7 +75,9 @@ impl Fs {
     pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<(), FsError> {
         self.may_change(name)?;
         self.getxattr(ino, name)?;
-        let pinned = self.raise(&*self.node(ino)?, u64::MAX)?;
+        let node = self.node(ino)?;
+        let pinned = self.raise(&node, u64::MAX)?;
+        let _attributes = node.attributes();
         Ok(self.upper()?.remove_xattr(&pinned, name)?)
     }
 
