@@ -47,6 +47,7 @@ impl Fs {
 
     /// Gives an object that was just copied into the link index all of its names in the upper.
     pub(super) fn name_everywhere(&self, node: &Node, lower: LowerRef) -> Result<(), FsError> {
+        let _using = self.using_layers();
         for path in self.union.paths(lower)? {
             let mut held = Vec::new();
             let named = self.name_at(node, &path, &mut held);

@@ -51,6 +51,7 @@ impl Fs {
         if let Some(visible) = known {
             return Ok(visible);
         }
+        let _using = self.using_layers();
         let paths = self.union.paths(lower)?;
         let mut visible = 0_u32;
         for path in &paths {

@@ -7,7 +7,6 @@ use super::node::{Home, Node};
 use super::sharing::Sharing;
 use super::{Attr, Fs, FsError};
 use crate::model::{FileKind, Ino, Name};
-use crate::sys::memory;
 
 impl Fs {
     /// What a name leads to; `None` when nothing does. Counts one lookup for [`Self::forget`].
@@ -15,6 +14,7 @@ impl Fs {
     /// # Errors
     /// [`FsError`]
     pub fn lookup(&self, parent: Ino, name: Name<'_>) -> Result<Option<Attr>, FsError> {
+        let _using = self.using_layers();
         let dir = self.node(parent)?;
         match self.find(&self.view(&dir)?, name)? {
             Some(found) => self.enter(found, parent, name).map(Some),
@@ -33,9 +33,9 @@ impl Fs {
             }
         }
         if forgotten.shrunk {
-            self.union.release_memory();
-            memory::give_back();
+            self.release.want();
         }
+        self.release_memory();
     }
 
     /// Puts what was found into the table, counting one lookup.
@@ -64,6 +64,7 @@ impl Fs {
         if let Some(node) = self.table.enter_known(found.ino, parent, name) {
             return Ok(node);
         }
+        self.release.told(1);
         let names = match found.lower {
             FoundLower::Leaf(lower) => self.visible_names(lower, found.ino)?,
             _ => 0,

@@ -23,6 +23,7 @@ mod node;
 mod owners;
 mod pins;
 mod readdir;
+mod release;
 mod remove;
 mod rename;
 mod setattr;
@@ -55,6 +56,7 @@ use link_counts::LinkCounts;
 use node::{LowerPart, Node, UpperPart};
 use owners::Owners;
 use pins::Pins;
+use release::Release;
 use settle::Unsettled;
 use table::Table;
 
@@ -72,6 +74,7 @@ pub struct Fs {
     pins: Pins,
     unsettled: Unsettled,
     link_counts: LinkCounts,
+    release: Release,
 }
 
 impl Fs {
@@ -115,6 +118,7 @@ impl Fs {
             pins: Pins::new(),
             unsettled: Unsettled::default(),
             link_counts: LinkCounts::default(),
+            release: Release::default(),
         };
         fs.take_over(&lower)?;
         fs.recover()?;

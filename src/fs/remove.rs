@@ -50,6 +50,7 @@ impl Fs {
     }
 
     fn remove(&self, parent: Ino, name: Name<'_>, directory: bool) -> Result<(), FsError> {
+        let _using = self.using_layers();
         let upper = self.upper()?;
         let dir = self.node(parent)?;
         let view = self.view(&dir)?;

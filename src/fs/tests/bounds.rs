@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::world::name;
 use crate::fs::{Caller, End, Fs, New, OwnerView, RenameMode};
 use crate::layer::fake::FakeLayer;
-use crate::layer::{DirItem, Entry, Found, Layer, LayerError, Xattr};
+use crate::layer::{DirItem, DirLayer, Entry, Found, Layer, LayerError, Xattr};
 use crate::model::{EntryId, Ino, Name, Timestamp};
 use crate::union::Union;
 use crate::upper::{Change, SetTime, Upper, What};
@@ -112,6 +112,8 @@ struct Slow {
     changed: Condvar,
     waiting: Mutex<mpsc::Sender<()>>,
     calls: AtomicUsize,
+    /// What was in use when memory was to be given back.
+    in_use: Mutex<Vec<Vec<EntryId>>>,
 }
 
 impl Slow {
@@ -119,7 +121,8 @@ impl Slow {
     fn new(layer: FakeLayer) -> (Arc<Self>, mpsc::Receiver<()>) {
         let (sender, waiting) = mpsc::channel();
         let (may_read, changed, waits) = (Mutex::new(false), Condvar::new(), Mutex::new(sender));
-        (Arc::new(Self { layer, may_read, changed, waiting: waits, calls: AtomicUsize::new(0) }), waiting)
+        let (calls, in_use) = (AtomicUsize::new(0), Mutex::default());
+        (Arc::new(Self { layer, may_read, changed, waiting: waits, calls, in_use }), waiting)
     }
 
     fn go_on(&self) {
@@ -171,6 +174,10 @@ impl Layer for Slow {
 
     fn paths(&self, id: EntryId) -> Result<Vec<Box<[u8]>>, LayerError> {
         self.layer.paths(id)
+    }
+
+    fn release_memory(&self, in_use: &dyn Fn() -> Vec<EntryId>) {
+        self.in_use.lock().unwrap().push(in_use());
     }
 }
 
@@ -296,4 +303,81 @@ fn many_names_of_one_object_cost_each_the_same() {
     let (few, many) = (cost(NAMES / 4), cost(NAMES));
     println!("{} names: {few} calls, {NAMES} names: {many} calls", NAMES / 4);
     assert!(many <= few * 5, "{} names: {few} calls, {NAMES} names: {many} calls", NAMES / 4);
+}
+
+#[test]
+fn memory_is_given_back_when_those_who_may_use_it_have_ended() {
+    let (layer, _) = Slow::new(FakeLayer::new().file("d/a", b"a").file("d/b", b"b"));
+    let union = Union::new(vec![Arc::clone(&layer) as Arc<dyn Layer>]);
+    let fs = Fs::new(union, None, OwnerView::Image).unwrap();
+    let times = || layer.in_use.lock().unwrap().len();
+    fs.release_memory();
+    assert_eq!(times(), 0, "there is no reason to");
+    let operation = fs.using_layers();
+    fs.release.want();
+    fs.release_memory();
+    assert_eq!(times(), 1, "what was told just now stays anyhow");
+    fs.release_memory();
+    assert_eq!(times(), 1, "what was told to an operation that is under way must stay");
+    let next = fs.using_layers();
+    drop(operation);
+    fs.release_memory();
+    assert_eq!(times(), 2, "what was told to the next one was told since");
+    drop(next);
+    fs.release_memory();
+    assert_eq!(times(), 2, "that was all");
+
+    let d = fs.lookup(Ino::ROOT, name("d")).unwrap().unwrap().ino;
+    let b = fs.lookup(d, name("b")).unwrap().unwrap().ino;
+    fs.release.want();
+    fs.release_memory();
+    let entries = layer.in_use.lock().unwrap().pop().unwrap();
+    let expected = [layer.root(), d.to_lower().unwrap().1, b.to_lower().unwrap().1];
+    assert!(expected.iter().all(|entry| entries.contains(entry)) && entries.len() <= 5, "{entries:?}");
+
+    fs.release_memory();
+    assert_eq!(times(), 3);
+
+    // Names that were told and never looked up count too.
+    for _ in 0..80 {
+        fs.release.told(1000);
+    }
+    fs.forget(b, 1);
+    assert_eq!(times(), 4);
+}
+
+#[test]
+fn what_is_in_use_of_a_plain_directory_is_not_forgotten() {
+    const FILES: usize = 9000;
+    let (dir, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::create_dir_all(root.path().join("d/e")).unwrap();
+    for number in 0..FILES {
+        std::fs::write(root.path().join(format!("d/e/{number}")), number.to_string()).unwrap();
+    }
+    let fs = open(&dir, Arc::new(DirLayer::open(root.path()).unwrap()));
+    let d = fs.lookup(Ino::ROOT, name("d")).unwrap().unwrap().ino;
+    let e = fs.lookup(d, name("e")).unwrap().unwrap().ino;
+    let at = |number: usize| fs.lookup(e, name(&number.to_string())).unwrap().unwrap().ino;
+    let all: Vec<Ino> = (0..FILES).map(at).collect();
+    // One is used in the layer, one by the upper's copy that shares its content.
+    fs.setxattr(all[2], b"user.x", b"1", 0).unwrap();
+    for ino in all.iter().skip(3) {
+        fs.forget(*ino, 1);
+    }
+    for _ in 0..3 {
+        fs.release.want();
+        fs.release_memory();
+    }
+    let content = |ino| {
+        let mut buffer = [0; 9];
+        let count = fs.read(ino, 0, &mut buffer).unwrap();
+        String::from_utf8(buffer[..count].to_vec()).unwrap()
+    };
+    for (number, ino) in all.iter().enumerate().take(3) {
+        assert_eq!(content(*ino), number.to_string());
+    }
+    for number in [3, FILES - 1] {
+        let again = at(number);
+        assert_eq!((again, content(again)), (all[number], number.to_string()));
+    }
 }
