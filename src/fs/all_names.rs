@@ -137,7 +137,8 @@ mod tests {
     }
 
     fn at(fs: &Fs, path: &str) -> Ino {
-        let step = |here, part: &str| fs.lookup(here, Name::new(part.as_bytes()).unwrap()).unwrap().unwrap().ino;
+        let step =
+            |here, part: &str| fs.lookup(here, Name::new(part.as_bytes()).unwrap()).unwrap().unwrap().ino;
         path.split('/').fold(Ino::ROOT, step)
     }
 
