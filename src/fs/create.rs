@@ -1,10 +1,12 @@
 //! New objects: files, directories, symlinks, special files.
 
+use std::os::fd::OwnedFd;
+
 use super::caller::Caller;
 use super::find::{Found, FoundLower};
 use super::node::Home;
 use super::{Attr, Fs, FsError};
-use crate::model::{Ino, Metadata, Name};
+use crate::model::{Ino, Name};
 use crate::upper::{Fresh, Looked, Object, What};
 
 /// A new object.
@@ -18,6 +20,14 @@ pub struct New<'a> {
     pub umask: u16,
     /// Who asks, and owns it.
     pub caller: Caller,
+}
+
+/// Mode and owner as the upper stores them, and the ACL, of an object that is to be created.
+pub(super) struct Inherited {
+    mode: u16,
+    uid: u32,
+    gid: u32,
+    default_acl: Option<Vec<u8>>,
 }
 
 /// The parent's ACL that new objects inherit (acl(5)).
@@ -50,28 +60,36 @@ impl Fs {
             Looked::Absent if self.union.lookup(&lower, name)?.is_some() => return Err(FsError::Exists),
             Looked::Absent => false,
         };
-        let default_acl = match new.what {
-            What::Symlink(_) => None,
-            _ => upper.xattr(&pinned, DEFAULT_ACL)?,
-        };
-        let parent_attr = upper.attr(&pinned, b"(parent)")?.metadata;
-        let (uid, gid) = self.owner_inside(&parent_attr, new.caller);
-        let mut mode = if default_acl.is_some() { new.mode } else { new.mode & !new.umask };
-        if parent_attr.mode & 0o2000 != 0 && new.what == What::Dir {
-            mode |= 0o2000;
-        }
-        let fresh =
-            Fresh { what: new.what, mode, uid, gid, default_acl: default_acl.as_deref(), over_whiteout };
+        let inherited = self.inherited(&pinned, new)?;
+        let fresh = Fresh { over_whiteout, ..inherited.fresh(new.what) };
         let _names = dir.names_shared();
         let object = upper.create(&pinned, name, &fresh)?;
         dir.touch();
         Ok(object)
     }
 
-    /// Who owns what this caller creates in a directory, as the upper stores it: a setgid directory hands its group
-    /// down, and the bit to directories (inode(7)).
-    pub(super) fn owner_inside(&self, parent: &Metadata, caller: Caller) -> (u32, u32) {
-        let (uid, gid) = self.owners.stored_owner(caller);
-        (uid, if parent.mode & 0o2000 != 0 { parent.gid } else { gid })
+    /// What a directory hands down to an object that is created in it: its default ACL in place of the umask (acl(5)),
+    /// and, if it is setgid, its group, and the bit to directories (inode(7)).
+    pub(super) fn inherited(&self, dir: &OwnedFd, new: &New<'_>) -> Result<Inherited, FsError> {
+        let upper = self.upper()?;
+        let default_acl = match new.what {
+            What::Symlink(_) => None,
+            _ => upper.xattr(dir, DEFAULT_ACL)?,
+        };
+        let parent = upper.attr(dir, b"(parent)")?.metadata;
+        let (uid, gid) = self.owners.stored_owner(new.caller);
+        let mode = if default_acl.is_some() { new.mode } else { new.mode & !new.umask };
+        if parent.mode & 0o2000 == 0 {
+            return Ok(Inherited { mode, uid, gid, default_acl });
+        }
+        let bit = if new.what == What::Dir { 0o2000 } else { 0 };
+        Ok(Inherited { mode: mode | bit, uid, gid: parent.gid, default_acl })
+    }
+}
+
+impl Inherited {
+    pub(super) fn fresh<'a>(&'a self, what: What<'a>) -> Fresh<'a> {
+        let Self { mode, uid, gid, ref default_acl } = *self;
+        Fresh { what, mode, uid, gid, default_acl: default_acl.as_deref(), over_whiteout: false }
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::caller::Caller;
 use super::find::{Found, FoundLower};
 use super::node::{Home, LowerPart, Node};
-use super::{Fs, FsError};
-use crate::model::{FileKind, Ino, Name};
-use crate::upper::{Looked, Moved, Rename};
+use super::{Fs, FsError, New};
+use crate::model::{DeviceId, FileKind, Ino, Name};
+use crate::upper::{Looked, Moved, Rename, What};
 
 /// What renameat2(2) is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,8 +164,9 @@ impl Fs {
             RenameMode::Replace | RenameMode::NoReplace => upper.rename(&rename)?,
             RenameMode::Exchange => upper.exchange(&rename)?,
             RenameMode::LeaveDevice(caller) => {
-                let (uid, gid) = self.owner_inside(&upper.attr(&from.pinned, b"(parent)")?.metadata, caller);
-                upper.rename_leaving_device(&rename, uid, gid)?;
+                let what = What::Special(FileKind::CharDevice, DeviceId::default());
+                let inherited = self.inherited(&from.pinned, &New { what, mode: 0, umask: 0, caller })?;
+                upper.rename_leaving_device(&rename, &inherited.fresh(what))?;
             }
         }
         Ok(())

@@ -133,14 +133,14 @@ impl Fs {
         self.drop_capabilities(node)
     }
 
-    /// After an access ACL was set or removed: setgid goes, as with chmod(2), when the caller might not set it. The
+    /// After an access ACL was set: setgid goes, as with chmod(2), when the caller might not set it. The
     /// kernel would say so in a form that fuser 0.18 does not parse.
     ///
     /// # Errors
     /// [`FsError`]
     pub fn after_xattr(&self, ino: Ino, name: &[u8], caller: Caller) -> Result<(), FsError> {
         let node = self.node(ino)?;
-        if name != ACCESS_ACL || node.kind == FileKind::Directory {
+        if name != ACCESS_ACL {
             return Ok(());
         }
         let Metadata { mode, gid, .. } = self.attr_of(&node)?.metadata;

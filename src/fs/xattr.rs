@@ -11,6 +11,7 @@ use crate::upper::is_private;
 /// File capabilities (capabilities(7)).
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
 /// The ACL of an object itself (acl(5)).
+const ACL_PREFIX: &[u8] = b"system.posix_acl_";
 pub(super) const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
 impl Fs {
@@ -71,10 +72,13 @@ impl Fs {
     /// Removes an attribute, copying up before.
     ///
     /// # Errors
-    /// [`FsError::NoAttribute`] when there is none.
+    /// [`FsError::NoAttribute`] when there is none. To have no ACL is no error, as upon ext4.
     pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<(), FsError> {
         self.may_change(name)?;
-        self.getxattr(ino, name)?;
+        match self.getxattr(ino, name) {
+            Err(FsError::NoAttribute) if name.starts_with(ACL_PREFIX) => return Ok(()),
+            found => found?,
+        };
         let node = self.node(ino)?;
         let pinned = self.raise(&node, u64::MAX)?;
         let _attributes = node.attributes();
@@ -84,7 +88,7 @@ impl Fs {
     fn may_change(&self, name: &[u8]) -> Result<(), FsError> {
         must_exist(name)?;
         // An ACL names ids and shares bits with the mode; where those are not real it would mean something else.
-        if name.starts_with(b"system.posix_acl_") && !self.owners.are_real() {
+        if name.starts_with(ACL_PREFIX) && !self.owners.are_real() {
             return Err(FsError::NotSupported);
         }
         Ok(())

@@ -391,10 +391,8 @@ impl Filesystem for Adapter {
         answer!(reply, list, |bytes| sized(reply, size, &bytes.collect::<Vec<u8>>()));
     }
 
-    fn removexattr(&self, request: &Request, number: INodeNo, attribute: &OsStr, reply: ReplyEmpty) {
-        let (number, name) = (ino(number), attribute.as_bytes());
-        let result = self.fs.removexattr(number, name);
-        let result = result.and_then(|()| self.fs.after_xattr(number, name, caller(request)));
+    fn removexattr(&self, _request: &Request, number: INodeNo, attribute: &OsStr, reply: ReplyEmpty) {
+        let result = self.fs.removexattr(ino(number), attribute.as_bytes());
         answer!(reply, result, |_done| reply.ok());
     }
 

@@ -75,9 +75,25 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]; then the name is as it was.
     pub fn create(&self, dir: impl AsFd, name: Name<'_>, fresh: &Fresh<'_>) -> Result<Object, UpperError> {
-        let rdev = if let What::Special(_, rdev) = fresh.what { rdev } else { DeviceId::default() };
         let scratch = self.scratch();
-        let (pinned, mode) = self.build(&scratch, fresh)?;
+        let (pinned, real) = self.create_nameless(&scratch, fresh)?;
+        let opaque = fresh.over_whiteout && real.kind == FileKind::Directory;
+        if opaque {
+            self.namespace.set_opaque(&pinned)?;
+        }
+        let attr = self.attr(&pinned, name.as_bytes())?;
+        self.publish(scratch, dir, name, real.kind, fresh.over_whiteout)?;
+        Ok(self.published(Object { attr, marks: Marks { opaque, ..Marks::default() }, pinned }))
+    }
+
+    /// The object with its mode and owner, and what the filesystem below says of it.
+    pub(super) fn create_nameless(
+        &self,
+        scratch: &Scratch<'_>,
+        fresh: &Fresh<'_>,
+    ) -> Result<(OwnedFd, Metadata), UpperError> {
+        let rdev = if let What::Special(_, rdev) = fresh.what { rdev } else { DeviceId::default() };
+        let (pinned, mode) = self.build(scratch, fresh)?;
         let wanted = Metadata {
             kind: fresh.what.kind(),
             mode,
@@ -89,13 +105,7 @@ impl Upper {
         };
         let real = super::handle::stat(&pinned)?.metadata;
         self.owners.apply(&pinned, &real, &wanted)?;
-        let opaque = fresh.over_whiteout && real.kind == FileKind::Directory;
-        if opaque {
-            self.namespace.set_opaque(&pinned)?;
-        }
-        let attr = self.attr(&pinned, name.as_bytes())?;
-        self.publish(scratch, dir, name, real.kind, fresh.over_whiteout)?;
-        Ok(self.published(Object { attr, marks: Marks { opaque, ..Marks::default() }, pinned }))
+        Ok((pinned, real))
     }
 
     /// Makes the object with the mode that it will have; with a default ACL the filesystem computes that mode.

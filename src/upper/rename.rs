@@ -1,13 +1,13 @@
 //! Renaming within the upper, one step for everyone who looks.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use rustix::fs::RenameFlags;
 
 use super::error::At as _;
 use super::handle::pin;
-use super::{Upper, UpperError, What, Whiteouts};
-use crate::model::{DeviceId, FileKind, Metadata, Name, Timestamp};
+use super::{Fresh, Upper, UpperError, Whiteouts};
+use crate::model::{FileKind, Name};
 use crate::sys::files;
 
 /// One end of a rename.
@@ -58,19 +58,15 @@ impl Upper {
         }
     }
 
-    /// Moves `from` to `to`, and puts a character device 0:0, with mode 0 and this owner, where `from` was: one of a
-    /// program's own, not a whiteout of this upper. A crash between the two steps leaves the move without the device.
+    /// Moves `from` to `to`, and puts a device where `from` was: one of a program's own, not a whiteout of this upper. A
+    /// crash between the two steps leaves the move without the device.
     ///
     /// # Errors
     /// [`UpperError`]; then every name leads where it led.
-    pub fn rename_leaving_device(&self, rename: &Rename<'_>, uid: u32, gid: u32) -> Result<(), UpperError> {
+    pub fn rename_leaving_device(&self, rename: &Rename<'_>, fresh: &Fresh<'_>) -> Result<(), UpperError> {
         // Complete before anything moves, so that a full filesystem is met in time.
         let device = self.scratch();
-        let (kind, rdev) = (FileKind::CharDevice, DeviceId::default());
-        let pinned = self.make(&self.scratch.as_fd(), &device.name, &What::Special(kind, rdev), 0)?;
-        let real = super::handle::stat(&pinned)?.metadata;
-        let wanted = Metadata { kind, mode: 0, uid, gid, rdev, size: 0, mtime: Timestamp::default() };
-        self.owners.apply(&pinned, &real, &wanted)?;
+        let (_, real) = self.create_nameless(&device, fresh)?;
         self.rename(rename)?;
         let from = &rename.from;
         if let Err(error) = self.publish(device, from.dir, from.name, real.kind, from.lower) {

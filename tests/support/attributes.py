@@ -260,6 +260,7 @@ ACL_CHANGES = {
     "mask": setfacl("-m", "u:1001:rwx,m::r"),
     "minimal": setfacl("-m", "u::rwx,g::r,o::-"),
     "remove": setfacl("-b"),
+    "removexattr": lambda path: os.removexattr(path, "system.posix_acl_access"),
     "chmod": lambda path: os.chmod(path, 0o711),
     "chmod-setgid": lambda path: os.chmod(path, 0o2750),
     "chown": lambda path: os.chown(path, OTHER, OTHER),
@@ -271,13 +272,20 @@ ACL_KINDS = {"without": [], "with": ["-m", "u:1001:rwx,g:1001:r,m::rx"]}
 def acl_files(top):
     for caller, kind, mode, change in itertools.product(CALLERS, ACL_KINDS, (0o640, 0o2770, 0o2640), ACL_CHANGES):
         yield f"{top}/acl/{caller}.{kind}.{mode:o}.{change}", caller, kind, mode, change
+        if mode == 0o2770:
+            yield f"{top}/acl/{caller}.{kind}.{change}.d", caller, kind, mode, change
 
 
 def prepare_acl(top):
     os.mkdir(f"{top}/acl")
     os.chmod(f"{top}/acl", 0o777)
     for path, _, kind, mode, _ in acl_files(top):
-        new_file(path, mode)
+        if path.endswith(".d"):
+            os.mkdir(path)
+            os.chown(path, OWNER, GROUP)
+            os.chmod(path, mode)
+        else:
+            new_file(path, mode)
         if ACL_KINDS[kind]:
             subprocess.run(["setfacl", *ACL_KINDS[kind], path], check=True)
 

@@ -444,6 +444,14 @@ fn a_rename_that_leaves_a_device_changes_both_directories() {
         at(&fs, "c/c/b");
         let setgid = Change { mode: Some(0o2755), gid: Some(42), ..Change::default() };
         fs.setattr(c, USER, &setgid).unwrap();
+        // Version 2; rwx for the owner, user 7, the group, the mask; nothing for others (acl(5)).
+        let entries: [(u16, u16, u32); 5] =
+            [(1, 7, u32::MAX), (2, 7, 7), (4, 7, u32::MAX), (16, 7, u32::MAX), (32, 0, u32::MAX)];
+        let entries = entries.map(|(tag, allowed, id)| {
+            [&tag.to_le_bytes()[..], &allowed.to_le_bytes(), &id.to_le_bytes()].concat()
+        });
+        let acl = [&2_u32.to_le_bytes()[..], &entries.concat()].concat();
+        fs.setxattr(c, b"system.posix_acl_default", &acl, 0).unwrap();
         let from = End { parent: c, name: name("c") };
         fs.rename(from, End { parent: d, name: name("x") }, RenameMode::LeaveDevice(USER)).unwrap();
         for dir in [c, d] {
@@ -452,5 +460,7 @@ fn a_rename_that_leaves_a_device_changes_both_directories() {
         let left = fs.lookup(c, name("c")).unwrap().unwrap().metadata;
         assert_eq!((left.kind, left.rdev), (FileKind::CharDevice, DeviceId::default()), "{form:?}");
         assert_eq!(left.gid, 42, "{form:?}: the group of a setgid directory");
+        let left = at(&fs, "c/c");
+        assert!(fs.getxattr(left, b"system.posix_acl_access").is_ok(), "{form:?}: the ACL of its directory");
     }
 }
