@@ -70,7 +70,7 @@ impl Upper {
             utimens(pinned, &times)?;
         }
         // Too late for an error: when the system does not say, it is what was asked for.
-        Ok(self.attr(pinned, name).unwrap_or(UpperAttr { metadata: wanted, ..before }))
+        Ok(self.attr(pinned, name).unwrap_or_else(|_| as_asked_for(&before, wanted, change)))
     }
 
     /// Undoes a change of owner and mode as far as it was made.
@@ -94,6 +94,16 @@ impl Upper {
         }
         Ok(())
     }
+}
+
+/// What a change made of it, where the system cannot be asked; the current time is not known then.
+fn as_asked_for(before: &UpperAttr, wanted: Metadata, change: &Change) -> UpperAttr {
+    let set = |time: Option<SetTime>, old| match time {
+        Some(SetTime::To(time)) => time,
+        Some(SetTime::Now) | None => old,
+    };
+    let mtime = set(change.mtime, before.metadata.mtime);
+    UpperAttr { metadata: Metadata { mtime, ..wanted }, atime: set(change.atime, before.atime), ..*before }
 }
 
 fn wanted(old: &Metadata, change: &Change) -> Metadata {
