@@ -301,7 +301,6 @@ fn many_names_of_one_object_cost_each_the_same() {
         layer.calls.load(Ordering::Relaxed)
     };
     let (few, many) = (cost(NAMES / 4), cost(NAMES));
-    println!("{} names: {few} calls, {NAMES} names: {many} calls", NAMES / 4);
     assert!(many <= few * 5, "{} names: {few} calls, {NAMES} names: {many} calls", NAMES / 4);
 }
 
