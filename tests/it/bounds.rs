@@ -38,7 +38,7 @@ fn memory_comes_back() {
     }
     let place = Place::new();
     let image = image_of_many(&place, files(100_000), 250);
-    memory_comes_back_of(&place, image);
+    memory_comes_back_of(&place, image, 50);
 }
 
 #[test]
@@ -58,10 +58,11 @@ for n in range(int(sys.argv[2])):
     let directory = place.path("directory");
     let mut python = Command::new("python3");
     finish(python.args(["-c", script]).arg(&directory).arg(files(100_000).to_string())).ok();
-    memory_comes_back_of(&place, directory);
+    // There is no index of which pages are in memory.
+    memory_comes_back_of(&place, directory, 20);
 }
 
-fn memory_comes_back_of(place: &Place, image: PathBuf) {
+fn memory_comes_back_of(place: &Place, image: PathBuf, mib_max: u64) {
     let mounted = place.mount(&[], image);
     let server = place.server();
     println!("{} MiB after indexing", resident_mib(server));
@@ -72,7 +73,7 @@ fn memory_comes_back_of(place: &Place, image: PathBuf) {
     // Others may walk here meanwhile; a second time settles it.
     let returned = eventually(|| {
         fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
-        resident_mib(server) < 50
+        resident_mib(server) < mib_max
     });
     println!("{} MiB after forgetting", resident_mib(server));
     assert!(returned, "{} MiB", resident_mib(server));
