@@ -6,6 +6,7 @@
 //! for mounts that belong to no container.
 
 mod overlay;
+mod own;
 mod serving;
 
 use std::io;
@@ -13,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use overlay::{OverlayLayer, OverlaySpec};
-pub use serving::{Place, Standalone, abandon, unmount_by_signal};
+pub use own::OwnMount;
+pub use serving::{Place, Standalone};
 
 use crate::fs::{Fs, FsError, OwnerView};
 use crate::fuse::{Attach, Server};
@@ -181,7 +183,9 @@ impl Layers {
     /// # Errors
     /// [`MountError`]
     pub fn into_fs(self, upper: Option<&UpperDirs>, owners: OwnerView) -> Result<Fs, MountError> {
-        let upper = upper.map(|dirs| Upper::open_as(&dirs.upper, &dirs.work, dirs.options)).transpose()?;
+        let layers = self.0.diff_ids();
+        let open = |dirs: &UpperDirs| Upper::open_over(&dirs.upper, &dirs.work, dirs.options, &layers);
+        let upper = upper.map(open).transpose()?;
         Ok(Fs::new(self.0, upper, owners)?)
     }
 }
@@ -215,7 +219,7 @@ mod tests {
     use sha2::{Digest as _, Sha256};
 
     use super::*;
-    use crate::model::Digest;
+    use crate::model::{Digest, Ino, Name};
     use crate::sys::file_range::FileRange;
 
     struct Silent;
@@ -241,5 +245,64 @@ mod tests {
         let error = layers(&tar[..1024]).unwrap_err().to_string();
         assert!(error.contains("diffID"), "{error}");
         layers(&tar).unwrap();
+    }
+
+    /// A tar of one file with two names, with the same times and the same length whatever is in it.
+    fn image(dir: &Path, names: [&str; 2], content: &[u8; 8]) -> Layers {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(8);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, names[0], &content[..]).unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        header.set_entry_type(tar::EntryType::Link);
+        tar.append_link(&mut header, names[1], names[0]).unwrap();
+        let tar = tar.into_inner().unwrap();
+        let path = dir.join(names.concat());
+        std::fs::write(&path, &tar).unwrap();
+        let diff_id = Digest::from_bytes(Sha256::digest(&tar).into());
+        let blob = FileRange::open(&path).unwrap();
+        let layers = vec![LayerSource::Tar(TarSource { blob, blob_digest: None, diff_id })];
+        MountSpec { layers, index_dir: dir.to_owned() }.layers(&Silent).unwrap()
+    }
+
+    #[test]
+    fn an_upper_belongs_to_its_layers() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = UpperDirs::below(dir.path());
+        let open = |layers: &Layers| layers.clone().into_fs(Some(&dirs), OwnerView::Image);
+        let ino = |fs: &Fs, name: &str| {
+            let found = fs.lookup(Ino::ROOT, Name::new(name.as_bytes()).unwrap()).unwrap().unwrap();
+            (found.ino, found.nlink)
+        };
+        let read = |fs: &Fs, name: &str| {
+            let mut text = [0; 8];
+            fs.read(ino(fs, name).0, 0, &mut text).unwrap();
+            text
+        };
+        // The file has one number in both, and two names, so that its copy is found in the link index.
+        let (one, other) =
+            (image(dir.path(), ["a", "b"], b"in a (1)"), image(dir.path(), ["c", "d"], b"in c (2)"));
+        let fs = open(&one).unwrap();
+        fs.write(ino(&fs, "a").0, 0, b"IN", None).unwrap();
+        drop(fs);
+        let error = open(&other).unwrap_err().to_string();
+        assert!(error.contains("made with other layers"), "{error}");
+        let fs = open(&one).unwrap();
+        assert_eq!(read(&fs, "b"), *b"IN a (1)");
+        fs.complete().unwrap();
+        drop(fs);
+        let fs = open(&other).unwrap();
+        let texts = ["a", "b", "c", "d"].map(|name| read(&fs, name));
+        assert_eq!(texts, [b"IN a (1)", b"IN a (1)", b"in c (2)", b"in c (2)"].map(|text| *text));
+        assert_eq!(ino(&fs, "a"), ino(&fs, "b"));
+        fs.unlink(Ino::ROOT, Name::new(b"d").unwrap()).unwrap();
+        assert_eq!((ino(&fs, "c").1, ino(&fs, "a").1), (1, 2));
+        fs.write(ino(&fs, "c").0, 0, b"IN", None).unwrap();
+        drop(fs);
+        let fs = open(&other).unwrap();
+        assert_eq!([read(&fs, "c"), read(&fs, "a")], [*b"IN c (2)", *b"IN a (1)"]);
+        assert!(open(&one).is_err());
     }
 }

@@ -23,11 +23,25 @@ pub(crate) struct Options {
 }
 
 /// What `layerfs mount -o` takes.
-const FLAGS: [&str; 10] =
-    ["ro", "rw", "dev", "nodev", "suid", "nosuid", "exec", "noexec", "noatime", "allow_other"];
+const FLAGS: [&str; 14] = [
+    "ro",
+    "rw",
+    "dev",
+    "nodev",
+    "suid",
+    "nosuid",
+    "exec",
+    "noexec",
+    "atime",
+    "noatime",
+    "relatime",
+    "diratime",
+    "nodiratime",
+    "allow_other",
+];
 /// What mount(8), fstab(5) and systemd.mount(5) act on themselves, or what is so anyway. Options that promise something
 /// that would not be kept (`sync`, `strictatime`, `nosymfollow`, `remount`) are not among them.
-const NOT_OURS: [&str; 27] = [
+const NOT_OURS: [&str; 23] = [
     "defaults",
     "auto",
     "noauto",
@@ -41,10 +55,6 @@ const NOT_OURS: [&str; 27] = [
     "nouser",
     "nousers",
     "async",
-    "atime",
-    "diratime",
-    "nodiratime",
-    "relatime",
     "norelatime",
     "lazytime",
     "nolazytime",
@@ -124,7 +134,7 @@ mod tests {
     #[test]
     fn what_belongs_to_others_is_accepted() {
         let fstab = "defaults,noauto,nofail,_netdev,x-systemd.automount,x-systemd.requires=/srv,X-mount.mkdir=0755,\
-                     comment=a=b,relatime,owner,group,,user=somebody";
+                     comment=a=b,norelatime,owner,group,,user=somebody";
         assert_eq!(parse(fstab).unwrap(), Options::default());
     }
 
@@ -147,6 +157,7 @@ mod tests {
     #[test]
     fn the_order_of_flags_is_kept() {
         assert_eq!(parse("ro,suid,rw").unwrap().flags, ["ro", "suid", "rw"]);
+        assert_eq!(parse("noatime,relatime").unwrap().flags, ["noatime", "relatime"]);
         assert_eq!(parse("exec,user").unwrap().flags, ["nosuid", "nodev", "noexec", "exec"]);
     }
 

@@ -79,7 +79,8 @@ pub struct MountArgs {
     /// Do not print the container's id
     #[arg(long, short = 'q')]
     pub quiet: bool,
-    /// Mount options, separated by commas: ro, rw, allow_other, dev, nodev, suid, nosuid, exec, noexec, noatime
+    /// Mount options, separated by commas: ro, rw, allow_other, dev, nodev, suid, nosuid, exec, noexec, atime, noatime,
+    /// nodiratime
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<String>,
     /// What to mount; not needed with --container

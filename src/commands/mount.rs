@@ -178,16 +178,12 @@ impl Options {
                 "exec" => options.set(Flag::NoExec, false),
                 "noexec" => options.set(Flag::NoExec, true),
                 "noatime" => options.set(Flag::NoAtime, true),
+                "atime" | "relatime" => options.set(Flag::NoAtime, false),
+                "nodiratime" => options.set(Flag::NoDirAtime, true),
+                "diratime" => options.set(Flag::NoDirAtime, false),
                 "allow_other" => options.allow_other = true,
                 // What is so anyway, and what mount(8) adds of its own.
-                ""
-                | "default_permissions"
-                | "atime"
-                | "relatime"
-                | "defaults"
-                | "_netdev"
-                | "user"
-                | "users" => {}
+                "" | "default_permissions" | "defaults" | "_netdev" | "user" | "users" => {}
                 unknown => bail!("-o {unknown}: unknown mount option: see layerfs mount --help"),
             }
         }

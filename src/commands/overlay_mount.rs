@@ -30,7 +30,7 @@ without one there are none. A backslash protects `:`, `,` and `\\` in names.
   xattr_permissions=2   owners and modes are recorded in user.containers.override_stat
   volatile              nothing is flushed: after a crash of the system, throw U and W away
   allow_other           for other users too, when an ordinary user mounts
-  ro, suid, nosuid, dev, nodev, exec, noexec, atime, noatime
+  ro, suid, nosuid, dev, nodev, exec, noexec, atime, noatime, nodiratime
 
   -f   stay in the foreground     -d   the same, and say what is done
   -h, --help                      -V, --version

@@ -59,7 +59,7 @@ pub(super) enum OverlayOptionError {
 
 /// Words that change nothing here, because it is so anyway, because mount(8) or the kernel acts on them, or because they
 /// tune what works otherwise here.
-const MEANINGLESS: [&str; 50] = [
+const MEANINGLESS: [&str; 46] = [
     "allow_root",
     "async",
     "auto",
@@ -69,10 +69,8 @@ const MEANINGLESS: [&str; 50] = [
     "bind",
     "clone_fd",
     "comment",
-    "context",
     "default_permissions",
     "defaults",
-    "diratime",
     "fast_ino",
     "fast_ino_check",
     "fsname",
@@ -84,16 +82,14 @@ const MEANINGLESS: [&str; 50] = [
     "loud",
     "max_read",
     "max_write",
-    "nodiratime",
     "noauto",
     "nofail",
     "nolazytime",
+    "norelatime",
     "noxattrs",
     "owner",
     "private",
     "rbind",
-    "relatime",
-    "rootcontext",
     "rprivate",
     "rshared",
     "rslave",
@@ -174,8 +170,11 @@ impl OverlayOptions {
             b"nodev" => self.set(Flag::Dev, false),
             b"exec" => self.set(Flag::NoExec, false),
             b"noexec" => self.set(Flag::NoExec, true),
-            b"atime" => self.set(Flag::NoAtime, false),
+            // Access times are as `relatime` has them, whatever is said but to keep none.
+            b"atime" | b"relatime" => self.set(Flag::NoAtime, false),
             b"noatime" => self.set(Flag::NoAtime, true),
+            b"diratime" => self.set(Flag::NoDirAtime, false),
+            b"nodiratime" => self.set(Flag::NoDirAtime, true),
             _ => self.add_unknown(word),
         }
     }
@@ -280,7 +279,8 @@ mod tests {
         assert!(options.volatile && options.record_owners);
         assert_eq!(options.uids, [range(0, 1000, 1), range(1, 100_000, 65_535)]);
         assert_eq!(options.gids, [range(0, 1000, 1)]);
-        assert_eq!(options.unknown, Vec::<String>::new());
+        // Without labels files would be another container's too: nobody should think that there are some.
+        assert_eq!(options.unknown, ["context=\"system_u:object_r:container_file_t:s0:c1,c2\""]);
     }
 
     #[test]
@@ -310,6 +310,19 @@ mod tests {
             parse(&[list]).unwrap().unknown,
             ["frob", "metacopy=on", "redirect_dir=off", "nosymfollow"]
         );
+        for label in ["context=a", "fscontext=a", "defcontext=a", "rootcontext=a"] {
+            assert_eq!(parse(&[label]).unwrap().unknown, [label]);
+        }
+        assert_eq!(parse(&["strictatime"]).unwrap().unknown, ["strictatime"]);
+    }
+
+    #[test]
+    fn access_times() {
+        let flags = |list| parse(&[list]).unwrap().flags;
+        assert_eq!(flags("noatime"), [Flag::Suid, Flag::NoAtime]);
+        assert_eq!(flags("noatime,relatime"), [Flag::Suid]);
+        assert_eq!(flags("atime,nodiratime"), [Flag::Suid, Flag::NoDirAtime]);
+        assert_eq!(flags("atime,nodiratime,diratime"), [Flag::Suid]);
     }
 
     #[test]

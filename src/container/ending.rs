@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Container, ContainerError, ContainerId, Containers, ProcessId, Removal, State};
 use crate::launcher::{IdMaps, as_root_of};
-use crate::sys::{fuse_mount, process};
+use crate::sys::process;
 
 /// How long the server of a mount that was taken away may wait for the last open file.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
@@ -78,11 +78,9 @@ fn end(container: &Container) -> Result<(), ContainerError> {
                 signal(container, process, SIGKILL)?;
             }
         }
-        State::Mounted { mountpoint, server, .. } => {
-            if let Err(error) = fuse_mount::unmount_lazily(&mountpoint) {
-                // Somebody has done that before us, or it is mounted where we cannot see it.
-                tracing::debug!(%error, mountpoint = %mountpoint.display(), "unmounting");
-            }
+        State::Mounted { server, .. } => {
+            // It unmounts what is its own, wherever that is now.
+            signal(container, server, SIGTERM)?;
             // What is still open there would keep the server for as long; its changes are about to go anyway.
             if !ends_within(container, CLOSE_WAIT) {
                 signal(container, server, SIGKILL)?;

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use super::{Container, ContainerError, ContainerId, Containers, Held, Moment, Owners, ProcessId, State};
 use crate::fs::OwnerView;
 use crate::fuse::{Flag, Server};
-use crate::mount::{self, Layers, MountError, Place, UpperDirs};
+use crate::mount::{Layers, MountError, OwnMount, Place, UpperDirs};
 use crate::sys::{daemon, fuse_mount, mount_table};
 
 /// How and where a container is mounted.
 #[derive(Clone, Debug)]
 pub struct MountPlan {
-    /// The mount point, as [`mount::mount_point`] gave it.
+    /// The mount point, as [`crate::mount::mount_point`] gave it.
     pub target: PathBuf,
     /// Where changes go; `None` refuses them.
     pub upper: Option<UpperDirs>,
@@ -131,7 +131,7 @@ pub fn mount_in_foreground(
     ready: &mut dyn FnMut(),
 ) -> Result<(), ServeError> {
     let server = match start(&held, layers, plan) {
-        Ok(server) => server,
+        Ok((server, _)) => server,
         Err(error) => {
             if plan.fresh {
                 held.detach(containers)?.delete()?;
@@ -155,10 +155,10 @@ fn serve_forked(
     notifier: daemon::Notifier,
 ) -> i32 {
     let started = Moment::now();
-    let detached = start(&held, layers, plan).and_then(|server| {
+    let detached = start(&held, layers, plan).and_then(|(server, own)| {
         match daemon::detach(&held.log_path()).map_err(system("detach")) {
             Ok(()) => Ok(server),
-            Err(error) => Err(given_up(&plan.target, server, error)),
+            Err(error) => Err(given_up(&own, server, error)),
         }
     });
     let server = match detached {
@@ -182,35 +182,34 @@ fn serve_forked(
 }
 
 /// Everything up to a mount that answers.
-fn start(held: &Held, layers: Layers, plan: &MountPlan) -> Result<Server, ServeError> {
+fn start(held: &Held, layers: Layers, plan: &MountPlan) -> Result<(Server, OwnMount), ServeError> {
     daemon::prepare().map_err(system("setrlimit"))?;
     daemon::block_end_signals().map_err(system("block signals"))?;
     let view = view(held.config().owners);
     let fs = layers.into_fs(plan.upper.as_ref(), view)?;
     let mount = format!("mount on {}", plan.target.display());
-    let attach = place(plan).attach().map_err(system(&mount))?;
-    let server = mount::serve(fs, attach).map_err(system(&mount))?;
-    match announce(held, &plan.target) {
-        Ok(()) => Ok(server),
-        Err(error) => Err(given_up(&plan.target, server, error)),
+    let (server, own) = place(plan).serve(fs).map_err(system(&mount))?;
+    match announce(held, &plan.target, &own) {
+        Ok(()) => Ok((server, own)),
+        Err(error) => Err(given_up(&own, server, error)),
     }
 }
 
 /// Takes away a mount that nobody will serve. Gives why.
-fn given_up(target: &Path, server: Server, error: ServeError) -> ServeError {
-    mount::abandon(target, server);
+fn given_up(own: &OwnMount, server: Server, error: ServeError) -> ServeError {
+    own.abandon(server);
     error
 }
 
 /// Writes down that it is mounted, and waits in a thread for the signals that end it.
-fn announce(held: &Held, target: &Path) -> Result<(), ServeError> {
+fn announce(held: &Held, target: &Path, own: &OwnMount) -> Result<(), ServeError> {
     let state = State::Mounted {
         server: ProcessId::current().map_err(system("read /proc"))?,
         mountpoint: target.to_owned(),
         started: Moment::now(),
     };
     held.set_state(&state)?;
-    mount::unmount_by_signal(target).map_err(system("start a thread"))
+    own.clone().unmount_by_signal().map_err(system("start a thread"))
 }
 
 fn place(plan: &MountPlan) -> Place {

@@ -105,20 +105,20 @@ impl Fs {
     /// [`ChangesError`], with the path.
     pub fn changes(&self, each: Each<'_>) -> Result<(), ChangesError> {
         let _using = self.using_layers();
-        let mut links: HashMap<Ino, Linked> = HashMap::new();
+        let mut links: HashMap<Identity, Linked> = HashMap::new();
         self.walk(&mut |path, met| {
             if let Met::Object { found, below } = met
                 && self.may_have_links(found)?
             {
                 let fresh = || Linked { first: path.to_vec(), changed: false };
-                links.entry(found.ino).or_insert_with(fresh).changed |= !is_of_layers(found, below);
+                links.entry(identity(found)).or_insert_with(fresh).changed |= !is_of_layers(found, below);
             }
             Ok(Ok(()))
         })?;
         self.tell_root(each)?;
         self.walk(&mut |path, met| match met {
             Met::Gone => Ok(each(path, Change::Removed)),
-            Met::Object { found, below } => match links.get(&found.ino) {
+            Met::Object { found, below } => match links.get(&identity(found)) {
                 Some(linked) if linked.changed && linked.first == path => {
                     self.tell_whole(path, found, below, each)
                 }
@@ -289,6 +289,13 @@ impl Found {
         let lower = if let FoundLower::Dir(dir) = self.lower { dir } else { Arc::default() };
         DirView { lower, upper: self.upper.map(|(object, _)| Arc::new(object.pinned)) }
     }
+}
+
+/// What all names of an object have in common: its number, and that in the upper.
+type Identity = (Ino, Option<u64>);
+
+fn identity(found: &Found) -> Identity {
+    (found.ino, found.upper.as_ref().map(|(object, _)| object.attr.st_ino))
 }
 
 /// Whether this is the very object that the layers have there.

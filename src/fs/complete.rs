@@ -19,7 +19,8 @@ pub struct Completed {
 
 impl Fs {
     /// Copies what files of the upper still share with the layers, gives objects of the link index all the names in the
-    /// upper that lead to them, and, where others follow no redirect, copies up what is in renamed directories.
+    /// upper that lead to them, and, where others follow no redirect, copies up what is in renamed directories. The upper
+    /// is not bound to these layers any more, so nothing may be changed in this mount afterwards.
     ///
     /// # Errors
     /// [`FsError`]; what was done until then is done, and doing it again goes on.
@@ -51,6 +52,7 @@ impl Fs {
                 }
             }
         }
+        upper.completed()?;
         Ok(completed)
     }
 

@@ -9,7 +9,7 @@ use super::{Fs, FsError};
 use crate::layer::Xattr;
 use crate::model::{FileKind, Metadata};
 use crate::union::LowerRef;
-use crate::upper::{Content, Object, Origin};
+use crate::upper::{Content, Later, Object, Origin, check_of};
 
 /// Longest path that is written into a mark, which must leave room for the map itself.
 const PATH_BYTES_MAX: usize = 1024;
@@ -66,9 +66,11 @@ impl Fs {
             self.union.read_at(lower, offset, buffer).map_err(|error| FsError::Layer(error).errno())
         };
         let mut origin = origin(node, metadata, xattrs, &target, &mut content, keep_bytes);
-        origin.later = self.later(node, lower)?;
+        origin.later = self.later(node, lower, &metadata)?;
         if names > 0 && self.is_linked(lower, node.ino)? {
-            let object = self.upper()?.copy_up_indexed(&mut origin)?;
+            let copied = self.upper()?.copy_up(&mut origin)?;
+            node.state().coming = Some(copied.st_ino());
+            let object = self.upper()?.place_in_index(copied, node.ino)?;
             let pinned = self.raised(node, object, Home::Index);
             if self.upper()?.is_shared() {
                 self.name_everywhere(node, lower)?;
@@ -79,17 +81,18 @@ impl Fs {
     }
 
     /// Whether the content may stay in the layer for now: where it will be found again, by the number, or by this path.
-    fn later(&self, node: &Node, lower: LowerRef) -> Result<Option<Vec<u8>>, FsError> {
+    fn later(&self, node: &Node, lower: LowerRef, metadata: &Metadata) -> Result<Option<Later>, FsError> {
         if node.kind != FileKind::Regular || node.ino.to_lower().is_none() || !self.upper()?.copies_later() {
             return Ok(None);
         }
+        let check = check_of(metadata, &self.identity(lower)?);
         if self.union.is_found_by_number(lower)? {
-            return Ok(Some(Vec::new()));
+            return Ok(Some(Later { path: Vec::new(), check }));
         }
         let Some(place) = self.table.place(node.ino) else { return Ok(None) };
         let parent = self.node(place.parent)?.state().lower.dir();
         let path = [&parent.path, &b"/"[..], place.name.as_bytes()].concat();
-        Ok((path.len() <= PATH_BYTES_MAX).then_some(path))
+        Ok((path.len() <= PATH_BYTES_MAX).then_some(Later { path, check }))
     }
 
     /// Copies up under the node's name, after its parents; without a name, for those who have it open.
@@ -106,7 +109,8 @@ impl Fs {
         };
         let parent = self.node(place.parent)?;
         let dir = self.raise(&parent, 0)?;
-        let copied = self.upper()?.copy_up(place.name.as_name(), &mut origin)?;
+        let copied = self.upper()?.copy_up(&mut origin)?;
+        node.state().coming = Some(copied.st_ino());
         let alone = parent.names_alone();
         let object = self.upper()?.place(copied, &dir, place.name.as_name())?;
         drop(alone);

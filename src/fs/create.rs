@@ -6,7 +6,7 @@ use super::caller::Caller;
 use super::find::{Found, FoundLower};
 use super::node::Home;
 use super::{Attr, Fs, FsError};
-use crate::model::{Ino, Name};
+use crate::model::{Ino, Name, posix_acl};
 use crate::upper::{Fresh, Looked, Object, What};
 
 /// A new object.
@@ -29,9 +29,6 @@ pub(super) struct Inherited {
     gid: u32,
     default_acl: Option<Vec<u8>>,
 }
-
-/// The parent's ACL that new objects inherit (acl(5)).
-const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
 impl Fs {
     /// Creates an object. Counts one lookup.
@@ -74,7 +71,7 @@ impl Fs {
         let upper = self.upper()?;
         let default_acl = match new.what {
             What::Symlink(_) => None,
-            _ => upper.xattr(dir, DEFAULT_ACL)?,
+            _ => upper.xattr(dir, posix_acl::DEFAULT)?,
         };
         let parent = upper.attr(dir, b"(parent)")?.metadata;
         let (uid, gid) = self.owners.stored_owner(new.caller);

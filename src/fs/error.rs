@@ -51,7 +51,7 @@ pub enum FsError {
     NoOffset,
     /// What a file shares with a layer cannot be had from there.
     #[error(
-        "a file of the upper shares content with a file of a layer that is not there, or another one: mount it over the image that it was made with"
+        "a file of the upper shares content with a file of a layer that is not there, or may be another one: mount it over the layers that it was made with, as they were then (in a directory even chmod, links and cp -a count as changes), or remove the file"
     )]
     LayerChanged,
     /// The kernel asks for a node that it was never given, or gave back.

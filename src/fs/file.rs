@@ -47,7 +47,7 @@ impl Fs {
         }
         let LowerPart::Leaf(lower, _) = lower else { return Err(FsError::Lost(ino)) };
         let count = self.union.read_at(lower, offset, buffer)?;
-        if self.upper.is_some() {
+        if self.keeps_access_times {
             node.was_read();
         }
         Ok(count)

@@ -56,14 +56,29 @@ impl Fs {
                 Looked::Absent => {}
             }
         }
-        match self.union.lookup(&dir.lower, name)? {
-            None => Ok(None),
-            Some(Lower::Dir(lower)) => Ok(Some(self.found_dir(lower))),
-            Some(Lower::Leaf(lower, kind)) if lower.ino().is_some() || self.union.names(lower)? == 1 => {
-                self.found_leaf(lower, kind).map(Some)
+        let Some(lower) = self.union.lookup(&dir.lower, name)? else { return Ok(None) };
+        if let Some(original) = self.with_a_taken_number(&lower) {
+            // Unless that is its own copy, which has come since the upper was asked.
+            if let (Some(upper), Some(pinned)) = (&self.upper, &dir.upper) {
+                match upper.look(pinned, name)? {
+                    Looked::Whiteout => return Ok(None),
+                    Looked::Object(object) => return self.found_upper(dir, name, object).map(Some),
+                    Looked::Absent => {}
+                }
             }
-            Some(Lower::Link(lower, kind) | Lower::Leaf(lower, kind)) => {
-                Ok(Some(self.found_link(&dir.lower, name, lower, kind)))
+            self.table.number(Foreign::Lower(original));
+        }
+        self.found_lower(dir, name, lower).map(Some)
+    }
+
+    fn found_lower(&self, dir: &DirView, name: Name<'_>, lower: Lower) -> Result<Found, FsError> {
+        match lower {
+            Lower::Dir(lower) => Ok(self.found_dir(lower)),
+            Lower::Leaf(lower, kind) if self.has_lasting_number(lower) || self.union.names(lower)? == 1 => {
+                self.found_leaf(lower, kind)
+            }
+            Lower::Link(lower, kind) | Lower::Leaf(lower, kind) => {
+                Ok(self.found_link(&dir.lower, name, lower, kind))
             }
         }
     }
@@ -74,18 +89,53 @@ impl Fs {
             FileKind::Directory => self.lower_of_upper_dir(dir, name, &object)?,
             _ => FoundLower::None,
         };
-        let own = || Ino::of_upper(object.attr.st_ino);
-        let original = object.marks.ino.or_else(|| self.table.original(object.attr.st_ino));
-        let ino = original.or_else(own);
-        let ino = ino.unwrap_or_else(|| self.table.number(Foreign::Upper(object.attr.st_ino)));
-        if kind != FileKind::Directory
-            && object.attr.nlink > 1
-            && original.is_some()
-            && let Some(indexed) = self.upper()?.indexed(ino)?
-        {
-            return self.found_indexed(ino, kind, indexed);
-        }
+        let st_ino = object.attr.st_ino;
+        let own = Ino::of_upper(st_ino);
+        let ino = match object.marks.ino.or_else(|| self.table.original(st_ino)) {
+            None => own.unwrap_or_else(|| self.table.number(Foreign::Upper(st_ino))),
+            Some(original) => {
+                let indexed =
+                    if kind == FileKind::Directory { None } else { self.upper()?.indexed(original)? };
+                match indexed {
+                    Some(indexed) if indexed.attr.st_ino == st_ino => {
+                        return self.found_indexed(original, kind, indexed);
+                    }
+                    Some(_) => self.table.number_or(Foreign::Twin(original, st_ino), own),
+                    None => self.number_of_copy(original, st_ino),
+                }
+            }
+        };
         Ok(Found { ino, kind, lower, upper: Some((object, Home::Named)) })
+    }
+
+    /// The number of an object of the upper that says it is the copy of `original`, as a copy of that copy, made behind
+    /// our back, says too: who was known first has that number, and the other its own.
+    fn number_of_copy(&self, original: Ino, st_ino: u64) -> Ino {
+        let twin = Foreign::Twin(original, st_ino);
+        if let Some(known) = self.table.known_number(&twin) {
+            return known;
+        }
+        match self.table.get(original) {
+            Some(node) if !node.is_in_upper_as(st_ino) => self.table.number_or(twin, Ino::of_upper(st_ino)),
+            Some(_) | None => original,
+        }
+    }
+
+    /// The layers' object, if something that it is not is known under its number: an object of the upper that says it is
+    /// the copy of it.
+    fn with_a_taken_number(&self, lower: &Lower) -> Option<LowerRef> {
+        let original = match lower {
+            Lower::Dir(dir) => *dir.parts.first()?,
+            Lower::Leaf(lower, _) => *lower,
+            Lower::Link(..) => return None,
+        };
+        let node = self.table.get(original.ino()?)?;
+        (node.origin != Some(original)).then_some(original)
+    }
+
+    /// Whether a layer's object has its number in every mount.
+    fn has_lasting_number(&self, lower: LowerRef) -> bool {
+        self.lower_ino(lower).to_lower().is_some()
     }
 
     /// What merges into a directory of the upper.
@@ -152,7 +202,8 @@ impl Fs {
 
     /// The number of a layer's object.
     pub(super) fn lower_ino(&self, lower: LowerRef) -> Ino {
-        lower.ino().unwrap_or_else(|| self.table.number(Foreign::Lower(lower)))
+        let given = self.table.known_number(&Foreign::Lower(lower)).or(lower.ino());
+        given.unwrap_or_else(|| self.table.number(Foreign::Lower(lower)))
     }
 
     /// The layers' object with this number, if numbers of its kind say where it is.
@@ -163,6 +214,19 @@ impl Fs {
 }
 
 impl Found {
+    /// Whether a node that is known under its number is this object.
+    pub(super) fn is_of(&self, node: &Node) -> bool {
+        let lower = match &self.lower {
+            FoundLower::None => None,
+            FoundLower::Leaf(lower) => Some(*lower),
+            FoundLower::Dir(dir) => dir.parts.first().copied(),
+        };
+        match &self.upper {
+            Some((object, _)) => node.is_in_upper_as(object.attr.st_ino),
+            None => node.origin == lower,
+        }
+    }
+
     /// A node for it; `names` counts the layers' names of a leaf.
     pub(super) fn to_node(&self, names: u32) -> Node {
         let lower = match &self.lower {

@@ -5,8 +5,12 @@ use std::sync::Arc;
 use super::find::{Found, FoundLower};
 use super::node::{Home, Node};
 use super::sharing::Sharing;
+use super::table::Entered;
 use super::{Attr, Fs, FsError};
 use crate::model::{FileKind, Ino, Name};
+
+/// How often the number of what was found may become another object's before it is entered.
+const RETRIES: usize = 4;
 
 impl Fs {
     /// What a name leads to; `None` when nothing does. Counts one lookup for [`Self::forget`].
@@ -40,7 +44,7 @@ impl Fs {
 
     /// Puts what was found into the table, counting one lookup.
     pub(super) fn enter(&self, found: Found, parent: Ino, name: Name<'_>) -> Result<Attr, FsError> {
-        let node = self.enter_node(&found, parent, name)?;
+        let (found, node) = self.enter_node(found, parent, name)?;
         let attr = match found.upper {
             Some((object, _)) => {
                 let attr = self.attr_from(&node, &object.attr);
@@ -59,21 +63,35 @@ impl Fs {
         attr
     }
 
-    fn enter_node(&self, found: &Found, parent: Ino, name: Name<'_>) -> Result<Arc<Node>, FsError> {
-        // Known nodes keep their own count, so it is only made for new ones.
-        if let Some(node) = self.table.enter_known(found.ino, parent, name) {
-            return Ok(node);
+    /// Also returns what was found, which is something else if its number has become another object's meanwhile.
+    fn enter_node(
+        &self,
+        mut found: Found,
+        parent: Ino,
+        name: Name<'_>,
+    ) -> Result<(Found, Arc<Node>), FsError> {
+        for _ in 0..RETRIES {
+            // Known nodes keep their own count, so it is only made for new ones.
+            let mut entered = self.table.enter_known(found.ino, parent, name, |node| found.is_of(node));
+            if matches!(entered, Entered::Unknown) {
+                self.release.told(1);
+                let names = match found.lower {
+                    FoundLower::Leaf(lower) => self.visible_names(lower, found.ino)?,
+                    _ => 0,
+                };
+                entered = self.table.enter(found.to_node(names), parent, name, |node| found.is_of(node));
+            }
+            if let Entered::Node(node) = entered {
+                if node.sharing().as_ref().is_some_and(Sharing::is_unsettled) {
+                    // Left behind by a server that was killed.
+                    self.unsettled.add(&node, &self.table);
+                }
+                return Ok((found, node));
+            }
+            // Now it gets another one.
+            let dir = self.view(&*self.node(parent)?)?;
+            found = self.find(&dir, name)?.ok_or(FsError::NotFound)?;
         }
-        self.release.told(1);
-        let names = match found.lower {
-            FoundLower::Leaf(lower) => self.visible_names(lower, found.ino)?,
-            _ => 0,
-        };
-        let node = self.table.enter(found.to_node(names), parent, name);
-        if node.sharing().as_ref().is_some_and(Sharing::is_unsettled) {
-            // Left behind by a server that was killed.
-            self.unsettled.add(&node, &self.table);
-        }
-        Ok(node)
+        Err(FsError::Stale(found.ino))
     }
 }

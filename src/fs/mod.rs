@@ -75,6 +75,8 @@ pub struct Fs {
     unsettled: Unsettled,
     link_counts: LinkCounts,
     release: Release,
+    /// Reading a file of a layer sets its time of access.
+    keeps_access_times: bool,
 }
 
 impl Fs {
@@ -112,6 +114,7 @@ impl Fs {
         let root = Node::new(Ino::ROOT, FileKind::Directory, LowerPart::Dir(Arc::clone(&lower)), part);
         let fs = Self {
             union,
+            keeps_access_times: upper.is_some(),
             upper,
             owners: owners.into(),
             table: Table::with_root(root),
@@ -124,6 +127,21 @@ impl Fs {
         fs.recover()?;
         fs.name_the_rest()?;
         Ok(fs)
+    }
+
+    /// The same, whose times of access do not change by reading (mount(8), `noatime`).
+    #[must_use]
+    pub fn without_access_times(mut self) -> Self {
+        self.keeps_access_times = false;
+        self.upper = self.upper.map(Upper::without_access_times_of_files);
+        self.without_access_times_of_dirs()
+    }
+
+    /// The same, where reading a directory does not change its time of access (mount(8), `nodiratime`).
+    #[must_use]
+    pub fn without_access_times_of_dirs(mut self) -> Self {
+        self.upper = self.upper.map(Upper::without_access_times_of_dirs);
+        self
     }
 
     /// How many nodes the kernel holds, for statistics.

@@ -20,6 +20,8 @@ use crate::union::{LowerDir, LowerRef};
 pub(super) struct Node {
     pub(super) ino: Ino,
     pub(super) kind: FileKind,
+    /// What of the layers it was first found as; `None` when that was an object of the upper alone.
+    pub(super) origin: Option<LowerRef>,
     state: Mutex<State>,
     copy_up: Mutex<()>,
     names: RwLock<()>,
@@ -34,6 +36,8 @@ pub(super) struct State {
     pub(super) lower: LowerPart,
     /// Its object in the upper; wins.
     pub(super) upper: Option<UpperPart>,
+    /// The inode number of a copy that is about to get its place in the upper, where others may see it first.
+    pub(super) coming: Option<u64>,
     /// It has no name any more.
     pub(super) removed: bool,
     /// When it was first read in a day, of an object of a layer: no layer can keep that.
@@ -82,9 +86,11 @@ impl Node {
         Self {
             ino,
             kind,
+            origin: lower.origin(),
             state: Mutex::new(State {
                 lower,
                 upper,
+                coming: None,
                 removed: false,
                 flush_failed: None,
                 read_at: None,
@@ -100,6 +106,13 @@ impl Node {
     /// The state, to read or change; never held across I/O.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether its object in the upper is the one with this inode number there.
+    pub(super) fn is_in_upper_as(&self, st_ino: u64) -> bool {
+        let state = self.state();
+        let known = state.upper.as_ref().map(|part| part.st_ino).or(state.coming);
+        known == Some(st_ino)
     }
 
     /// Keeps a second copy-up of the same object, or of parts of it, away.
@@ -167,6 +180,14 @@ fn now() -> Timestamp {
 }
 
 impl LowerPart {
+    fn origin(&self) -> Option<LowerRef> {
+        match self {
+            Self::None => None,
+            Self::Leaf(lower, _) => Some(*lower),
+            Self::Dir(dir) => dir.parts.first().copied(),
+        }
+    }
+
     /// The layers' side of a directory; an empty one for an object born in the upper.
     pub(super) fn dir(&self) -> Arc<LowerDir> {
         match self {

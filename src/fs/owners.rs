@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::{Caller, FsError};
 use crate::model::Metadata;
+use crate::model::posix_acl::{self, Named};
 use crate::upper::Change;
 
 /// As whom objects are shown.
@@ -157,6 +158,29 @@ impl Owners {
         (stored(&self.uids, caller.uid), stored(&self.gids, caller.gid))
     }
 
+    /// The value of an extended attribute as this mount shows it: the ids in an ACL are owners too.
+    pub(super) fn shown_xattr(&self, name: &[u8], mut value: Vec<u8>) -> Result<Vec<u8>, FsError> {
+        if name.starts_with(posix_acl::PREFIX) {
+            posix_acl::map_ids(&mut value, |id| match id {
+                Named::User(id) => Ok::<_, FsError>(self.uids.shown(id)),
+                Named::Group(id) => Ok(self.gids.shown(id)),
+            })?;
+        }
+        Ok(value)
+    }
+
+    /// The value to store for one that a caller says. Ids that none is shown as are refused, as for chown(2).
+    pub(super) fn stored_xattr(&self, name: &[u8], value: &[u8]) -> Result<Vec<u8>, FsError> {
+        let mut value = value.to_vec();
+        if name.starts_with(posix_acl::PREFIX) {
+            posix_acl::map_ids(&mut value, |id| match id {
+                Named::User(id) => self.uids.stored(id).ok_or(FsError::Invalid),
+                Named::Group(id) => self.gids.stored(id).ok_or(FsError::Invalid),
+            })?;
+        }
+        Ok(value)
+    }
+
     /// Whether ids mean something beyond the owner: an ACL names some, and shares bits with the mode.
     pub(super) fn are_real(&self) -> bool {
         self.writes == Writes::Mapped
@@ -220,6 +244,34 @@ mod tests {
         assert_eq!(shown(&owners, 70_000, 0), (7, 1000));
         assert_eq!(chown(&owners, 100_000).unwrap(), Some(1));
         assert_eq!(owners.stored_owner(Caller { uid: 1000, gid: 1000, thread: 0 }), (0, 0));
+    }
+
+    /// The owner's entry, which has no id, and those of a user and a group.
+    fn acl_of(user: u32, group: u32) -> Vec<u8> {
+        let entry = |tag: u16, id: u32| [&tag.to_le_bytes()[..], &[7, 0], &id.to_le_bytes()].concat();
+        [&2_u32.to_le_bytes()[..], &entry(1, u32::MAX), &entry(2, user), &entry(8, group)].concat()
+    }
+
+    #[test]
+    fn ids_in_acls_are_owners() {
+        for name in [&b"system.posix_acl_access"[..], b"system.posix_acl_default"] {
+            let shown = |owners: &Owners, user, group| owners.shown_xattr(name, acl_of(user, group)).unwrap();
+            let owners = mapped(None);
+            assert_eq!(shown(&owners, 0, 42), acl_of(1000, 100_041));
+            assert_eq!(shown(&owners, 70_000, 70_000), acl_of(99, 98));
+            assert_eq!(shown(&mapped(Some(7)), 3, 0), acl_of(7, 1000));
+            let stored = |user, group| owners.stored_xattr(name, &acl_of(user, group));
+            assert_eq!(stored(100_041, 1000).unwrap(), acl_of(42, 0));
+            assert!(matches!(stored(5, 1000), Err(FsError::Invalid)));
+            assert!(matches!(stored(1000, 5), Err(FsError::Invalid)));
+            // No ACL, or of a version that is unknown.
+            for value in [&b""[..], b"\x02\0\0", &[&[3, 0, 0, 0], &acl_of(0, 0)[4..]].concat()] {
+                assert_eq!(owners.stored_xattr(name, value).unwrap(), value);
+            }
+        }
+        assert_eq!(mapped(None).stored_xattr(b"user.x", &acl_of(0, 0)).unwrap(), acl_of(0, 0));
+        let caller = Owners::from(OwnerView::Caller { uid: 1000, gid: 100 });
+        assert_eq!(caller.shown_xattr(b"system.posix_acl_access", acl_of(5, 6)).unwrap(), acl_of(1000, 100));
     }
 
     #[test]

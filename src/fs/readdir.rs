@@ -164,11 +164,14 @@ impl Fs {
         each: &mut dyn FnMut(&DirEntry, Option<&Attr>) -> bool,
     ) -> Result<bool, FsError> {
         let Some(found) = self.find(&self.view(node)?, name.as_name())? else { return Ok(true) };
-        let (ino, kind) = (found.ino, found.kind);
+        let (mut ino, mut kind) = (found.ino, found.kind);
         let attr = match with_attr {
             true => Some(self.enter(found, node.ino, name.as_name())?),
             false => None,
         };
+        if let Some(attr) = &attr {
+            (ino, kind) = (attr.ino, attr.metadata.kind);
+        }
         let entry = DirEntry { name: DirName::Name(name), ino, kind, next: position + 1 + FIRST };
         let room = each(&entry, attr.as_ref());
         if !room && with_attr {

@@ -4,9 +4,9 @@ use std::os::fd::OwnedFd;
 
 use super::caller::without_privileges;
 use super::node::Node;
-use super::xattr::{ACCESS_ACL, CAPABILITY};
+use super::xattr::CAPABILITY;
 use super::{Attr, Caller, Fs, FsError};
-use crate::model::{FileKind, Ino, Metadata};
+use crate::model::{FileKind, Ino, Metadata, posix_acl};
 use crate::upper::{Change, UpperAttr};
 
 impl Fs {
@@ -140,7 +140,7 @@ impl Fs {
     /// [`FsError`]
     pub fn after_xattr(&self, ino: Ino, name: &[u8], caller: Caller) -> Result<(), FsError> {
         let node = self.node(ino)?;
-        if name != ACCESS_ACL {
+        if name != posix_acl::ACCESS {
             return Ok(());
         }
         let Metadata { mode, gid, .. } = self.attr_of(&node)?.metadata;

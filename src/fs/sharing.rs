@@ -15,7 +15,7 @@ use super::node::Node;
 use super::{Fs, FsError};
 use crate::sys::files;
 use crate::union::{Lower, LowerRef};
-use crate::upper::{Change, Object, Partial, SetTime, UpperAttr, check_of};
+use crate::upper::{Change, Identity, Object, Partial, SetTime, UpperAttr, check_of};
 
 /// What a node's content shares with a file of a layer.
 #[derive(Clone, Debug)]
@@ -111,8 +111,13 @@ impl Fs {
         };
         let lower = lower.filter(|lower| self.union.layer_count() > usize::from(lower.layer.0));
         let lower = lower.ok_or(FsError::LayerChanged)?;
-        let is_same = check_of(&self.union.metadata(lower)?) == partial.check;
+        let is_same = check_of(&self.union.metadata(lower)?, &self.identity(lower)?) == partial.check;
         if is_same { Ok(lower) } else { Err(FsError::LayerChanged) }
+    }
+
+    /// What tells a layer's file from one that only looks the same.
+    pub(super) fn identity(&self, lower: LowerRef) -> Result<Identity, FsError> {
+        Ok(Identity { diff_id: self.union.diff_id(lower)?, changed_at: self.union.changed_at(lower)? })
     }
 
     /// The layer's file of a node, found once.

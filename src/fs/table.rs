@@ -22,6 +22,19 @@ pub(super) enum Foreign {
     /// A path of the layers that is a hard link into a layer below.
     Link(Vec<u8>),
     Upper(u64),
+    /// An object of the upper, by its number there, that says it is the copy of this one, as another object is already.
+    Twin(Ino, u64),
+}
+
+/// What became of an object that was to be entered.
+#[derive(Debug)]
+pub(super) enum Entered {
+    /// It is in, or was already.
+    Node(Arc<Node>),
+    /// Nothing has its number yet.
+    Unknown,
+    /// Another object has its number.
+    Taken,
 }
 
 /// Nodes for which there is always room: so few are not worth giving back.
@@ -75,38 +88,53 @@ impl Table {
         self.lock().slots.get(&ino).map(|slot| Arc::clone(&slot.node))
     }
 
-    /// The node of `fresh.ino`: the known one if there is one, else `fresh`. Counts one lookup, and remembers the place.
-    pub(super) fn enter(&self, fresh: Node, parent: Ino, name: Name<'_>) -> Arc<Node> {
+    /// The node of `fresh.ino`: the known one if there is one and it `is_same`, else `fresh`. Counts one lookup, and
+    /// remembers the place.
+    pub(super) fn enter(
+        &self,
+        fresh: Node,
+        parent: Ino,
+        name: Name<'_>,
+        is_same: impl FnOnce(&Node) -> bool,
+    ) -> Entered {
         let mut inner = self.lock();
         let ino = fresh.ino;
-        let slot = inner.slots.entry(ino).or_insert_with(|| Slot {
+        inner.slots.entry(ino).or_insert_with(|| Slot {
             node: Arc::new(fresh),
             lookups: 0,
             children: 0,
             places: Vec::new(),
             copy: None,
         });
-        slot.lookups += 1;
-        let node = Arc::clone(&slot.node);
-        inner.add_place(ino, parent, name);
-        node
+        inner.enter_known(ino, parent, name, is_same)
     }
 
-    /// The node of this number, if it is known. Counts one lookup, and remembers the place.
-    pub(super) fn enter_known(&self, ino: Ino, parent: Ino, name: Name<'_>) -> Option<Arc<Node>> {
-        let mut inner = self.lock();
-        let slot = inner.slots.get_mut(&ino)?;
-        slot.lookups += 1;
-        let node = Arc::clone(&slot.node);
-        inner.add_place(ino, parent, name);
-        Some(node)
+    /// The node of this number, if it is known and `is_same`. Counts one lookup, and remembers the place.
+    pub(super) fn enter_known(
+        &self,
+        ino: Ino,
+        parent: Ino,
+        name: Name<'_>,
+        is_same: impl FnOnce(&Node) -> bool,
+    ) -> Entered {
+        self.lock().enter_known(ino, parent, name, is_same)
     }
 
     /// The number for an object whose own does not fit; the same one for as long as the mount lives.
     pub(super) fn number(&self, object: Foreign) -> Ino {
+        self.number_or(object, None)
+    }
+
+    /// The same for an object whose own number is another object's: `instead`, if it fits.
+    pub(super) fn number_or(&self, object: Foreign, instead: Option<Ino>) -> Ino {
         let mut inner = self.lock();
         let next = Ino::of_table(inner.numbers.len() as u64);
-        *inner.numbers.entry(object).or_insert(next)
+        *inner.numbers.entry(object).or_insert(instead.unwrap_or(next))
+    }
+
+    /// The number that [`Self::number`] gave an object, if it did.
+    pub(super) fn known_number(&self, object: &Foreign) -> Option<Ino> {
+        self.lock().numbers.get(object).copied()
     }
 
     /// Remembers, for as long as the node lives, which object of the upper is its copy.
@@ -223,6 +251,23 @@ impl Table {
 }
 
 impl Inner {
+    fn enter_known(
+        &mut self,
+        ino: Ino,
+        parent: Ino,
+        name: Name<'_>,
+        is_same: impl FnOnce(&Node) -> bool,
+    ) -> Entered {
+        let Some(slot) = self.slots.get_mut(&ino) else { return Entered::Unknown };
+        if !is_same(&slot.node) {
+            return Entered::Taken;
+        }
+        slot.lookups += 1;
+        let node = Arc::clone(&slot.node);
+        self.add_place(ino, parent, name);
+        Entered::Node(node)
+    }
+
     fn add_place(&mut self, ino: Ino, parent: Ino, name: Name<'_>) {
         let Some(slot) = self.slots.get_mut(&ino) else { return };
         let known = |place: &Place| place.parent == parent && place.name.as_name() == name;
@@ -301,6 +346,13 @@ mod tests {
         Name::new(text.as_bytes()).unwrap()
     }
 
+    fn enter(table: &Table, ino: u64, parent: u64, text: &str) -> Arc<Node> {
+        match table.enter(node(ino), Ino(parent), name(text), |_| true) {
+            Entered::Node(node) => node,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn gone(table: &Table, ino: u64) -> Vec<Ino> {
         table.forget(Ino(ino), 1).gone.iter().map(|node| node.ino).collect()
     }
@@ -308,8 +360,8 @@ mod tests {
     #[test]
     fn parents_live_as_long_as_their_children() {
         let table = Table::with_root(node(1));
-        table.enter(node(2), Ino(1), name("a"));
-        table.enter(node(3), Ino(2), name("b"));
+        enter(&table, 2, 1, "a");
+        enter(&table, 3, 2, "b");
         assert_eq!(gone(&table, 2), []);
         assert_eq!(table.len(), 3);
         assert_eq!(gone(&table, 3), [Ino(3), Ino(2)]);
@@ -319,8 +371,8 @@ mod tests {
     #[test]
     fn a_known_node_is_kept() {
         let table = Table::with_root(node(1));
-        let first = table.enter(node(2), Ino(1), name("a"));
-        let second = table.enter(node(2), Ino(1), name("b"));
+        let first = enter(&table, 2, 1, "a");
+        let second = enter(&table, 2, 1, "b");
         assert!(Arc::ptr_eq(&first, &second));
         assert_eq!(table.places(Ino(2)).len(), 2);
         assert!(!table.remove_place(Ino(2), Ino(1), name("a")));
@@ -330,11 +382,22 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_is_another_objects() {
+        let table = Table::with_root(node(1));
+        enter(&table, 2, 1, "a");
+        assert!(matches!(table.enter(node(2), Ino(1), name("b"), |_| false), Entered::Taken));
+        assert!(matches!(table.enter_known(Ino(2), Ino(1), name("b"), |_| false), Entered::Taken));
+        assert!(matches!(table.enter_known(Ino(3), Ino(1), name("c"), |_| false), Entered::Unknown));
+        assert_eq!(table.places(Ino(2)).len(), 1);
+        assert_eq!(gone(&table, 2), [Ino(2)], "it counts no lookup");
+    }
+
+    #[test]
     fn room_is_given_back_now_and_then() {
         let table = Table::with_root(node(1));
         let count = 100_000;
         for ino in 2..count {
-            table.enter(node(ino), Ino(1), name("same"));
+            enter(&table, ino, 1, "same");
         }
         let shrunk = (2..count).filter(|ino| table.forget(Ino(*ino), 1).shrunk).count();
         assert!((2..20).contains(&shrunk), "{shrunk} times");

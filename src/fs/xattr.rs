@@ -5,14 +5,11 @@ use rustix::fs::XattrFlags;
 use super::node::LowerPart;
 use super::{Caller, Fs, FsError};
 use crate::layer::Xattr;
-use crate::model::Ino;
+use crate::model::{Ino, posix_acl};
 use crate::upper::is_private;
 
 /// File capabilities (capabilities(7)).
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
-/// The ACL of an object itself (acl(5)).
-const ACL_PREFIX: &[u8] = b"system.posix_acl_";
-pub(super) const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
 impl Fs {
     /// The value of an attribute.
@@ -24,10 +21,12 @@ impl Fs {
         let node = self.node(ino)?;
         let lower = node.state().lower.clone();
         if let Some(pinned) = self.pin(&node)? {
-            return self.upper()?.xattr(&pinned, name)?.ok_or(FsError::NoAttribute);
+            let value = self.upper()?.xattr(&pinned, name)?.ok_or(FsError::NoAttribute)?;
+            return self.owners.shown_xattr(name, value);
         }
         let found = self.lower_xattrs(ino, lower)?.into_iter().find(|(key, _)| **key == *name);
-        found.map(|(_, value)| value.into_vec()).ok_or(FsError::NoAttribute)
+        let (_, value) = found.ok_or(FsError::NoAttribute)?;
+        self.owners.shown_xattr(name, value.into_vec())
     }
 
     /// The names of all attributes that are shown.
@@ -64,9 +63,10 @@ impl Fs {
         self.may_change(name)?;
         let node = self.node(ino)?;
         let flags = XattrFlags::from_bits(flags).ok_or(FsError::Invalid)?;
+        let value = self.owners.stored_xattr(name, value)?;
         let pinned = self.raise(&node, u64::MAX)?;
         let _attributes = node.attributes();
-        Ok(self.upper()?.set_xattr(&pinned, name, value, flags)?)
+        Ok(self.upper()?.set_xattr(&pinned, name, &value, flags)?)
     }
 
     /// Removes an attribute, copying up before.
@@ -76,7 +76,7 @@ impl Fs {
     pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<(), FsError> {
         self.may_change(name)?;
         match self.getxattr(ino, name) {
-            Err(FsError::NoAttribute) if name.starts_with(ACL_PREFIX) => return Ok(()),
+            Err(FsError::NoAttribute) if name.starts_with(posix_acl::PREFIX) => return Ok(()),
             found => found?,
         };
         let node = self.node(ino)?;
@@ -88,7 +88,7 @@ impl Fs {
     fn may_change(&self, name: &[u8]) -> Result<(), FsError> {
         must_exist(name)?;
         // An ACL names ids and shares bits with the mode; where those are not real it would mean something else.
-        if name.starts_with(ACL_PREFIX) && !self.owners.are_real() {
+        if name.starts_with(posix_acl::PREFIX) && !self.owners.are_real() {
             return Err(FsError::NotSupported);
         }
         Ok(())

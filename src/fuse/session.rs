@@ -43,6 +43,8 @@ pub enum Flag {
     Dev,
     /// `noatime`
     NoAtime,
+    /// `nodiratime`
+    NoDirAtime,
 }
 
 /// How long what was written to a file that shares content with a layer may stay unflushed: as ext4's `commit` option
@@ -121,12 +123,14 @@ fn mount_options(source: &str, flags: &[Flag]) -> Vec<MountOption> {
         MountOption::Subtype("layerfs".to_owned()),
         MountOption::DefaultPermissions,
     ];
-    let flags = flags.iter().map(|flag| match flag {
-        Flag::ReadOnly => MountOption::RO,
-        Flag::NoExec => MountOption::NoExec,
-        Flag::Suid => MountOption::Suid,
-        Flag::Dev => MountOption::Dev,
-        Flag::NoAtime => MountOption::NoAtime,
+    let flags = flags.iter().filter_map(|flag| match flag {
+        Flag::ReadOnly => Some(MountOption::RO),
+        Flag::NoExec => Some(MountOption::NoExec),
+        Flag::Suid => Some(MountOption::Suid),
+        Flag::Dev => Some(MountOption::Dev),
+        Flag::NoAtime => Some(MountOption::NoAtime),
+        // The helper refuses it. The server does as it says; the kernel would only show it.
+        Flag::NoDirAtime => None,
     });
     fixed.into_iter().chain(flags).collect()
 }

@@ -15,7 +15,7 @@ use rustix::fs::{FileType, Stat};
 use super::dir_layer::{DirLayer, Listed};
 use super::{DirItem, Entry, Found, Layer, LayerError, Xattr};
 use crate::model::whiteout::{self, Meaning};
-use crate::model::{EntryId, FileKind, FileName, Name, recorded_owner};
+use crate::model::{EntryId, FileKind, FileName, Name, Timestamp, recorded_owner};
 
 /// A directory of differences.
 #[derive(Debug)]
@@ -94,6 +94,10 @@ impl Layer for DiffLayer {
 
     fn is_found_by_number(&self) -> bool {
         self.dir.is_found_by_number()
+    }
+
+    fn changed_at(&self, id: EntryId) -> Result<Option<Timestamp>, LayerError> {
+        self.dir.changed_at(id)
     }
 
     fn entry(&self, id: EntryId) -> Result<Entry, LayerError> {

@@ -434,6 +434,11 @@ impl Layer for DirLayer {
         self.listed(dir)?.into_iter().map(item).collect()
     }
 
+    fn changed_at(&self, id: EntryId) -> Result<Option<Timestamp>, LayerError> {
+        let (_, stat) = self.open_entry(id)?;
+        Ok(Some(Timestamp { secs: stat.st_ctime, nanos: u32::try_from(stat.st_ctime_nsec).unwrap_or(0) }))
+    }
+
     fn read_link(&self, id: EntryId) -> Result<Vec<u8>, LayerError> {
         let (fd, _) = self.open_entry(id)?;
         let target = rustix::fs::readlinkat(&fd, "", Vec::new()).map_err(|error| self.io(error))?;

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{DirItem, Entry, Found, Layer, LayerError, Xattr};
-use crate::model::{DeviceId, EntryId, FileKind, FileName, Metadata, Name, Timestamp};
+use crate::model::{DeviceId, Digest, EntryId, FileKind, FileName, Metadata, Name, Timestamp};
 
 /// A layer that holds what its builder methods put in. Parents that were not put in are implied.
 #[derive(Debug)]
@@ -15,6 +15,7 @@ pub(crate) struct FakeLayer {
     fail_in: AtomicU64,
     /// Entry of the first object.
     base: u64,
+    diff_id: Option<Digest>,
 }
 
 #[derive(Debug)]
@@ -37,7 +38,7 @@ fn name(text: &str) -> FileName {
 impl FakeLayer {
     /// A layer with nothing but its root.
     pub(crate) fn new() -> Self {
-        let mut layer = Self { objects: Vec::new(), fail_in: AtomicU64::new(0), base: 0 };
+        let mut layer = Self { objects: Vec::new(), fail_in: AtomicU64::new(0), base: 0, diff_id: None };
         layer.add(FileKind::Directory, 0o755, b"");
         layer
     }
@@ -126,6 +127,12 @@ impl FakeLayer {
         self
     }
 
+    /// Is a tar with the diffID that consists of this byte.
+    pub(crate) fn diff_id(mut self, byte: u8) -> Self {
+        self.diff_id = Some(Digest::from_bytes([byte; 32]));
+        self
+    }
+
     /// Lets the `n`th call from now on fail, once; 0 takes that back.
     pub(crate) fn fail_in(&self, n: u64) {
         self.fail_in.store(n, Ordering::Relaxed);
@@ -192,6 +199,10 @@ impl FakeLayer {
 }
 
 impl Layer for FakeLayer {
+    fn diff_id(&self) -> Option<Digest> {
+        self.diff_id
+    }
+
     fn root(&self) -> EntryId {
         EntryId(self.base)
     }

@@ -4,7 +4,7 @@
 
 use std::fmt::Debug;
 
-use crate::model::{EntryId, FileName, Metadata, Name};
+use crate::model::{Digest, EntryId, FileName, Metadata, Name, Timestamp};
 
 mod chunk_cache;
 mod chunk_reader;
@@ -121,6 +121,20 @@ pub trait Layer: Send + Sync + Debug {
     /// # Errors
     /// [`LayerError`]
     fn file_handle(&self, _id: EntryId) -> Result<Option<Vec<u8>>, LayerError> {
+        Ok(None)
+    }
+
+    /// The digest of everything in it (image-spec config.md, diffID); `None` of a directory, which nobody has hashed.
+    fn diff_id(&self) -> Option<Digest> {
+        None
+    }
+
+    /// When the object, its attributes included, was last changed, if anybody could change it between two mounts: the
+    /// one time that no program can set.
+    ///
+    /// # Errors
+    /// [`LayerError`]
+    fn changed_at(&self, _id: EntryId) -> Result<Option<Timestamp>, LayerError> {
         Ok(None)
     }
 

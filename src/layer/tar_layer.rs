@@ -6,7 +6,7 @@ use super::chunk_cache::ChunkCache;
 use super::chunk_reader::{ChunkReader, bad_index};
 use super::{DirItem, Entry, Found, Layer, LayerError, Xattr};
 use crate::index::{Child, Content, Extent, IndexError, Inode, InodeNumber, LayerIndex};
-use crate::model::{EntryId, Name, TarOffset};
+use crate::model::{Digest, EntryId, Name, TarOffset};
 use crate::sys::file_range::FileRange;
 
 /// Extents looked at in one go: a read of a file with many holes goes on from there.
@@ -96,6 +96,10 @@ impl Layer for TarLayer {
         if let Err(error) = self.index.release_memory() {
             tracing::debug!("{}: {error}", self.index.path().display());
         }
+    }
+
+    fn diff_id(&self) -> Option<Digest> {
+        Some(self.index.diff_id())
     }
 
     fn root(&self) -> EntryId {

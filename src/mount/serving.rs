@@ -1,12 +1,13 @@
-//! A mount and the process that serves it: attached, ended by signals, and, without a container, started.
+//! A mount and the process that serves it: attached and, without a container, started.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::mount::MsFlags;
 
+use super::own::OwnMount;
 use super::{Layers, MountError, UpperDirs, serve};
-use crate::fs::OwnerView;
+use crate::fs::{Fs, OwnerView};
 use crate::fuse::{Attach, Flag, Server};
 use crate::sys::{daemon, fuse_mount};
 
@@ -37,11 +38,30 @@ pub struct Standalone {
 }
 
 impl Place {
-    /// Mounts, where this process may do it itself; else says how `fusermount3` is to do it.
+    /// Mounts and shakes hands; [`Server::run`] answers.
     ///
     /// # Errors
-    /// What open(2) of `/dev/fuse` or mount(2) say.
-    pub fn attach(&self) -> io::Result<Attach> {
+    /// What open(2) of `/dev/fuse`, mount(2), `fusermount3` or the handshake say; then nothing is mounted.
+    pub fn serve(&self, fs: Fs) -> io::Result<(Server, OwnMount)> {
+        // The kernel leaves it to the server to keep times of access (mount(8)).
+        let has = |flag| self.flags.contains(&flag);
+        let fs = match (has(Flag::NoAtime) || has(Flag::ReadOnly), has(Flag::NoDirAtime)) {
+            (true, _) => fs.without_access_times(),
+            (false, true) => fs.without_access_times_of_dirs(),
+            (false, false) => fs,
+        };
+        let attach = self.attach()?;
+        if matches!(attach, Attach::Fusermount { .. }) {
+            let server = serve(fs, attach)?;
+            return Ok((server, OwnMount::at(&self.target)?));
+        }
+        let own = OwnMount::at(&self.target)?;
+        let server = serve(fs, attach).inspect_err(|_| own.leave())?;
+        Ok((server, own))
+    }
+
+    /// Mounts, where this process may do it itself; else says how `fusermount3` is to do it.
+    fn attach(&self) -> io::Result<Attach> {
         // fuser opens it too, also for the helper's sake, but does not say what it could not open.
         fuse_mount::check_device()?;
         if !rustix::process::geteuid().is_root() {
@@ -60,33 +80,11 @@ impl Place {
                 Flag::Suid => flags &= !MsFlags::MS_NOSUID,
                 Flag::Dev => flags &= !MsFlags::MS_NODEV,
                 Flag::NoAtime => flags |= MsFlags::MS_NOATIME,
+                Flag::NoDirAtime => flags |= MsFlags::MS_NODIRATIME,
             }
         }
         fuse_mount::mount(&self.target, &self.source, flags).map(Attach::Mounted)
     }
-}
-
-/// Waits, in a thread, for the signals that end a server, and then unmounts. [`daemon::block_end_signals`] comes before.
-///
-/// # Errors
-/// When the thread cannot be started.
-pub fn unmount_by_signal(target: &Path) -> io::Result<()> {
-    let target = target.to_owned();
-    let unmount = move || {
-        // SIGTERM means: unmount.
-        if let Err(error) = daemon::wait_for_end().and_then(|()| fuse_mount::unmount_lazily(&target)) {
-            tracing::error!("unmount {}: {error}", target.display());
-        }
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(unmount).map(drop)
-}
-
-/// Takes away a mount that nobody will serve.
-pub fn abandon(target: &Path, server: Server) {
-    if let Err(error) = fuse_mount::unmount_lazily(target) {
-        tracing::warn!("unmount {}: {error}", target.display());
-    }
-    drop(server);
 }
 
 impl Standalone {
@@ -106,15 +104,15 @@ impl Standalone {
     /// # Errors
     /// [`MountError`]
     pub fn in_foreground(&self, layers: Layers) -> Result<(), MountError> {
-        self.start(layers)?.run().map_err(system("serve"))
+        self.start(layers)?.0.run().map_err(system("serve"))
     }
 
     /// The server's process, from the fork to its exit code.
     fn serve_forked(&self, layers: Layers, notifier: daemon::Notifier) -> i32 {
-        let detached = self.start(layers).and_then(|server| match daemon::detach(&self.log) {
+        let detached = self.start(layers).and_then(|(server, own)| match daemon::detach(&self.log) {
             Ok(()) => Ok(server),
             Err(error) => {
-                abandon(&self.place.target, server);
+                own.abandon(server);
                 Err(system("detach")(error))
             }
         });
@@ -135,18 +133,16 @@ impl Standalone {
     }
 
     /// Everything up to a mount that answers.
-    fn start(&self, layers: Layers) -> Result<Server, MountError> {
+    fn start(&self, layers: Layers) -> Result<(Server, OwnMount), MountError> {
         daemon::prepare().map_err(system("setrlimit"))?;
         daemon::block_end_signals().map_err(system("block signals"))?;
-        let target = &self.place.target;
-        let mount = format!("mount on {}", target.display());
+        let mount = format!("mount on {}", self.place.target.display());
         let fs = layers.into_fs(self.upper.as_ref(), self.owners.clone())?;
-        let attach = self.place.attach().map_err(system(&mount))?;
-        let server = serve(fs, attach).map_err(system(&mount))?;
-        match unmount_by_signal(target) {
-            Ok(()) => Ok(server),
+        let (server, own) = self.place.serve(fs).map_err(system(&mount))?;
+        match own.clone().unmount_by_signal() {
+            Ok(()) => Ok((server, own)),
             Err(error) => {
-                abandon(target, server);
+                own.abandon(server);
                 Err(system("start a thread")(error))
             }
         }

@@ -3,10 +3,13 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::mount::{MntFlags, MsFlags};
+use rustix::fs::{Mode, OFlags};
+
+use super::mount_table::MountId;
 
 /// Opens `/dev/fuse` and mounts on `target` (Documentation/filesystems/fuse.rst). Everyone in the mount's user namespace
 /// may use it; the kernel checks permissions.
@@ -46,8 +49,7 @@ fn open_device() -> io::Result<File> {
     })
 }
 
-/// Unmounts lazily: the name is free at once, the server ends when the last open file is closed. An ordinary user's
-/// mount goes through `fusermount3`.
+/// Unmounts lazily: the name is free at once, the server ends when the last open file is closed.
 ///
 /// # Errors
 /// What umount2(2) or `fusermount3` say.
@@ -63,12 +65,35 @@ pub fn unmount_idle(target: &Path) -> io::Result<()> {
     unmount(target, MntFlags::UMOUNT_NOFOLLOW, &["-u"])
 }
 
+/// Unmounts this one mount lazily, wherever it is now. There is nothing to do when it is not mounted any more.
+///
+/// # Errors
+/// `ResourceBusy` when something else is mounted on it, which cannot be passed by; what umount2(2) or `fusermount3` say.
+pub fn unmount_only(mount: &MountId) -> io::Result<()> {
+    let Some(target) = mount.place()? else { return Ok(()) };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let top = rustix::fs::open(&target, flags, Mode::empty())?;
+    if MountId::of_open(&top)? != *mount {
+        let message = format!("something else is mounted on {}", target.display());
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
+    }
+    // Of what was looked at, should the path lead elsewhere by now.
+    let link = PathBuf::from(format!("/proc/self/fd/{}", top.as_raw_fd()));
+    match nix::mount::umount2(&link, MntFlags::MNT_DETACH) {
+        Err(nix::errno::Errno::EPERM) => ask_helper(&target, &["-u", "-z", "-q"]),
+        result => Ok(result?),
+    }
+}
+
 fn unmount(target: &Path, flags: MntFlags, helper_flags: &[&str]) -> io::Result<()> {
     match nix::mount::umount2(target, flags) {
-        Ok(()) => return Ok(()),
-        Err(nix::errno::Errno::EPERM) => {}
-        Err(error) => return Err(error.into()),
+        Err(nix::errno::Errno::EPERM) => ask_helper(target, helper_flags),
+        result => Ok(result?),
     }
+}
+
+/// An ordinary user's mount goes through `fusermount3`.
+fn ask_helper(target: &Path, helper_flags: &[&str]) -> io::Result<()> {
     let helper =
         Command::new("fusermount3").args(helper_flags).arg("--").arg(target).stdin(Stdio::null()).output();
     let output = helper.map_err(|error| io::Error::new(error.kind(), format!("fusermount3: {error}")))?;

@@ -2,8 +2,67 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+
+/// One mount, wherever it is moved to and whatever is mounted on top of it.
+///
+/// The number alone could be another mount's when this one is gone; with the device it is the same filesystem's, whose
+/// server is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MountId {
+    number: u64,
+    device: (u32, u32),
+}
+
+impl MountId {
+    /// The topmost mount on this path.
+    ///
+    /// # Errors
+    /// What statx(2) says; `Unsupported` before Linux 5.8.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        Self::of(CWD, path)
+    }
+
+    /// The mount that an open file or directory is in.
+    ///
+    /// # Errors
+    /// As [`Self::at`].
+    pub fn of_open(fd: impl AsFd) -> io::Result<Self> {
+        Self::of(fd, Path::new(""))
+    }
+
+    fn of(dir: impl AsFd, path: &Path) -> io::Result<Self> {
+        // The server may be the caller, and not answer yet.
+        let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT | AtFlags::EMPTY_PATH;
+        let stat = rustix::fs::statx(dir, path, flags, StatxFlags::MNT_ID)?;
+        if stat.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "statx tells no mount ids (Linux 5.8)"));
+        }
+        Ok(Self { number: stat.stx_mnt_id, device: (stat.stx_dev_major, stat.stx_dev_minor) })
+    }
+
+    /// Where it is mounted now; `None` when it is not any more.
+    ///
+    /// # Errors
+    /// When /proc cannot be read.
+    pub fn place(self) -> io::Result<Option<PathBuf>> {
+        Ok(self.find(&std::fs::read("/proc/self/mountinfo")?))
+    }
+
+    fn find(self, table: &[u8]) -> Option<PathBuf> {
+        let (number, device) = (self.number.to_string(), format!("{}:{}", self.device.0, self.device.1));
+        let mut lines = table.split(|byte| *byte == b'\n').map(|line| line.split(|byte| *byte == b' '));
+        lines.find_map(|mut fields| {
+            let same = fields.next()? == number.as_bytes() && fields.nth(1)? == device.as_bytes();
+            let mount_point = fields.nth(1)?;
+            same.then(|| PathBuf::from(unescape(mount_point)))
+        })
+    }
+}
 
 /// The type of the filesystem mounted on exactly this path (absolute, without symlinks), the topmost if there are
 /// several; `None` when it is no mount point.
@@ -50,6 +109,20 @@ fn unescape(field: &[u8]) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mount_is_found_by_number_and_device() {
+        let table = b"30 22 0:40 / /mnt/a\\040b rw shared:5 - tmpfs tmpfs rw\n\
+            31 30 0:41 / /mnt/a\\040b rw - fuse.layerfs image rw\n";
+        let find = |number, minor| MountId { number, device: (0, minor) }.find(table);
+        assert_eq!(find(30, 40), Some("/mnt/a b".into()));
+        assert_eq!(find(31, 41), Some("/mnt/a b".into()));
+        assert_eq!(find(30, 41), None, "the number was given to another mount");
+        assert_eq!(find(40, 40), None);
+        let root = MountId::at(Path::new("/")).unwrap();
+        assert_eq!(root.place().unwrap(), Some("/".into()));
+        assert_eq!(MountId::of_open(std::fs::File::open("/").unwrap()).unwrap(), root);
+    }
 
     #[test]
     fn the_topmost_counts() {

@@ -14,7 +14,7 @@ pub(crate) mod tests;
 use std::sync::Arc;
 
 use crate::layer::{Entry, Layer, LayerError, Xattr};
-use crate::model::{EntryId, FileKind, Ino, LayerOrdinal, Metadata};
+use crate::model::{Digest, EntryId, FileKind, Ino, LayerOrdinal, Metadata, Timestamp};
 
 /// One object of one layer of the union.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -188,6 +188,28 @@ impl Union {
     /// [`LayerError::BadEntry`] when there is no such layer.
     pub fn is_found_by_number(&self, lower: LowerRef) -> Result<bool, LayerError> {
         Ok(self.layer(lower)?.is_found_by_number())
+    }
+
+    /// What all layers are, base first ([`Layer::diff_id`]).
+    #[must_use]
+    pub fn diff_ids(&self) -> Vec<Option<Digest>> {
+        self.layers.iter().map(|layer| layer.diff_id()).collect()
+    }
+
+    /// What the layer of an object is ([`Layer::diff_id`]).
+    ///
+    /// # Errors
+    /// [`LayerError::BadEntry`] when there is no such layer.
+    pub fn diff_id(&self, lower: LowerRef) -> Result<Option<Digest>, LayerError> {
+        Ok(self.layer(lower)?.diff_id())
+    }
+
+    /// When an object was last changed ([`Layer::changed_at`]).
+    ///
+    /// # Errors
+    /// [`LayerError`] of its layer.
+    pub fn changed_at(&self, lower: LowerRef) -> Result<Option<Timestamp>, LayerError> {
+        self.layer(lower)?.changed_at(lower.entry)
     }
 
     /// How many names the object has in its own layer.

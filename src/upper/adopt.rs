@@ -53,7 +53,7 @@ pub(super) fn namespace_of(upper: &OwnedFd, found: Namespace) -> Result<Namespac
 }
 
 /// Calls `each` with every directory below and with `root` itself, until it says that it has seen enough.
-fn walk(
+pub(super) fn walk(
     root: &OwnedFd,
     each: &mut dyn FnMut(&OwnedFd) -> Result<bool, UpperError>,
 ) -> Result<(), UpperError> {

@@ -9,7 +9,8 @@ use rustix::io::Errno;
 use super::create::What;
 use super::error::At as _;
 use super::handle::{self, reopen};
-use super::partial::{Partial, check_of};
+use super::hard_links::number;
+use super::partial::Partial;
 use super::scratch::Scratch;
 use super::{ExtentMap, Object, Upper, UpperAttr, UpperError};
 use crate::layer::Xattr;
@@ -33,8 +34,17 @@ pub struct Origin<'a> {
     pub content: Content<'a>,
     /// How many of those bytes to keep: fewer than all when a truncate is about to follow.
     pub keep_bytes: u64,
-    /// The bytes may stay in the layer for now; `path` leads to them where the number does not ([`Partial::path`]).
-    pub later: Option<Vec<u8>>,
+    /// The bytes may stay in the layer for now, where they will be found again.
+    pub later: Option<Later>,
+}
+
+/// How the bytes of a layer's file are found again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Later {
+    /// Leads to them where the number does not ([`Partial::path`]).
+    pub path: Vec<u8>,
+    /// [`check_of`](super::check_of) the file.
+    pub check: u32,
 }
 
 impl std::fmt::Debug for Origin<'_> {
@@ -56,15 +66,23 @@ pub struct Copied<'a> {
     object: Object,
 }
 
+impl Copied<'_> {
+    /// The inode number below.
+    #[must_use]
+    pub fn st_ino(&self) -> u64 {
+        self.object.attr.st_ino
+    }
+}
+
 impl Upper {
-    /// Copies an object of a layer, to be given its place by [`Self::place`].
+    /// Copies an object of a layer, to be given its place by [`Self::place`] or [`Self::place_in_index`].
     ///
     /// # Errors
     /// [`UpperError`]
-    pub fn copy_up(&self, name: Name<'_>, origin: &mut Origin<'_>) -> Result<Copied<'_>, UpperError> {
+    pub fn copy_up(&self, origin: &mut Origin<'_>) -> Result<Copied<'_>, UpperError> {
         let scratch = self.scratch();
         let pinned = self.copy(&scratch, origin)?;
-        let object = self.object(pinned, name.as_bytes())?;
+        let object = self.object(pinned, b"(copy)")?;
         Ok(Copied { scratch, object })
     }
 
@@ -98,17 +116,15 @@ impl Upper {
         Ok(self.published(object))
     }
 
-    /// Copies an object with several names into the link index.
-    pub(super) fn copy_into_index(
-        &self,
-        number: &str,
-        origin: &mut Origin<'_>,
-    ) -> Result<Object, UpperError> {
-        let scratch = self.scratch();
-        let pinned = self.copy(&scratch, origin)?;
-        let object = self.object(pinned, number.as_bytes())?;
+    /// Gives a copy of an object with several names its place in the link index. Its names go on leading to it through
+    /// that.
+    ///
+    /// # Errors
+    /// [`UpperError`]; then nothing has changed.
+    pub fn place_in_index(&self, copied: Copied<'_>, ino: Ino) -> Result<Object, UpperError> {
+        let Copied { scratch, object } = copied;
         let flags = RenameFlags::NOREPLACE;
-        files::renameat_with(&self.scratch, &scratch.name, &self.links, number, flags)
+        files::renameat_with(&self.scratch, &scratch.name, &self.links, number(ino), flags)
             .at("rename into place")?;
         scratch.published();
         Ok(self.published(object))
@@ -174,9 +190,9 @@ impl Upper {
 
     fn partial_of(&self, origin: &Origin<'_>) -> Option<Partial> {
         let keep = origin.keep_bytes.min(origin.metadata.size);
-        let path = origin.later.clone().filter(|_| keep > 0)?;
+        let Later { path, check } = origin.later.clone().filter(|_| keep > 0)?;
         let map = ExtentMap::new(keep, self.granule_bytes_min?);
-        Some(Partial { ino: origin.ino, check: check_of(&origin.metadata), path, map })
+        Some(Partial { ino: origin.ino, check, path, map })
     }
 
     /// A complete copy in `work/tmp`, on disk before it can be seen: it hides the original.

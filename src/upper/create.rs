@@ -1,6 +1,8 @@
 //! New objects: built in `work/tmp`, complete when they appear.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
@@ -9,8 +11,7 @@ use super::error::At as _;
 use super::handle::{magic_link, pin};
 use super::scratch::Scratch;
 use super::{Marks, Object, Upper, UpperError, Whiteouts};
-use crate::model::whiteout;
-use crate::model::{DeviceId, FileKind, Metadata, Name};
+use crate::model::{DeviceId, FileKind, Metadata, Name, posix_acl, whiteout};
 use crate::sys::files;
 
 /// What to create.
@@ -42,9 +43,6 @@ pub struct Fresh<'a> {
     /// A whiteout is under the name and gives way. A directory then hides what the layers have.
     pub over_whiteout: bool,
 }
-
-/// `system.posix_acl_default`
-const DEFAULT_ACL: &str = "system.posix_acl_default";
 
 impl What<'_> {
     fn kind(&self) -> FileKind {
@@ -117,7 +115,7 @@ impl Upper {
         let nursery = self.scratch();
         files::mkdirat(&self.scratch, &nursery.name, Mode::RWXU).at("mkdir")?;
         let inside = pin(&self.scratch, nursery.name.as_bytes()).at("open")?;
-        files::setxattr(magic_link(&inside), DEFAULT_ACL, acl, XattrFlags::empty())
+        files::setxattr(magic_link(&inside), OsStr::from_bytes(posix_acl::DEFAULT), acl, XattrFlags::empty())
             .at("set the default ACL")?;
         let pinned = self.make(&inside.as_fd(), &scratch.name, &fresh.what, fresh.mode)?;
         files::renameat(&inside, &scratch.name, &self.scratch, &scratch.name).at("rename")?;

@@ -35,6 +35,19 @@ pub enum UpperError {
         .0.display()
     )]
     Volatile(PathBuf),
+    /// It belongs to other layers: its numbers would mean other files.
+    #[error(
+        "{}: made with other layers, where {made_with}, and here {these}: mount it over those it was made with, or let layerfs complete copy into it what it shares with those and then mount it over these, or use a new upper",
+        path.display()
+    )]
+    OtherLayers {
+        /// The upper.
+        path: PathBuf,
+        /// In what its layers differ from these.
+        made_with: String,
+        /// In what these differ from its layers.
+        these: String,
+    },
     /// A mark that says where something came from cannot be read.
     #[error("{}: damaged mark {mark}: remove the attribute with setfattr -x, or the object", path.display())]
     Mark {
@@ -68,7 +81,7 @@ impl UpperError {
         match self {
             Self::System { source, .. } | Self::Unusable { source, .. } => *source,
             Self::InUse(_) => Errno::BUSY,
-            Self::Volatile(_) => Errno::INVAL,
+            Self::Volatile(_) | Self::OtherLayers { .. } => Errno::INVAL,
             Self::Mark { .. } | Self::Form { .. } => Errno::IO,
         }
     }

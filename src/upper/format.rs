@@ -1,7 +1,8 @@
 //! `work/format`: in which form an upper is kept, so that every later mount goes on in it, and who wrote it last.
 //!
-//! One line, `layerfs-upper 1 WHITEOUTS NAMESPACE`, with `device` or `named`, and `trusted` or `user`. Without it a name
-//! `.wh.x` could be a whiteout or a program's own file, and marks that only root can read would be passed over.
+//! A line `layerfs-upper 1 WHITEOUTS NAMESPACE`, with `device` or `named`, and `trusted` or `user`. Without it a name
+//! `.wh.x` could be a whiteout or a program's own file, and marks that only root can read would be passed over. Then one
+//! that says with which layers it was made, see `made_with.rs`; an upper of an earlier layerfs has none.
 
 use std::os::fd::OwnedFd;
 
@@ -9,9 +10,11 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::At as _;
-use super::handle::{self, path_of, pin, pin_dir, reopen};
+use super::handle::{self, path_of, pin, pin_dir, reopen_own};
+use super::made_with::MadeWith;
 use super::marks::Namespace;
 use super::{Upper, UpperError, Whiteouts};
+use crate::model::limits::IMAGE_LAYERS_MAX;
 use crate::sys::files;
 
 /// The file in `work`.
@@ -19,8 +22,8 @@ const FORMAT: &str = "format";
 /// What kernel overlayfs and fuse-overlayfs make in `work`. Taken away once what they left has been taken over, so it
 /// says that they had the upper since.
 const WORK_OF_OTHERS: &str = "work";
-/// One line; more is damage.
-const BYTES_MAX: usize = 100;
+/// A short line, and one of a digest per layer; more is damage.
+const BYTES_MAX: usize = 200 + 80 * IMAGE_LAYERS_MAX;
 
 /// The form of an upper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,16 @@ impl Format {
         format!("layerfs-upper 1 {whiteouts} {namespace}\n")
     }
 
+    /// The whole file.
+    fn parse_all(text: &str) -> Option<(Self, Option<MadeWith>)> {
+        let (first, second) = text.split_at(text.find('\n')? + 1);
+        let made_with = match second {
+            "" => None,
+            line => Some(MadeWith::parse(line.strip_suffix('\n')?)?),
+        };
+        Some((Self::parse(first)?, made_with))
+    }
+
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.strip_suffix('\n')?.split(' ');
         if (words.next()?, words.next()?) != ("layerfs-upper", "1") {
@@ -63,17 +76,17 @@ impl Format {
         words.next().is_none().then_some(Self { whiteouts, namespace })
     }
 
-    /// The form that was written down; `None` when none was.
-    pub(super) fn read(work: &OwnedFd) -> Result<Option<Self>, UpperError> {
+    /// The form that was written down, and the layers if they were; `None` when none was.
+    pub(super) fn read(work: &OwnedFd) -> Result<Option<(Self, Option<MadeWith>)>, UpperError> {
         let pinned = match pin(work, FORMAT.as_bytes()) {
             Ok(pinned) => pinned,
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error).at("open work/format"),
         };
-        let file = reopen(&pinned, OFlags::RDONLY).at("open work/format")?;
+        let file = reopen_own(&pinned, FORMAT)?;
         let mut line = vec![0; BYTES_MAX];
         let length = files::read_full_at(&file, &mut line, 0).at("read work/format")?;
-        match std::str::from_utf8(&line[..length]).ok().and_then(Self::parse) {
+        match std::str::from_utf8(&line[..length]).ok().and_then(Self::parse_all) {
             Some(format) => Ok(Some(format)),
             None => Err(UpperError::Form {
                 path: path_of(&pinned, FORMAT.as_bytes()),
@@ -103,14 +116,19 @@ impl Format {
 }
 
 impl Upper {
-    /// Writes the form down.
+    /// Writes the form down, and with which layers the upper is made.
     pub(super) fn write_format(&self) -> Result<(), UpperError> {
-        let line = Format { whiteouts: self.whiteouts, namespace: self.namespace }.line();
+        self.write_format_with(self.made_with.as_ref())
+    }
+
+    pub(super) fn write_format_with(&self, made_with: Option<&MadeWith>) -> Result<(), UpperError> {
+        let mut text = Format { whiteouts: self.whiteouts, namespace: self.namespace }.line();
+        text.extend(made_with.map(MadeWith::line));
         let scratch = self.scratch();
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let file = files::openat(&self.scratch, &scratch.name, flags, Mode::RUSR | Mode::WUSR);
         let file = std::fs::File::from(file.at("create work/format")?);
-        files::write_all_at(&file, line.as_bytes(), 0).at("write work/format")?;
+        files::write_all_at(&file, text.as_bytes(), 0).at("write work/format")?;
         files::fsync(&file).at("fsync")?;
         files::renameat(&self.scratch, &scratch.name, &self.work, FORMAT).at("rename into place")?;
         scratch.published();
@@ -190,6 +208,13 @@ mod tests {
         for line in ["", "\n", "layerfs-upper 2 device user\n", "layerfs-upper 1 device\n"] {
             assert_eq!(Format::parse(line), None);
         }
+        let first = "layerfs-upper 1 device user\n";
+        assert_eq!(Format::parse_all(first).unwrap().1, None);
+        let layers = vec![None];
+        let made_with = Some(MadeWith { layers, complete: false });
+        assert_eq!(Format::parse_all(&format!("{first}made-with directory\n")).unwrap().1, made_with);
+        assert_eq!(Format::parse_all(&format!("{first}made-with directory")), None, "torn");
+        assert_eq!(Format::parse_all(&format!("{first}made-with directory\n\n")), None);
         assert_eq!(Format::parse("layerfs-upper 1 device user more\n"), None);
         assert_eq!(Format::parse("layerfs-upper 1 device user"), None, "torn");
     }

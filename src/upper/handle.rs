@@ -52,6 +52,26 @@ pub(super) fn reopen(pinned: impl AsFd, flags: OFlags) -> rustix::io::Result<Fil
     files::openat(CWD, magic_link(pinned), flags | OFlags::CLOEXEC, Mode::empty()).map(File::from)
 }
 
+/// The same, with further flags that only the file's owner may give; without them where that is somebody else.
+pub(super) fn reopen_quietly(pinned: impl AsFd, flags: OFlags, quiet: OFlags) -> rustix::io::Result<File> {
+    let pinned = pinned.as_fd();
+    match reopen(pinned, flags | quiet) {
+        Err(Errno::PERM) if !quiet.is_empty() => reopen(pinned, flags),
+        result => result,
+    }
+}
+
+/// Opens one of our own files in `work` for reading. Whatever else is under its name is refused: opening a fifo would wait
+/// for a writer.
+pub(super) fn reopen_own(pinned: &OwnedFd, name: &str) -> Result<File, UpperError> {
+    if stat(pinned)?.metadata.kind != FileKind::Regular {
+        let remedy = "remove it: layerfs keeps a file of its own there";
+        let (path, problem) = (path_of(pinned, name.as_bytes()), "no regular file".to_owned());
+        return Err(UpperError::Form { path, problem, remedy });
+    }
+    reopen(pinned, OFlags::RDONLY).at("open a file in work")
+}
+
 /// Where the object is now, for messages; its name, where /proc does not say.
 pub(super) fn path_of(pinned: impl AsFd, name: &[u8]) -> PathBuf {
     std::fs::read_link(magic_link(pinned)).unwrap_or_else(|_| OsStr::from_bytes(name).into())

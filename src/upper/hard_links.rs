@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::error::At as _;
 use super::handle::{pin, pin_dir};
 use super::turns::Turn;
-use super::{Looked, Object, Origin, Upper, UpperError};
+use super::{Looked, Object, Upper, UpperError};
 use crate::model::{Ino, Name};
 use crate::sys::files;
 
@@ -40,14 +40,6 @@ impl Upper {
     /// [`UpperError`]
     pub fn has_indexed(&self) -> Result<bool, UpperError> {
         Ok(!super::scratch::names(&self.links)?.is_empty())
-    }
-
-    /// Copies an object with several names up. Its names go on leading to it through the index.
-    ///
-    /// # Errors
-    /// [`UpperError`]; then nothing has changed.
-    pub fn copy_up_indexed(&self, origin: &mut Origin<'_>) -> Result<Object, UpperError> {
-        self.copy_into_index(&number(origin.ino), origin)
     }
 
     /// Gives an indexed object a name in the upper, in place of the layers' name, which goes. The directory keeps its

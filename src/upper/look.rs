@@ -8,7 +8,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::error::At as _;
-use super::handle::{self, pin, reopen};
+use super::handle::{self, pin, reopen_quietly};
 use super::{Marks, Upper, UpperAttr, UpperError, Whiteouts, owner, scratch};
 use crate::model::whiteout::{self, Meaning};
 use crate::model::{DeviceId, FileKind, FileName, Name};
@@ -46,6 +46,18 @@ pub struct UpperName {
 }
 
 impl Upper {
+    /// The same, whose files keep their times of access when they are read.
+    #[must_use]
+    pub fn without_access_times_of_files(self) -> Self {
+        Self { reading_files: OFlags::NOATIME, ..self }
+    }
+
+    /// The same, whose directories keep their times of access when they are read.
+    #[must_use]
+    pub fn without_access_times_of_dirs(self) -> Self {
+        Self { reading_dirs: OFlags::NOATIME, ..self }
+    }
+
     /// The root directory, as an object.
     ///
     /// # Errors
@@ -131,7 +143,10 @@ impl Upper {
     pub fn list(&self, dir: impl AsFd) -> Result<Vec<UpperName>, UpperError> {
         let dir = dir.as_fd();
         let mut listed = Vec::new();
-        for bytes in scratch::names(dir)? {
+        let directory = OFlags::RDONLY | OFlags::DIRECTORY;
+        for bytes in
+            scratch::names_by(reopen_quietly(dir, directory, self.reading_dirs).at("open a directory")?)?
+        {
             let Ok(plain) = Name::new(&bytes) else { continue };
             let named = if self.has_markers() { whiteout::meaning(&bytes).ok() } else { None };
             match named {
@@ -154,7 +169,7 @@ impl Upper {
     /// [`UpperError`]
     pub fn open_file(&self, pinned: impl AsFd, write: bool) -> Result<Arc<File>, UpperError> {
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
-        reopen(pinned, access).at("open").map(Arc::new)
+        reopen_quietly(pinned, access, self.reading_files).at("open").map(Arc::new)
     }
 
     /// The target of a symlink.

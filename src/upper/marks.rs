@@ -111,6 +111,16 @@ impl Namespace {
     }
 }
 
+impl Namespace {
+    /// Forgets the inode number of an object that is whole.
+    pub(super) fn forget_ino(self, pinned: impl AsFd) -> Result<(), UpperError> {
+        let pinned = pinned.as_fd();
+        // In this order: where both are, the number says that the other does not count.
+        self.remove_extents(pinned).at("remove the extents mark")?;
+        remove(pinned, &self.name(INO)).at("remove the inode mark")
+    }
+}
+
 fn parse_ino(bytes: &[u8]) -> Option<Ino> {
     let ino = Ino(std::str::from_utf8(bytes).ok()?.parse().ok()?);
     // Of a layer's object, or the root's: no other number is ever written down.

@@ -20,6 +20,7 @@ mod handle;
 mod hard_links;
 mod links_of_others;
 mod look;
+mod made_with;
 mod marks;
 mod numbers;
 mod open;
@@ -44,7 +45,9 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-pub use copy_up::{Content, Copied, Origin};
+use rustix::fs::OFlags;
+
+pub use copy_up::{Content, Copied, Later, Origin};
 pub use create::{Fresh, What};
 pub use error::UpperError;
 pub use extents::{Bits, ExtentMap, Piece};
@@ -53,7 +56,7 @@ pub use hard_links::Going;
 pub use links_of_others::LinkOfOthers;
 pub use look::{Looked, Object, UpperName};
 pub use marks::{Marks, is_private};
-pub use partial::{Partial, check_of};
+pub use partial::{Identity, Partial, check_of};
 pub use rename::{Moved, Rename};
 pub use scratch::Kept;
 pub use setattr::{Change, SetTime};
@@ -97,6 +100,10 @@ pub struct Upper {
     shared: bool,
     /// Nothing is flushed.
     volatile: bool,
+    /// How files are opened: with `O_NOATIME`, where times of access are not to change.
+    reading_files: OFlags,
+    /// The same, for directories.
+    reading_dirs: OFlags,
     /// Smallest granule of an extent map; `None` where a copy-up copies whole files at once.
     granule_bytes_min: Option<u64>,
     /// The boot of the machine (see [`Partial`]).
@@ -105,6 +112,8 @@ pub struct Upper {
     serial: AtomicU64,
     /// Taken while a name of an object with several goes and is counted.
     counting: turns::Turns,
+    /// The layers that its numbers are of, as far as they are known.
+    made_with: Option<made_with::MadeWith>,
     /// Somebody else's changes have not been taken over completely yet.
     taking_over: AtomicBool,
     /// Hold the flocks, on upper and work, that keep a second mount away.

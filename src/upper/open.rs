@@ -11,12 +11,15 @@ use rustix::io::Errno;
 
 use super::adopt::namespace_of;
 use super::copy_up::set_times;
+use super::error::At as _;
 use super::format::{self, Format, Writer};
 use super::handle::{magic_link, pin_dir, stat};
+use super::made_with::MadeWith;
 use super::marks::Namespace;
 use super::owner::Owners;
-use super::scratch::clean_up;
+use super::scratch::{clean_up, empty_dir};
 use super::{Upper, UpperError, UpperOptions, Whiteouts, volatile};
+use crate::model::Digest;
 use crate::sys::files;
 
 /// The page size: what the kernel writes of a mapped file.
@@ -41,6 +44,28 @@ impl Upper {
     /// # Errors
     /// As [`Self::open`]; [`UpperError::Volatile`] when its last mount may have lost something.
     pub fn open_as(upper: &Path, work: &Path, options: UpperOptions) -> Result<Self, UpperError> {
+        Self::open_with(upper, work, options, None)
+    }
+
+    /// As [`Self::open_as`], to be used over layers with these diffIDs, base first; `None` for a directory.
+    ///
+    /// # Errors
+    /// As [`Self::open_as`]; [`UpperError::OtherLayers`] when it was made with others.
+    pub fn open_over(
+        upper: &Path,
+        work: &Path,
+        options: UpperOptions,
+        layers: &[Option<Digest>],
+    ) -> Result<Self, UpperError> {
+        Self::open_with(upper, work, options, Some(layers))
+    }
+
+    fn open_with(
+        upper: &Path,
+        work: &Path,
+        options: UpperOptions,
+        layers: Option<&[Option<Digest>]>,
+    ) -> Result<Self, UpperError> {
         let unusable = |path: &Path, operation: &'static str| {
             let path = path.to_path_buf();
             move |source: Errno| UpperError::Unusable { path, operation, source }
@@ -59,12 +84,22 @@ impl Upper {
         clean_up(&scratch, &numbers)?;
         let namespace = probe_namespace(&scratch).map_err(unusable(upper, "set an extended attribute"))?;
         let before = stat(&root)?;
-        probe_rename(&root, &scratch).map_err(unusable(work, "rename into the upper (same filesystem?)"))?;
+        probe_rename(&root, &scratch).map_err(|source| match source {
+            Errno::INVAL => unusable(upper, "RENAME_NOREPLACE, which this filesystem cannot do")(source),
+            _ => unusable(work, "rename into the upper (same filesystem?)")(source),
+        })?;
         // The root of the mount does not change because it is mounted.
         set_times(&root, before.atime, before.metadata.mtime)?;
-        let whiteouts = probe_whiteouts(&scratch).map_err(unusable(work, "make a device node"))?;
+        let whiteouts = probe_whiteouts(&scratch)?;
         let found = Format { whiteouts, namespace };
-        let written = Format::read(&work_fd)?;
+        let (written, made_with) = Format::read(&work_fd)?.unzip();
+        let known = made_with.flatten();
+        let gives_way = match (&known, layers) {
+            (Some(known), Some(layers)) => known.gives_way(layers, upper)?,
+            _ => false,
+        };
+        let made_with = layers.map(<[_]>::to_vec).or(known.as_ref().map(|known| known.layers.clone()));
+        let made_with = made_with.map(|layers| MadeWith { layers, complete: false });
         // What engines share is never taken over: it is theirs, and understood as it is.
         let others = if options.shared { None } else { format::others(&work_fd, &root, written.is_some())? };
         // After the kernel's directory was opened to us.
@@ -84,19 +119,33 @@ impl Upper {
             owners,
             shared: options.shared,
             volatile: options.volatile,
+            reading_files: OFlags::empty(),
+            reading_dirs: OFlags::empty(),
             granule_bytes_min: (!options.shared).then_some(GRANULE_BYTES_MIN),
             boot: crate::sys::boot::id(),
             serial: AtomicU64::new(0),
             counting: super::turns::Turns::default(),
-            taking_over: AtomicBool::new(others.is_some()),
+            made_with,
+            taking_over: AtomicBool::new(others.is_some() || (gives_way && !options.shared)),
             _locks: locks,
         };
+        if gives_way {
+            upper.forget_numbers()?;
+        }
         match others {
             Some(writer) => upper.adopt(writer)?,
-            None if written.is_none() && !options.shared => upper.write_format()?,
-            None => {}
+            None => upper.record(written.is_some(), known.as_ref())?,
         }
         Ok(upper)
+    }
+
+    /// Writes down form and layers where that says something new.
+    fn record(&self, is_written: bool, known: Option<&MadeWith>) -> Result<(), UpperError> {
+        // What is taken over is recorded when that is done; what engines share only if it was ours before.
+        if self.is_taking_over() || (self.shared && !is_written) {
+            return Ok(());
+        }
+        if is_written && self.made_with.as_ref() == known { Ok(()) } else { self.write_format() }
     }
 }
 
@@ -175,14 +224,67 @@ fn probe_rename(root: &OwnedFd, scratch: &OwnedFd) -> rustix::io::Result<()> {
     }
 }
 
-fn probe_whiteouts(scratch: &OwnedFd) -> rustix::io::Result<Whiteouts> {
-    const PROBE: &str = "whiteout-probe";
-    match files::mknodat(scratch, PROBE, FileType::CharacterDevice, Mode::empty(), 0) {
-        Ok(()) => files::unlinkat(scratch, PROBE, AtFlags::empty()).map(|()| Whiteouts::Device),
-        // What filesystems without device nodes say; anything else says nothing of the next time.
+/// Devices, where they can be made and everything be done with them that hiding in one step needs.
+fn probe_whiteouts(scratch: &OwnedFd) -> Result<Whiteouts, UpperError> {
+    let probed = probe_devices(scratch);
+    empty_dir(scratch)?;
+    match probed {
+        Ok(()) => Ok(Whiteouts::Device),
+        // What filesystems say that have no device nodes, or only the plain rename; anything else says nothing of the
+        // next time.
         Err(Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS | Errno::INVAL | Errno::NOSYS) => {
             Ok(Whiteouts::Named)
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error).at("make a device node"),
+    }
+}
+
+/// A device, exchanged for something else and left behind by a rename (renameat2(2)). Whoever calls tidies up.
+fn probe_devices(scratch: &OwnedFd) -> rustix::io::Result<()> {
+    let [device, other, moved] = ["probe-device", "probe-other", "probe-moved"];
+    files::mknodat(scratch, device, FileType::CharacterDevice, Mode::empty(), 0)?;
+    files::symlinkat("probe", scratch, other)?;
+    files::renameat_with(scratch, other, scratch, device, RenameFlags::EXCHANGE)?;
+    files::renameat_with(scratch, device, scratch, moved, RenameFlags::WHITEOUT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fault::{Fault, arm, disarm};
+    use crate::upper::scratch::names;
+
+    #[test]
+    fn where_devices_are_of_no_use_whiteouts_are_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = pin_path(dir.path()).unwrap();
+        assert_eq!(probe_whiteouts(&scratch).unwrap(), Whiteouts::Device, "else this shows nothing");
+        let with = |errno, at| {
+            arm(Fault::Error(errno), at);
+            let probed = probe_whiteouts(&scratch);
+            let hit = disarm().unwrap();
+            assert!(names(&scratch).unwrap().is_empty(), "{hit}");
+            (hit, probed)
+        };
+        for (at, call) in [(0, "mknodat"), (2, "renameat_with"), (3, "renameat_with")] {
+            let (hit, probed) = with(Errno::INVAL, at);
+            assert_eq!((hit, probed.unwrap()), (call, Whiteouts::Named));
+            let (_, probed) = with(Errno::NOSPC, at);
+            assert_eq!(probed.unwrap_err().errno(), Errno::NOSPC);
+        }
+    }
+
+    #[test]
+    fn a_filesystem_that_only_renames_plainly_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Upper::open(&dir.path().join("upper"), &dir.path().join("work"));
+        drop(open().unwrap());
+        let refused = (0..).find_map(|at| {
+            arm(Fault::Error(Errno::INVAL), at);
+            let opened = open();
+            (disarm()? == "renameat_with").then_some(opened)
+        });
+        let error = refused.unwrap().unwrap_err().to_string();
+        assert!(error.contains("RENAME_NOREPLACE"), "{error}");
     }
 }

@@ -79,6 +79,16 @@ pub(super) fn recorded(pinned: impl AsFd, mut attr: UpperAttr, name: &[u8]) -> R
     Ok(attr)
 }
 
+/// The mode that is recorded, where it is.
+pub(super) fn recorded_mode(pinned: impl AsFd) -> Result<Option<u16>, UpperError> {
+    let pinned = pinned.as_fd();
+    if marks::override_stat(pinned)?.is_none() {
+        return Ok(None);
+    }
+    let real = super::handle::stat(pinned)?;
+    Ok(Some(recorded(pinned, real, b"(object)")?.metadata.mode))
+}
+
 /// Takes a record away, where owner and mode have really been set to `now`.
 pub(super) fn forget_record(pinned: impl AsFd, now: &Metadata) -> Result<(), UpperError> {
     let pinned = pinned.as_fd();

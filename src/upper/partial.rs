@@ -8,7 +8,7 @@
 //! | 0 | version, 1 |
 //! | 1 | bits of the granule size |
 //! | 2..4 | length of the path |
-//! | 4..8 | CRC-32 of size and mtime of the layer's file: tells a layer that was changed or exchanged |
+//! | 4..8 | [`check_of`] the layer's file: tells a layer that was changed or exchanged |
 //! | 8..16 | inode number |
 //! | 16..24 | bytes from the start that can be the layer's |
 //! | then | path of the layer's file in the union, where the number alone does not lead there |
@@ -23,7 +23,7 @@ use std::os::fd::AsFd;
 use super::error::At as _;
 use super::extents::ExtentMap;
 use super::{Upper, UpperError};
-use crate::model::{Ino, Metadata};
+use crate::model::{Digest, Ino, Metadata, Timestamp};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 24;
@@ -41,13 +41,30 @@ pub struct Partial {
     pub map: ExtentMap,
 }
 
-/// A fingerprint of the file of a layer: what changes when somebody exchanges it.
+/// What tells the file of a layer from another one of the same size and mtime.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// What its layer is, if that has a digest.
+    pub diff_id: Option<Digest>,
+    /// When it was last changed, its attributes included, in a layer that is a directory. The inode number would not do:
+    /// `cp -p` writes into the file that is there, and ext4 gives what `tar -x` puts in its place the same number again.
+    /// So chmod, chown and new links count as changes too, and a copy of the directory is another layer.
+    pub changed_at: Option<Timestamp>,
+}
+
+/// A fingerprint of the file of a layer, CRC-32: what changes when somebody exchanges it. Size and mtime alone do not:
+/// images that are built to be reproducible have the same times whatever is in them.
 #[must_use]
-pub fn check_of(metadata: &Metadata) -> u32 {
+pub fn check_of(metadata: &Metadata, identity: &Identity) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&metadata.size.to_le_bytes());
-    hasher.update(&metadata.mtime.secs.to_le_bytes());
-    hasher.update(&metadata.mtime.nanos.to_le_bytes());
+    for time in [Some(metadata.mtime), identity.changed_at].into_iter().flatten() {
+        hasher.update(&time.secs.to_le_bytes());
+        hasher.update(&time.nanos.to_le_bytes());
+    }
+    if let Some(diff_id) = &identity.diff_id {
+        hasher.update(diff_id.as_bytes());
+    }
     hasher.finalize()
 }
 

@@ -1,6 +1,7 @@
 //! Objects being built, or on their way out, in `work/tmp`: gone again unless published.
 
 use std::cell::Cell;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
@@ -159,7 +160,11 @@ pub(super) fn clean_up(scratch: &OwnedFd, numbers: &OwnedFd) -> Result<(), Upper
 
 /// All names of a directory, without `.` and `..`.
 pub(super) fn names(dir: impl AsFd) -> Result<Vec<Vec<u8>>, UpperError> {
-    let readable = reopen(dir, OFlags::RDONLY | OFlags::DIRECTORY).at("open a directory")?;
+    names_by(reopen(dir, OFlags::RDONLY | OFlags::DIRECTORY).at("open a directory")?)
+}
+
+/// The same, of a directory that is open for reading.
+pub(super) fn names_by(readable: File) -> Result<Vec<Vec<u8>>, UpperError> {
     let mut names = Vec::new();
     for entry in Dir::new(readable).at("open a directory")? {
         let entry = entry.at("readdir")?;

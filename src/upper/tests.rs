@@ -287,7 +287,7 @@ fn a_copy_keeps_its_number() {
             later: None,
         };
         let place = |copied| upper.place(copied, root(&upper), name("f"));
-        let object = place(upper.copy_up(name("f"), &mut origin).unwrap()).unwrap();
+        let object = place(upper.copy_up(&mut origin).unwrap()).unwrap();
         assert_eq!(object.attr.metadata, metadata(FileKind::Regular, 5 << 20), "{form:?}");
         assert_eq!(object.marks, Marks { ino: Some(ino), ..Marks::default() });
         let number = raw_xattr(&dirs.upper("f"), &mark(&upper, "layerfs.ino"));
@@ -295,7 +295,7 @@ fn a_copy_keeps_its_number() {
         assert_eq!(upper.xattr_names(&object.pinned).unwrap(), [b"user.k"]);
         assert!(object.attr.blocks < (4 << 20) / 512, "holes stay holes");
         // Under a name that is taken nothing happens.
-        let taken = place(upper.copy_up(name("f"), &mut origin).unwrap()).unwrap_err();
+        let taken = place(upper.copy_up(&mut origin).unwrap()).unwrap_err();
         assert_eq!(taken.errno(), Errno::EXIST);
         assert!(names(&dirs.work("tmp")).is_empty());
     }
@@ -311,7 +311,7 @@ fn a_copy_that_fails_leaves_nothing() {
         let metadata = metadata(FileKind::Regular, 3 << 20);
         let (xattrs, target, content) = (Vec::new(), &[][..], &mut content as Content<'_>);
         let mut origin = Origin { metadata, xattrs, ino, target, content, keep_bytes: u64::MAX, later: None };
-        let error = upper.copy_up(name("f"), &mut origin).unwrap_err();
+        let error = upper.copy_up(&mut origin).unwrap_err();
         assert_eq!(error.errno(), Errno::IO, "a layer that ends early is damaged, not short");
         assert!(names(&dirs.upper("")).is_empty() && names(&dirs.work("tmp")).is_empty());
     }

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::At as _;
-use super::handle::{pin, pin_dir, reopen};
+use super::handle::{pin, pin_dir, reopen, reopen_own};
 use super::{Upper, UpperError};
 use crate::sys::{boot, files};
 
@@ -62,7 +62,7 @@ fn own_mark(work: &OwnedFd) -> Result<Option<Vec<u8>>, UpperError> {
         result => result.at("open a volatile mark")?,
     };
     let mut buffer = vec![0; BOOT_ID_BYTES];
-    let file = reopen(&pinned, OFlags::RDONLY).at("open a volatile mark")?;
+    let file = reopen_own(&pinned, OWN)?;
     let length = files::read_full_at(&file, &mut buffer, 0).at("read a volatile mark")?;
     buffer.truncate(length);
     Ok(Some(buffer))
@@ -140,6 +140,27 @@ mod tests {
         open(dir.path(), UpperOptions::default()).unwrap();
         assert!(!mark.exists() && !dir.path().join("work/work").exists());
         assert!(!dir.path().join("work/volatile").exists());
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_and_not_waited_for() {
+        for own in ["volatile", "format"] {
+            let dir = tempfile::tempdir().unwrap();
+            open(dir.path(), UpperOptions::default()).unwrap();
+            let fifo = dir.path().join("work").join(own);
+            if fifo.exists() {
+                fs::remove_file(&fifo).unwrap();
+            }
+            rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
+            for options in [VOLATILE, UpperOptions::default()] {
+                // A writer, so that a mistake is an error here too and not a hang.
+                let writer = rustix::fs::open(&fifo, OFlags::RDWR, Mode::empty()).unwrap();
+                let error = open(dir.path(), options).unwrap_err().to_string();
+                assert!(error.starts_with(fifo.to_str().unwrap()), "{error}");
+                assert!(error.contains("no regular file"), "{error}");
+                drop(writer);
+            }
+        }
     }
 
     #[test]

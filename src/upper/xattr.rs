@@ -12,8 +12,10 @@ use rustix::io::Errno;
 use super::error::At as _;
 use super::handle::magic_link;
 use super::marks::{is_private, kept_as, shown_as, stand_in};
-use super::{Upper, UpperError};
+use super::owner::recorded_mode;
+use super::{Change, Upper, UpperError};
 use crate::model::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use crate::model::posix_acl;
 use crate::sys::files;
 
 impl Upper {
@@ -22,13 +24,21 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]
     pub fn xattr(&self, pinned: impl AsFd, name: &[u8]) -> Result<Option<Vec<u8>>, UpperError> {
-        let (path, name) = (magic_link(pinned), &*kept_as(name));
+        let (path, name) = (magic_link(pinned.as_fd()), &*kept_as(name));
         if has_stand_in(name)
             && let Some(value) = get(&path, &stand_in(name))?
         {
             return Ok(Some(value));
         }
-        get(&path, name)
+        let mut value = get(&path, name)?;
+        // The recorded mode is the one that counts.
+        if name == posix_acl::ACCESS
+            && let Some(acl) = &mut value
+            && let Some(mode) = recorded_mode(pinned)?
+        {
+            posix_acl::set_mode(acl, mode);
+        }
+        Ok(value)
     }
 
     /// The names of all attributes, sorted.
@@ -60,10 +70,18 @@ impl Upper {
         let (path, name) = (magic_link(pinned.as_fd()), &*kept_as(name));
         match files::setxattr(&path, OsStr::from_bytes(name), value, flags) {
             Err(Errno::PERM) if has_stand_in(name) => {
-                files::setxattr(&path, OsStr::from_bytes(&stand_in(name)), value, flags).at("setxattr")
+                files::setxattr(&path, OsStr::from_bytes(&stand_in(name)), value, flags).at("setxattr")?;
             }
-            result => result.at("setxattr"),
+            result => result.at("setxattr")?,
         }
+        if name == posix_acl::ACCESS
+            && let Some(mode) = recorded_mode(pinned.as_fd())?
+        {
+            // The filesystem has changed only the real one.
+            let change = Change { mode: Some(mode & 0o7000 | posix_acl::mode(value)), ..Change::default() };
+            self.change(pinned, b"(object)", &change)?;
+        }
+        Ok(())
     }
 
     /// Removes an attribute.

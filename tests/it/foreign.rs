@@ -263,6 +263,41 @@ const IN_NAMESPACE: &str = r#"
     kernel; list back; umount mnt; same mnt-2 back
 "#;
 
+/// Whiteouts that are files with a mark, in directories that are marked to have some and in others: what the kernel finds
+/// under each name, and what it lists. In a directory without the mark it lists the name of a whiteout that it then does
+/// not find, so only what is found can be compared there.
+const MARKED_FILES: &str = r#"
+cd "$2"; mkdir kernel
+for space in trusted user; do
+  rm -rf low mid && mkdir -p {low,mid}/{plain,marked}
+  for dir in plain marked .; do
+    for name in gone empty full; do echo low >low/$dir/$name; done
+    : >mid/$dir/gone; : >mid/$dir/empty; echo full >mid/$dir/full
+    setfattr -n $space.overlay.whiteout -v y mid/$dir/gone; setfattr -n $space.overlay.whiteout -v y mid/$dir/full
+  done
+  setfattr -n $space.overlay.opaque -v x mid/marked; setfattr -n $space.overlay.opaque -v x mid
+  look() { for file in $1/{plain,marked,.}/{gone,empty,full}; do stat -c '%n %s' $file 2>/dev/null || echo "$file -"; done; ls $1/marked $1; }
+  userxattr=; [ $space = trusted ] || userxattr=,userxattr
+  mount -t overlay -o lowerdir=mid:low$userxattr overlay kernel; (cd kernel; look .) >theirs; umount kernel
+  timeout 20 "$1" -o lowerdir=mid:low mnt; (cd mnt; look .) >ours; umount mnt
+  grep -q '^./marked/gone -' theirs; grep -q '^./plain/gone -' theirs; cmp theirs ours
+done
+"#;
+
+#[test]
+fn whiteouts_that_are_marked_files() {
+    needs_mount!();
+    if !is_root() {
+        skip!("kernel overlayfs with trusted marks is root's");
+    }
+    let place = Place::new();
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-m", "--propagation", "private", "bash", "-exc", MARKED_FILES, "bash"]);
+    let done = finish(command.arg(layerfs_path()).arg(place.path("")));
+    assert_eq!(done.code, 0, "{done:#?}");
+    place.nothing_left();
+}
+
 #[test]
 fn kernel_overlayfs_in_a_user_namespace() {
     needs_mount!();

@@ -58,6 +58,55 @@ fn sigterm() {
     ends_by(|place| signal(place.server(), "TERM"));
 }
 
+/// Two mounts on one path, one that is moved, and something else on top.
+const OTHERS: &str = r#"
+cd "$2"; ln -s "$1" program; layerfs=$PWD/program; mkdir low low2 other; echo 1 >low/a; echo 2 >low2/a
+server() { pgrep -f "^$layerfs -o lowerdir=$1 mnt"; }
+gone() { for i in $(seq 200); do server "$1" >/dev/null || return 0; sleep 0.05; done; return 1; }
+timeout 20 "$layerfs" -o lowerdir=low mnt; timeout 20 "$layerfs" -o lowerdir=low2 mnt
+kill -TERM "$(server low)"; sleep 1; [ "$(timeout 5 cat mnt/a)" = 2 ]
+kill -TERM "$(server low2)"; gone low2; [ "$(timeout 5 cat mnt/a)" = 1 ]
+kill -TERM "$(server low)"; gone low; test ! -e mnt/a
+timeout 20 "$layerfs" -o lowerdir=low mnt; mount --move mnt other; mount -t tmpfs none mnt; touch mnt/tmpfs
+kill -TERM "$(server low)"; gone low; test -e mnt/tmpfs; test ! -e other/a; umount mnt
+timeout 20 "$layerfs" -o lowerdir=low mnt; mount -t tmpfs none mnt; touch mnt/tmpfs
+kill -TERM "$(server low)"; sleep 1; test -e mnt/tmpfs; umount mnt; [ "$(timeout 5 cat mnt/a)" = 1 ]
+kill -TERM "$(server low)"; gone low; test ! -e mnt/a
+"#;
+
+#[test]
+fn sigterm_leaves_other_mounts() {
+    needs_mount!();
+    if !is_root() {
+        skip!("fusermount3 does not mount on top of an ordinary user's mount");
+    }
+    let place = Place::new();
+    let mut command = Command::new("unshare");
+    command.args(["-m", "--propagation", "private", "bash", "-exc", OTHERS, "bash"]);
+    command.arg(layerfs_path()).arg(place.path(""));
+    let done = finish(&mut command);
+    assert_eq!(done.code, 0, "{done:#?}");
+    place.nothing_left();
+}
+
+#[test]
+fn nothing_stays_mounted_when_the_handshake_fails() {
+    needs_mount!();
+    if !is_root() {
+        skip!("fusermount3 has no privileges under strace");
+    }
+    let place = Place::new();
+    fs::create_dir(place.path("low")).unwrap();
+    let script = "strace -f -o /dev/null -P /dev/fuse -e trace=read -e inject=read:error=EIO:when=1 \
+                  \"$1\" -o lowerdir=\"$2/low\" \"$2/mnt\"";
+    let done = shell(script, &[Path::new(&layerfs_path()), &place.path("")]);
+    if done.err.contains("strace: ") {
+        skip!("strace cannot trace here: {}", done.err);
+    }
+    assert!(done.code != 0 && done.err.contains("Input/output error"), "{done:#?}");
+    place.nothing_left();
+}
+
 #[test]
 fn foreground_ends_by_sigint() {
     needs_mount!();

@@ -15,6 +15,12 @@ test -z "$(mount -t layerfs "$image" "$mnt" -o ro)"
 test -s "$mnt/etc/passwd"
 findmnt -n -o FSTYPE,OPTIONS "$mnt" | grep -q 'fuse.layerfs.*ro'
 umount "$mnt"
+mount -t layerfs "$image" "$mnt" -o noatime,nodiratime,nosuid
+findmnt -n -o OPTIONS "$mnt" | grep -q 'nosuid.*noatime,nodiratime'
+umount "$mnt"
+mount -t layerfs overlay "$mnt" -o lowerdir="$place/work:$place/up",relatime,noexec
+findmnt -n -o OPTIONS "$mnt" | grep -q 'noexec.*relatime'
+umount "$mnt"
 
 echo "$image $mnt layerfs rw,nofail,x-systemd.automount,owner=image,upper=$place/changes 0 0" >"$place/fstab"
 mount -T "$place/fstab" "$mnt"

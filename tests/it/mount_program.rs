@@ -19,7 +19,8 @@ unmounted() { for i in $(seq 200); do mountpoint -q mnt || return 0; sleep 0.05;
 
 # Escapes, empty options, what means nothing, a warning; ready when it returns; the caller's pipe is closed.
 said=$(timeout 20 "$layerfs" -o 'lowerdir=low\:er\,1:low2,upperdir=up\,per,workdir=work,,private,context="u:r:t:s0:c1,c2",frob' mnt 2>&1)
-[ "$said" = 'layerfs: unknown option frob: ignored' ]
+[ "$said" = 'layerfs: unknown option context="u:r:t:s0:c1,c2": ignored
+layerfs: unknown option frob: ignored' ]
 findmnt -n -o FSTYPE,SOURCE mnt | grep -q '^fuse.layerfs *layerfs$'
 [ "$(cat mnt/a mnt/b | tr '\n' ' ')" = 'one two ' ]; [ "$(ls mnt/d)" = c ]
 if touch mnt/.wh.b 2>/dev/null; then exit 1; fi
@@ -86,6 +87,40 @@ fn grammar_of_mount_programs() {
     let place = Place::new();
     let mut command = Command::new("bash");
     command.args(["-exc", GRAMMAR, "bash"]).arg(layerfs_path());
+    let done = finish(command.arg(place.path("")).arg(image("tiny").join("oci")));
+    assert_eq!(done.code, 0, "{done:#?}");
+    place.nothing_left();
+}
+
+/// Flags of the mount, and what the server itself has to do for them.
+const FLAGS: &str = r#"
+cd "$2"; layerfs=$PWD/program; ln -s "$1" program; export LAYERFS_ROOT=$2/store
+mkdir low up work; touch -d 2001-01-01 low/a low/b; echo a >>low/a; touch -d 2001-01-01 low/a
+gone() { fusermount3 -u mnt; for i in $(seq 200); do pgrep -f "^$layerfs " >/dev/null || return 0; sleep 0.05; done; return 1; }
+has() { for word in $(findmnt -n -o OPTIONS mnt | tr , ' '); do if [ "$word" = "$1" ]; then return 0; fi; done; return 1; }
+overlay() { timeout 20 "$layerfs" -o lowerdir=low,upperdir=up,workdir=work,"$1" mnt; }
+read_at() { cat mnt/a >/dev/null; stat -c %x mnt/a; }
+
+overlay noexec,ro,nosuid,nodev; has ro; has noexec; has nosuid; has nodev; has noatime; gone
+overlay rw; has rw; if has noexec; then exit 1; fi; has noatime; [[ $(read_at) = 2001-* ]]; gone
+overlay relatime; has relatime; [[ $(read_at) = 20[2-9]* ]]; gone
+overlay relatime,noatime; has noatime; [[ $(read_at) = 2001-* ]]; gone
+overlay atime,nodiratime; [[ $(read_at) = 20[2-9]* ]]; [ "$(id -u)" != 0 ] || has nodiratime; gone
+if [ "$(id -u)" = 0 ]; then overlay dev,suid; ! has nodev; ! has nosuid; gone; fi
+overlay strictatime 2>said; grep -q "^layerfs: unknown option strictatime: ignored$" said; gone
+for options in noatime,nodev,nosuid,noexec noatime,relatime,nodiratime; do
+  timeout 60 "$layerfs" mount -q --rm -o "$options" "$3" mnt
+  if [ "$options" = noatime,nodev,nosuid,noexec ]; then has noatime; has noexec; has nodev; has nosuid; else has relatime; fi
+  gone
+done
+"#;
+
+#[test]
+fn flags_of_mounts() {
+    needs_mount!();
+    let place = Place::new();
+    let mut command = Command::new("bash");
+    command.args(["-exc", FLAGS, "bash"]).arg(layerfs_path());
     let done = finish(command.arg(place.path("")).arg(image("tiny").join("oci")));
     assert_eq!(done.code, 0, "{done:#?}");
     place.nothing_left();

@@ -217,6 +217,12 @@ def op_scan(side, path, size, victim):
 
 def op_chdir(side, path):
     fd = os.open(path, os.O_PATH | os.O_DIRECTORY)
+    try:
+        # Nothing can be done in one that may not be searched.
+        os.fchdir(fd)
+    except OSError:
+        os.close(fd)
+        raise
     os.close(side.here)
     side.here = fd
 
@@ -857,7 +863,12 @@ class Worker:
         return f"! oracle: {oracle}; layerfs: {ours}"
 
     def on(self, side, operation, words):
-        os.fchdir(side.here)
+        try:
+            os.fchdir(side.here)
+        except PermissionError:
+            # An ordinary user has lost the right to search it since.
+            if operation is not op_home:
+                return "nothing can be done here"
         if self.uid:
             os.setegid(self.uid)
             os.seteuid(self.uid)

@@ -12,6 +12,7 @@ mod model;
 mod ops;
 mod sharing;
 mod times;
+mod twins;
 mod verbs;
 mod world;
 

@@ -262,6 +262,49 @@ fn another_image_below_is_told() {
     fs.unlink(Ino::ROOT, name("large")).unwrap();
 }
 
+/// The same size and times do not make it the same file: images that are built to be reproducible have them all.
+#[test]
+fn a_rebuilt_image_below_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let built = |byte: u8| union(FakeLayer::new().file("large", &[byte; 100_000]).diff_id(byte));
+    let fs = open(&dir, built(1));
+    fs.write(at(&fs, "large"), 0, b"x", None).unwrap();
+    drop(fs);
+    let fs = open(&dir, built(2));
+    let ino = at(&fs, "large");
+    assert_eq!(fs.read(ino, 50_000, &mut [0; 10]).unwrap_err().errno(), Errno::IO);
+    drop(fs);
+    let fs = open(&dir, built(1));
+    assert_eq!(read(&fs, at(&fs, "large"))[50_000..], [1; 50_000]);
+}
+
+#[test]
+fn a_file_of_a_directory_that_was_replaced_is_told() {
+    let (dir, below) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = below.path().join("f");
+    let written = |byte: u8| {
+        std::fs::write(&file, [byte; 100_000]).unwrap();
+        std::fs::File::options()
+            .write(true)
+            .open(&file)
+            .unwrap()
+            .set_modified(std::time::UNIX_EPOCH)
+            .unwrap();
+    };
+    let layer = || union(DirLayer::open(below.path()).unwrap());
+    written(1);
+    let fs = open(&dir, layer());
+    fs.write(at(&fs, "f"), 0, b"x", None).unwrap();
+    drop(fs);
+    let fs = open(&dir, layer());
+    assert_eq!(read(&fs, at(&fs, "f"))[50_000..], [1; 50_000]);
+    drop(fs);
+    // In place, so that it keeps even its inode number.
+    written(2);
+    let fs = open(&dir, layer());
+    assert_eq!(fs.read(at(&fs, "f"), 50_000, &mut [0; 10]).unwrap_err().errno(), Errno::IO);
+}
+
 #[test]
 fn a_plain_directory_below_is_found_by_path() {
     let dir = tempfile::tempdir().unwrap();

@@ -85,3 +85,38 @@ fn changes_of_a_directory_are_seen_while_others_copy_up_in_it() {
         }
     });
 }
+
+/// The time of access that the filesystem below has for something of the upper.
+fn accessed(dir: &tempfile::TempDir, name: &str) -> std::time::SystemTime {
+    std::fs::symlink_metadata(dir.path().join("upper").join(name)).unwrap().accessed().unwrap()
+}
+
+#[test]
+fn reading_keeps_times_of_access_only_if_wanted() {
+    type Quiet = fn(Fs) -> Fs;
+    let cases: [(Quiet, _); 3] = [
+        (|fs| fs, [true, true]),
+        (Fs::without_access_times_of_dirs, [true, false]),
+        (Fs::without_access_times, [false, false]),
+    ];
+    for (quiet, [of_files, of_dirs]) in cases {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (fs, d, files) = directory(&dir);
+        let fs = quiet(fs);
+        let [layers, own] = [files[0], files[1]];
+        let before = fs.getattr(layers).unwrap().atime;
+        fs.read(layers, 0, &mut [0; 3]).unwrap();
+        assert_eq!(fs.getattr(layers).unwrap().atime != before, of_files, "a layer's file");
+
+        // Older than the last change: the filesystem below sets it if the next read is not quiet.
+        fs.write(own, 0, b"own", None).unwrap();
+        let change = Change { atime: Some(SetTime::To(LONG_AGO)), ..Change::default() };
+        fs.setattr(own, USER, &change).unwrap();
+        fs.setattr(d, USER, &change).unwrap();
+        let before = [accessed(&dir, "d/1"), accessed(&dir, "d")];
+        fs.read(own, 0, &mut [0; 3]).unwrap();
+        fs.readdir(d, 0, false, &mut |_, _| true).unwrap();
+        let after = [accessed(&dir, "d/1"), accessed(&dir, "d")];
+        assert_eq!([0, 1].map(|at| before[at] != after[at]), [of_files, of_dirs], "the upper's");
+    }
+}

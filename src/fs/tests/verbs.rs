@@ -6,10 +6,10 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::world::name;
-use crate::fs::{Caller, End, Fs, New, OwnerView, RenameMode, Seek};
+use crate::fs::{Caller, End, Fs, IdRange, IdView, New, OwnerView, RenameMode, Seek};
 use crate::layer::Layer;
 use crate::layer::fake::{FakeLayer, MTIME};
-use crate::model::{DeviceId, FileKind, Ino, Timestamp};
+use crate::model::{DeviceId, FileKind, Ino, Timestamp, posix_acl};
 use crate::union::Union;
 use crate::upper::tests::Form;
 use crate::upper::{Change, SetTime};
@@ -463,4 +463,59 @@ fn a_rename_that_leaves_a_device_changes_both_directories() {
         let left = at(&fs, "c/c");
         assert!(fs.getxattr(left, b"system.posix_acl_access").is_ok(), "{form:?}: the ACL of its directory");
     }
+}
+
+#[test]
+fn acls_are_mapped_both_ways() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let ids =
+        || IdView { ranges: vec![IdRange { stored: 0, shown: 1000, count: 50 }], overflow: 99, squash: None };
+    let fs = open(&dir, Form::Found, OwnerView::Mapped { uids: ids(), gids: ids() });
+    let acl = |user: u32, group: u32| {
+        let entry = |tag: u16, id: u32| [&tag.to_le_bytes()[..], &[4, 0], &id.to_le_bytes()].concat();
+        let entries = [(1, u32::MAX), (2, user), (4, u32::MAX), (8, group), (16, u32::MAX), (32, u32::MAX)];
+        let entries = entries.map(|(tag, id)| entry(tag, id)).concat();
+        [&2_u32.to_le_bytes()[..], &entries].concat()
+    };
+    let (d, f) = (at(&fs, "d"), at(&fs, "d/f"));
+    for (ino, path, key) in [(f, "d/f", "system.posix_acl_access"), (d, "d", "system.posix_acl_default")] {
+        fs.setxattr(ino, key.as_bytes(), &acl(1007, 1008), 0).unwrap();
+        assert_eq!(fs.getxattr(ino, key.as_bytes()).unwrap(), acl(1007, 1008), "{key}");
+        let mut below = [0; 200];
+        let path = dir.path().join("upper").join(path);
+        let length = rustix::fs::getxattr(&path, key, &mut below[..]).unwrap();
+        assert_eq!(below[..length], acl(7, 8), "{key}: as it is stored");
+        let unknown = fs.setxattr(ino, key.as_bytes(), &acl(1007, 7), 0).unwrap_err();
+        assert_eq!(unknown.errno(), Errno::INVAL);
+        rustix::fs::setxattr(&path, key, &acl(7, 50), rustix::fs::XattrFlags::empty()).unwrap();
+        assert_eq!(fs.getxattr(ino, key.as_bytes()).unwrap(), acl(1007, 99), "{key}");
+    }
+    // What is inherited is what is stored.
+    let own = fs.create(d, name("own"), &new(What::File, 0o666)).unwrap().ino;
+    assert_eq!(fs.getxattr(own, b"system.posix_acl_access").unwrap(), acl(1007, 99));
+}
+
+/// A device without a number would be a whiteout: a file that says so stands in for it.
+#[test]
+fn the_mode_of_a_stand_in_and_its_acl_are_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = open(&dir, Form::Found, OwnerView::Image);
+    let what = What::Special(FileKind::CharDevice, DeviceId::default());
+    let device =
+        fs.create(Ino::ROOT, name("device"), &New { what, mode: 0, umask: 0, caller: USER }).unwrap().ino;
+    let acl = |mode: u16| {
+        let entry =
+            |tag: u8, bits: u16, id: u32| [[tag, 0, bits.to_le_bytes()[0] & 7, 0], id.to_le_bytes()].concat();
+        let (owner, mask, others) =
+            (entry(1, mode >> 6, u32::MAX), entry(16, mode >> 3, u32::MAX), entry(32, mode, u32::MAX));
+        [vec![2, 0, 0, 0], owner, entry(2, 2, 1000), entry(4, 5, u32::MAX), mask, others].concat()
+    };
+    let mode = || fs.getattr(device).unwrap().metadata.mode;
+    let key = posix_acl::ACCESS;
+    fs.setxattr(device, key, &acl(0o463), 0).unwrap();
+    assert_eq!((mode(), fs.getxattr(device, key).unwrap()), (0o463, acl(0o463)));
+    fs.setattr(device, USER, &Change { mode: Some(0o4016), ..Change::default() }).unwrap();
+    assert_eq!((mode(), fs.getxattr(device, key).unwrap()), (0o4016, acl(0o016)));
+    fs.removexattr(device, key).unwrap();
+    assert_eq!(mode(), 0o4016);
 }
