@@ -104,6 +104,7 @@ impl Fs {
     /// # Errors
     /// [`ChangesError`], with the path.
     pub fn changes(&self, each: Each<'_>) -> Result<(), ChangesError> {
+        let _using = self.using_layers();
         let mut links: HashMap<Identity, Linked> = HashMap::new();
         self.walk(&mut |path, met| {
             if let Met::Object { found, below } = met

@@ -25,6 +25,7 @@ impl Fs {
     /// # Errors
     /// [`FsError`]; what was done until then is done, and doing it again goes on.
     pub fn complete(&self) -> Result<Completed, FsError> {
+        let _using = self.using_layers();
         self.make_directories_whole()?;
         let mut completed = Completed::default();
         let upper = self.upper()?;

@@ -19,11 +19,16 @@ impl Fs {
     /// `keep_bytes` bytes are kept, because a truncate follows.
     pub(super) fn raise(&self, node: &Node, keep_bytes: u64) -> Result<Arc<OwnedFd>, FsError> {
         self.upper()?;
-        if let Some(pinned) = self.pin(node)? {
+        if let Some(pinned) = self.pin(node)?
+            && self.lacks_names(node).is_none()
+        {
             return Ok(pinned);
         }
         let _only_one = node.copy_up();
         if let Some(pinned) = self.pin(node)? {
+            if let Some(lower) = self.lacks_names(node) {
+                self.name_everywhere(node, lower)?;
+            }
             return Ok(pinned);
         }
         let lower = node.state().lower.clone();

@@ -48,6 +48,7 @@ impl Fs {
         let upper = self.upper()?;
         upper.may_be_created(name)?;
         let dir = self.node(parent)?;
+        let _using = self.using_layers();
         let lower = self.view(&dir)?.lower;
         let pinned = self.raise(&dir, 0)?;
         let over_whiteout = match upper.look(&pinned, name)? {

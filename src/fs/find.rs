@@ -211,30 +211,6 @@ impl Fs {
         let (layer, entry) = ino.to_lower()?;
         Some(LowerRef { layer, entry })
     }
-
-    /// How many of the layers' names of an object still lead to it, wherever their directories are now.
-    pub(super) fn visible_names(&self, lower: LowerRef, ino: Ino) -> Result<u32, FsError> {
-        if !self.is_linked(lower, ino)? {
-            return Ok(1);
-        }
-        let visible = self.names_in_layers(lower)?;
-        let gone = match &self.upper {
-            Some(upper) => upper.names_gone(ino)?,
-            None => 0,
-        };
-        Ok(visible.saturating_sub(gone))
-    }
-
-    /// How many names of a layer's object the layers together show.
-    pub(super) fn names_in_layers(&self, lower: LowerRef) -> Result<u32, FsError> {
-        let mut visible = 0_u32;
-        for path in self.union.paths(lower)? {
-            if matches!(self.union.resolve(&path)?, Some(Lower::Leaf(leaf, _)) if leaf == lower) {
-                visible += 1;
-            }
-        }
-        Ok(visible)
-    }
 }
 
 impl Found {

@@ -17,6 +17,7 @@ impl Fs {
             return Err(FsError::NotPermitted);
         }
         let dir = self.node(parent)?;
+        let _using = self.using_layers();
         let lower = self.view(&dir)?.lower;
         let source = self.raise(&node, u64::MAX)?;
         let pinned = self.raise(&dir, 0)?;

@@ -8,7 +8,6 @@ use super::sharing::Sharing;
 use super::table::Entered;
 use super::{Attr, Fs, FsError};
 use crate::model::{FileKind, Ino, Name};
-use crate::sys::memory;
 
 /// How often the number of what was found may become another object's before it is entered.
 const RETRIES: usize = 4;
@@ -19,6 +18,7 @@ impl Fs {
     /// # Errors
     /// [`FsError`]
     pub fn lookup(&self, parent: Ino, name: Name<'_>) -> Result<Option<Attr>, FsError> {
+        let _using = self.using_layers();
         let dir = self.node(parent)?;
         match self.find(&self.view(&dir)?, name)? {
             Some(found) => self.enter(found, parent, name).map(Some),
@@ -37,9 +37,9 @@ impl Fs {
             }
         }
         if forgotten.shrunk {
-            self.union.release_memory();
-            memory::give_back();
+            self.release.want();
         }
+        self.release_memory();
     }
 
     /// Puts what was found into the table, counting one lookup.
@@ -74,6 +74,7 @@ impl Fs {
             // Known nodes keep their own count, so it is only made for new ones.
             let mut entered = self.table.enter_known(found.ino, parent, name, |node| found.is_of(node));
             if matches!(entered, Entered::Unknown) {
+                self.release.told(1);
                 let names = match found.lower {
                     FoundLower::Leaf(lower) => self.visible_names(lower, found.ino)?,
                     _ => 0,

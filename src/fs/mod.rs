@@ -16,12 +16,14 @@ mod error;
 mod file;
 mod find;
 mod link;
+mod link_counts;
 mod listing;
 mod lookup;
 mod node;
 mod owners;
 mod pins;
 mod readdir;
+mod release;
 mod remove;
 mod rename;
 mod setattr;
@@ -50,9 +52,11 @@ pub use readdir::{DirEntry, DirName, Heard};
 pub use rename::{End, RenameMode};
 pub use statfs::Space;
 
+use link_counts::LinkCounts;
 use node::{LowerPart, Node, UpperPart};
 use owners::Owners;
 use pins::Pins;
+use release::Release;
 use settle::Unsettled;
 use table::Table;
 
@@ -69,6 +73,8 @@ pub struct Fs {
     table: Table,
     pins: Pins,
     unsettled: Unsettled,
+    link_counts: LinkCounts,
+    release: Release,
     /// Reading a file of a layer sets its time of access.
     keeps_access_times: bool,
 }
@@ -114,9 +120,12 @@ impl Fs {
             table: Table::with_root(root),
             pins: Pins::new(),
             unsettled: Unsettled::default(),
+            link_counts: LinkCounts::default(),
+            release: Release::default(),
         };
         fs.take_over(&lower)?;
         fs.recover()?;
+        fs.name_the_rest()?;
         Ok(fs)
     }
 

@@ -120,6 +120,13 @@ impl Node {
         self.copy_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// For who changes attributes: keeps those away who put them back after the rest of the content was copied.
+    pub(super) fn attributes(&self) -> Option<MutexGuard<'_, ()>> {
+        // Nothing shares content again that shares none.
+        let shares = self.sharing().is_some();
+        shares.then(|| self.copy_up())
+    }
+
     /// For a copy-up that gives this directory a name that it had already: it puts the times of the directory back, so
     /// nobody else may change them until then. Held for that one step.
     pub(super) fn names_alone(&self) -> RwLockWriteGuard<'_, ()> {

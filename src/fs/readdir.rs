@@ -85,6 +85,7 @@ impl Fs {
         with_attr: bool,
         each: &mut dyn FnMut(&DirEntry, Option<&Attr>) -> bool,
     ) -> Result<Heard, FsError> {
+        let _using = self.using_layers();
         let node = self.node(ino)?;
         if node.kind != FileKind::Directory {
             return Err(FsError::NotADirectory);
@@ -210,6 +211,7 @@ impl Fs {
 
     fn merge(&self, lower: &LowerDir, upper: Option<impl AsFd>) -> Result<Merged, FsError> {
         let mut names: BTreeSet<FileName> = self.union.list(lower)?.into_keys().collect();
+        self.release.told(names.len());
         let mut stale = Vec::new();
         if let (Some(dir), Some(upper)) = (upper, &self.upper) {
             // An object beside a `.wh.` marker of its own name wins, so whiteouts come first.

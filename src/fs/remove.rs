@@ -8,13 +8,15 @@ use super::node::{Home, LowerPart, Node, UpperPart};
 use super::{End, Fs, FsError};
 use crate::model::{FileKind, Ino, Name};
 use crate::union::LowerRef;
-use crate::upper::{Going, Kept, Looked};
+use crate::upper::{Going, Kept, Looked, Object};
 
 /// An object one of whose names is about to go. Dropped, it stays as it is.
 pub(super) struct Leaving<'a> {
     end: End<'a>,
     ino: Ino,
     node: Option<Arc<Node>>,
+    /// What the upper has of it.
+    object: Option<&'a Object>,
     /// Keeps it for those who have it open, when it has no name any more.
     pinned: Option<Arc<OwnedFd>>,
     /// Does so in its place.
@@ -48,6 +50,7 @@ impl Fs {
     }
 
     fn remove(&self, parent: Ino, name: Name<'_>, directory: bool) -> Result<(), FsError> {
+        let _using = self.using_layers();
         let upper = self.upper()?;
         let dir = self.node(parent)?;
         let view = self.view(&dir)?;
@@ -92,7 +95,7 @@ impl Fs {
     /// all that the layers must say, because afterwards there is no way back.
     pub(super) fn leaving<'a>(
         &'a self,
-        found: &Found,
+        found: &'a Found,
         end: End<'a>,
         in_upper: bool,
     ) -> Result<Leaving<'a>, FsError> {
@@ -100,6 +103,7 @@ impl Fs {
             end,
             ino: found.ino,
             node: self.table.get(found.ino),
+            object: found.upper.as_ref().map(|(object, _)| object),
             pinned: None,
             kept: None,
             indexed: matches!(found.upper, Some((_, Home::Index))),
@@ -110,12 +114,9 @@ impl Fs {
         };
         if let FoundLower::Leaf(lower) = found.lower {
             if leaving.indexed {
-                let known = leaving.node.as_ref().map(|node| node.state().lower.clone());
-                let names = match known {
-                    Some(LowerPart::Leaf(_, names)) if names > 1 => names,
-                    // Whether it is the last one must be certain: the object would go with it.
-                    _ => self.visible_names(lower, found.ino)?,
-                };
+                // Whether it is the last one must be certain, as the object would go with it; so what a node knows does
+                // not do.
+                let names = self.visible_names(lower, found.ino)?;
                 leaving.lower_names = names.saturating_sub(u32::from(!in_upper));
             }
             if !in_upper && (leaving.indexed || self.is_linked(lower, found.ino)?) {
@@ -169,6 +170,10 @@ impl Fs {
             leaving.kept = None;
             self.drop_from_index(leaving.ino, own_links);
         }
+        // The index has a link to what it leads to.
+        if let Some(object) = leaving.object {
+            self.forget_number(leaving.ino, object);
+        }
     }
 
     fn left_by(&self, node: &Node, leaving: &mut Leaving<'_>) {
@@ -197,29 +202,17 @@ impl Fs {
             state.version += 1;
         }
         drop(state);
-        if !matches!(node.kind, FileKind::Regular | FileKind::Directory) {
-            self.forget_number(node);
-        }
         if nameless && let Err(error) = self.forget_unsettled(node) {
             tracing::warn!("inode {}: takes room a little longer: {error}", node.ino.0);
         }
     }
 
-    /// Forgets the number that is kept beside the upper for an object that is gone. It is pinned still, so nothing
-    /// else can have got its inode number there.
-    fn forget_number(&self, node: &Node) {
-        let Some(part) = node.state().upper.clone() else { return };
-        let Some(pinned) = part.pinned else { return };
-        let forget = || {
-            let upper = self.upper()?;
-            match upper.attr(&pinned, b"(deleted)")?.nlink {
-                0 => Ok(upper.forget_number(part.st_ino)?),
-                _ => Ok(()),
-            }
-        };
+    /// Forgets the number that is kept beside the upper for an object, if that is gone.
+    fn forget_number(&self, ino: Ino, object: &Object) {
+        let forget = || Ok(self.upper()?.forget_number(object)?);
         if let Err(error) = forget() {
             let error: FsError = error;
-            tracing::warn!("inode {}: its number stays recorded: {error}", node.ino.0);
+            tracing::warn!("inode {}: its number stays recorded: {error}", ino.0);
         }
     }
 
@@ -230,8 +223,12 @@ impl Fs {
             let upper = self.upper()?;
             match upper.indexed(ino)? {
                 Some(indexed) if indexed.attr.nlink > own_links => Ok(()),
+                Some(indexed) => {
+                    upper.forget_indexed(ino)?;
+                    Ok(upper.forget_number(&indexed)?)
+                }
                 // Without it a counter may still be there.
-                _ => Ok(upper.forget_indexed(ino)?),
+                None => Ok(upper.forget_indexed(ino)?),
             }
         };
         if let Err(error) = drop() {

@@ -52,6 +52,7 @@ impl Fs {
     /// [`FsError`]; then every name leads where it led.
     pub fn rename(&self, from: End<'_>, to: End<'_>, mode: RenameMode) -> Result<(), FsError> {
         self.upper()?.may_be_created(to.name)?;
+        let _using = self.using_layers();
         let (from, to) = (self.ready(from)?, self.ready(to)?);
         let source = from.found.as_ref().ok_or(FsError::NotFound)?;
         self.may_rename(source, to.found.as_ref(), mode)?;

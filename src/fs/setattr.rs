@@ -77,6 +77,7 @@ impl Fs {
             Some(size) if node.sharing().is_some() => self.resize_shared(node, size, &change)?,
             _ => {
                 let _names = (node.kind == FileKind::Directory).then(|| node.names_shared());
+                let _attributes = node.attributes();
                 upper.change(pinned, b"(node)", &change)?
             }
         };
@@ -98,7 +99,9 @@ impl Fs {
         }
         let pinned = self.raise(node, u64::MAX)?;
         let left = Change { mode: Some(without_privileges(mode, gid, caller)), ..Change::default() };
+        let attributes = node.attributes();
         self.upper()?.change(&pinned, b"(node)", &left)?;
+        drop(attributes);
         self.drop_capabilities(node)?;
         self.attr_of(node)
     }
@@ -119,12 +122,14 @@ impl Fs {
     /// Takes setuid, setgid and capabilities from a file that `caller` may change, but not with them.
     pub(super) fn take_privileges(&self, node: &Node, caller: &Caller) -> Result<(), FsError> {
         let pinned = self.raise(node, u64::MAX)?;
+        let attributes = node.attributes();
         let Metadata { mode, gid, .. } = self.attr_of(node)?.metadata;
         let left = without_privileges(mode, gid, caller);
         if left != mode {
             let change = Change { mode: Some(left), ..Change::default() };
             self.upper()?.change(&pinned, b"(node)", &change)?;
         }
+        drop(attributes);
         self.drop_capabilities(node)
     }
 
@@ -141,6 +146,7 @@ impl Fs {
         let Metadata { mode, gid, .. } = self.attr_of(&node)?.metadata;
         if mode & 0o2000 != 0 && !caller.may_set_group_bit(gid) {
             let pinned = self.raise(&node, u64::MAX)?;
+            let _attributes = node.attributes();
             let change = Change { mode: Some(mode & !0o2000), ..Change::default() };
             self.upper()?.change(&pinned, b"(node)", &change)?;
         }
@@ -151,6 +157,7 @@ impl Fs {
     pub(super) fn drop_capabilities(&self, node: &Node) -> Result<(), FsError> {
         let Some(pinned) = self.pin(node)? else { return Ok(()) };
         let upper = self.upper()?;
+        let _attributes = node.attributes();
         if node.kind == FileKind::Regular && upper.xattr(&pinned, CAPABILITY)?.is_some() {
             upper.remove_xattr(&pinned, CAPABILITY)?;
         }

@@ -55,6 +55,11 @@ impl Sharing {
         Some(Self { partial, lower: None, unsaved })
     }
 
+    /// The layer's file, if it was found already.
+    pub(super) fn found(&self) -> Option<LowerRef> {
+        self.lower
+    }
+
     /// Whether the mark says less than is so, or than would be after a flush.
     pub(super) fn is_unsettled(&self) -> bool {
         self.unsaved || !self.partial.map.fresh().is_empty()
@@ -121,6 +126,7 @@ impl Fs {
     /// The layer's file of a node, found once.
     fn lower_of_node(&self, node: &Node) -> Result<Option<(LowerRef, Sharing)>, FsError> {
         let Some(sharing) = node.sharing().clone() else { return Ok(None) };
+        let _using = self.using_layers();
         let lower = self.lower_of(&sharing)?;
         if let Some(known) = node.sharing().as_mut() {
             known.lower = Some(lower);

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::node::Node;
-use crate::model::{FileName, Ino, Name};
+use super::node::{LowerPart, Node};
+use super::sharing::Sharing;
+use crate::model::{EntryId, FileName, Ino, LayerOrdinal, Name};
 use crate::union::LowerRef;
 
 /// A name that leads to a node.
@@ -219,6 +220,26 @@ impl Table {
         Forgotten { gone, shrunk: inner.shrink() }
     }
 
+    /// The objects of a layer that nodes refer to.
+    pub(super) fn in_use(&self, layer: LayerOrdinal) -> Vec<EntryId> {
+        let inner = self.lock();
+        let mut entries = Vec::new();
+        let mut add = |lower: &LowerRef| {
+            if lower.layer == layer {
+                entries.push(lower.entry);
+            }
+        };
+        for slot in inner.slots.values() {
+            match &slot.node.state().lower {
+                LowerPart::None => {}
+                LowerPart::Leaf(lower, _) => add(lower),
+                LowerPart::Dir(dir) => dir.parts.iter().chain(&dir.looks).for_each(&mut add),
+            }
+            slot.node.sharing().as_ref().and_then(Sharing::found).iter().for_each(&mut add);
+        }
+        entries
+    }
+
     /// How many nodes there are, for tests and statistics.
     pub(super) fn len(&self) -> usize {
         self.lock().slots.len()
@@ -315,7 +336,6 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::node::LowerPart;
     use crate::model::FileKind;
 
     fn node(ino: u64) -> Node {

@@ -65,6 +65,7 @@ impl Fs {
         let flags = XattrFlags::from_bits(flags).ok_or(FsError::Invalid)?;
         let value = self.owners.stored_xattr(name, value)?;
         let pinned = self.raise(&node, u64::MAX)?;
+        let _attributes = node.attributes();
         Ok(self.upper()?.set_xattr(&pinned, name, &value, flags)?)
     }
 
@@ -78,7 +79,9 @@ impl Fs {
             Err(FsError::NoAttribute) if name.starts_with(posix_acl::PREFIX) => return Ok(()),
             found => found?,
         };
-        let pinned = self.raise(&*self.node(ino)?, u64::MAX)?;
+        let node = self.node(ino)?;
+        let pinned = self.raise(&node, u64::MAX)?;
+        let _attributes = node.attributes();
         Ok(self.upper()?.remove_xattr(&pinned, name)?)
     }
 

@@ -97,6 +97,7 @@ impl Server {
             while ended.recv_timeout(SETTLE_AFTER) == Err(RecvTimeoutError::Timeout) {
                 // Each failure was logged, and the program's fsync will be told.
                 settling.settle(SETTLE_AFTER).ok();
+                settling.release_memory();
             }
         })?;
         let result = session.run();

@@ -190,6 +190,10 @@ impl Layer for DiffLayer {
         self.dir.read_at(id, offset, buffer)
     }
 
+    fn release_memory(&self, in_use: &dyn Fn() -> Vec<EntryId>) {
+        self.dir.release_memory(in_use);
+    }
+
     fn paths(&self, id: EntryId) -> Result<Vec<Box<[u8]>>, LayerError> {
         self.dir.paths(id)
     }

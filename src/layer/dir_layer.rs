@@ -3,7 +3,7 @@
 //! Everything is reached from one descriptor of the root with openat2(2), never across a symlink, so a hostile tree
 //! cannot lead outside. Whiteouts mean nothing here: this is a root filesystem. See `diff_layer.rs` for differences.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
@@ -62,8 +62,41 @@ struct Covered {
 /// Where the objects are that were seen so far: each by one of its names.
 #[derive(Debug, Default)]
 struct Known {
-    places: HashMap<EntryId, (EntryId, Box<[u8]>)>,
+    places: HashMap<EntryId, Place>,
     foreign: HashMap<(u64, u64), EntryId>,
+    /// Counts the times that places were forgotten.
+    releases: u32,
+}
+
+#[derive(Debug)]
+struct Place {
+    dir: EntryId,
+    name: Box<[u8]>,
+    /// After which release it was told last.
+    told: u32,
+}
+
+/// So few places are not worth forgetting.
+const PLACES_KEPT: usize = 4096;
+
+impl Known {
+    /// Forgets all places but those that were told since this was done before, those in use, and what leads to them.
+    fn release(&mut self, in_use: Vec<EntryId>) {
+        let mut kept = HashSet::new();
+        let told = self.places.iter().filter(|(_, place)| place.told == self.releases).map(|(id, _)| *id);
+        for id in told.chain(in_use) {
+            let mut at = id;
+            while let Some(place) = self.places.get(&at) {
+                if !kept.insert(at) {
+                    break;
+                }
+                at = place.dir;
+            }
+        }
+        self.places.retain(|id, _| kept.contains(id));
+        self.places.shrink_to_fit();
+        self.releases = self.releases.wrapping_add(1);
+    }
 }
 
 impl DirLayer {
@@ -129,8 +162,8 @@ impl DirLayer {
         let mut at = id;
         while at != self.root_id {
             let place = known.places.get(&at).ok_or_else(|| self.bad(id, "there is no such entry"))?;
-            names.push(&place.1[..]);
-            at = place.0;
+            names.push(&place.name[..]);
+            at = place.dir;
             if names.len() > DEPTH_MAX {
                 return Err(self.bad(id, "directories are nested too deeply"));
             }
@@ -188,7 +221,9 @@ impl DirLayer {
         let id = self.id_of(stat);
         if id != self.root_id {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.places.entry(id).or_insert_with(|| (dir, name.into()));
+            let told = known.releases;
+            let place = known.places.entry(id).or_insert_with(|| Place { dir, name: name.into(), told });
+            place.told = told;
         }
         id
     }
@@ -446,6 +481,16 @@ impl Layer for DirLayer {
     fn file_handle(&self, id: EntryId) -> Result<Option<Vec<u8>>, LayerError> {
         file_handle(self.open_entry(id)?.0).map_err(|error| self.io(error))
     }
+
+    fn release_memory(&self, in_use: &dyn Fn() -> Vec<EntryId>) {
+        let lock = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock().places.len() <= PLACES_KEPT {
+            return;
+        }
+        // What comes into use from now on is told from now on.
+        let in_use = in_use();
+        lock().release(in_use);
+    }
 }
 
 #[cfg(test)]
@@ -510,6 +555,35 @@ mod tests {
         let layer = DirLayer::open(dir.path()).unwrap();
         assert_eq!(layer.entry(before).unwrap().names, 2);
         assert_eq!(layer.read_at(before, 0, &mut [0; 9]).unwrap(), 7);
+    }
+
+    #[test]
+    fn what_nobody_uses_is_forgotten_and_found_again() {
+        const FILES: usize = 3 * PLACES_KEPT;
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("d/e")).unwrap();
+        for number in 0..FILES {
+            fs::write(dir.path().join(format!("d/e/{number}")), "").unwrap();
+        }
+        let layer = DirLayer::open(dir.path()).unwrap();
+        let e = id(&layer, "d/e");
+        let places = || layer.known.lock().unwrap().places.len();
+        let used = id(&layer, "d/e/7");
+        assert_eq!(layer.read_dir(e).unwrap().len(), FILES);
+        let release = || layer.release_memory(&|| vec![used]);
+        release();
+        assert_eq!(places(), FILES + 2, "all were told just now");
+        let told = id(&layer, "d/e/8");
+        release();
+        assert_eq!(places(), 4, "d, d/e, what is used, what was told");
+        assert!(layer.entry(used).is_ok() && layer.entry(told).is_ok());
+        assert_eq!(layer.read_dir(e).unwrap().len(), FILES);
+        assert!(layer.entry(id(&layer, "d/e/9")).is_ok());
+        for _ in 0..2 {
+            release();
+        }
+        assert_eq!(places(), 3);
+        assert!(layer.entry(told).is_err());
     }
 
     #[test]

@@ -138,6 +138,7 @@ pub trait Layer: Send + Sync + Debug {
         Ok(None)
     }
 
-    /// Gives back memory that holds only what can be read again.
-    fn release_memory(&self) {}
+    /// Gives back memory that holds only what can be read again. Every entry that was told since the call before stays
+    /// known, and those of `in_use`; the others are to be looked up again before they are asked for.
+    fn release_memory(&self, _in_use: &dyn Fn() -> Vec<EntryId>) {}
 }

@@ -92,7 +92,7 @@ fn found(child: Child) -> Found {
 }
 
 impl Layer for TarLayer {
-    fn release_memory(&self) {
+    fn release_memory(&self, _in_use: &dyn Fn() -> Vec<EntryId>) {
         if let Err(error) = self.index.release_memory() {
             tracing::debug!("{}: {error}", self.index.path().display());
         }

@@ -126,10 +126,11 @@ impl Union {
         Ok(merge.into_dir(Vec::new()))
     }
 
-    /// Gives back memory that holds only what can be read again.
-    pub fn release_memory(&self) {
-        for layer in &self.layers {
-            layer.release_memory();
+    /// Gives back memory that holds only what can be read again; `in_use` says what a layer must still know
+    /// ([`Layer::release_memory`]).
+    pub fn release_memory(&self, in_use: &dyn Fn(LayerOrdinal) -> Vec<EntryId>) {
+        for (ordinal, layer) in self.top_down() {
+            layer.release_memory(&|| in_use(ordinal));
         }
     }
 

@@ -111,7 +111,7 @@ impl Upper {
         let pinned = self.copy(&scratch, origin)?;
         let object = self.object(pinned, b"(deleted)")?;
         // Nobody will look it up, and its inode number will be another object's.
-        self.forget_number(object.attr.st_ino)?;
+        super::numbers::forget(&self.numbers, object.attr.st_ino)?;
         scratch.remove()?;
         Ok(self.published(object))
     }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::error::At as _;
 use super::marks::Namespace;
-use super::{Marks, Upper, UpperAttr, UpperError, handle};
+use super::{Marks, Object, Upper, UpperAttr, UpperError, handle};
 use crate::model::{FileKind, Ino};
 use crate::sys::files;
 
@@ -48,12 +48,17 @@ impl Upper {
         }
     }
 
-    /// Forgets the number of a copy that is gone.
+    /// Forgets the number that is kept here for an object, if no name leads to that any more. Its descriptor is open
+    /// still, so nothing else can have got its inode number.
     ///
     /// # Errors
     /// [`UpperError`]
-    pub fn forget_number(&self, st_ino: u64) -> Result<(), UpperError> {
-        forget(&self.numbers, st_ino)
+    pub fn forget_number(&self, object: &Object) -> Result<(), UpperError> {
+        let real = handle::stat(&object.pinned)?;
+        if self.can_carry_marks(real.metadata.kind) || real.nlink > 0 {
+            return Ok(());
+        }
+        forget(&self.numbers, real.st_ino)
     }
 
     pub(super) fn can_carry_marks(&self, real: FileKind) -> bool {

@@ -149,7 +149,10 @@ pub(super) fn empty_dir(dir: &OwnedFd) -> Result<(), UpperError> {
 pub(super) fn clean_up(scratch: &OwnedFd, numbers: &OwnedFd) -> Result<(), UpperError> {
     for name in names(scratch)? {
         let left = super::handle::stat(super::handle::pin(scratch, &name).at("open")?)?;
-        super::numbers::forget(numbers, left.st_ino)?;
+        // What has another name lives on, with its number: a link that was about to get its place.
+        if left.nlink == 1 {
+            super::numbers::forget(numbers, left.st_ino)?;
+        }
         remove_tree(scratch, &name)?;
     }
     Ok(())

@@ -38,6 +38,31 @@ fn memory_comes_back() {
     }
     let place = Place::new();
     let image = image_of_many(&place, files(100_000), 250);
+    memory_comes_back_of(&place, image, 50);
+}
+
+#[test]
+fn memory_comes_back_of_a_plain_directory() {
+    needs_mount!();
+    if !is_root() {
+        skip!("only root can make the kernel forget");
+    }
+    let place = Place::new();
+    let script = r#"
+import os, sys
+for n in range(int(sys.argv[2])):
+    dir = "%s/many/%05d" % (sys.argv[1], n // 250)
+    if n % 250 == 0: os.makedirs(dir)
+    with open("%s/file-%07d" % (dir, n), "x") as file: file.write("x")
+"#;
+    let directory = place.path("directory");
+    let mut python = Command::new("python3");
+    finish(python.args(["-c", script]).arg(&directory).arg(files(100_000).to_string())).ok();
+    // There is no index of which pages are in memory.
+    memory_comes_back_of(&place, directory, 20);
+}
+
+fn memory_comes_back_of(place: &Place, image: PathBuf, mib_max: u64) {
     let mounted = place.mount(&[], image);
     let server = place.server();
     println!("{} MiB after indexing", resident_mib(server));
@@ -48,7 +73,7 @@ fn memory_comes_back() {
     // Others may walk here meanwhile; a second time settles it.
     let returned = eventually(|| {
         fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
-        resident_mib(server) < 50
+        resident_mib(server) < mib_max
     });
     println!("{} MiB after forgetting", resident_mib(server));
     assert!(returned, "{} MiB", resident_mib(server));

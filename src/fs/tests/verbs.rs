@@ -111,6 +111,58 @@ fn a_number_that_was_left_behind_is_nobody_elses() {
     assert_eq!(at(&fs, "new"), made.ino);
 }
 
+/// An upper whose symlinks cannot carry their numbers, over a layer with a symlink of three names; the symlink has been
+/// changed.
+fn with_numbered_symlink(dir: &TempDir) -> (Fs, Ino) {
+    let layer = FakeLayer::new().symlink("a", "target").link("d/a", "a").link("e", "a").symlink("one", "x");
+    let upper = Upper::open(&dir.path().join("upper"), &dir.path().join("work")).unwrap();
+    let union = Union::new(vec![Arc::new(layer) as Arc<dyn Layer>]);
+    let fs = Fs::new(union, Some(upper.in_form(Form::Rootless)), OwnerView::Image).unwrap();
+    let time = Change { mtime: Some(SetTime::To(Timestamp { secs: 7, nanos: 0 })), ..Change::default() };
+    for path in ["a", "one"] {
+        fs.setattr(at(&fs, path), USER, &time).unwrap();
+    }
+    let ino = at(&fs, "one");
+    (fs, ino)
+}
+
+fn in_work(dir: &TempDir, name: &str) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(dir.path().join("work").join(name)).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn no_number_stays_recorded_of_what_is_gone() {
+    for known in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (fs, one) = with_numbered_symlink(&dir);
+        let (a, d) = (at(&fs, "a"), at(&fs, "d"));
+        assert_eq!((in_work(&dir, "numbers").len(), in_work(&dir, "links").len()), (2, 1));
+        if !known {
+            fs.forget(a, 10);
+            fs.forget(one, 10);
+        }
+        for (parent, text) in [(Ino::ROOT, "a"), (d, "a"), (Ino::ROOT, "e"), (Ino::ROOT, "one")] {
+            assert!(!in_work(&dir, "numbers").is_empty());
+            fs.unlink(parent, name(text)).unwrap();
+        }
+        let left = [in_work(&dir, "numbers"), in_work(&dir, "links")];
+        assert_eq!(left, [vec![], vec![]] as [Vec<std::path::PathBuf>; 2], "known: {known}");
+    }
+}
+
+#[test]
+fn what_has_another_name_keeps_its_number_when_a_crash_is_cleaned_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fs, one) = with_numbered_symlink(&dir);
+    drop(fs);
+    // As after a crash in the middle of link(2).
+    std::fs::hard_link(dir.path().join("upper/one"), dir.path().join("work/tmp/1f")).unwrap();
+    let (fs, again) = with_numbered_symlink(&dir);
+    assert_eq!((again, in_work(&dir, "tmp").len()), (one, 0));
+    assert_eq!(fs.getattr(one).unwrap().nlink, 1);
+}
+
 #[test]
 fn a_redirect_out_of_the_layers_is_told() {
     let dir = tempfile::tempdir().unwrap();
