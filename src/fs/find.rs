@@ -148,19 +148,28 @@ impl Fs {
         if object.marks.opaque {
             return Ok(FoundLower::None);
         }
-        let lower = match &object.marks.redirect {
+        Ok(match self.lower_by_redirect(dir, name, object)? {
+            Some(Lower::Dir(lower)) => FoundLower::Dir(Arc::new(lower)),
+            // Shown without what it was moved with, it would look as if that had been deleted.
+            _ if object.marks.redirect.is_some() => return Err(self.upper()?.lost_redirect(object).into()),
+            Some(Lower::Leaf(..) | Lower::Link(..)) | None => FoundLower::None,
+        })
+    }
+
+    /// What the layers have under the name of an object of the upper, or where its redirect leads.
+    pub(super) fn lower_by_redirect(
+        &self,
+        dir: &DirView,
+        name: Name<'_>,
+        object: &Object,
+    ) -> Result<Option<Lower>, FsError> {
+        Ok(match &object.marks.redirect {
             Some(path) if path.starts_with(b"/") => self.union.resolve(path)?,
             Some(sibling) => match Name::new(sibling) {
                 Ok(sibling) => self.union.lookup(&dir.lower, sibling)?,
                 Err(_) => None,
             },
             None => self.union.lookup(&dir.lower, name)?,
-        };
-        Ok(match lower {
-            Some(Lower::Dir(lower)) => FoundLower::Dir(Arc::new(lower)),
-            // Shown without what it was moved with, it would look as if that had been deleted.
-            _ if object.marks.redirect.is_some() => return Err(self.upper()?.lost_redirect(object).into()),
-            Some(Lower::Leaf(..) | Lower::Link(..)) | None => FoundLower::None,
         })
     }
 

@@ -1,4 +1,5 @@
-//! Taking over an upper that somebody else wrote, once: its hard links, and which of the layers' names it leaves.
+//! Taking over an upper that somebody else wrote, once: its hard links, which of the layers' names it
+//! leaves, and the content that it lacks.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,8 +7,8 @@ use std::sync::Arc;
 use super::find::{DirView, Found, FoundLower};
 use super::node::Home;
 use super::{Fs, FsError};
-use crate::model::{FileKind, FileName, Name};
-use crate::union::{LowerDir, LowerRef};
+use crate::model::{FileKind, FileName, Metadata, Name};
+use crate::union::{Lower, LowerDir, LowerRef};
 use crate::upper::{LinkOfOthers, Looked};
 
 /// What the walk finds out.
@@ -73,10 +74,33 @@ impl Fs {
             if found.kind == FileKind::Directory {
                 inner.push((Arc::clone(dir), name));
             } else {
+                self.take_content(dir, name.as_name(), &found)?;
                 self.take_over_leaf(dir, name.as_name(), &found, links)?;
             }
         }
         Ok(inner)
+    }
+
+    /// Copies the content of a file of which the kernel copied the attributes alone.
+    fn take_content(&self, dir: &DirView, name: Name<'_>, found: &Found) -> Result<(), FsError> {
+        let Some((object, _)) = &found.upper else { return Ok(()) };
+        let upper = self.upper()?;
+        if found.kind != FileKind::Regular || !upper.lacks_content(object)? {
+            return Ok(());
+        }
+        let lower = match self.lower_by_redirect(dir, name, object)? {
+            Some(Lower::Leaf(lower, _) | Lower::Link(lower, _)) => Some(lower),
+            Some(Lower::Dir(_)) | None => None,
+        };
+        let lower = lower.ok_or_else(|| upper.lost_content(object, name.as_bytes()))?;
+        let Metadata { kind, size, .. } = self.union.metadata(lower)?;
+        if (kind, size) != (FileKind::Regular, object.attr.metadata.size) {
+            return Err(upper.lost_content(object, name.as_bytes()).into());
+        }
+        let mut content = |offset: u64, buffer: &mut [u8]| {
+            self.union.read_at(lower, offset, buffer).map_err(|error| FsError::Layer(error).errno())
+        };
+        Ok(upper.bring_content(object, &mut content)?)
     }
 
     fn take_over_leaf(
@@ -104,6 +128,10 @@ impl Fs {
         {
             self.upper()?.take_link(&link, found.ino)?;
             seen.taken = true;
+            // It is in the upper now.
+            if let Some(found) = self.find(dir, name)? {
+                self.take_content(dir, name, &found)?;
+            }
         }
         Ok(())
     }

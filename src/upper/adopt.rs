@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::copy_up::set_times;
 use super::error::At as _;
 use super::format::Writer;
-use super::handle::{self, path_of, pin};
+use super::handle::{self, pin};
 use super::marks::{self, Namespace, OVERRIDE_STAT};
 use super::scratch::{names, remove_tree};
 use super::{Upper, UpperError, Whiteouts, look};
@@ -134,7 +134,6 @@ impl Upper {
         if attr.metadata.kind != FileKind::Regular {
             return Ok(());
         }
-        self.refuse_metacopy(&pinned, name)?;
         if attr.metadata.size == 0 && marks::get(&pinned, &self.namespace.name("whiteout"))?.is_some() {
             return self.replace(dir, name);
         }
@@ -185,18 +184,5 @@ impl Upper {
             marks::set(pinned, OVERRIDE_STAT, &record).at("set user.containers.override_stat")?;
         }
         marks::remove(pinned, OTHER_OVERRIDE_STAT).at("removexattr")
-    }
-
-    /// The content of such a file is in the layers, so it would be shown as zeros.
-    fn refuse_metacopy(&self, pinned: &OwnedFd, name: Name<'_>) -> Result<(), UpperError> {
-        let mark = self.namespace.name("metacopy");
-        if marks::get(pinned, &mark)?.is_none() {
-            return Ok(());
-        }
-        Err(UpperError::Form {
-            path: path_of(pinned, name.as_bytes()),
-            problem: format!("its content was not copied ({mark})"),
-            remedy: "mount the upper with kernel overlayfs and open every such file for writing, then unmount",
-        })
     }
 }

@@ -154,10 +154,6 @@ fn what_cannot_be_understood_is_refused() {
     let dirs = Dirs::new(&["d/", "d/f"]);
     dirs.mounted_by_kernel();
     dirs.set("", "user.overlay.impure", "y");
-    dirs.set("d/f", "user.overlay.metacopy", "");
-    let text = refused(&dirs);
-    assert!(text.contains("/upper/d/f: its content was not copied (user.overlay.metacopy): mount"), "{text}");
-    rustix::fs::removexattr(dirs.upper("d/f"), "user.overlay.metacopy").unwrap();
     dirs.set("d", "user.overlay.redirect", "../up");
     assert!(refused(&dirs).contains("/upper/d: damaged mark user.overlay.redirect"));
     dirs.set("d", "user.overlay.redirect", "/up");

@@ -178,7 +178,7 @@ impl Upper {
             }
         }
         // Before the attributes: writing would take capabilities away.
-        copy_content(&file, origin)?;
+        copy_content(&file, origin.content, origin.keep_bytes.min(origin.metadata.size))?;
         self.dress(pinned, real, origin)?;
         self.number(pinned, origin)?;
         if origin.keep_bytes == 0 {
@@ -217,13 +217,13 @@ impl Upper {
     }
 }
 
-fn copy_content(file: &File, origin: &mut Origin<'_>) -> Result<(), UpperError> {
-    let keep = origin.keep_bytes.min(origin.metadata.size);
+/// Writes the first `keep` bytes of `content`.
+pub(super) fn copy_content(file: &File, content: Content<'_>, keep: u64) -> Result<(), UpperError> {
     let mut buffer = vec![0; COPY_BYTES.min(usize::try_from(keep).unwrap_or(COPY_BYTES))];
     let mut offset = 0;
     while offset < keep {
         let want = usize::try_from(keep - offset).map_or(buffer.len(), |rest| rest.min(buffer.len()));
-        let count = (origin.content)(offset, &mut buffer[..want]).at("read the layer")?;
+        let count = content(offset, &mut buffer[..want]).at("read the layer")?;
         if count == 0 {
             return Err(Errno::IO).at("read the layer: it ends early");
         }

@@ -22,6 +22,7 @@ mod links_of_others;
 mod look;
 mod made_with;
 mod marks;
+mod metacopy;
 mod numbers;
 mod open;
 mod owner;

@@ -12,6 +12,8 @@ use crate::support::*;
 enum Other {
     /// Kernel overlayfs as it is most correct.
     Kernel,
+    /// The same, copying no content when only attributes change.
+    KernelMetacopy,
     /// Kernel overlayfs as everybody can mount it in a user namespace.
     KernelUser,
     FuseOverlayfs,
@@ -61,6 +63,9 @@ impl Stack {
     fn in_other(&self, other: Other, script: &str) -> Done {
         let mount = match other {
             Other::Kernel => "mount -t overlay overlay -o $stack,index=on,redirect_dir=on,metacopy=off $mnt",
+            Other::KernelMetacopy => {
+                "mount -t overlay overlay -o $stack,index=on,redirect_dir=on,metacopy=on $mnt"
+            }
             Other::KernelUser => "mount -t overlay overlay -o $stack,userxattr $mnt",
             Other::FuseOverlayfs => "fuse-overlayfs -o $stack $mnt",
         };
@@ -199,6 +204,59 @@ fn kernel_overlayfs_and_back() {
     }
     let again = format!("{CHANGE_AGAIN}\n{RENAME}");
     passes_on(&Stack::of_directory(LAYER), Other::Kernel, [CHANGE, &again], &[]);
+}
+
+/// The kernel copies only what is changed, the attributes: of names alone, moved, linked and with capabilities.
+const CHANGE_ATTRIBUTES: &str = r#"
+    chmod 600 plain d/2 gone/deep/3; mv d/2 two; chown 3:4 many1; mv many1 d/moved; mv gone/deep renamed
+    chown 5:6 pair1; rm pair1
+    chmod 4755 again/sub/4; ln again/sub/4 d/four; mv again/sub/4 d/e/four; chmod 755 big; mv d/e/f/1 d/e/one
+    touch -d @7 d/e/one
+"#;
+
+#[test]
+fn attributes_without_content_of_kernel_overlayfs() {
+    needs_mount!();
+    if !is_root() {
+        skip!("only root can mount overlayfs with every feature");
+    }
+    let layer = format!(
+        "{LAYER}\nhead -c 3000000 /dev/urandom >big; truncate -s 5M big; setcap cap_net_raw+ep big; rm fifo2
+        echo pair >pair1; ln pair1 d/pair2"
+    );
+    let stack = Stack::of_directory(&layer);
+    let since = recent();
+    stack.in_other(Other::KernelMetacopy, CHANGE_ATTRIBUTES);
+    stack.in_other(Other::KernelMetacopy, "true");
+    let marked = r#"getfattr -R -h -d -m '^trusted.overlay.metacopy$' "$1/upper" | grep -c metacopy || :"#;
+    // touch(1) opens for writing, so that file is whole.
+    assert_eq!(shell(marked, &[&stack.changes()]).ok().trim(), "7");
+    for _ in 0..2 {
+        let mounted = stack.mount();
+        assert_same_tree("written by the kernel", &["--recent", &since], &stack.listed(), &stack.mnt());
+        mounted.unmount();
+        assert_eq!(shell(marked, &[&stack.changes()]).ok().trim(), "0");
+    }
+}
+
+#[test]
+fn content_that_the_layers_do_not_have() {
+    needs_mount!();
+    if !is_root() {
+        skip!("only root can mount overlayfs with every feature");
+    }
+    let stack = Stack::of_directory("echo 12345 >file; mkdir dir");
+    stack.in_other(Other::KernelMetacopy, "chmod 600 file; mv file dir/moved");
+    for change in ["mv \"$1/file\" \"$1/other\"", "mkdir \"$1/file\"", "rmdir \"$1/file\"; echo >\"$1/file\""]
+    {
+        shell(change, &[&stack.image]).ok();
+        let refused = stack.layerfs_refuses();
+        assert!(refused.contains("upper/dir/moved: its content was not copied"), "{refused}");
+    }
+    shell("mv \"$1/other\" \"$1/file\"", &[&stack.image]).ok();
+    let mounted = stack.mount();
+    assert_eq!(fs::read(stack.mnt().join("dir/moved")).unwrap(), b"12345\n");
+    mounted.unmount();
 }
 
 #[test]
