@@ -8,7 +8,7 @@ use crate::launcher::{IdMaps, as_root_of};
 use crate::sys::process;
 
 /// How long the server of a mount that was taken away may wait for the last open file.
-const CLOSE_WAIT: Duration = Duration::from_secs(1);
+const CLOSE_WAIT: Duration = Duration::from_secs(3);
 /// What asks a program to stop, unless its image says otherwise (signal(7)).
 const SIGTERM: i32 = 15;
 /// What it cannot refuse.
@@ -63,7 +63,7 @@ pub(super) fn delete(removal: Removal, maps: &IdMaps) -> Result<(), ContainerErr
     }
 }
 
-/// Stops a running container as its image wishes, unmounts a mounted one, and waits until nobody holds it.
+/// Stops a running container as its image wishes, has the server of a mounted one unmount it, and waits until nobody holds it.
 fn end(container: &Container) -> Result<(), ContainerError> {
     let status = container.status()?;
     if !status.held {

@@ -37,6 +37,7 @@ impl Fs {
     }
 
     pub(super) fn attr_of(&self, node: &Node) -> Result<Attr, FsError> {
+        let _using = self.using_layers();
         // Before the upper is asked: a copy-up in between forgets where the original was.
         let state = node.state().clone();
         match self.pin(node)? {

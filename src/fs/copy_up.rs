@@ -9,7 +9,7 @@ use super::{Fs, FsError};
 use crate::layer::Xattr;
 use crate::model::{FileKind, Metadata};
 use crate::union::LowerRef;
-use crate::upper::{Content, Later, Object, Origin, check_of};
+use crate::upper::{Content, Copied, Later, Object, Origin, check_of};
 
 /// Longest path that is written into a mark, which must leave room for the map itself.
 const PATH_BYTES_MAX: usize = 1024;
@@ -69,8 +69,9 @@ impl Fs {
         origin.later = self.later(node, lower, &metadata)?;
         if names > 0 && self.is_linked(lower, node.ino)? {
             let copied = self.upper()?.copy_up(&mut origin)?;
-            node.state().coming = Some(copied.st_ino());
-            let object = self.upper()?.place_in_index(copied, node.ino)?;
+            self.announce(node, &copied);
+            let placed = self.upper()?.place_in_index(copied, node.ino);
+            let object = placed.inspect_err(|_| self.renounce(node))?;
             let pinned = self.raised(node, object, Home::Index);
             if self.upper()?.is_shared() {
                 self.name_everywhere(node, lower)?;
@@ -110,19 +111,31 @@ impl Fs {
         let parent = self.node(place.parent)?;
         let dir = self.raise(&parent, 0)?;
         let copied = self.upper()?.copy_up(&mut origin)?;
-        node.state().coming = Some(copied.st_ino());
+        self.announce(node, &copied);
         let alone = parent.names_alone();
-        let object = self.upper()?.place(copied, &dir, place.name.as_name())?;
+        let placed = self.upper()?.place(copied, &dir, place.name.as_name());
         drop(alone);
+        let object = placed.inspect_err(|_| self.renounce(node))?;
         Ok(self.raised(node, object, Home::Named))
+    }
+
+    /// Says which node a copy is of, before anybody can see it.
+    fn announce(&self, node: &Node, copied: &Copied<'_>) {
+        node.state().coming = Some(copied.st_ino());
+        if !copied.has_number() {
+            self.table.copied(node.ino, copied.st_ino());
+        }
+    }
+
+    /// Takes that back: the copy got no place.
+    fn renounce(&self, node: &Node) {
+        node.state().coming = None;
+        self.table.not_copied(node.ino);
     }
 
     fn raised(&self, node: &Node, object: Object, home: Home) -> Arc<OwnedFd> {
         let part = UpperPart { home, ..UpperPart::named(object.attr.st_ino) };
         *node.sharing() = Sharing::of(&object);
-        if object.marks.ino != Some(node.ino) {
-            self.table.copied(node.ino, object.attr.st_ino);
-        }
         let pinned = self.pins.keep(node.ino, object.pinned);
         let mut state = node.state();
         state.upper = Some(part);

@@ -37,6 +37,7 @@ impl Fs {
         if node.kind == FileKind::Directory {
             return Err(FsError::IsADirectory);
         }
+        let _using = self.using_layers();
         // Before the upper is asked: a copy-up in between forgets where the original was.
         let lower = node.state().lower.clone();
         if let Some(file) = self.open_upper(&node, false)? {
@@ -70,15 +71,29 @@ impl Fs {
         let (inside, beyond) = data.split_at(inside.min(data.len()));
         let end = offset.saturating_add(inside.len() as u64);
         if !inside.is_empty() {
-            self.change_shared(&node, &file, offset..end, Keep::AroundUnlessOwn, &|| {
-                files::write_all_at(&file, inside, offset).on_file("write")
-            })?;
+            let written = Cell::new(0);
+            let result = self.change_shared(&node, &file, offset..end, Keep::AroundUnlessOwn, &|| {
+                written.set(files::write_some_at(&file, inside, offset).on_file("write")?);
+                let (rest, at) = (&inside[written.get()..], offset + written.get() as u64);
+                files::write_all_at(&file, rest, at).on_file("write")
+            });
+            if result.is_err() && self.shows_own(&node, offset, written.get()) {
+                return Ok(written.get());
+            }
+            result?;
         }
         let written = self.change_shared(&node, &file, end..end, Keep::Around, &|| Ok(()));
         match written.and_then(|()| files::write_some_at(&file, beyond, end).on_file("write")) {
             Err(_) if !inside.is_empty() => Ok(inside.len()),
             result => Ok(inside.len() + result?),
         }
+    }
+
+    /// Whether so many bytes that were written are seen, although not all could be: where the file's own were already.
+    fn shows_own(&self, node: &Node, offset: u64, count: usize) -> bool {
+        let range = offset..offset + count as u64;
+        let is_own = |sharing: &Sharing| sharing.partial.map.missing(range).is_none();
+        count > 0 && node.sharing().as_ref().is_none_or(is_own)
     }
 
     /// fallocate(2).
@@ -165,7 +180,7 @@ impl Fs {
         }
         self.settle_node(&node, &file)?;
         // The map of what was copied up is an attribute, which fdatasync(2) need not flush, whoever has written it.
-        let data_only = data_only && node.ino.to_lower().is_none();
+        let data_only = data_only && node.ino.to_lower().is_none() && !node.found_sharing;
         if data_only {
             files::fdatasync(&*file).on_file("fdatasync")
         } else {
@@ -194,6 +209,7 @@ impl Fs {
         if node.kind != FileKind::Symlink {
             return Err(FsError::Invalid);
         }
+        let _using = self.using_layers();
         let lower = node.state().lower.clone();
         if let Some(pinned) = self.pin(&node)? {
             return Ok(self.upper()?.read_link(&pinned)?);

@@ -111,13 +111,16 @@ impl Fs {
     /// The number of an object of the upper that says it is the copy of `original`, as a copy of that copy, made behind
     /// our back, says too: who was known first has that number, and the other its own.
     fn number_of_copy(&self, original: Ino, st_ino: u64) -> Ino {
-        let twin = Foreign::Twin(original, st_ino);
-        if let Some(known) = self.table.known_number(&twin) {
-            return known;
+        let node = self.table.get(original);
+        if node.as_ref().is_some_and(|node| node.is_in_upper_as(st_ino)) {
+            // Also where a twin that is gone had this inode number.
+            return original;
         }
-        match self.table.get(original) {
-            Some(node) if !node.is_in_upper_as(st_ino) => self.table.number_or(twin, Ino::of_upper(st_ino)),
-            Some(_) | None => original,
+        let twin = Foreign::Twin(original, st_ino);
+        match self.table.known_number(&twin) {
+            Some(known) => known,
+            None if node.is_some() => self.table.number_or(twin, Ino::of_upper(st_ino)),
+            None => original,
         }
     }
 
@@ -247,9 +250,10 @@ impl Found {
             .upper
             .as_ref()
             .map(|(object, home)| UpperPart { home: *home, ..UpperPart::named(object.attr.st_ino) });
-        let node = Node::new(self.ino, self.kind, lower, upper);
-        if let Some((object, _)) = &self.upper {
-            *node.sharing() = Sharing::of(object);
+        let mut node = Node::new(self.ino, self.kind, lower, upper);
+        if let Some(sharing) = self.upper.as_ref().and_then(|(object, _)| Sharing::of(object)) {
+            *node.sharing() = Some(sharing);
+            node.found_sharing = true;
         }
         node
     }

@@ -1,6 +1,5 @@
 //! How many names objects with several have. No layer changes, so what the layers show is counted once.
 
-use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
@@ -10,7 +9,7 @@ use crate::model::Ino;
 use crate::union::{Lower, LowerRef};
 
 /// Counts that are remembered, each some 80 bytes.
-const COUNTS_KEPT: NonZeroUsize = NonZeroUsize::new(32 << 10).unwrap();
+const COUNTS_KEPT: usize = 32 << 10;
 /// An object with so few names is counted anew each time. What is left has so many that all those of an image fit.
 const FEW_NAMES: u32 = 8;
 
@@ -20,8 +19,8 @@ pub(super) struct LinkCounts(Mutex<LruCache<LowerRef, u32>>);
 
 impl Default for LinkCounts {
     fn default() -> Self {
-        // Room is made when it is needed.
-        Self(Mutex::new(LruCache::new(COUNTS_KEPT)))
+        // Room is made when it is needed, which `LruCache::new` would make at once.
+        Self(Mutex::new(LruCache::unbounded()))
     }
 }
 
@@ -60,7 +59,11 @@ impl Fs {
             }
         }
         if paths.len() > FEW_NAMES as usize {
-            self.link_counts.lock().put(lower, visible);
+            let mut counts = self.link_counts.lock();
+            counts.put(lower, visible);
+            if counts.len() > COUNTS_KEPT {
+                counts.pop_lru();
+            }
         }
         Ok(visible)
     }

@@ -13,13 +13,15 @@ use crate::union::{LowerDir, LowerRef};
 
 /// One filesystem object that the kernel, or a child that it knows, refers to.
 ///
-/// Lock order: `copy_up` of a child, then of its parent, and so on up; then `names`, of two directories that of the lower
-/// number first; then the table; then `state`; then `sharing`; then `listing`.
-/// Only `copy_up` and `names` are held across I/O.
+/// Lock order: `copy_up` of a child, then of its parent, and so on up; then an object's turn in the upper; then `names`, of
+/// two directories that of the lower number first; then what is unsettled; then the table; then `state`; then `sharing`;
+/// then `listing`. Only `copy_up`, the turn and `names` are held across I/O.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) ino: Ino,
     pub(super) kind: FileKind,
+    /// It was found sharing content. Its map may have been written since without a flush.
+    pub(super) found_sharing: bool,
     /// What of the layers it was first found as; `None` when that was an object of the upper alone.
     pub(super) origin: Option<LowerRef>,
     state: Mutex<State>,
@@ -86,6 +88,7 @@ impl Node {
         Self {
             ino,
             kind,
+            found_sharing: false,
             origin: lower.origin(),
             state: Mutex::new(State {
                 lower,

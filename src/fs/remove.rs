@@ -8,7 +8,7 @@ use super::node::{Home, LowerPart, Node, UpperPart};
 use super::{End, Fs, FsError};
 use crate::model::{FileKind, Ino, Name};
 use crate::union::LowerRef;
-use crate::upper::{Going, Kept, Looked, Object};
+use crate::upper::{Going, Kept, Looked, Object, Upper};
 
 /// An object one of whose names is about to go. Dropped, it stays as it is.
 pub(super) struct Leaving<'a> {
@@ -87,8 +87,13 @@ impl Fs {
     /// The node that must not be copied up while one of its names goes away: the kernel writes dirty pages of a mapping
     /// back without the locks that keep everything else apart. Its copy-up lock is to be taken, and it is looked at again.
     pub(super) fn to_hold_still(&self, found: &Found) -> Option<Arc<Node>> {
-        let may_be_copied = found.upper.is_none() && found.kind == FileKind::Regular;
-        if may_be_copied { self.table.get(found.ino) } else { None }
+        let may_be_copied = match &found.upper {
+            None => true,
+            // All its names are being given to it, perhaps.
+            Some((_, Home::Index)) => self.upper.as_ref().is_some_and(Upper::is_shared),
+            Some(_) => false,
+        };
+        if may_be_copied && found.kind == FileKind::Regular { self.table.get(found.ino) } else { None }
     }
 
     /// Before a name goes away: holds on to an object that may be left without a name but still open, and finds out
@@ -159,16 +164,11 @@ impl Fs {
         if let Some(going) = leaving.going.take() {
             going.gone();
         }
-        let mut own_links = 1;
         if let Some(node) = leaving.node.clone() {
             self.left_by(&node, &mut leaving);
-            let is_kept = |part: &UpperPart| matches!(part.home, Home::Kept(_));
-            own_links += u32::from(node.state().upper.as_ref().is_some_and(is_kept));
         }
         if leaving.indexed && leaving.lower_names == 0 {
-            // Not needed, if it still is there; it would count.
-            leaving.kept = None;
-            self.drop_from_index(leaving.ino, own_links);
+            self.drop_from_index(leaving.ino);
         }
         // The index has a link to what it leads to.
         if let Some(object) = leaving.object {
@@ -216,13 +216,12 @@ impl Fs {
         }
     }
 
-    /// Takes an object that the layers' names do not lead to out of the link index, unless the upper's do. `own_links`:
-    /// those of our bookkeeping.
-    fn drop_from_index(&self, ino: Ino, own_links: u32) {
+    /// Takes an object that the layers' names do not lead to out of the link index, unless the upper's do.
+    fn drop_from_index(&self, ino: Ino) {
         let drop = || {
             let upper = self.upper()?;
             match upper.indexed(ino)? {
-                Some(indexed) if indexed.attr.nlink > own_links => Ok(()),
+                Some(indexed) if indexed.attr.nlink > 1 => Ok(()),
                 Some(indexed) => {
                     upper.forget_indexed(ino)?;
                     Ok(upper.forget_number(&indexed)?)
@@ -245,7 +244,7 @@ impl Fs {
             let Some((layer, entry)) = ino.to_lower() else { continue };
             // What the layers cannot say today they may say another day.
             if matches!(self.visible_names(LowerRef { layer, entry }, ino), Ok(0)) {
-                self.drop_from_index(ino, 1);
+                self.drop_from_index(ino);
             }
         }
         Ok(())

@@ -325,7 +325,7 @@ impl Fs {
         };
         upper.change(&pinned, b"(node)", &before)?;
         self.sync_data(file)?;
-        upper.set_whole(&pinned, sharing.partial.ino)?;
+        upper.set_whole(&pinned, &sharing.partial)?;
         *node.sharing() = None;
         Ok(())
     }
@@ -341,7 +341,7 @@ impl Fs {
         map.settle(&flushed);
         if map.is_whole() && map.fresh().is_empty() {
             let pinned = self.pin(node)?.ok_or(FsError::Lost(node.ino))?;
-            self.upper()?.set_whole(&pinned, sharing.partial.ino)?;
+            self.upper()?.set_whole(&pinned, &sharing.partial)?;
             *node.sharing() = None;
         } else {
             self.save(node, &mut sharing)?;

@@ -146,6 +146,14 @@ impl Table {
         }
     }
 
+    /// Undoes [`Self::copied`].
+    pub(super) fn not_copied(&self, ino: Ino) {
+        let mut inner = self.lock();
+        if let Some(st_ino) = inner.slots.get_mut(&ino).and_then(|slot| slot.copy.take()) {
+            inner.originals.remove(&st_ino);
+        }
+    }
+
     /// The number of the node that an object of the upper is the copy of, if [`Self::copied`] was told.
     pub(super) fn original(&self, st_ino: u64) -> Option<Ino> {
         self.lock().originals.get(&st_ino).copied()

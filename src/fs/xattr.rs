@@ -19,6 +19,7 @@ impl Fs {
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, FsError> {
         must_exist(name)?;
         let node = self.node(ino)?;
+        let _using = self.using_layers();
         let lower = node.state().lower.clone();
         if let Some(pinned) = self.pin(&node)? {
             let value = self.upper()?.xattr(&pinned, name)?.ok_or(FsError::NoAttribute)?;
@@ -35,6 +36,7 @@ impl Fs {
     /// [`FsError`]
     pub fn listxattr(&self, ino: Ino) -> Result<Vec<Vec<u8>>, FsError> {
         let node = self.node(ino)?;
+        let _using = self.using_layers();
         let lower = node.state().lower.clone();
         if let Some(pinned) = self.pin(&node)? {
             return Ok(self.upper()?.xattr_names(&pinned)?);

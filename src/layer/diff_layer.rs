@@ -122,7 +122,15 @@ impl Layer for DiffLayer {
             && !entry.opaque
             && let Ok(marker) = whiteout::opaque_marker()
         {
-            entry.opaque = self.has(id, &marker)?;
+            entry.opaque = match self.has(id, &marker) {
+                // Whatever is in it cannot be reached either; that it is there can be told.
+                Err(LayerError::Io { source, .. })
+                    if source.kind() == std::io::ErrorKind::PermissionDenied =>
+                {
+                    false
+                }
+                result => result?,
+            };
         }
         Ok(entry)
     }

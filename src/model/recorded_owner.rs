@@ -1,7 +1,7 @@
 //! Owner, mode and type of an object that could not really be given them: `uid:gid:mode[:type]`, as containers/storage
 //! writes it into `user.containers.override_stat`.
 //!
-//! The mode is octal; the type one of `file`, `dir`, `symlink`, `pipe`, `socket`, `block-MAJOR-MINOR`,
+//! A fifth field of our own is told by [`with_acl`]. The mode is octal; the type one of `file`, `dir`, `symlink`, `pipe`, `socket`, `block-MAJOR-MINOR`,
 //! `char-MAJOR-MINOR`. Without a type it is the object's own.
 
 use super::{DeviceId, FileKind, Metadata};

@@ -53,11 +53,19 @@ impl Place {
         let attach = self.attach()?;
         if matches!(attach, Attach::Fusermount { .. }) {
             let server = serve(fs, attach)?;
-            return Ok((server, OwnMount::at(&self.target)?));
+            let own = OwnMount::at(&self.target).inspect_err(|_| self.leave())?;
+            return Ok((server, own));
         }
-        let own = OwnMount::at(&self.target)?;
+        let own = OwnMount::at(&self.target).inspect_err(|_| self.leave())?;
         let server = serve(fs, attach).inspect_err(|_| own.leave())?;
         Ok((server, own))
+    }
+
+    /// Takes away what has just been mounted, which cannot be told from others.
+    fn leave(&self) {
+        if let Err(error) = fuse_mount::unmount_lazily(&self.target) {
+            tracing::warn!("unmount {}: {error}", self.target.display());
+        }
     }
 
     /// Mounts, where this process may do it itself; else says how `fusermount3` is to do it.

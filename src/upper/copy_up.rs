@@ -72,6 +72,12 @@ impl Copied<'_> {
     pub fn st_ino(&self) -> u64 {
         self.object.attr.st_ino
     }
+
+    /// Whether it says itself what it is the copy of.
+    #[must_use]
+    pub fn has_number(&self) -> bool {
+        self.object.marks.ino.is_some()
+    }
 }
 
 impl Upper {

@@ -1,10 +1,11 @@
 //! Which layers an upper was made with: the second line of `work/format`.
 //!
-//! `made-with ID...`, or `complete-over ID...` when nothing of theirs is missing in it; the base first, each by its diffID
-//! or as `directory`. Numbers in the marks and in the link index are those of objects of these layers: over others they
+//! `made-with ID...`, or `complete-over ID...` when nothing of their content is missing in it; the base first, each by its
+//! diffID or as `directory`. Numbers in the marks and in the link index are those of objects of these layers: over others they
 //! would mean other files. Directories are not told from each other: nothing that lasts says which one it is, and engines
 //! give the same one by different paths.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::AtFlags;
@@ -12,7 +13,7 @@ use rustix::fs::AtFlags;
 use super::error::At as _;
 use super::handle::{self, path_of, pin};
 use super::{Upper, UpperError};
-use crate::model::Digest;
+use crate::model::{Digest, FileKind};
 use crate::sys::files;
 
 const MADE_WITH: &str = "made-with";
@@ -54,6 +55,11 @@ impl MadeWith {
         Some(Self { layers: words.map(layer).collect::<Option<_>>()?, complete })
     }
 
+    /// Whether these layers may be others under the same names, so that what they show is to be counted anew.
+    pub(super) fn is_of_any_directory(&self) -> bool {
+        self.complete && self.layers.contains(&None)
+    }
+
     /// Whether the numbers in the upper at `path` are of other layers than these, and may be forgotten.
     pub(super) fn gives_way(&self, layers: &[Option<Digest>], path: &Path) -> Result<bool, UpperError> {
         if self.layers == layers {
@@ -91,25 +97,24 @@ impl Upper {
         }
     }
 
-    /// Takes away all numbers of other layers' objects. A crash leaves some, and the record that says whose they are.
+    /// Takes away all numbers of other layers' objects, after having seen that nothing else needs those layers. A crash
+    /// leaves some, and a record that says that the numbers are nobody's.
     pub(super) fn forget_numbers(&self) -> Result<(), UpperError> {
-        super::adopt::walk(&self.root, &mut |dir| {
-            for name in super::scratch::names(dir)? {
-                let pinned = pin(dir, &name).at("open")?;
-                if !self.can_carry_marks(handle::stat(&pinned)?.metadata.kind) {
-                    continue;
-                }
-                if self.namespace.read(&pinned, &name, self.boot)?.partial.is_some() {
-                    return Err(UpperError::Form {
-                        path: path_of(&pinned, &name),
-                        problem: "shares content with a file of the layers that it was made with".to_owned(),
-                        remedy: "run layerfs complete over those",
-                    });
-                }
-                self.namespace.forget_ino(&pinned)?;
-            }
-            Ok(true)
+        self.each_with_marks(|pinned, name, kind| {
+            let marks = self.namespace.read(pinned, name, self.boot)?;
+            let shares = marks.partial.is_some_and(|partial| partial.map.lower_bytes() > 0);
+            let (problem, remedy) = if shares {
+                ("shares content with a file of", "run layerfs complete over those")
+            } else if kind == FileKind::Directory && marks.redirect.is_some() {
+                ("is a renamed directory of", "mount it over those")
+            } else {
+                return Ok(());
+            };
+            let problem = format!("{problem} the layers that the upper was made with");
+            Err(UpperError::Form { path: path_of(pinned, name), problem, remedy })
         })?;
+        self.write_format_with(Some(&MadeWith { layers: Vec::new(), complete: true }))?;
+        self.each_with_marks(|pinned, _, _| self.namespace.forget_ino(pinned))?;
         for numbered in [&self.links, &self.numbers] {
             for name in super::scratch::names(numbered)? {
                 files::unlinkat(numbered, &name[..], AtFlags::empty()).at("forget a number")?;
@@ -117,12 +122,28 @@ impl Upper {
         }
         Ok(())
     }
+
+    fn each_with_marks(
+        &self,
+        mut each: impl FnMut(&OwnedFd, &[u8], FileKind) -> Result<(), UpperError>,
+    ) -> Result<(), UpperError> {
+        super::adopt::walk(&self.root, &mut |dir| {
+            for name in super::scratch::names(dir)? {
+                let pinned = pin(dir, &name).at("open")?;
+                let kind = handle::stat(&pinned)?.metadata.kind;
+                if self.can_carry_marks(kind) {
+                    each(&pinned, &name, kind)?;
+                }
+            }
+            Ok(true)
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{FileKind, Ino, Metadata, Name};
+    use crate::model::{Ino, Metadata, Name};
     use crate::upper::{Looked, Object, Origin, UpperOptions};
 
     const fn digest(byte: u8) -> Option<Digest> {
@@ -188,13 +209,34 @@ mod tests {
         upper.completed().unwrap();
         drop(upper);
         assert!(record(dir.path()).starts_with("complete-over sha256:0101"));
-        // Its own layers: the numbers go on.
+        // Its own layers: the numbers go on. One is a directory, and may have become another.
         let upper = open(dir.path(), &made_with).unwrap();
+        assert!(upper.is_taking_over());
+        upper.taken_over().unwrap();
         assert!(record(dir.path()).starts_with("made-with sha256:0101"));
         assert!(["f", "l", "d"].iter().all(|name| number(&upper, name) == Some(Ino(1 << 40 | 7))));
         assert_eq!(upper.with_names_gone().unwrap(), [Ino(1 << 40 | 9)]);
         upper.completed().unwrap();
         drop(upper);
+        // A renamed directory needs them: nothing is forgotten.
+        let renamed = dir.path().join("upper/d");
+        let redirect = "trusted.overlay.redirect";
+        let redirect =
+            if open(dir.path(), &made_with).unwrap().namespace == crate::upper::marks::Namespace::Trusted {
+                redirect
+            } else {
+                "user.overlay.redirect"
+            };
+        open(dir.path(), &made_with).unwrap().completed().unwrap();
+        rustix::fs::setxattr(&renamed, redirect, b"/e", rustix::fs::XattrFlags::empty()).unwrap();
+        let error = open(dir.path(), &[digest(3)]).unwrap_err().to_string();
+        assert!(error.contains("upper/d: is a renamed directory of the layers"), "{error}");
+        assert!(record(dir.path()).starts_with("complete-over sha256:0101"));
+        rustix::fs::removexattr(&renamed, redirect).unwrap();
+        // Nor when it goes back to its own: what is not taken over is counted anew by the next.
+        drop(open(dir.path(), &[digest(4)]).unwrap());
+        assert_eq!(record(dir.path()), "complete-over\n");
+        assert!(open(dir.path(), &made_with).unwrap().is_taking_over());
         let upper = open(dir.path(), &[digest(3)]).unwrap();
         assert!(["f", "l", "d"].iter().all(|name| number(&upper, name).is_none()));
         assert_eq!(upper.with_names_gone().unwrap(), []);

@@ -121,7 +121,7 @@ impl Namespace {
     }
 }
 
-fn parse_ino(bytes: &[u8]) -> Option<Ino> {
+pub(super) fn parse_ino(bytes: &[u8]) -> Option<Ino> {
     let ino = Ino(std::str::from_utf8(bytes).ok()?.parse().ok()?);
     // Of a layer's object, or the root's: no other number is ever written down.
     (ino == Ino::ROOT || ino.to_lower().is_some()).then_some(ino)

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::error::At as _;
-use super::marks::Namespace;
+use super::marks::{Namespace, parse_ino};
 use super::{Marks, Object, Upper, UpperAttr, UpperError, handle};
 use crate::model::{FileKind, Ino};
 use crate::sys::files;
@@ -72,7 +72,7 @@ impl Upper {
             Err(error) => return Err(error).at("readlink in work/numbers"),
         };
         let text = record.to_str().ok().and_then(|text| text.split_once(' '));
-        let number = text.and_then(|(number, birth)| Some((number.parse().ok().map(Ino)?, birth)));
+        let number = text.and_then(|(number, birth)| Some((parse_ino(number.as_bytes())?, birth)));
         let Some((ino, born)) = number else {
             return Err(UpperError::damaged(&self.numbers, b"work/numbers", &place(st_ino)));
         };

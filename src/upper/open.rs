@@ -98,6 +98,7 @@ impl Upper {
             (Some(known), Some(layers)) => known.gives_way(layers, upper)?,
             _ => false,
         };
+        let recounts = known.as_ref().is_some_and(MadeWith::is_of_any_directory);
         let made_with = layers.map(<[_]>::to_vec).or(known.as_ref().map(|known| known.layers.clone()));
         let made_with = made_with.map(|layers| MadeWith { layers, complete: false });
         // What engines share is never taken over: it is theirs, and understood as it is.
@@ -126,7 +127,7 @@ impl Upper {
             serial: AtomicU64::new(0),
             counting: super::turns::Turns::default(),
             made_with,
-            taking_over: AtomicBool::new(others.is_some() || (gives_way && !options.shared)),
+            taking_over: AtomicBool::new(others.is_some() || gives_way || recounts),
             _locks: locks,
         };
         if gives_way {

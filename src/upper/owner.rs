@@ -44,8 +44,12 @@ impl Owners {
             // Symlinks cannot carry the record; they belong to whoever made them.
             return Ok(());
         }
-        super::recorded_acl::settle(pinned)?;
-        chmod(pinned, real.kind, (wanted.mode & 0o777) | floor(real.kind))?;
+        let floor = floor(real.kind);
+        if real.mode & floor == floor {
+            // Else it is new, and may not even be asked for its record.
+            super::recorded_acl::settle(pinned)?;
+        }
+        chmod(pinned, real.kind, (wanted.mode & 0o777) | floor)?;
         marks::set_override_stat(pinned, &recorded_owner::record(wanted))
     }
 }
@@ -90,6 +94,7 @@ pub(super) fn forget_record(pinned: impl AsFd, now: &Metadata) -> Result<(), Upp
     if marks::override_stat(pinned)?.is_none() {
         return Ok(());
     }
+    super::recorded_acl::settle(pinned)?;
     let real = super::handle::stat(pinned)?.metadata;
     // Ids without a place in this user namespace are recorded even so.
     if (real.uid, real.gid, real.mode) != (now.uid, now.gid, now.mode) {

@@ -139,9 +139,21 @@ impl Upper {
     ///
     /// # Errors
     /// [`UpperError`]; then what was written down before still holds.
-    pub fn set_whole(&self, pinned: impl AsFd, ino: Ino) -> Result<(), UpperError> {
+    pub fn set_whole(&self, pinned: impl AsFd, partial: &Partial) -> Result<(), UpperError> {
         let pinned = pinned.as_fd();
-        self.namespace.set_ino(pinned, ino)?;
+        let ino = partial.ino;
+        match self.namespace.set_ino(pinned, ino) {
+            Err(error) if error.is_no_room() => {
+                // Not for one mark beside the other. A map of nothing says the same, and leaves more room.
+                let mut nothing = partial.clone();
+                nothing.map.truncate(0);
+                self.set_partial(pinned, &nothing)?;
+                if self.namespace.set_ino(pinned, ino).is_err() {
+                    return Ok(());
+                }
+            }
+            result => result?,
+        }
         // The other mark has won already.
         if let Err(error) = self.namespace.remove_extents(pinned) {
             tracing::warn!("upper: inode {}: a map of extents stays behind: {error}", ino.0);

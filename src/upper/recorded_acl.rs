@@ -31,11 +31,30 @@ impl Record {
         Ok(Some(Self { text, is, real: real.metadata }))
     }
 
-    /// The ACL, when `real` is the one that the filesystem has.
-    pub(super) fn acl(&self, real: Option<Vec<u8>>) -> Option<Vec<u8>> {
-        let mut acl = recorded_owner::acl(&self.text).or(real)?;
-        posix_acl::set_mode(&mut acl, self.is.mode);
-        Some(acl)
+    /// The ACL as it is now; `real` reads the one that the filesystem has.
+    pub(super) fn acl(
+        mut self,
+        pinned: BorrowedFd<'_>,
+        real: impl Fn() -> Result<Option<Vec<u8>>, UpperError>,
+    ) -> Result<Option<Vec<u8>>, UpperError> {
+        loop {
+            let acl = self.own_acl().map_or_else(&real, |acl| Ok(Some(acl)))?;
+            match Self::of(pinned)? {
+                // Somebody has set another in between: that of one time would be shown with the mode of another.
+                Some(record) if record.text != self.text => self = record,
+                _ => {
+                    return Ok(acl.map(|mut acl| {
+                        posix_acl::set_mode(&mut acl, self.is.mode);
+                        acl
+                    }));
+                }
+            }
+        }
+    }
+
+    /// The ACL that the filesystem does not have yet.
+    pub(super) fn own_acl(&self) -> Option<Vec<u8>> {
+        recorded_owner::acl(&self.text)
     }
 
     /// Sets the ACL, and with it the mode: both or, with an error, neither.
@@ -43,7 +62,14 @@ impl Record {
         self.settle_acl(pinned)?;
         let is = Metadata { mode: self.is.mode & 0o7000 | posix_acl::mode(acl), ..self.is };
         let record = recorded_owner::record(&is);
-        marks::set_override_stat(pinned, &recorded_owner::with_acl(&record, acl))?;
+        match marks::set_override_stat(pinned, &recorded_owner::with_acl(&record, acl)) {
+            // Twice is too much: one after the other.
+            Err(error) if error.is_no_room() => {
+                self.really_set(pinned, acl).at("setxattr")?;
+                return marks::set_override_stat(pinned, &record);
+            }
+            result => result?,
+        }
         if let Err(error) = self.really_set(pinned, acl) {
             let undone = marks::set_override_stat(pinned, &recorded_owner::record(&self.is));
             if let Err(error) = undone {
@@ -60,7 +86,7 @@ impl Record {
 
     /// Gives the filesystem an ACL that only the record has: a new record will not have it.
     pub(super) fn settle_acl(&self, pinned: BorrowedFd<'_>) -> Result<(), UpperError> {
-        match recorded_owner::acl(&self.text) {
+        match self.own_acl() {
             Some(acl) => self.really_set(pinned, &acl).at("setxattr"),
             None => Ok(()),
         }
@@ -69,7 +95,7 @@ impl Record {
     /// Takes the ACL away. The mode stays.
     pub(super) fn remove_acl(&self, pinned: BorrowedFd<'_>) -> Result<(), UpperError> {
         self.settle_acl(pinned)?;
-        if recorded_owner::acl(&self.text).is_some() {
+        if self.own_acl().is_some() {
             marks::set_override_stat(pinned, &recorded_owner::record(&self.is))?;
         }
         files::removexattr(magic_link(pinned), OsStr::from_bytes(posix_acl::ACCESS)).at("removexattr")

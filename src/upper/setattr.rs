@@ -70,7 +70,10 @@ impl Upper {
             utimens(pinned, &times)?;
         }
         // Too late for an error: when the system does not say, it is what was asked for.
-        Ok(self.attr(pinned, name).unwrap_or_else(|_| as_asked_for(&before, wanted, change)))
+        Ok(self.attr(pinned, name).unwrap_or_else(|error| {
+            tracing::warn!("{error}: times may be old");
+            as_asked_for(&before, wanted, change)
+        }))
     }
 
     /// Undoes a change of owner and mode as far as it was made.

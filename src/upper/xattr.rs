@@ -30,13 +30,12 @@ impl Upper {
         {
             return Ok(Some(value));
         }
-        let value = get(&path, name)?;
         if name == posix_acl::ACCESS
             && let Some(record) = Record::of(pinned.as_fd())?
         {
-            return Ok(record.acl(value));
+            return record.acl(pinned.as_fd(), || get(&path, name));
         }
-        Ok(value)
+        get(&path, name)
     }
 
     /// The names of all attributes, sorted.
@@ -54,7 +53,7 @@ impl Upper {
         let mut shown: BTreeSet<Cow<'_, [u8]>> = names.filter_map(shown_as).collect();
         if is_recorded
             && let Some(record) = Record::of(pinned.as_fd())?
-            && record.acl(None).is_some()
+            && record.own_acl().is_some()
         {
             shown.insert(posix_acl::ACCESS.into());
         }
@@ -118,6 +117,11 @@ impl Upper {
         match self.set_xattr(pinned, name, value, XattrFlags::empty()) {
             Err(UpperError::System { source: Errno::PERM | Errno::OPNOTSUPP, .. }) => {
                 tracing::warn!("upper: copy-up: this filesystem cannot keep {}", name.escape_ascii());
+                Ok(())
+            }
+            // Somebody whom this user namespace does not have.
+            Err(UpperError::System { source: Errno::INVAL, .. }) if name.starts_with(posix_acl::PREFIX) => {
+                tracing::warn!("upper: copy-up: this user namespace cannot keep {}", name.escape_ascii());
                 Ok(())
             }
             result => result,
