@@ -10,6 +10,7 @@ mod own;
 mod serving;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ pub use own::OwnMount;
 pub use serving::{Place, Standalone};
 
 use crate::fs::{Fs, FsError, OwnerView};
-use crate::fuse::{Attach, Server};
+use crate::fuse::Server;
 use crate::index::{self, Expected, IndexError, LayerIndex};
 use crate::layer::{ChunkCache, DirLayer, Layer, LayerError, LayerSource, TarLayer, TarSource};
 use crate::model::limits::IMAGE_LAYERS_MAX;
@@ -190,14 +191,15 @@ impl Layers {
     }
 }
 
-/// Mounts if that is still to be done and shakes hands; [`Server::run`] answers until the mount is gone.
+/// Shakes hands through the descriptor of `/dev/fuse` that it is mounted with; [`Server::run`] answers until the mount is
+/// gone.
 ///
 /// # Errors
-/// What the kernel or `fusermount3` say.
-pub fn serve(fs: Fs, attach: Attach) -> io::Result<Server> {
+/// What the kernel says.
+pub fn serve(fs: Fs, device: OwnedFd) -> io::Result<Server> {
     // What indexing needed is not needed any more.
     memory::give_back();
-    Server::attach(Arc::new(fs), attach)
+    Server::attach(Arc::new(fs), device)
 }
 
 /// Where the mount point `target` really is, checked before anything is built.

@@ -10,7 +10,6 @@ use nix::mount::MsFlags;
 use rustix::fs::{Mode, OFlags};
 
 use crate::fs::{Fs, OwnerView};
-use crate::fuse::Attach;
 use crate::launcher::Rootfs;
 use crate::mount::{self, Layers, MountError, UpperDirs};
 use crate::sys::{daemon, fuse_mount};
@@ -71,7 +70,7 @@ impl Rootfs for ImageRootfs {
         let Stage::Mounted(fs, device) = self.take() else { return Err(out_of_order()) };
         // Only now: the container's own process was forked before and keeps the caller's limits and umask.
         daemon::prepare()?;
-        let server = mount::serve(*fs, Attach::Mounted(device))?;
+        let server = mount::serve(*fs, device)?;
         let thread = std::thread::Builder::new().name("fuse".to_owned()).spawn(move || server.run())?;
         self.state = Stage::Serving(thread);
         Ok(())

@@ -7,4 +7,4 @@ mod convert;
 mod policy;
 mod session;
 
-pub use session::{Attach, Flag, Server};
+pub use session::{Flag, Server};

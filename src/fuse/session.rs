@@ -1,34 +1,15 @@
-//! The connection to the kernel: mounted here or elsewhere, served by a few threads.
+//! The connection to the kernel, served by a few threads.
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use fuser::{Config, MountOption, Session, SessionACL};
+use fuser::{Config, Session, SessionACL};
 
 use super::adapter::Adapter;
 use crate::fs::Fs;
-
-/// How the mount comes about.
-#[derive(Debug)]
-pub enum Attach {
-    /// Somebody has mounted it; this is the descriptor of `/dev/fuse`.
-    Mounted(OwnedFd),
-    /// Through the setuid helper `fusermount3`, for an ordinary user.
-    Fusermount {
-        /// Where.
-        target: PathBuf,
-        /// What mount(8) shows as the source.
-        source: String,
-        /// For other users too; `/etc/fuse.conf` must say `user_allow_other`.
-        allow_other: bool,
-        /// Further flags.
-        flags: Vec<Flag>,
-    },
-}
 
 /// A flag of the mount, as mount(8) calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,24 +44,17 @@ pub struct Server {
 const THREADS: usize = 16;
 
 impl Server {
-    /// Mounts if that is still to be done, and shakes hands with the kernel: the mount is usable afterwards, once
-    /// [`Self::run`] is called.
+    /// Shakes hands with the kernel through the descriptor of `/dev/fuse` that something has been mounted with: the mount is
+    /// usable afterwards, once [`Self::run`] is called. Who may use it is the kernel's affair.
     ///
     /// # Errors
-    /// What mount(2), `fusermount3` or the handshake say.
-    pub fn attach(fs: Arc<Fs>, attach: Attach) -> io::Result<Self> {
+    /// What the handshake says.
+    pub fn attach(fs: Arc<Fs>, device: OwnedFd) -> io::Result<Self> {
         let notifier = Arc::new(OnceLock::new());
         let adapter = Adapter::new(Arc::clone(&fs), Arc::clone(&notifier));
         let mut config = Config::default();
         config.n_threads = Some(THREADS);
-        let session = match attach {
-            Attach::Mounted(fd) => Session::from_fd(adapter, fd, SessionACL::All, config)?,
-            Attach::Fusermount { target, source, allow_other, flags } => {
-                config.acl = if allow_other { SessionACL::All } else { SessionACL::Owner };
-                config.mount_options = mount_options(&source, &flags);
-                mount_helper(adapter, &target, &config)?
-            }
-        };
+        let session = Session::from_fd(adapter, device, SessionACL::All, config)?;
         notifier.get_or_init(|| session.notifier());
         Ok(Self { session, fs })
     }
@@ -106,31 +80,4 @@ impl Server {
         let flushed = fs.settle(Duration::ZERO).map_err(io::Error::other);
         result.and(settled).and(flushed)
     }
-}
-
-fn mount_helper(adapter: Adapter, target: &Path, config: &Config) -> io::Result<Session<Adapter>> {
-    Session::new(adapter, target, config).map_err(|error| match error.kind() {
-        io::ErrorKind::Other => io::Error::other(format!("fusermount3: {}", error.to_string().trim())),
-        _ => error,
-    })
-}
-
-fn mount_options(source: &str, flags: &[Flag]) -> Vec<MountOption> {
-    // A comma would begin another option.
-    let source = if source.contains([',', '\\']) { "layerfs" } else { source };
-    let fixed = [
-        MountOption::FSName(source.to_owned()),
-        MountOption::Subtype("layerfs".to_owned()),
-        MountOption::DefaultPermissions,
-    ];
-    let flags = flags.iter().filter_map(|flag| match flag {
-        Flag::ReadOnly => Some(MountOption::RO),
-        Flag::NoExec => Some(MountOption::NoExec),
-        Flag::Suid => Some(MountOption::Suid),
-        Flag::Dev => Some(MountOption::Dev),
-        Flag::NoAtime => Some(MountOption::NoAtime),
-        // The helper refuses it. The server does as it says; the kernel would only show it.
-        Flag::NoDirAtime => None,
-    });
-    fixed.into_iter().chain(flags).collect()
 }

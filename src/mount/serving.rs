@@ -1,6 +1,7 @@
 //! A mount and the process that serves it: attached and, without a container, started.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use nix::mount::MsFlags;
@@ -8,7 +9,7 @@ use nix::mount::MsFlags;
 use super::own::OwnMount;
 use super::{Layers, MountError, UpperDirs, serve};
 use crate::fs::{Fs, OwnerView};
-use crate::fuse::{Attach, Flag, Server};
+use crate::fuse::{Flag, Server};
 use crate::sys::{daemon, fuse_mount};
 
 /// Where and how something is mounted.
@@ -50,14 +51,9 @@ impl Place {
             (false, true) => fs.without_access_times_of_dirs(),
             (false, false) => fs,
         };
-        let attach = self.attach()?;
-        if matches!(attach, Attach::Fusermount { .. }) {
-            let server = serve(fs, attach)?;
-            let own = OwnMount::at(&self.target).inspect_err(|_| self.leave())?;
-            return Ok((server, own));
-        }
+        let device = self.attach()?;
         let own = OwnMount::at(&self.target).inspect_err(|_| self.leave())?;
-        let server = serve(fs, attach).inspect_err(|_| own.leave())?;
+        let server = serve(fs, device).inspect_err(|_| own.leave())?;
         Ok((server, own))
     }
 
@@ -68,17 +64,12 @@ impl Place {
         }
     }
 
-    /// Mounts, where this process may do it itself; else says how `fusermount3` is to do it.
-    fn attach(&self) -> io::Result<Attach> {
-        // fuser opens it too, also for the helper's sake, but does not say what it could not open.
+    /// Mounts, and returns the descriptor of `/dev/fuse`.
+    fn attach(&self) -> io::Result<OwnedFd> {
+        // The helper would not say with what to do.
         fuse_mount::check_device()?;
         if !rustix::process::geteuid().is_root() {
-            return Ok(Attach::Fusermount {
-                target: self.target.clone(),
-                source: self.source.clone(),
-                allow_other: self.allow_other,
-                flags: self.flags.clone(),
-            });
+            return fuse_mount::mount_by_helper(&self.target, &self.helper_options());
         }
         let mut flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
         for flag in &self.flags {
@@ -91,7 +82,29 @@ impl Place {
                 Flag::NoDirAtime => flags |= MsFlags::MS_NODIRATIME,
             }
         }
-        fuse_mount::mount(&self.target, &self.source, flags).map(Attach::Mounted)
+        fuse_mount::mount(&self.target, &self.source, flags)
+    }
+
+    /// fusermount3(1)
+    fn helper_options(&self) -> String {
+        // A comma would begin another option.
+        let source = if self.source.contains([',', '\\']) { "layerfs" } else { &self.source };
+        let mut options = format!("fsname={source},subtype=layerfs,default_permissions");
+        if self.allow_other {
+            options.push_str(",allow_other");
+        }
+        for flag in &self.flags {
+            options.push_str(match flag {
+                Flag::ReadOnly => ",ro",
+                Flag::NoExec => ",noexec",
+                Flag::Suid => ",suid",
+                Flag::Dev => ",dev",
+                Flag::NoAtime => ",noatime",
+                // The helper refuses it. The server does as it says; the kernel would only show it.
+                Flag::NoDirAtime => "",
+            });
+        }
+        options
     }
 }
 

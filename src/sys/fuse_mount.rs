@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use nix::mount::{MntFlags, MsFlags};
 use rustix::fs::{Mode, OFlags};
 
+use super::message_socket::{Message, MessageSocket};
 use super::mount_table::MountId;
 
 /// Opens `/dev/fuse` and mounts on `target` (Documentation/filesystems/fuse.rst). Everyone in the mount's user namespace
@@ -26,6 +27,34 @@ pub fn mount(target: &Path, source: &str, flags: MsFlags) -> io::Result<OwnedFd>
     );
     nix::mount::mount(Some(source), target, Some("fuse.layerfs"), flags, Some(options.as_str()))?;
     Ok(device.into())
+}
+
+/// The same for an ordinary user, by the setuid helper fusermount3(1), which sends the descriptor of `/dev/fuse`.
+/// `options`: those of `-o`; without `allow_other` only this user may use the mount.
+///
+/// # Errors
+/// What the helper says; then nothing is mounted.
+pub fn mount_by_helper(target: &Path, options: &str) -> io::Result<OwnedFd> {
+    let (ours, theirs) = MessageSocket::pair()?;
+    let child = Command::new("fusermount3")
+        .args(["-o", options, "--"])
+        .arg(target)
+        // The number of the descriptor that it sends it through: its standard input.
+        .env("_FUSE_COMMFD", "0")
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| {
+            io::Error::new(error.kind(), format!("fusermount3 (is fuse3 installed?): {error}"))
+        })?;
+    let message = ours.receive();
+    // It ends when it has sent that, or could not.
+    let output = child.wait_with_output()?;
+    match message? {
+        Some(Message { fd: Some(fd), .. }) => Ok(fd),
+        _ => Err(said_by_helper(&output.stderr)),
+    }
 }
 
 /// Says ahead, and with what to do, that `/dev/fuse` is missing or closed to this user.
@@ -100,5 +129,11 @@ fn ask_helper(target: &Path, helper_flags: &[&str]) -> io::Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    Err(said_by_helper(&output.stderr))
+}
+
+/// Its words begin with its name.
+fn said_by_helper(stderr: &[u8]) -> io::Error {
+    let said = String::from_utf8_lossy(stderr).trim().to_owned();
+    io::Error::other(if said.is_empty() { "fusermount3 failed and did not say why".to_owned() } else { said })
 }

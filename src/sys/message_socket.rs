@@ -81,6 +81,12 @@ impl MessageSocket {
     }
 }
 
+impl From<MessageSocket> for OwnedFd {
+    fn from(socket: MessageSocket) -> Self {
+        socket.0
+    }
+}
+
 impl AsFd for MessageSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -89,6 +89,29 @@ fn sigterm_leaves_other_mounts() {
     place.nothing_left();
 }
 
+/// A mount that is gone but in use, and another in its place.
+const IN_ITS_PLACE: &str = r#"
+cd "$2"; mkdir low low2; echo 1 >low/a; echo 2 >low2/a; ln -s "$1" program; layerfs=$PWD/program
+gone() { for i in $(seq 200); do pgrep -f "^$layerfs -o lowerdir=$1 mnt" >/dev/null || return 0; sleep 0.05; done; return 1; }
+timeout 20 "$layerfs" -o lowerdir=low mnt
+exec 7<mnt/a
+if [ "$(id -u)" = 0 ]; then umount -l mnt; else fusermount3 -uz mnt; fi
+timeout 20 "$layerfs" -o lowerdir=low2 mnt 7<&-
+[ "$(cat <&7)" = 1 ]; exec 7<&-
+gone low; [ "$(timeout 5 cat mnt/a)" = 2 ]
+if [ "$(id -u)" = 0 ]; then umount mnt; else fusermount3 -u mnt; fi; gone low2
+"#;
+
+#[test]
+fn a_server_that_ends_leaves_what_came_after_it() {
+    needs_mount!();
+    let place = Place::new();
+    let mut command = Command::new("bash");
+    let done = finish(command.args(["-ec", IN_ITS_PLACE, "bash"]).arg(layerfs_path()).arg(place.path("")));
+    assert_eq!(done.code, 0, "{done:#?}");
+    place.nothing_left();
+}
+
 #[test]
 fn nothing_stays_mounted_when_the_handshake_fails() {
     needs_mount!();
