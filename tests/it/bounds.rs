@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::*;
 
-/// `LAYERFS_TEST_FILES`, for a long run.
+/// `LAYERFS_TEST_FILES`, for a long run, which also needs `LAYERFS_TEST_COMMAND_SECONDS`.
 fn files(usual: usize) -> usize {
     std::env::var("LAYERFS_TEST_FILES").map_or(usual, |count| count.parse().unwrap())
 }

@@ -107,7 +107,10 @@ impl Done {
 /// Runs a command to its end. Output goes through files: a server that kept the caller's pipe open must not hang the test.
 pub(crate) fn finish(command: &mut Command) -> Done {
     let mut limited = Command::new("timeout");
-    limited.args(["-k", "5", COMMAND_SECONDS_MAX]).arg(command.get_program()).args(command.get_args());
+    // More for long runs.
+    let seconds = std::env::var("LAYERFS_TEST_COMMAND_SECONDS");
+    let seconds = seconds.as_deref().unwrap_or(COMMAND_SECONDS_MAX);
+    limited.args(["-k", "5", seconds]).arg(command.get_program()).args(command.get_args());
     for (key, value) in command.get_envs() {
         match value {
             Some(value) => limited.env(key, value),
