@@ -94,11 +94,20 @@ impl Fs {
     fn change_nothing(&self, node: &Node, caller: &Caller) -> Result<Attr, FsError> {
         let attr = self.attr_of(node)?;
         let Metadata { kind, mode, uid, gid, .. } = attr.metadata;
-        if kind != FileKind::Regular || !caller.is_owner(uid) {
-            return Ok(attr);
+        let left = without_privileges(mode, gid, caller);
+        match kind {
+            FileKind::Directory | FileKind::Symlink => return Ok(attr),
+            _ if caller.is_owner(uid) => {}
+            // Nothing comes before a write into a fifo.
+            FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice
+                if left != mode =>
+            {
+                return Err(FsError::NotPermitted);
+            }
+            _ => return Ok(attr),
         }
         let pinned = self.raise(node, u64::MAX)?;
-        let left = Change { mode: Some(without_privileges(mode, gid, caller)), ..Change::default() };
+        let left = Change { mode: Some(left), ..Change::default() };
         let attributes = node.attributes();
         self.upper()?.change(&pinned, b"(node)", &left)?;
         drop(attributes);

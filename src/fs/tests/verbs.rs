@@ -519,3 +519,18 @@ fn the_mode_of_a_stand_in_and_its_acl_are_one() {
     fs.removexattr(device, key).unwrap();
     assert_eq!(mode(), 0o4016);
 }
+
+/// chown(2) with both ids -1, as ext4 has it; nothing else asks to change nothing of a fifo.
+#[test]
+fn a_chown_to_nobody_takes_privileges_of_a_fifo() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = open(&dir, Form::Found, OwnerView::Image);
+    let what = What::Special(FileKind::Fifo, DeviceId::default());
+    let fifo =
+        fs.create(Ino::ROOT, name("fifo"), &New { what, mode: 0, umask: 0, caller: USER }).unwrap().ino;
+    fs.setattr(fifo, USER, &Change { mode: Some(0o6755), ..Change::default() }).unwrap();
+    let stranger = Caller { uid: 9, ..USER };
+    assert_eq!(fs.setattr(fifo, stranger, &Change::default()).unwrap_err().errno(), Errno::PERM);
+    assert_eq!(fs.setattr(fifo, USER, &Change::default()).unwrap().metadata.mode, 0o755);
+    fs.setattr(fifo, stranger, &Change::default()).unwrap();
+}
