@@ -15,9 +15,10 @@
 //!
 //! **A first write** to a file of a layer. No open was ever sent, so it begins with the write: [`fs::Fs::write`] copies
 //! the file up, its parent directories before it. [`upper::Upper::copy_up`] builds the copy in `work/tmp` with owner,
-//! mode, times, attributes and the old inode number, and renames it into place; its content stays in the layer, and an
-//! [`upper::ExtentMap`] says so. Only what lies around the written bytes is copied, then they are written, then the map
-//! says that this part is the file's own. The node stays the same, so whoever had the file open sees the change.
+//! mode, times, attributes and the old inode number, and [`upper::Upper::place`] renames it into place; its content stays
+//! in the layer, and an [`upper::ExtentMap`] says so. Only what lies around the written bytes is copied, then they are
+//! written, then the map says that this part is the file's own. The node stays the same, so whoever had the file open
+//! sees the change.
 //!
 //! [`mount`] wires all this. The control plane below it decides what to mount ([`image`]), where changes go
 //! ([`container`]), and which process runs on it ([`launcher`]); [`builder`] makes images of what processes changed;

@@ -1,5 +1,5 @@
-//! Taking over an upper that somebody else wrote, once: its hard links, which of the layers' names it
-//! leaves, and the content that it lacks.
+//! Taking over an upper that somebody else wrote, once: its hard links, which of the layers' names it leaves, and the
+//! content that it lacks.
 
 use std::collections::HashMap;
 use std::sync::Arc;
