@@ -615,8 +615,9 @@ def op_mapwrite(side, slot, offset, length, seed):
     except TypeError:
         return "read-only"
     if not side.ours:
-        with open(mapped_list(side), "a", encoding="ascii") as file:
-            print(os.fstat(found.fd).st_ino, *birth("", found.fd), file=file)
+        fd = os.open(mapped_list(side), os.O_WRONLY | os.O_APPEND)
+        os.write(fd, b"%d %d %d\n" % (os.fstat(found.fd).st_ino, *birth("", found.fd)))
+        os.close(fd)
     return end - start
 
 
