@@ -16,6 +16,8 @@ pub(crate) mod fake;
 mod source;
 mod tar_layer;
 #[cfg(test)]
+mod encoding_tests;
+#[cfg(test)]
 mod tar_tests;
 
 pub use chunk_cache::ChunkCache;
