@@ -18,6 +18,7 @@ use std::thread::{self, ScopedJoinHandle};
 
 use sha2::{Digest as _, Sha256};
 
+use super::IndexError;
 use super::decode::{self, Halt};
 use super::encoding::Encoding;
 use super::format::{GRANULE_BYTES, SpanRecord};
@@ -27,7 +28,6 @@ use super::tar::{self, TarError};
 use super::tree::{NameOf, Tree};
 use super::window::{Found, Reducer};
 use super::write::{self, Facts};
-use super::IndexError;
 use crate::model::Digest;
 use crate::model::limits::LAYER_BYTES_MAX;
 use crate::sys::atomic::TempFile;
@@ -172,11 +172,7 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> io::Result<T> {
     thread.join().map_err(|_| io::Error::other("a thread of the index build panicked"))
 }
 
-fn check_decoded(
-    blob: &FileRange,
-    encoding: Encoding,
-    decoded: Result<(), Halt>,
-) -> Result<(), IndexError> {
+fn check_decoded(blob: &FileRange, encoding: Encoding, decoded: Result<(), Halt>) -> Result<(), IndexError> {
     let (path, encoding) = (blob.to_path_buf(), encoding.name());
     match decoded {
         // Stopped: because of another stage, whose own error is reported.

@@ -77,11 +77,7 @@ fn forward(mut source: Source<ChunkReader>, send: &mut Send<'_>) -> Result<(), H
 }
 
 /// Checkpoints are only where pieces begin: between them lies a history of MiBs.
-fn pieces(
-    pieces: &mut dyn Pieces,
-    send: &mut Send<'_>,
-    checkpoints: &SyncSender<Found>,
-) -> Result<(), Halt> {
+fn pieces(pieces: &mut dyn Pieces, send: &mut Send<'_>, checkpoints: &SyncSender<Found>) -> Result<(), Halt> {
     let (mut chunk, mut filled) = (vec![0; CHUNK_BYTES], 0);
     let (mut position, mut last_checkpoint) = (0, None);
     while let Some(start) = pieces.next()? {

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{Encoding, IndexError};
 use super::format::{self, Header, PAGE_BYTES, Section};
+use super::{Encoding, IndexError};
 use crate::model::Digest;
 use crate::sys::mmap::Mapping;
 

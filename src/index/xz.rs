@@ -146,7 +146,8 @@ impl<R: BufRead> XzBlocks<R> {
             bytes.push(byte);
             if byte & 0x80 == 0 {
                 crc32.update(&bytes);
-                return number(&mut &bytes[..]).ok_or_else(|| self.source.bad("a wrong number in an xz index"));
+                return number(&mut &bytes[..])
+                    .ok_or_else(|| self.source.bad("a wrong number in an xz index"));
             }
             if bytes.len() > 9 {
                 return Err(self.source.bad("a wrong number in an xz index"));
@@ -282,7 +283,10 @@ impl<R: BufRead + Send> Pieces for XzBlocks<R> {
             let input = self.source.reader.fill_buf()?;
             let action = if input.is_empty() { Action::Finish } else { Action::Run };
             let step = block.lzma.process(input, output, action);
-            let step = step.map_err(|error| self.source.bad(error.to_string()))?;
+            let step = match step {
+                Err(_) if action == Action::Finish => return Err(self.source.cut_off()),
+                step => step.map_err(|error| self.source.bad(error.to_string()))?,
+            };
             block.produced += step.bytes_produced as u64;
             self.source.consume(step.bytes_consumed);
             if step.status == Status::StreamEnd {

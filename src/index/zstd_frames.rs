@@ -78,7 +78,8 @@ impl<R: BufRead> ZstdFrames<R> {
             window = content;
         }
         if dictionary != 0 {
-            let reason = format!("the zstd frame needs dictionary {dictionary}, which no image can bring along");
+            let reason =
+                format!("the zstd frame needs dictionary {dictionary}, which no image can bring along");
             return Err(self.source.bad(reason));
         }
         if window > 1 << WINDOW_LOG_MAX {

@@ -165,9 +165,7 @@ impl ChunkReader {
         let mut decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
         decoders.push(decoder);
         let bytes = |decoders: &[Decoder]| decoders.iter().map(Decoder::memory_bytes).sum::<u64>();
-        while decoders.len() > DECODERS_MAX
-            || (decoders.len() > 1 && bytes(&decoders) > DECODERS_BYTES_MAX)
-        {
+        while decoders.len() > DECODERS_MAX || (decoders.len() > 1 && bytes(&decoders) > DECODERS_BYTES_MAX) {
             decoders.remove(0);
         }
     }

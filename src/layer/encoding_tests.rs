@@ -76,7 +76,7 @@ fn what_real_compressors_write() {
         ("xz -0 --check=none --x86 --lzma2=preset=0", Encoding::Xz, 1..2),
         ("xz -0 --check=crc32 --delta=dist=4 --lzma2=preset=0", Encoding::Xz, 1..2),
         ("bzip2 -1", Encoding::Bzip2, 1..2),
-        ("pbzip2 -1 -p2 -b5 -c", Encoding::Bzip2, 6..7),
+        ("pbzip2 -1 -p2 -b5 -c", Encoding::Bzip2, 7..8),
     ] {
         let blob = through(command, &tar);
         let layer = layer(&blob).unwrap();
@@ -101,7 +101,7 @@ fn pieces_put_together() {
         assert_eq!(checkpoints(&layer(&blob).unwrap()).len(), starts, "{command}");
         check_reads(&blob, &data);
         // Too small for a checkpoint each: every one takes 128 KiB together.
-        let blob = parts(command, &tar[..600_000], 20_000);
+        let blob = parts(command, &tar_of(&data[..600_000]), 20_000);
         assert_eq!(checkpoints(&layer(&blob).unwrap()).len(), 5, "{command}");
     }
 }
@@ -172,7 +172,7 @@ fn ends_of_blobs() {
         let expected = Expected { blob: None, diff_id: Some(whole.index().diff_id()) };
         let dir = tempfile::tempdir().unwrap();
         let mut cut_off = 0;
-        let lens = (0..blob.len()).step_by(blob.len() / 97).chain(blob.len() - 40..blob.len());
+        let lens = (0..blob.len()).step_by(blob.len() / 47).chain(blob.len() - 40..blob.len());
         for len in lens {
             std::fs::write(dir.path().join("blob"), &blob[..len]).unwrap();
             let range = FileRange::open(&dir.path().join("blob")).unwrap();
@@ -184,19 +184,19 @@ fn ends_of_blobs() {
                 other => panic!("{name} cut to {len}: {other:?}"),
             }
         }
-        assert!(cut_off > 100, "{name}: {cut_off}");
+        assert!(cut_off > 60, "{name}: {cut_off}");
     }
 }
 
 #[test]
 fn a_flipped_byte_is_never_served() {
-    let data = noise(400_000, 41);
+    let data = noise(250_000, 41);
     let tar = tar_of(&data);
     for (name, blob) in small_blobs(&tar) {
         let dir = tempfile::tempdir().unwrap();
         drop(open(dir.path(), &blob).unwrap());
         let mut noticed = 0;
-        for place in (0..blob.len()).step_by(blob.len() / 80) {
+        for place in (0..blob.len()).step_by(blob.len() / 40) {
             let mut bad = blob.clone();
             bad[place] ^= 1 << (place % 8);
             std::fs::write(dir.path().join("bad"), &bad).unwrap();
@@ -222,7 +222,7 @@ fn a_flipped_byte_is_never_served() {
                 Err(other) => panic!("{name} {place}: {other}"),
             }
         }
-        assert!(noticed > 60, "{name}: {noticed}");
+        assert!(noticed > 30, "{name}: {noticed}");
     }
 }
 
@@ -291,39 +291,48 @@ fn headers_that_lie() {
 
 #[test]
 fn bombs_take_no_memory() {
-    // 300 MB of zeros: the longest matches that each encoding has.
+    // In a process of its own: what other tests need at the same time does not count.
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--ignored", "--exact", "layer::encoding_tests::bombs"]);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+#[ignore = "run by bombs_take_no_memory"]
+fn bombs() {
+    // Zeros: the longest matches that each encoding has. And a frame that asks for as much history as is accepted.
     let tar_bytes = 300 << 20;
-    let command = |packer: &str| format!("head -c {tar_bytes} /dev/zero | {packer}");
-    for packer in ["gzip -9", "zstd -19 -T1", "xz -1 -T1"] {
-        let layer = layer(&through(&command(packer), b"")).unwrap();
-        assert_eq!(layer.index().tar_bytes(), tar_bytes, "{packer}");
+    for packer in ["gzip -9", "zstd -1 --long=27", "xz -0 -T1"] {
+        let blob = through(&format!("head -c {tar_bytes} /dev/zero | {packer}"), b"");
+        assert_eq!(layer(&blob).unwrap().index().tar_bytes(), tar_bytes, "{packer}");
     }
-    let peak = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
-    // Other tests run at the same time.
-    assert!(peak < 250 << 10, "{peak} KiB");
+    assert!(peak < 200 << 10, "{peak} KiB");
 }
 
 #[test]
 fn readers_of_one_long_span() {
     // One frame, several readers at different places, a cache that holds next to nothing.
-    let data = noise(6_000_000, 53);
+    let data = noise(4_800_000, 53);
     let tar = tar_of(&data);
     for command in ["zstd -1", "xz -0 -T1", "bzip2 -1"] {
         let dir = tempfile::tempdir().unwrap();
         drop(open(dir.path(), &through(command, &tar)).unwrap());
         let index = Arc::new(LayerIndex::open(&dir.path().join("index")).unwrap());
-        let span = index.checkpoint(TarOffset(5_000_000)).unwrap().unwrap();
+        let span = index.checkpoint(TarOffset(4_000_000)).unwrap().unwrap();
         assert!(span.is_long() && span.place.0 == 0 && span.span_bytes() == index.tar_bytes(), "{command}");
         let blob = FileRange::open(&dir.path().join("blob")).unwrap();
         let layer = TarLayer::new(index, blob, Arc::new(ChunkCache::new(8 * 140_000)));
         let id = id(&layer, "big");
         std::thread::scope(|scope| {
-            for first in [0, 1_500_000, 3_000_000, 4_500_000] {
+            for first in [0, 1_600_000, 3_200_000] {
                 let (layer, data) = (&layer, &data);
                 scope.spawn(move || {
-                    for offset in (first..first + 1_400_000).step_by(70_000) {
+                    for offset in (first..first + 1_400_000).step_by(140_000) {
                         let mut bytes = vec![0; 70_000];
                         assert_eq!(layer.read_at(id, offset as u64, &mut bytes).unwrap(), 70_000);
                         assert!(bytes == data[offset..offset + 70_000], "{command} at {offset}");

@@ -10,13 +10,13 @@ mod chunk_cache;
 mod chunk_reader;
 mod diff_layer;
 mod dir_layer;
+#[cfg(test)]
+mod encoding_tests;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
 mod source;
 mod tar_layer;
-#[cfg(test)]
-mod encoding_tests;
 #[cfg(test)]
 mod tar_tests;
 
