@@ -1,0 +1,1 @@
+//! Learning, and reading ahead.
