@@ -5,7 +5,7 @@
 //! into use; [`serve`] answers (in the server, perhaps in a user namespace of its own). [`Standalone`] does the last two
 //! for mounts that belong to no container.
 
-mod helpers;
+mod caches;
 mod overlay;
 mod own;
 mod serving;
@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use helpers::{Caches, Helpers};
+pub use caches::{Caches, OpenCaches};
 pub use overlay::{OverlayLayer, OverlaySpec};
 pub use own::OwnMount;
 pub use serving::{Place, Standalone};
@@ -63,7 +63,7 @@ impl UpperDirs {
 #[derive(Clone, Debug)]
 pub struct Layers {
     union: Union,
-    helpers: Helpers,
+    caches: OpenCaches,
 }
 
 /// Told while a layer is read for the first time.
@@ -121,10 +121,10 @@ impl MountSpec {
             return Err(MountError::TooManyLayers(self.layers.len()));
         }
         let cache = Arc::new(ChunkCache::with_default_size());
-        let helpers = self.caches.open();
+        let caches = self.caches.open();
         let opened = std::thread::scope(|scope| {
             let open = |place: usize, source: &LayerSource| {
-                self.open_layer(place, source, &cache, &helpers, progress)
+                self.open_layer(place, source, &cache, &caches, progress)
             };
             // One at a time decodes; building a layer has threads of its own. Two layers overlap where one waits.
             let (odd, even): (Vec<_>, Vec<_>) =
@@ -148,7 +148,7 @@ impl MountSpec {
             Ok::<_, MountError>(layers)
         })?;
         let union = Union::new(opened.into_iter().map(|(_, layer)| layer).collect());
-        Ok(Layers { union, helpers })
+        Ok(Layers { union, caches })
     }
 
     fn open_layer(
@@ -156,7 +156,7 @@ impl MountSpec {
         place: usize,
         source: &LayerSource,
         cache: &Arc<ChunkCache>,
-        helpers: &Helpers,
+        caches: &OpenCaches,
         progress: &dyn Progress,
     ) -> Result<Arc<dyn Layer>, MountError> {
         match source {
@@ -166,7 +166,7 @@ impl MountSpec {
                 let report = |done| progress.indexed(place + 1, self.layers.len(), done, tar.blob.len());
                 let index = self.index(tar, &report).map_err(failed)?;
                 let layer = TarLayer::new(Arc::new(index), tar.blob.clone(), Arc::clone(cache));
-                Ok(helpers.help(place, layer))
+                Ok(caches.help(place, layer))
             }
         }
     }
@@ -192,10 +192,10 @@ impl MountSpec {
 }
 
 impl Layers {
-    /// What works beside the server, for [`serve`].
+    /// What works beside the server: for [`serve`].
     #[must_use]
-    pub fn helpers(&self) -> Helpers {
-        self.helpers.clone()
+    pub fn caches(&self) -> OpenCaches {
+        self.caches.clone()
     }
 
     /// Puts the upper on top; without one the mount is read-only.
@@ -215,11 +215,11 @@ impl Layers {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn serve(fs: Fs, helpers: &Helpers, device: OwnedFd) -> io::Result<Server> {
+pub fn serve(fs: Fs, caches: &OpenCaches, device: OwnedFd) -> io::Result<Server> {
     // What indexing needed is not needed any more.
     memory::give_back();
     let server = Server::attach(Arc::new(fs), device)?;
-    helpers.start();
+    caches.start();
     Ok(server)
 }
 

@@ -277,7 +277,7 @@ impl ChunkReader {
         Some(decoders.remove(number))
     }
 
-    fn take_turn(&self, span: u64) -> Turn<'_> {
+    pub(super) fn take_turn(&self, span: u64) -> Turn<'_> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         while !busy.insert(span) {
             busy = self.idle.wait(busy).unwrap_or_else(PoisonError::into_inner);
@@ -346,7 +346,7 @@ pub(super) fn bad_index(index: &LayerIndex, entry: EntryId, error: &IndexError) 
 }
 
 /// The right to decode a span.
-struct Turn<'a> {
+pub(super) struct Turn<'a> {
     reader: &'a ChunkReader,
     span: u64,
 }

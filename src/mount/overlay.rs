@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Caches, Helpers, Layers, MountError, MountSpec, Progress};
+use super::{Caches, Layers, MountError, MountSpec, OpenCaches, Progress};
 use crate::index::{Expected, IndexError, LayerIndex, build};
 use crate::layer::{ChunkCache, DiffLayer, Layer, LayerSource, TarLayer};
 use crate::model::Digest;
@@ -58,10 +58,10 @@ impl OverlaySpec {
             return Err(MountError::TooManyLayers(self.layers.len()));
         }
         let cache = Arc::new(ChunkCache::with_default_size());
-        let helpers = self.caches.open();
-        let open = |(place, layer)| self.open(place, layer, &cache, &helpers, progress);
+        let caches = self.caches.open();
+        let open = |(place, layer)| self.open(place, layer, &cache, &caches, progress);
         let layers = self.layers.iter().enumerate().map(open).collect::<Result<_, _>>()?;
-        Ok(Layers { union: Union::new(layers), helpers })
+        Ok(Layers { union: Union::new(layers), caches })
     }
 
     fn open(
@@ -69,7 +69,7 @@ impl OverlaySpec {
         place: usize,
         layer: &OverlayLayer,
         cache: &Arc<ChunkCache>,
-        helpers: &Helpers,
+        caches: &OpenCaches,
         progress: &dyn Progress,
     ) -> Result<Arc<dyn Layer>, MountError> {
         let failed = |source| MountError::Index { layer: place + 1, source: Box::new(source) };
@@ -79,9 +79,9 @@ impl OverlaySpec {
                 return Ok(Arc::new(DiffLayer::open(path)?.beside_mount(&self.target)?));
             }
             OverlayLayer::OfImage(source) => {
-                let (index_dir, caches) = (self.index_dir.clone(), Caches::default());
-                let spec = MountSpec { layers: Vec::new(), index_dir, caches };
-                return spec.open_layer(place, source, cache, helpers, progress);
+                let index_dir = self.index_dir.clone();
+                let spec = MountSpec { layers: Vec::new(), index_dir, caches: Caches::default() };
+                return spec.open_layer(place, source, cache, caches, progress);
             }
             OverlayLayer::Indexed { index, blob } => (index_of(index, blob).map_err(failed)?, blob),
             OverlayLayer::Blob { blob, digest } => {
@@ -90,7 +90,7 @@ impl OverlaySpec {
             }
         };
         let layer = TarLayer::new(Arc::new(index), blob.clone(), Arc::clone(cache));
-        Ok(helpers.help(place, layer))
+        Ok(caches.help(place, layer))
     }
 
     /// The index of a blob: the one that is kept, unless it is missing, damaged or of another version.

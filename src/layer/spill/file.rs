@@ -53,6 +53,8 @@ struct FooterRecord {
 
 /// Size of [`FooterRecord`].
 const FOOTER_BYTES: u64 = 64;
+/// Where in it the hand is.
+const HAND_OFFSET: u64 = 56;
 
 const _: () = {
     assert!(size_of::<FooterRecord>() == 64);
@@ -252,9 +254,9 @@ impl SpillFile {
     /// are free or all granules were seen. Returns how many bytes are free now that were not.
     pub(super) fn evict(&self, wanted: u64) -> Result<u64, Errno> {
         let granules = self.layer.granules();
-        let mut footer = [0; 8];
-        files::read_full_at(&self.file, &mut footer, self.layer.footer_start() + 56)?;
-        let hand = u64::from_le_bytes(footer).checked_rem(granules).unwrap_or(0);
+        let mut hand = [0; 8];
+        files::read_full_at(&self.file, &mut hand, self.layer.footer_start() + HAND_OFFSET)?;
+        let hand = u64::from_le_bytes(hand).checked_rem(granules).unwrap_or(0);
         let mut freed = 0;
         let mut stopped = hand;
         for range in [hand..granules, 0..hand] {
@@ -263,7 +265,7 @@ impl SpillFile {
                 break;
             }
         }
-        files::write_all_at(&self.file, &stopped.to_le_bytes(), self.layer.footer_start() + 56)?;
+        files::write_all_at(&self.file, &stopped.to_le_bytes(), self.layer.footer_start() + HAND_OFFSET)?;
         Ok(freed)
     }
 

@@ -16,14 +16,14 @@ pub struct Caches {
 
 /// What works beside the server of some layers.
 #[derive(Clone, Debug, Default)]
-pub struct Helpers {
+pub struct OpenCaches {
     spill: Option<Arc<Spill>>,
     trace: Option<Arc<StartTrace>>,
 }
 
 impl Caches {
     /// Nothing of it is needed: what cannot be opened is left out.
-    pub(super) fn open(&self) -> Helpers {
+    pub(super) fn open(&self) -> OpenCaches {
         let spill = self.spill.as_ref().and_then(|dir| match Spill::open(dir) {
             Ok(spill) => Some(spill),
             Err(error) => {
@@ -31,11 +31,11 @@ impl Caches {
                 None
             }
         });
-        Helpers { spill, trace: self.trace.as_deref().map(StartTrace::open) }
+        OpenCaches { spill, trace: self.trace.as_deref().map(StartTrace::open) }
     }
 }
 
-impl Helpers {
+impl OpenCaches {
     /// The layer with all the help that there is; `place` is its place in the image, counted from 0 at the base.
     pub(super) fn help(&self, place: usize, mut layer: TarLayer) -> Arc<dyn Layer> {
         if let Some(spill) = &self.spill {
