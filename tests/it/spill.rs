@@ -222,7 +222,7 @@ fn a_start_leaves_its_trace() {
     let mounted = place.mount(&["--rm"], &source);
     assert!(read_data(&mounted).0 == fs::read(image("tiny").join("rootfs/usr/share/data")).unwrap());
     mounted.unmount();
-    assert_eq!(traces(), [trace.clone()]);
+    assert_eq!(traces(), std::slice::from_ref(trace));
     // A program's start is another's.
     let done = place.layerfs(&["run", "--rm", "--quiet", source.to_str().unwrap(), "/bin/true"]);
     if done.code == 0 {
