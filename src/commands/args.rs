@@ -12,6 +12,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 Files and environment:
   LAYERFS_ROOT   where indexes and containers are kept
                  (default: /var/lib/layerfs for root, else $XDG_DATA_HOME/layerfs or ~/.local/share/layerfs)
+  LAYERFS_SPILL_BYTES
+                 how much decoded data is kept on disk for all mounts together: 0 for none, or such as 2G
+                 (default: a tenth of what is free there, at most 10G)
+  LAYERFS_TRACE  0: do not learn what a start reads first, nor read it ahead
   LAYERFS_LOG    what is logged: error, warn (default), info, debug, trace, or target=level,...
 
 Exit status: 125 layerfs itself failed, 126 the command cannot be executed, 127 it was not found,

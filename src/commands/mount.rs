@@ -13,7 +13,7 @@ use crate::container::{
 };
 use crate::fuse::Flag;
 use crate::image::{self, Image};
-use crate::mount::{self, Layers, MountSpec};
+use crate::mount::{self, Caches, Layers, MountSpec};
 use crate::store::Store;
 
 /// Mounts, prints the container's id, and returns when the mount is usable; with `--foreground`, when it is gone.
@@ -64,12 +64,12 @@ struct Prepared {
 
 fn prepare(store: &Store, image: &Image, target: &Path) -> anyhow::Result<Layers> {
     mounts::must_be_free(target)?;
-    open_layers(store, image)
+    open_layers(store, image, environment::caches(store, image, &[])?)
 }
 
 /// Opens an image's layers, indexing those that were never seen.
-pub(super) fn open_layers(store: &Store, image: &Image) -> anyhow::Result<Layers> {
-    let spec = MountSpec { layers: image.layers.clone(), index_dir: store.index_dir() };
+pub(super) fn open_layers(store: &Store, image: &Image, caches: Caches) -> anyhow::Result<Layers> {
+    let spec = MountSpec { layers: image.layers.clone(), index_dir: store.index_dir(), caches };
     Ok(spec.layers(&Indexing::new())?)
 }
 

@@ -29,7 +29,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<u8> {
         ensure!(process::signal_number(signal).is_some(), "the image's StopSignal {signal:?} is no signal");
     }
     let arguments = command_line::arguments(&image.config.config, &wishes)?;
-    let layers = mount::open_layers(&store, &image)?;
+    let layers = mount::open_layers(&store, &image, environment::caches(&store, &image, &arguments)?)?;
     let held = containers.create(NewContainer {
         name: args.name.clone(),
         image: ImageRecord::of(&image),

@@ -16,6 +16,8 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fake;
 mod source;
+mod spill;
+mod start_trace;
 mod tar_layer;
 #[cfg(test)]
 mod tar_tests;
@@ -25,6 +27,8 @@ pub use diff_layer::DiffLayer;
 pub use dir_layer::DirLayer;
 pub use error::LayerError;
 pub use source::{LayerSource, TarSource};
+pub use spill::{Spill, SpillDir};
+pub use start_trace::StartTrace;
 pub use tar_layer::TarLayer;
 
 /// One object of a layer.

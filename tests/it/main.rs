@@ -28,6 +28,7 @@ mod peers;
 mod posix;
 mod random;
 mod run;
+mod spill;
 mod stress;
 mod surroundings;
 mod survive;
