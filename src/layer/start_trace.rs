@@ -6,21 +6,28 @@
 //! cache. Nobody waits for it, and it never decodes what a reader is decoding.
 //!
 //! The file is text: the line [`FIRST_LINE`], then for each granule a line with the number of the layer in the image and
-//! that of the granule in the layer. It is made by us, and believed in nothing: what cannot be read, is too long or names
+//! that of the granule in the layer. It appears by a rename and is not flushed: nobody who unmounts should wait for that,
+//! and what a power cut leaves of it is only made again. It is made by us, and believed in nothing: what cannot be read, is too long or names
 //! what does not exist is skipped, and the worst that it can bring about is work for nothing.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{AtFlags, Mode, OFlags};
+
 use super::TarLayer;
 use crate::index::GRANULE_BYTES;
 use crate::model::limits::LAYER_BYTES_MAX;
-use crate::sys::{atomic, process};
+use crate::sys::atomic::TEMP_PREFIX;
+use crate::sys::{files, process};
 
 #[cfg(test)]
 mod tests;
@@ -46,7 +53,7 @@ struct Touch {
 /// What is known, and what is noted, of one image and command.
 #[derive(Debug)]
 pub struct StartTrace {
-    path: PathBuf,
+    file: Option<Place>,
     before: Vec<Touch>,
     opened: Instant,
     /// Nothing is noted any more.
@@ -54,6 +61,14 @@ pub struct StartTrace {
     /// Held for moments, never across I/O.
     noted: Mutex<Noted>,
     layers: Mutex<HashMap<u32, Weak<TarLayer>>>,
+}
+
+/// Where a trace is kept.
+#[derive(Debug)]
+struct Place {
+    /// Opened once: a process that has gone into namespaces does not find it by its path.
+    dir: OwnedFd,
+    name: OsString,
 }
 
 #[derive(Debug, Default)]
@@ -79,13 +94,12 @@ impl StartTrace {
     /// The trace that is kept at `path`, or will be.
     #[must_use]
     pub fn open(path: &Path) -> Arc<Self> {
-        let before = read(path).unwrap_or_else(|error| {
-            tracing::debug!("{}: {error}", path.display());
-            Vec::new()
-        });
+        let report = |error: io::Error| tracing::debug!("{}: {error}", path.display());
+        let file = Place::of(path).map_err(report).ok();
+        let before = file.as_ref().and_then(|file| file.read().map_err(report).ok());
         Arc::new(Self {
-            path: path.to_owned(),
-            before,
+            file,
+            before: before.unwrap_or_default(),
             opened: Instant::now(),
             is_closed: AtomicBool::new(false),
             noted: Mutex::default(),
@@ -161,8 +175,10 @@ impl StartTrace {
         }
         let noted = std::mem::take(&mut *self.noted.lock().unwrap_or_else(PoisonError::into_inner));
         let Some(merged) = merged(&self.before, noted.order, &noted.known) else { return };
-        if let Err(error) = atomic::write(&self.path, text(&merged).as_bytes(), 0o600) {
-            tracing::debug!("{}: {error}", self.path.display());
+        if let Some(file) = &self.file
+            && let Err(error) = file.replace(&text(&merged))
+        {
+            tracing::debug!("{}: {error}", file.name.display());
         }
     }
 }
@@ -218,13 +234,41 @@ fn text(touches: &[Touch]) -> String {
     text
 }
 
-fn read(path: &Path) -> std::io::Result<Vec<Touch>> {
-    // NONBLOCK: whatever was put there, opening it must not wait.
-    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
-    let file = std::fs::File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?);
-    let mut text = Vec::new();
-    file.take(FILE_BYTES_MAX).read_to_end(&mut text)?;
-    Ok(parse(&text))
+impl Place {
+    fn of(path: &Path) -> io::Result<Self> {
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = files::openat(rustix::fs::CWD, dir, flags, Mode::empty())?;
+        Ok(Self { dir, name: name.to_owned() })
+    }
+
+    fn read(&self) -> io::Result<Vec<Touch>> {
+        // NONBLOCK: whatever was put there, opening it must not wait.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(files::openat(&self.dir, &*self.name, flags, Mode::empty())?);
+        let mut text = Vec::new();
+        file.take(FILE_BYTES_MAX).read_to_end(&mut text)?;
+        Ok(parse(&text))
+    }
+
+    fn replace(&self, text: &str) -> io::Result<()> {
+        let mut temp = OsString::from(format!("{TEMP_PREFIX}{}-", std::process::id()));
+        temp.push(&self.name);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = File::from(files::openat(&self.dir, &*temp, flags, Mode::RUSR | Mode::WUSR)?);
+        let written = files::write_all_at(&file, text.as_bytes(), 0);
+        if let Err(error) = written.and_then(|()| self.rename(&temp)) {
+            files::unlinkat(&self.dir, &*temp, AtFlags::empty())?;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    fn rename(&self, temp: &OsStr) -> rustix::io::Result<()> {
+        files::renameat(self.dir.as_fd(), temp, self.dir.as_fd(), &*self.name)
+    }
 }
 
 /// Every line that can be understood, once; nothing of a file that begins otherwise.

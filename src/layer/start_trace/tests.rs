@@ -1,6 +1,6 @@
 //! Learning, and reading ahead.
 
-use std::io::Write as _;
+use std::path::PathBuf;
 
 use flate2::{Compression, write::GzEncoder};
 
@@ -78,7 +78,7 @@ impl World {
         header.set_size(content.len() as u64);
         tar.append_data(&mut header, "file", &content[..]).unwrap();
         let blob = tar.into_inner().unwrap().finish().unwrap();
-        std::fs::File::create(dir.path().join("blob")).unwrap().write_all(&blob).unwrap();
+        std::fs::write(dir.path().join("blob"), blob).unwrap();
         let range = FileRange::open(&dir.path().join("blob")).unwrap();
         index::build(&range, &Expected::default(), dir.path(), "index", &|_| {}).unwrap();
         Self { dir }
