@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::image::TargetPlatform;
+
 /// Mounts container images lazily, straight from their compressed layers, and runs them. No root, no daemon, no unpacking.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "layerfs", version, propagate_version = true, max_term_width = 100)]
@@ -40,7 +42,7 @@ pub enum Command {
     Ps(PsArgs),
     /// Remove containers
     Rm(RmArgs),
-    /// Show everything known about containers, as JSON
+    /// Show everything known about containers or images, as JSON
     Inspect(InspectArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
@@ -83,6 +85,9 @@ pub struct MountArgs {
     /// nodiratime
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<String>,
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
     /// What to mount; not needed with --container
     #[arg(required_unless_present = "container")]
     pub image: Option<String>,
@@ -101,8 +106,19 @@ pub struct CompleteArgs {
     /// Changes in DIR/upper and DIR/work
     #[arg(long, value_name = "DIR", requires = "image")]
     pub upper: Option<PathBuf>,
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
     /// The image that DIR belongs to
     pub image: Option<String>,
+}
+
+/// `--platform`
+#[derive(Clone, Debug, Default, Args)]
+pub struct PlatformArg {
+    /// For which platform, where an image is there for several (default: this machine)
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<TargetPlatform>,
 }
 
 /// `--owner`
@@ -171,6 +187,9 @@ pub struct RunArgs {
     /// Print nothing but the command's own output
     #[arg(long, short = 'q')]
     pub quiet: bool,
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     pub help: Option<bool>,
@@ -241,10 +260,17 @@ pub struct RmArgs {
 
 /// `layerfs inspect`
 #[derive(Clone, Debug, Args)]
+#[command(after_help = IMAGE_HELP)]
 pub struct InspectArgs {
-    /// IDs, unique prefixes or names
-    #[arg(required = true)]
-    pub containers: Vec<String>,
+    /// What is named are images; without this what is no container is looked for among the images
+    #[arg(long)]
+    pub image: bool,
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
+    /// IDs, unique prefixes or names of containers, or IMAGEs
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
 }
 
 /// `layerfs completions`

@@ -82,7 +82,7 @@ fn new(
 ) -> anyhow::Result<Prepared> {
     let (Some(spec), Some(dir)) = (&args.image, &args.dir) else { bail!("IMAGE and DIR are needed") };
     let target = mount::mount_point(dir)?;
-    let image = image::open(spec, store)?;
+    let image = args.platform.open(spec, store)?;
     let layers = prepare(store, &image, &target)?;
     let changes = match (&args.upper, options.flags.contains(&Flag::ReadOnly)) {
         (_, true) => Changes::Refused,
@@ -110,8 +110,9 @@ fn again(args: &MountArgs, containers: &Containers, store: &Store, id: &str) -> 
         (Some(image), Some(dir), _) => {
             let known = &container.config().image;
             // The same image may be called differently; an fstab line names it by its path.
-            let is_same =
-                *image == known.name || *image == known.source || known.is(&image::open(image, store)?);
+            let is_same = *image == known.name
+                || *image == known.source
+                || known.is(&args.platform.open(image, store)?);
             anyhow::ensure!(is_same, "{id} is a container of {}, not of {image}", known.name);
             dir.clone()
         }

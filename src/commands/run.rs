@@ -11,7 +11,6 @@ use super::{environment, failure, mount};
 use crate::container::command_line::{self, Wishes};
 use crate::container::running::{self, RunError};
 use crate::container::{Changes, ImageRecord, NewContainer, Owners, Purpose, ending};
-use crate::image;
 use crate::launcher::Volume;
 use crate::sys::process;
 
@@ -24,7 +23,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
     ending::sweep(&containers);
-    let image = image::open(&args.image, &store)?;
+    let image = args.platform.open(&args.image, &store)?;
     if let Some(signal) = &image.config.config.stop_signal {
         ensure!(process::signal_number(signal).is_some(), "the image's StopSignal {signal:?} is no signal");
     }

@@ -11,6 +11,7 @@ use crate::model::{Digest, ImageConfig};
 use crate::store::Store;
 
 mod archive;
+mod describe;
 mod docker_archive;
 mod documents;
 mod error;
@@ -22,6 +23,7 @@ mod platform;
 pub mod reference;
 mod rootfs;
 
+pub use describe::created_by;
 pub use documents::{Broken, Documents, Sought, Stored};
 pub use error::ImageError;
 pub use manifest::host_architecture;

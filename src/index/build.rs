@@ -107,6 +107,16 @@ fn publish(built: &Built, target: &Path, directory: &Path) -> io::Result<()> {
     temp.publish(target, 0o644)
 }
 
+/// How a blob is compressed, as people call it.
+#[must_use]
+pub fn encoding_name(blob: &FileRange) -> String {
+    match sniff(blob) {
+        Ok(encoding) => format!("{encoding:?}").to_lowercase(),
+        Err(IndexError::Encoding { encoding, .. }) => encoding.to_owned(),
+        Err(_) => "unreadable".to_owned(),
+    }
+}
+
 /// Goes by the first bytes: what a manifest says of the encoding is often wrong.
 fn sniff(blob: &FileRange) -> Result<Encoding, IndexError> {
     let mut start = [0; 6];

@@ -27,7 +27,7 @@ mod walk;
 mod window;
 mod write;
 
-pub use build::{Expected, build};
+pub use build::{Expected, build, encoding_name};
 pub use error::IndexError;
 pub use format::{GRANULE_BYTES, SPAN_BYTES};
 pub use gzip::{GzipDecoder, GzipError};
