@@ -5,6 +5,7 @@
 //! into use; [`serve`] answers (in the server, perhaps in a user namespace of its own). [`Standalone`] does the last two
 //! for mounts that belong to no container.
 
+mod indexing;
 mod overlay;
 mod own;
 mod serving;
@@ -14,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use indexing::{IndexDamage, IndexedLayer};
 pub use overlay::{OverlayLayer, OverlaySpec};
 pub use own::OwnMount;
 pub use serving::{Place, Standalone};
@@ -179,6 +181,12 @@ impl MountSpec {
 }
 
 impl Layers {
+    /// The layers as one tree, to be read without a mount.
+    #[must_use]
+    pub fn union(&self) -> &Union {
+        &self.0
+    }
+
     /// Puts the upper on top; without one the mount is read-only.
     ///
     /// # Errors

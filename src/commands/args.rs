@@ -44,6 +44,18 @@ pub enum Command {
     Rm(RmArgs),
     /// Show everything known about containers or images, as JSON
     Inspect(InspectArgs),
+    /// Build the indexes of images ahead, so that their first mount takes no time
+    Index(IndexArgs),
+    /// List what is in an image, without mounting it
+    Ls(LsArgs),
+    /// Draw what is in an image as a tree, without mounting it
+    Tree(TreeArgs),
+    /// Write files of an image to standard output, without mounting it
+    Cat(CatArgs),
+    /// Tell which layer of an image each version of a path comes from, and what hides it
+    Which(WhichArgs),
+    /// Check every byte of images
+    Verify(VerifyArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Write the man pages into a directory
@@ -271,6 +283,119 @@ pub struct InspectArgs {
     /// IDs, unique prefixes or names of containers, or IMAGEs
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
+}
+
+/// `layerfs index`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = IMAGE_HELP)]
+pub struct IndexArgs {
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
+    /// Print a JSON array
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+    /// Images
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+}
+
+/// `layerfs ls`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = IMAGE_HELP)]
+pub struct LsArgs {
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
+    /// With type, permissions, links, the image's own ids, size or device number, time (UTC), and targets of symlinks
+    #[arg(short = 'l')]
+    pub long: bool,
+    /// With everything below
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// Print a JSON array; names that are not UTF-8 are there twice: readable, and exactly under name_base64
+    #[arg(long)]
+    pub json: bool,
+    /// Image
+    pub image: String,
+    /// Path in it
+    #[arg(default_value = "/")]
+    pub path: OsString,
+}
+
+/// `layerfs tree`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = IMAGE_HELP)]
+pub struct TreeArgs {
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
+    /// How many levels
+    #[arg(short = 'L', value_name = "LEVELS")]
+    pub levels: Option<usize>,
+    /// Print nested JSON objects
+    #[arg(long)]
+    pub json: bool,
+    /// Image
+    pub image: String,
+    /// Directory in it
+    #[arg(default_value = "/")]
+    pub path: OsString,
+}
+
+/// `layerfs cat`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = IMAGE_HELP)]
+pub struct CatArgs {
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
+    /// Image
+    pub image: String,
+    /// Files in it; symlinks are followed, and never out of it
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<OsString>,
+}
+
+/// `layerfs which`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = IMAGE_HELP)]
+pub struct WhichArgs {
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Image
+    pub image: String,
+    /// Path in it; symlinks on the way are followed, the last name is not
+    pub path: OsString,
+}
+
+/// `layerfs verify`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Checked are the digests of all documents and layers, the indexes, and every block of every layer after decompression. \
+A damaged index is built again.
+
+Exit status: 0 nothing is wrong, 1 something is damaged, 125 it could not be found out.")]
+pub struct VerifyArgs {
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
+    /// Print a JSON array
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+    /// Images
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
 }
 
 /// `layerfs completions`

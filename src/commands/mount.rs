@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 
 use super::args::{MountArgs, OwnerArg};
 use super::environment;
-use super::progress::Indexing;
+use super::progress::{Indexing, Told};
 use crate::container::mounts::{self, MountPlan};
 use crate::container::{
     Changes, Containers, Held, ImageRecord, NewContainer, Owners, Purpose, State, ending,
@@ -62,15 +62,20 @@ struct Prepared {
     target: PathBuf,
 }
 
-fn prepare(store: &Store, image: &Image, target: &Path) -> anyhow::Result<Layers> {
+fn prepare(store: &Store, image: &Image, target: &Path, told: Told) -> anyhow::Result<Layers> {
     mounts::must_be_free(target)?;
-    open_layers(store, image)
+    open_layers_told(store, image, told)
 }
 
 /// Opens an image's layers, indexing those that were never seen.
 pub(super) fn open_layers(store: &Store, image: &Image) -> anyhow::Result<Layers> {
+    open_layers_told(store, image, Told::Progress)
+}
+
+/// The same, and says whether progress is shown.
+pub(super) fn open_layers_told(store: &Store, image: &Image, told: Told) -> anyhow::Result<Layers> {
     let spec = MountSpec { layers: image.layers.clone(), index_dir: store.index_dir() };
-    Ok(spec.layers(&Indexing::new())?)
+    Ok(spec.layers(&Indexing::of(&spec, told))?)
 }
 
 /// A new container for this mount, made last: indexing can take long and be interrupted.
@@ -83,7 +88,7 @@ fn new(
     let (Some(spec), Some(dir)) = (&args.image, &args.dir) else { bail!("IMAGE and DIR are needed") };
     let target = mount::mount_point(dir)?;
     let image = args.platform.open(spec, store)?;
-    let layers = prepare(store, &image, &target)?;
+    let layers = prepare(store, &image, &target, Told::unless(args.quiet))?;
     let changes = match (&args.upper, options.flags.contains(&Flag::ReadOnly)) {
         (_, true) => Changes::Refused,
         (Some(dir), false) => Changes::In(made(dir)?),
@@ -125,7 +130,7 @@ fn again(args: &MountArgs, containers: &Containers, store: &Store, id: &str) -> 
     let target = mount::mount_point(&dir)?;
     let held = containers.hold(container)?;
     let image = image_of(&held, store)?;
-    let layers = prepare(store, &image, &target)?;
+    let layers = prepare(store, &image, &target, Told::unless(args.quiet))?;
     Ok(Prepared { held, image, layers, target })
 }
 

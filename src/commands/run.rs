@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 
 use super::args::{NetworkArg, RunArgs};
+use super::progress::Told;
 use super::{environment, failure, mount};
 use crate::container::command_line::{self, Wishes};
 use crate::container::running::{self, RunError};
@@ -28,7 +29,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<u8> {
         ensure!(process::signal_number(signal).is_some(), "the image's StopSignal {signal:?} is no signal");
     }
     let arguments = command_line::arguments(&image.config.config, &wishes)?;
-    let layers = mount::open_layers(&store, &image)?;
+    let layers = mount::open_layers_told(&store, &image, Told::unless(args.quiet))?;
     let held = containers.create(NewContainer {
         name: args.name.clone(),
         image: ImageRecord::of(&image),

@@ -13,6 +13,7 @@ mod dir_layer;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+mod scrub;
 mod source;
 mod tar_layer;
 #[cfg(test)]

@@ -33,6 +33,10 @@ impl TarLayer {
         &self.index
     }
 
+    pub(super) fn chunks(&self) -> &ChunkReader {
+        &self.chunks
+    }
+
     fn bad(&self, id: EntryId) -> impl Fn(IndexError) -> LayerError {
         move |error| bad_index(&self.index, id, &error)
     }
