@@ -37,8 +37,10 @@ pub fn open(spec: &str, store: &Store) -> Result<Image, ImageError> {
 pub fn open_sought(spec: &str, store: &Store, sought: &Sought) -> Result<Image, ImageError> {
     let image = find(spec, store, sought)?;
     let own = TargetPlatform::of_config(&image.config);
+    // Where an index says what it is for, that counts: configs of images built elsewhere often name the builder's machine.
+    let by_index = image.documents.manifest.as_ref().is_some_and(|found| found.descriptor.platform.is_some());
     match &sought.platform {
-        Some(wanted) if !wanted.fits(&own) => Err(ImageError::Platform {
+        Some(wanted) if !by_index && !wanted.fits(&own) => Err(ImageError::Platform {
             path: PathBuf::from(image.name),
             wanted: wanted.to_string(),
             available: vec![own.to_string()],
