@@ -4,9 +4,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Image;
-use crate::index;
+use crate::index::Encoding;
 use crate::layer::LayerSource;
 use crate::model::{Digest, ImageConfig};
+use crate::sys::file_range::FileRange;
 
 /// One step of an image's history (image-spec config.md).
 #[derive(serde::Deserialize)]
@@ -58,7 +59,7 @@ struct DescribedLayer {
     digest: Option<Digest>,
     media_type: Option<String>,
     /// Told by its bytes, whatever the media type says.
-    encoding: Option<String>,
+    encoding: Option<&'static str>,
     size: Option<u64>,
     /// The file that it lies in, and from where on.
     path: Option<String>,
@@ -133,7 +134,7 @@ impl Image {
                 diff_id: self.config.rootfs.diff_ids.get(place).copied(),
                 digest: promised.map(|one| one.digest).or(tar.and_then(|tar| tar.blob_digest)),
                 media_type: promised.map(|one| one.media_type.clone()),
-                encoding: tar.map(|tar| index::encoding_name(&tar.blob)),
+                encoding: tar.map(|tar| encoding_name(&tar.blob)),
                 size: promised.map(|one| one.size).or(tar.map(|tar| tar.blob.len())),
                 path: path.map(|path| path.display().to_string()),
                 offset: tar.map(|tar| tar.blob.offset()),
@@ -145,6 +146,14 @@ impl Image {
             }
         };
         layers.map(describe).collect()
+    }
+}
+
+fn encoding_name(blob: &FileRange) -> &'static str {
+    let mut start = [0; Encoding::SNIFF_BYTES];
+    match blob.read_at(0, &mut start) {
+        Ok(count) => Encoding::of(&start[..count]).name(),
+        Err(_) => "unreadable",
     }
 }
 

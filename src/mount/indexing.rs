@@ -19,7 +19,7 @@ pub struct IndexedLayer {
     /// That of its bytes as delivered.
     pub blob_digest: Digest,
     /// How it is compressed.
-    pub encoding: String,
+    pub encoding: &'static str,
     /// Bytes as delivered.
     pub blob_bytes: u64,
     /// Bytes uncompressed.
@@ -67,7 +67,7 @@ impl MountSpec {
                 layer: place + 1,
                 diff_id: index.diff_id(),
                 blob_digest: index.blob_digest(),
-                encoding: index::encoding_name(&tar.blob),
+                encoding: index.encoding().name(),
                 blob_bytes: index.blob_bytes(),
                 tar_bytes: index.tar_bytes(),
                 entries: index.inode_count(),

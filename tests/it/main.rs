@@ -15,6 +15,7 @@ mod bounds;
 mod build;
 mod changes;
 mod corrupt;
+mod encodings;
 mod extents;
 mod foreign;
 mod full;
