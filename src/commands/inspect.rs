@@ -27,7 +27,10 @@ fn either(args: &InspectArgs, name: &str, store: &Store, containers: &Containers
             Ok(view::inspect(&[(container, status)])?)
         }
         // Most names are of containers, so that is what is said when there is no such image either.
-        Err(error @ ContainerError::NotFound(_)) => image(args, name, store).map_err(|_| error.into()),
+        Err(error @ ContainerError::NotFound(_)) => {
+            let told = |other| if std::path::Path::new(name).exists() { other } else { error.into() };
+            image(args, name, store).map_err(told)
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -11,14 +11,12 @@ mod rfc3339;
 mod tree;
 mod verify;
 
-use std::path::PathBuf;
-
 pub use bytes_text::Quoting;
 pub use entry::Entry;
 pub use listing::{Listing, list};
 pub use origin::{Origin, which};
 pub use tree::tree;
-pub use verify::{Checking, Defect, DefectKind, Verified, verify};
+pub use verify::{Defect, DefectKind, Verified, verify};
 
 use crate::layer::LayerError;
 use crate::model::FileKind;
@@ -66,14 +64,6 @@ pub enum LookError {
     /// Who was told does not listen any more.
     #[error("{0}")]
     Output(std::io::Error),
-    /// A file of the image.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
 }
 
 /// Where output goes, piece by piece.

@@ -79,7 +79,7 @@ pub struct Verified {
 
 /// One layer that is being checked.
 #[derive(Debug)]
-pub struct Checking<'a> {
+struct Checking<'a> {
     number: usize,
     tar: &'a TarSource,
     found: &'a mut Verified,
