@@ -6,6 +6,7 @@
 //! for mounts that belong to no container.
 
 mod caches;
+mod indexing;
 mod overlay;
 mod own;
 mod serving;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use caches::{Caches, OpenCaches};
+pub use indexing::{IndexDamage, IndexedLayer};
 pub use overlay::{OverlayLayer, OverlaySpec};
 pub use own::OwnMount;
 pub use serving::{Place, Standalone};
@@ -196,6 +198,12 @@ impl Layers {
     #[must_use]
     pub fn caches(&self) -> OpenCaches {
         self.caches.clone()
+    }
+
+    /// The layers as one tree, to be read without a mount.
+    #[must_use]
+    pub fn union(&self) -> &Union {
+        &self.union
     }
 
     /// Puts the upper on top; without one the mount is read-only.

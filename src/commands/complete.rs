@@ -5,7 +5,6 @@ use anyhow::bail;
 use super::args::CompleteArgs;
 use super::{environment, mount};
 use crate::container::completing;
-use crate::image;
 use crate::mount::{Caches, UpperDirs};
 
 /// Copies what the changes of a container, or of a directory given with `--upper`, still share with the image's layers.
@@ -20,7 +19,7 @@ pub(super) fn run(args: &CompleteArgs) -> anyhow::Result<u8> {
             super::print(&format!("{}\n", held.id()))?;
         }
         (None, Some(dir), Some(image)) => {
-            let image = image::open(image, &store)?;
+            let image = args.platform.open(image, &store)?;
             completing::complete_upper(
                 &UpperDirs::below(dir),
                 mount::open_layers(&store, &image, Caches::default())?,

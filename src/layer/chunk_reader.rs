@@ -144,6 +144,14 @@ impl ChunkReader {
         }
     }
 
+    /// A granule as the blob has it, read once.
+    pub(super) fn from_blob(&self, granule: u64) -> Result<VerifiedChunk, LayerError> {
+        self.load(granule).map_err(|failure| match failure {
+            Failure::Layer(error) => error,
+            Failure::Wrong(reason) => self.corrupt(granule * GRANULE_BYTES, &reason),
+        })
+    }
+
     /// A decoder that panics on hostile bytes has not decoded them: the process lives on.
     fn load(&self, granule: u64) -> Result<VerifiedChunk, Failure> {
         guarded(|| self.load_unguarded(granule))

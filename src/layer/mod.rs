@@ -15,6 +15,7 @@ mod encoding_tests;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+mod scrub;
 mod source;
 mod spill;
 mod start_trace;

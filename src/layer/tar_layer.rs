@@ -51,6 +51,10 @@ impl TarLayer {
         layer
     }
 
+    pub(super) fn chunks(&self) -> &ChunkReader {
+        &self.chunks
+    }
+
     fn bad(&self, id: EntryId) -> impl Fn(IndexError) -> LayerError {
         move |error| bad_index(&self.index, id, &error)
     }

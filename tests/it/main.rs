@@ -21,6 +21,7 @@ mod foreign;
 mod full;
 mod launcher;
 mod lifecycle;
+mod look;
 mod mount_equal;
 mod mount_helper;
 mod mount_program;
