@@ -16,6 +16,7 @@ mod error;
 mod files;
 mod manifest;
 mod oci_layout;
+mod oldest_archive;
 mod open;
 pub mod reference;
 mod rootfs;
@@ -43,5 +44,9 @@ pub struct Image {
     pub layers: Vec<LayerSource>,
 }
 
+#[cfg(test)]
+mod cut_tests;
+#[cfg(test)]
+mod oldest_tests;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! What IMAGE on the command line means.
 
 use super::{Archive, Directory, Files, Image, ImageError, Path, PathBuf, Reference, Store, absent};
-use super::{docker_archive, oci_layout, reference, rootfs};
+use super::{docker_archive, oci_layout, oldest_archive, reference, rootfs};
 use crate::store::Descriptor;
 
 /// A prefix that says what the rest is.
@@ -88,6 +88,8 @@ fn sniff(path: &Path, tag: Option<&str>) -> Result<Option<Transport>, ImageError
         Ok(Some(Transport::DockerArchive))
     } else if archive.open("index.json")?.is_some() {
         Ok(Some(Transport::OciArchive))
+    } else if archive.open(oldest_archive::REPOSITORIES)?.is_some() {
+        Ok(Some(Transport::DockerArchive))
     } else {
         let reason = "a tar archive, but with neither manifest.json (docker save) nor index.json (OCI) in it; \
                       unpack a plain root filesystem and use the directory";

@@ -69,7 +69,15 @@ impl LayerIndex {
         };
         let words = usize::try_from(pages.div_ceil(64)).unwrap_or(0);
         let checked = (0..words).map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { path: path.to_owned(), mapping, header, encoding, body_start, checked, is_discarded: AtomicBool::new(false) })
+        Ok(Self {
+            path: path.to_owned(),
+            mapping,
+            header,
+            encoding,
+            body_start,
+            checked,
+            is_discarded: AtomicBool::new(false),
+        })
     }
 
     /// Gives back the memory of the pages that were read so far; what comes from the disk again is checked again.

@@ -101,7 +101,12 @@ struct Seen {
 }
 
 impl Seen {
-    fn take<T: std::fmt::Debug>(&mut self, path: &[u8], what: &str, answer: Result<T, LayerError>) -> Option<T> {
+    fn take<T: std::fmt::Debug>(
+        &mut self,
+        path: &[u8],
+        what: &str,
+        answer: Result<T, LayerError>,
+    ) -> Option<T> {
         match answer {
             Ok(answer) => {
                 let path = [path, b" ", what.as_bytes()].concat();
@@ -129,7 +134,9 @@ impl Seen {
                     self.take(&path, "xattrs", union.xattrs(lower));
                     self.take(&path, "paths", union.paths(lower));
                     match kind {
-                        crate::model::FileKind::Symlink => drop(self.take(&path, "link", union.read_link(lower))),
+                        crate::model::FileKind::Symlink => {
+                            drop(self.take(&path, "link", union.read_link(lower)))
+                        }
                         crate::model::FileKind::Regular => {
                             let size = metadata.map_or(0, |metadata| metadata.size);
                             self.content(union, &path, lower, size);
@@ -219,7 +226,11 @@ fn assert_right(what: &str, right: &Seen, seen: &Seen) -> usize {
         assert_eq!(Some(answer), right.answers.get(question), "{what}: a wrong answer about \"{name}\"");
     }
     if seen.failures == 0 {
-        assert_eq!(seen.answers.len(), right.answers.len(), "{what}: something is missing, and nobody says so");
+        assert_eq!(
+            seen.answers.len(),
+            right.answers.len(),
+            "{what}: something is missing, and nobody says so"
+        );
     }
     seen.failures
 }
@@ -248,7 +259,11 @@ fn thousands_of_flipped_bytes_and_not_one_wrong_answer() {
             if number % 16 < 3 {
                 let fresh = tempfile::tempdir().unwrap();
                 if let Some(seen) = image.look(fresh.path()) {
-                    assert_eq!(assert_right(&what, &right, &seen), 0, "{what}: published, but cannot be read");
+                    assert_eq!(
+                        assert_right(&what, &right, &seen),
+                        0,
+                        "{what}: published, but cannot be read"
+                    );
                 }
             }
             std::fs::write(victim, whole).unwrap();
