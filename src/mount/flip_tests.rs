@@ -253,9 +253,10 @@ fn thousands_of_flipped_bytes_and_not_one_wrong_answer() {
         let what = format!("bit {bit} of byte {place} of {}", victim.display());
         flip(victim, place, bit);
         if chosen < image.layers.len() {
-            // Under a known index: at most an error. Never seen before: refused, unless no byte of the tar is another.
-            let seen = image.look(&image.index_dir()).unwrap();
-            noticed[chosen] += usize::from(assert_right(&what, &right, &seen) > 0);
+            // Under a known index: at most an error; at its ends it is not even taken for the same. Never seen before:
+            // refused, unless no byte of the tar is another.
+            let seen = image.look(&image.index_dir());
+            noticed[chosen] += usize::from(seen.is_none_or(|seen| assert_right(&what, &right, &seen) > 0));
             if number % 16 < 3 {
                 let fresh = tempfile::tempdir().unwrap();
                 if let Some(seen) = image.look(fresh.path()) {

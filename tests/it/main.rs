@@ -18,6 +18,7 @@ mod corpus;
 mod corrupt;
 mod extents;
 mod foreign;
+mod forms;
 mod full;
 mod launcher;
 mod lifecycle;
