@@ -133,6 +133,13 @@ impl ExtentMap {
         self.lower_bytes = self.lower_bytes.min(size);
     }
 
+    /// Nothing is the layer's any more, which needs no granule to say so.
+    pub(super) fn clear(&mut self) {
+        self.lower_bytes = 0;
+        self.settled = Bits::default();
+        self.fresh = Bits::default();
+    }
+
     /// What [`Self::fresh`] said before the file was flushed is on disk.
     pub fn settle(&mut self, flushed: &Bits) {
         for (at, byte) in flushed.0.iter().enumerate() {

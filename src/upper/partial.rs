@@ -146,7 +146,7 @@ impl Upper {
             Err(error) if error.is_no_room() => {
                 // Not for one mark beside the other. A map of nothing says the same, and leaves more room.
                 let mut nothing = partial.clone();
-                nothing.map.truncate(0);
+                nothing.map.clear();
                 self.set_partial(pinned, &nothing)?;
                 if self.namespace.set_ino(pinned, ino).is_err() {
                     return Ok(());

@@ -20,7 +20,7 @@ import sys
 import random_layers
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-AT_FDCWD, AT_SYMLINK_NOFOLLOW, STATX_BTIME = -100, 0x100, 0x800
+AT_FDCWD, AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH, STATX_BTIME = -100, 0x100, 0x1000, 0x800
 SYS_GETDENTS64, SYS_STATX = 217, 332
 # Names under which no program may keep anything: layerfs's own marks. The oracle would just store them.
 CHUNK = 1 << 20
@@ -614,7 +614,23 @@ def op_mapwrite(side, slot, offset, length, seed):
         found.mapping[start:end] = bytes_of(end - start, int(seed))
     except TypeError:
         return "read-only"
+    if not side.ours:
+        fd = os.open(mapped_list(side), os.O_WRONLY | os.O_APPEND)
+        os.write(fd, b"%d %d %d\n" % (os.fstat(found.fd).st_ino, *birth("", found.fd)))
+        os.close(fd)
     return end - start
+
+
+def mapped_list(oracle):
+    """Names what was written through mappings, by any worker. A FUSE server hears of that when it is flushed, which may be
+    after the program has set a time, so the mtime is not compared."""
+    return oracle.root + ".mapped"
+
+
+def mapped(oracle):
+    with open(mapped_list(oracle), encoding="ascii") as file:
+        lines = (tuple(map(int, line.split())) for line in file)
+        return {(line[0], line[1:]) for line in lines}
 
 
 def op_mapsync(side, slot):
@@ -650,6 +666,7 @@ class Judge:
         problems = []
         wanted = self.listing(oracle, problems)
         found = self.listing(ours, problems)
+        timeless = mapped(oracle)
         for path in sorted(wanted.keys() | found.keys()):
             if path not in found:
                 problems.append(f"{path}: only the oracle has it: {wanted[path][1]}")
@@ -657,13 +674,15 @@ class Judge:
                 problems.append(f"{path}: only layerfs has it: {found[path][1]}")
             elif wanted[path][1] != found[path][1]:
                 problems.append(f"{path}: oracle {wanted[path][1]}, layerfs {found[path][1]}")
+            elif wanted[path][2] != found[path][2] and wanted[path][0] not in timeless:
+                problems.append(f"{path}: mtime: oracle {wanted[path][2]}, layerfs {found[path][2]}")
         self.identify(wanted, found, problems)
         return problems
 
     def identify(self, wanted, found, problems):
         """One object of the oracle is one number of layerfs, for as long as it lives."""
         live = {}
-        for path, (key, _) in wanted.items():
+        for path, (key, _, _) in wanted.items():
             if path in found:
                 number = found[path][0][0]
                 if self.numbers.get(key, number) != number:
@@ -678,7 +697,7 @@ class Judge:
         self.numbers.update(live)
 
     def listing(self, side, problems):
-        """path -> ((inode number, birth), description)"""
+        """path -> ((inode number, birth), description, mtime)"""
         found, firsts, pending = {}, {}, ["."]
         found["."] = self.describe(side, ".", os.lstat(side.root), firsts)
         while pending:
@@ -708,13 +727,14 @@ class Judge:
         first_of = {}
         for path in sorted(found):
             first_of.setdefault(found[path][0][0], path)
-        return {path: (key, f"{text} links {first_of[key[0]]}") for path, (key, text) in found.items()}
+        return {path: (key, f"{text} links {first_of[key[0]]}", mtime) for path, (key, text, mtime) in found.items()}
 
     def describe(self, side, path, info, firsts):
         full = os.path.join(side.root, path)
         # Nothing tells a FUSE server that somebody wrote into a fifo.
         recent = stat.S_ISFIFO(info.st_mode) or self.start_ns <= info.st_mtime_ns < self.start_ns + 3600 * 10**9
-        parts = [shown(info), "mtime recent" if recent else f"mtime {info.st_mtime_ns}", xattrs(full)]
+        mtime = "recent" if recent else info.st_mtime_ns
+        parts = [shown(info), xattrs(full)]
         if stat.S_ISLNK(info.st_mode):
             parts.append("to " + os.readlink(full))
         elif stat.S_ISREG(info.st_mode):
@@ -723,7 +743,7 @@ class Judge:
             parts.append(firsts[info.st_ino])
         elif stat.S_ISCHR(info.st_mode):
             parts.append(f"device {info.st_rdev:x}")
-        return (info.st_ino, 0 if side.ours else birth(full)), " ".join(filter(None, parts))
+        return (info.st_ino, 0 if side.ours else birth(full)), " ".join(filter(None, parts)), mtime
 
 
 def xattrs(path):
@@ -764,10 +784,10 @@ def content(path, info):
         os.close(fd)
 
 
-def birth(path):
+def birth(path, fd=AT_FDCWD):
     """The moment of an inode's creation, which tells it from a later one with its number."""
     buffer = ctypes.create_string_buffer(256)
-    check(LIBC.syscall(SYS_STATX, AT_FDCWD, path.encode(), AT_SYMLINK_NOFOLLOW, STATX_BTIME, buffer))
+    check(LIBC.syscall(SYS_STATX, fd, path.encode(), AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH, STATX_BTIME, buffer))
     return struct.unpack_from("<qI", buffer, 80)
 
 
@@ -794,6 +814,9 @@ class Worker:
             random_layers.write_image(form, layers, image)
         if oracle != "-":
             os.mkdir(oracle)
+            # Written by all workers, whoever they are.
+            with open(oracle + ".mapped", "w", encoding="ascii") as file:
+                os.chmod(file.fileno(), 0o666)
             random_layers.unpack(random_layers.merged(layers), oracle)
         return "= made"
 

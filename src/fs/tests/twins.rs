@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::world::name;
@@ -13,12 +14,21 @@ use crate::fs::{Change as Told, End, Fs, OwnerView, RenameMode};
 use crate::layer::Layer;
 use crate::layer::fake::FakeLayer;
 use crate::model::{FileKind, Ino};
+use crate::sys::fault::{self, Fault};
 use crate::union::Union;
 use crate::upper::Upper;
+
+/// Bytes of the file `big`, each with its place in it.
+const BIG: u32 = 400_000;
+
+fn big() -> Vec<u8> {
+    (0..BIG).map(|place| u8::try_from(place / 4096 % 251).unwrap()).collect()
+}
 
 fn open(dir: &TempDir) -> Fs {
     let layer = FakeLayer::new()
         .file("a", b"of the layer")
+        .file("big", &big())
         .file("l", b"with a link")
         .link("m", "l")
         .dir("d", 0o755)
@@ -240,4 +250,85 @@ fn what_is_told_as_changed() {
     })
     .unwrap();
     assert_eq!(told, ["l: WITH a link", "m -> l", "x/l: another's", "x/m -> x/l"]);
+}
+
+#[test]
+fn a_copy_may_get_the_inode_number_of_a_twin_that_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = open(&dir);
+    write(&fs, "a", "OF");
+    drop(fs);
+    // As ext4 gives numbers again; which of them the copy of "a" gets, nobody knows.
+    let twins: Vec<_> = (0..64).map(|number| format!("b{number}")).collect();
+    for twin in &twins {
+        copy(&[in_upper(&dir, "a")], &in_upper(&dir, twin));
+    }
+    std::fs::remove_file(in_upper(&dir, "a")).unwrap();
+    let fs = open(&dir);
+    let number = at(&fs, "a");
+    for twin in &twins {
+        assert_ne!(at(&fs, twin), number);
+    }
+    for twin in &twins {
+        let ino = at(&fs, twin);
+        fs.unlink(Ino::ROOT, name(twin)).unwrap();
+        fs.forget(ino, 2);
+    }
+    write(&fs, "a", "OF");
+    assert_eq!((at(&fs, "a"), listed(&fs, "a")), (number, [number; 2]));
+    assert_eq!(read(&fs, "a"), "OF the layer");
+}
+
+/// What is own is in an attribute, which fdatasync(2) need not flush.
+#[test]
+fn fdatasync_of_a_twin_that_shares_content_is_an_fsync() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = open(&dir);
+    write(&fs, "big", "OF");
+    drop(fs);
+    copy(&[in_upper(&dir, "big")], &in_upper(&dir, "b"));
+    let fs = open(&dir);
+    let [first, twin] = ["big", "b"].map(|path| at(&fs, path));
+    assert!(first.to_lower().is_some() && twin.to_lower().is_none());
+    for (path, ino) in [("big", first), ("b", twin)] {
+        fs.write(ino, 200_000, b"more", None).unwrap();
+        fault::arm(Fault::Error(Errno::IO), fault::NEVER);
+        fs.fsync(ino, true).unwrap();
+        fault::disarm();
+        // Before the mark is set, the data is flushed.
+        let calls = fault::calls();
+        assert_eq!(calls.last(), Some(&"fsync"), "{path}: {calls:?}");
+    }
+}
+
+/// An attribute grows with what is own, and programs fill the room that a filesystem has for attributes.
+#[test]
+fn a_file_becomes_whole_where_there_is_no_room_for_another_attribute() {
+    for fill_first in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = open(&dir);
+        let ino = at(&fs, "big");
+        if !fill_first {
+            fs.write(ino, 0, b"OF", None).unwrap();
+        }
+        for len in [1000, 100, 10, 1] {
+            let fill = |serial| fs.setxattr(ino, format!("user.{len}-{serial}").as_bytes(), &vec![7; len], 0);
+            assert!((0..500).take_while(|serial| fill(*serial).is_ok()).count() < 500 || len < 1000);
+        }
+        let mut wanted = big();
+        for start in (0..BIG as usize).step_by(20_000) {
+            fs.write(ino, start as u64, &[b'x'; 20_000], None).unwrap();
+            wanted[start..start + 20_000].fill(b'x');
+            fs.fsync(ino, true).unwrap();
+            let mut found = vec![0; wanted.len()];
+            assert_eq!(fs.read(ino, 0, &mut found).unwrap(), found.len());
+            assert!(found == wanted, "{start}");
+        }
+        drop(fs);
+        let fs = open(&dir);
+        assert_eq!(at(&fs, "big"), ino);
+        let mut found = vec![0; wanted.len()];
+        assert_eq!(fs.read(ino, 0, &mut found).unwrap(), found.len());
+        assert!(found == wanted);
+    }
 }

@@ -207,6 +207,8 @@ impl World {
             std::thread::sleep(Duration::from_millis(2));
         }
         self.server = Some(child);
+        // Answered after the handshake: a mount that is taken away before was never served.
+        self.place.mnt().metadata().map_err(|error| format!("mounted, but not served: {error}"))?;
         Ok(())
     }
 
