@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::hint::black_box;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read as _, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +28,8 @@ const FILE_BYTES: usize = 1_000_000;
 /// What the kernel asks for at least.
 const READ_BYTES: usize = 4096;
 const RANDOM_READS: u32 = 2000;
+/// Of each zstd frame, where there are several: as zstd:chunked and the seekable format have them, or smaller.
+const FRAME_BYTES: u64 = 1 << 20;
 /// Names in the merged directory, whatever the number of layers.
 const NAMES: usize = 1200;
 const ROUNDS: usize = 5;
@@ -40,7 +42,11 @@ fn main() {
     big_tar(&big);
     let compressed = dir.path().join("big.tar.gz");
     compress(&big, &compressed);
-    for (name, path) in [("plain", &big), ("gzip", &compressed)] {
+    let frame = dir.path().join("big.tar.zst");
+    zstd_frames(&big, &frame, u64::MAX);
+    let frames = dir.path().join("big-frames.tar.zst");
+    zstd_frames(&big, &frames, FRAME_BYTES);
+    for (name, path) in [("plain", &big), ("gzip", &compressed), ("zstd", &frame), ("zstd-frames", &frames)] {
         bench.build(name, path);
         bench.reads(name, path);
     }
@@ -211,6 +217,16 @@ fn compress(from: &Path, to: &Path) {
     let mut gzip = GzEncoder::new(File::create(to).unwrap(), Compression::fast());
     std::io::copy(&mut File::open(from).unwrap(), &mut gzip).unwrap();
     gzip.finish().unwrap();
+}
+
+fn zstd_frames(from: &Path, to: &Path, frame_bytes: u64) {
+    let (mut from, mut to) = (File::open(from).unwrap(), File::create(to).unwrap());
+    let mut rest = from.metadata().unwrap().len();
+    while rest > 0 {
+        let bytes = rest.min(frame_bytes);
+        zstd::stream::copy_encode((&mut from).take(bytes), &mut to, 3).unwrap();
+        rest -= bytes;
+    }
 }
 
 /// The same numbers in every run (splitmix64).

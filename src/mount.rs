@@ -245,8 +245,7 @@ mod tests {
             MountSpec { layers, index_dir: dir.path().to_owned() }.layers(&Silent)
         };
         layers(&tar).unwrap();
-        let error = layers(&zstd::bulk::compress(&tar, 1).unwrap()).unwrap_err().to_string();
-        assert!(error.contains("zstd"), "{error}");
+        layers(&zstd::bulk::compress(&tar, 1).unwrap()).unwrap();
         let error = layers(&tar[..1024]).unwrap_err().to_string();
         assert!(error.contains("diffID"), "{error}");
         layers(&tar).unwrap();

@@ -10,6 +10,7 @@
 //! those behind it see a short stream, so of several errors the one nearest to the blob counts.
 
 use std::io::{self, BufRead as _};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -17,15 +18,16 @@ use std::thread::{self, ScopedJoinHandle};
 
 use sha2::{Digest as _, Sha256};
 
+use super::IndexError;
 use super::decode::{self, Halt};
-use super::format::{self, GRANULE_BYTES, SpanRecord};
-use super::gzip::{GzipError, Source};
+use super::encoding::Encoding;
+use super::format::{GRANULE_BYTES, SpanRecord};
+use super::source::DecodeError;
 use super::stream::{CHUNK_BYTES, CHUNKS_AHEAD, Chunk, ChunkReader};
 use super::tar::{self, TarError};
 use super::tree::{NameOf, Tree};
 use super::window::{Found, Reducer};
 use super::write::{self, Facts};
-use super::{Encoding, IndexError};
 use crate::model::Digest;
 use crate::model::limits::LAYER_BYTES_MAX;
 use crate::sys::atomic::TempFile;
@@ -57,7 +59,9 @@ pub fn build(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(), IndexError> {
     let path = || blob.path().to_owned();
-    let encoding = sniff(blob)?;
+    let mut start = [0; Encoding::SNIFF_BYTES];
+    let len = blob.read_at(0, &mut start).map_err(|source| IndexError::Io { path: path(), source })?;
+    let encoding = Encoding::of(&start[..len]);
     let built = pass(blob, encoding, progress).map_err(|error| blame(blob, encoding, expected, error))?;
     let facts = &built.facts;
     let digests =
@@ -74,7 +78,7 @@ pub fn build(
 /// Bytes that make no sense and are not those that the image names: that is what to say, for a new copy helps.
 fn blame(blob: &FileRange, encoding: Encoding, expected: &Expected, error: IndexError) -> IndexError {
     let promised = expected.blob.or(expected.diff_id.filter(|_| encoding == Encoding::Tar));
-    let (Some(expected), IndexError::Gzip { .. } | IndexError::Tar { .. }) = (promised, &error) else {
+    let (Some(expected), IndexError::Encoded { .. } | IndexError::Tar { .. }) = (promised, &error) else {
         return error;
     };
     match digest(blob) {
@@ -107,21 +111,6 @@ fn publish(built: &Built, target: &Path, directory: &Path) -> io::Result<()> {
     temp.publish(target, 0o644)
 }
 
-/// Goes by the first bytes: what a manifest says of the encoding is often wrong.
-fn sniff(blob: &FileRange) -> Result<Encoding, IndexError> {
-    let mut start = [0; 6];
-    let read = blob.read_at(0, &mut start);
-    let len = read.map_err(|source| IndexError::Io { path: blob.path().to_owned(), source })?;
-    let other = |encoding| Err(IndexError::Encoding { path: blob.path().to_owned(), encoding });
-    match &start[..len] {
-        [0x1f, 0x8b, ..] => Ok(Encoding::Gzip),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => other("zstd"),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => other("xz"),
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => other("bzip2"),
-        _ => Ok(Encoding::Tar),
-    }
-}
-
 /// What one pass over a blob finds.
 struct Built {
     facts: Facts,
@@ -139,18 +128,16 @@ fn pass(blob: &FileRange, encoding: Encoding, progress: &(dyn Fn(u64) + Sync)) -
         let hasher = scope.spawn(move || hash(&hash_ahead, encoding));
         let parser = scope.spawn(move || parse(tar_ahead));
         let windows = scope.spawn(move || pack_windows(blob, &windows_ahead));
-        let mut source = Source { reader: ChunkReader::new(raw_ahead), offset: 0 };
+        let raw = ChunkReader::new(raw_ahead);
         let mut send = |chunk: Chunk| {
             let hash = to_hash.send(Arc::clone(&chunk));
             hash.and_then(|()| to_tar.send(chunk)).map_err(|_| Halt::Stopped)
         };
-        let decoded = match encoding {
-            Encoding::Gzip => decode::gzip(&mut source, &mut send, &to_windows),
-            Encoding::Tar => forward(&mut source, &mut send),
-        };
-        let decoded_to = source.offset;
-        // Hang up, so that the stages behind and before come to their end.
-        drop((source, to_hash, to_tar, to_windows));
+        // A decoder that panics on hostile bytes has not decoded them.
+        let decode = AssertUnwindSafe(|| decode::all(encoding, raw, &mut send, &to_windows));
+        let decoded = panic::catch_unwind(decode).unwrap_or(Err(Halt::Panicked));
+        // Hang up, so that the stages behind come to their end.
+        drop((to_hash, to_tar, to_windows));
 
         let io = |source| IndexError::Io { path: blob.path().to_owned(), source };
         let read = join(reader).map_err(io)?;
@@ -158,7 +145,7 @@ fn pass(blob: &FileRange, encoding: Encoding, progress: &(dyn Fn(u64) + Sync)) -
         let parsed = join(parser).map_err(io)?;
         let packed = join(windows).map_err(io)?;
         let blob_digest = read.map_err(io)?;
-        check_decoded(blob, decoded, decoded_to)?;
+        check_decoded(blob, encoding, decoded)?;
         // Before the parser's word: when this stage ends the stream, the tar is only cut off because of it.
         let (spans, windows) = packed.map_err(io)?;
         let (tree, names) = parsed.map_err(|error| IndexError::Tar {
@@ -168,10 +155,7 @@ fn pass(blob: &FileRange, encoding: Encoding, progress: &(dyn Fn(u64) + Sync)) -
             reason: error.reason,
         })?;
         let facts = Facts {
-            encoding: match encoding {
-                Encoding::Tar => format::ENCODING_TAR,
-                Encoding::Gzip => format::ENCODING_GZIP,
-            },
+            encoding: encoding.number(),
             blob_digest,
             diff_id: hashes.diff_id.unwrap_or(blob_digest),
             blob_bytes: blob.len(),
@@ -188,15 +172,21 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> io::Result<T> {
     thread.join().map_err(|_| io::Error::other("a thread of the index build panicked"))
 }
 
-fn check_decoded(blob: &FileRange, decoded: Result<(), Halt>, offset: u64) -> Result<(), IndexError> {
-    let path = || blob.path().to_owned();
+fn check_decoded(blob: &FileRange, encoding: Encoding, decoded: Result<(), Halt>) -> Result<(), IndexError> {
+    let (path, encoding) = (blob.to_path_buf(), encoding.name());
     match decoded {
         // Stopped: because of another stage, whose own error is reported.
         Ok(()) | Err(Halt::Stopped) => Ok(()),
-        Err(Halt::Gzip(GzipError::Io(source))) => Err(IndexError::Io { path: path(), source }),
-        Err(Halt::Gzip(error)) => Err(IndexError::Gzip { path: path(), offset, reason: error.to_string() }),
+        Err(Halt::Bad(DecodeError::Io(source))) => Err(IndexError::Io { path, source }),
+        Err(Halt::Bad(DecodeError::Bad { offset, reason })) => {
+            Err(IndexError::Encoded { path, encoding, offset, reason })
+        }
+        Err(Halt::Panicked) => {
+            let reason = "the decoder panicked".to_owned();
+            Err(IndexError::Encoded { path, encoding, offset: 0, reason })
+        }
         Err(Halt::TooLong) => {
-            Err(IndexError::Limit { path: path(), limit: LAYER_BYTES_MAX, unit: "uncompressed bytes" })
+            Err(IndexError::Limit { path, limit: LAYER_BYTES_MAX, unit: "uncompressed bytes" })
         }
     }
 }
@@ -218,24 +208,6 @@ fn read(blob: &FileRange, to: &SyncSender<Chunk>, progress: &(dyn Fn(u64) + Sync
         progress(position);
     }
     Ok(Digest::from_bytes(sha256.finalize().into()))
-}
-
-/// Second stage of a plain tar.
-fn forward(
-    source: &mut Source<ChunkReader>,
-    send: &mut dyn FnMut(Chunk) -> Result<(), Halt>,
-) -> Result<(), Halt> {
-    loop {
-        let chunk = source.reader.fill_buf().map_err(GzipError::Io)?.to_vec();
-        if chunk.is_empty() {
-            return Ok(());
-        }
-        source.consume(chunk.len());
-        if source.offset > LAYER_BYTES_MAX {
-            return Err(Halt::TooLong);
-        }
-        send(Arc::new(chunk))?;
-    }
 }
 
 /// What the hashing stage finds.

@@ -1,49 +1,117 @@
-//! The decoding stage of a build: gzip members to chunks, with a checkpoint every so often.
+//! The decoding stage of a build: from the blob's bytes to chunks of the tar, with a checkpoint every so often.
 
-use std::io::BufRead as _;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
+use super::encoding::Encoding;
 use super::format::SPAN_BYTES;
-use super::gzip::{GzipError, Source};
+use super::pieces::Pieces;
+use super::source::{DecodeError, Source};
 use super::stream::{CHUNK_BYTES, Chunk, ChunkReader};
 use super::window::Found;
+use super::{bzip2::Bzip2Streams, xz::XzBlocks, zstd_frames::ZstdFrames};
 use crate::model::limits::LAYER_BYTES_MAX;
 use crate::sys::inflate::{Inflate, InflateError, Stop, Until, WINDOW_BYTES};
 
-/// A member that starts here makes a checkpoint, because such a one needs no window.
-const MEMBER_SPAN_BYTES: u64 = SPAN_BYTES / 4;
+/// A piece that starts this far from the last checkpoint makes one, because such a one needs no window. Smaller pieces
+/// are grouped.
+const PIECE_SPAN_BYTES: u64 = SPAN_BYTES / 4;
 
 /// Why decoding ended early.
 #[derive(Debug)]
 pub(super) enum Halt {
-    Gzip(GzipError),
+    Bad(DecodeError),
     /// Another stage hung up.
     Stopped,
     /// Beyond [`LAYER_BYTES_MAX`].
     TooLong,
+    /// A decoder met what its author did not think of.
+    Panicked,
 }
 
-impl From<GzipError> for Halt {
-    fn from(error: GzipError) -> Self {
-        Self::Gzip(error)
+impl From<DecodeError> for Halt {
+    fn from(error: DecodeError) -> Self {
+        Self::Bad(error)
     }
 }
 
-impl From<InflateError> for Halt {
-    fn from(error: InflateError) -> Self {
-        Self::Gzip(GzipError::Deflate(error))
+impl From<std::io::Error> for Halt {
+    fn from(error: std::io::Error) -> Self {
+        Self::Bad(error.into())
     }
 }
 
-/// Decodes all members of `source`. A deflate block longer than a span delays the next checkpoint to its end.
-pub(super) fn gzip(
-    source: &mut Source<ChunkReader>,
-    send: &mut dyn FnMut(Chunk) -> Result<(), Halt>,
+/// Takes a chunk of the tar.
+type Send<'a> = dyn FnMut(Chunk) -> Result<(), Halt> + 'a;
+
+/// Decodes all that comes out of `reader`.
+pub(super) fn all(
+    encoding: Encoding,
+    reader: ChunkReader,
+    send: &mut Send<'_>,
     checkpoints: &SyncSender<Found>,
 ) -> Result<(), Halt> {
+    let source = Source { reader, offset: 0 };
+    match encoding {
+        Encoding::Tar => forward(source, send),
+        Encoding::Gzip => gzip(source, send, checkpoints),
+        Encoding::Zstd => pieces(&mut ZstdFrames::new(source)?, send, checkpoints),
+        Encoding::Xz => pieces(&mut XzBlocks::new(source), send, checkpoints),
+        Encoding::Bzip2 => pieces(&mut Bzip2Streams::new(source), send, checkpoints),
+    }
+}
+
+/// A plain tar.
+fn forward(mut source: Source<ChunkReader>, send: &mut Send<'_>) -> Result<(), Halt> {
+    loop {
+        let chunk = source.fill()?.to_vec();
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        source.consume(chunk.len());
+        if source.offset > LAYER_BYTES_MAX {
+            return Err(Halt::TooLong);
+        }
+        send(Arc::new(chunk))?;
+    }
+}
+
+/// Checkpoints are only where pieces begin: between them lies a history of MiBs.
+fn pieces(pieces: &mut dyn Pieces, send: &mut Send<'_>, checkpoints: &SyncSender<Found>) -> Result<(), Halt> {
+    let (mut chunk, mut filled) = (vec![0; CHUNK_BYTES], 0);
+    let (mut position, mut last_checkpoint) = (0, None);
+    while let Some(start) = pieces.next()? {
+        if last_checkpoint.is_none_or(|last| position - last >= PIECE_SPAN_BYTES) {
+            last_checkpoint = Some(position);
+            let (blob_offset, bits) = (start.blob_offset, start.bits);
+            let found = Found { tar_offset: position, blob_offset, bits, window: Vec::new() };
+            checkpoints.send(found).map_err(|_| Halt::Stopped)?;
+        }
+        while let count @ 1.. = pieces.decode(&mut chunk[filled..])? {
+            filled += count;
+            position += count as u64;
+            if position > LAYER_BYTES_MAX {
+                return Err(Halt::TooLong);
+            }
+            if filled == chunk.len() {
+                send(Arc::new(std::mem::replace(&mut chunk, vec![0; CHUNK_BYTES])))?;
+                filled = 0;
+            }
+        }
+    }
+    chunk.truncate(filled);
+    send(Arc::new(chunk))
+}
+
+/// Gzip members. A deflate block longer than a span delays the next checkpoint to its end.
+fn gzip(
+    mut source: Source<ChunkReader>,
+    send: &mut Send<'_>,
+    checkpoints: &SyncSender<Found>,
+) -> Result<(), Halt> {
+    let inflate = Inflate::new().map_err(bad_deflate(&source))?;
     let mut stage = Stage {
-        inflate: Inflate::new()?,
+        inflate,
         checkpoints,
         chunk: vec![0; CHUNK_BYTES],
         filled: 0,
@@ -52,9 +120,9 @@ pub(super) fn gzip(
         member_start: 0,
         crc32: crc32fast::Hasher::new(),
     };
-    source.header()?;
-    stage.checkpoint(source.offset, 0)?;
-    while stage.step(source)? {
+    source.gzip_header()?;
+    stage.checkpoint(&source, 0)?;
+    while stage.step(&mut source)? {
         if stage.filled == stage.chunk.len() {
             send(Arc::new(std::mem::replace(&mut stage.chunk, vec![0; CHUNK_BYTES])))?;
             stage.filled = 0;
@@ -64,6 +132,11 @@ pub(super) fn gzip(
     send(Arc::new(stage.chunk))
 }
 
+fn bad_deflate(source: &Source<ChunkReader>) -> impl Fn(InflateError) -> Halt {
+    move |error| Halt::Bad(source.bad(error.to_string()))
+}
+
+/// Of gzip.
 struct Stage<'a> {
     inflate: Inflate,
     checkpoints: &'a SyncSender<Found>,
@@ -86,9 +159,9 @@ impl Stage<'_> {
             room = room.min(limit);
         }
         let output = &mut self.chunk[self.filled..self.filled + room];
-        let input = source.reader.fill_buf().map_err(GzipError::Io)?;
+        let input = source.fill()?;
         let is_cut = input.is_empty();
-        let step = self.inflate.run(input, output, until)?;
+        let step = self.inflate.run(input, output, until).map_err(bad_deflate(source))?;
         self.crc32.update(&output[..step.produced]);
         source.consume(step.consumed);
         self.filled += step.produced;
@@ -97,10 +170,10 @@ impl Stage<'_> {
             return Err(Halt::TooLong);
         }
         match step.stop {
-            Stop::Boundary { bits } => self.checkpoint(source.offset, bits)?,
+            Stop::Boundary { bits } => self.checkpoint(source, bits)?,
             Stop::End => return self.end_member(source),
             Stop::Full if step.produced == 0 && (is_cut || step.consumed == 0) => {
-                return Err(GzipError::Bad("cut off").into());
+                return Err(source.cut_off().into());
             }
             Stop::Full => {}
         }
@@ -108,31 +181,31 @@ impl Stage<'_> {
     }
 
     fn end_member(&mut self, source: &mut Source<ChunkReader>) -> Result<bool, Halt> {
-        let (crc32, len) = source.trailer()?;
+        let (crc32, len) = source.gzip_trailer()?;
         if std::mem::take(&mut self.crc32).finalize() != crc32 {
-            return Err(GzipError::Bad("wrong CRC-32").into());
+            return Err(source.bad("wrong CRC-32").into());
         }
         if u64::from(len) != (self.position - self.member_start) & 0xffff_ffff {
-            return Err(GzipError::Bad("wrong length").into());
+            return Err(source.bad("wrong length").into());
         }
-        if !source.has_member()? {
+        if !source.has_gzip_member()? {
             return Ok(false);
         }
-        source.header()?;
-        self.inflate.restart(0, 0, &[])?;
+        source.gzip_header()?;
+        self.inflate.restart(0, 0, &[]).map_err(bad_deflate(source))?;
         self.member_start = self.position;
-        if self.position - self.last_checkpoint >= MEMBER_SPAN_BYTES {
-            self.checkpoint(source.offset, 0)?;
+        if self.position - self.last_checkpoint >= PIECE_SPAN_BYTES {
+            self.checkpoint(source, 0)?;
         }
         Ok(true)
     }
 
-    fn checkpoint(&mut self, blob_offset: u64, bits: u8) -> Result<(), Halt> {
+    fn checkpoint(&mut self, source: &Source<ChunkReader>, bits: u8) -> Result<(), Halt> {
         let mut window = [0; WINDOW_BYTES];
-        let len = self.inflate.window(&mut window)?;
+        let len = self.inflate.window(&mut window).map_err(bad_deflate(source))?;
         let window = window[..len].to_vec();
         self.last_checkpoint = self.position;
-        let found = Found { tar_offset: self.position, blob_offset, bits, window };
+        let found = Found { tar_offset: self.position, blob_offset: source.offset, bits, window };
         self.checkpoints.send(found).map_err(|_| Halt::Stopped)
     }
 }

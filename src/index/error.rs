@@ -24,22 +24,13 @@ pub enum IndexError {
         /// What the system said.
         source: io::Error,
     },
-    /// A compression that cannot be read lazily.
-    #[error(
-        "{}: layer compressed with {encoding}: not supported yet: convert with skopeo copy --dest-compress-format gzip",
-        path.display()
-    )]
-    Encoding {
+    /// The blob is not what its encoding promises, or asks for more than is accepted.
+    #[error("{}: bad {encoding} data at offset {offset}: {reason}", path.display())]
+    Encoded {
         /// The file that the layer is in.
         path: PathBuf,
         /// The compression.
         encoding: &'static str,
-    },
-    /// The blob is not what its encoding promises.
-    #[error("{}: bad gzip data at offset {offset}: {reason}", path.display())]
-    Gzip {
-        /// The file that the layer is in.
-        path: PathBuf,
         /// Where in the blob.
         offset: u64,
         /// What is wrong.

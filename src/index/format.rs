@@ -1,4 +1,4 @@
-//! The index file (`.lfx`), version 2. This file is the format.
+//! The index file (`.lfx`), version 3. This file is the format.
 //!
 //! ```text
 //! 0      Header                       HEADER_BYTES
@@ -25,6 +25,15 @@
 //!
 //! Names: *inode number* is the position in the inode section, *tar offset* a position in the uncompressed layer.
 //! A file of another version is not converted but built again.
+//!
+//! A checkpoint's place in the blob, by `Header::encoding`:
+//!
+//! | encoding | checkpoints are at | `blob_offset` is of | `bits` | window |
+//! |---|---|---|---|---|
+//! | gzip | boundaries of deflate blocks, starts of members | the first byte of which nothing is used yet | unused most significant bits of the byte before | up to 32 KiB, none at the start of a member |
+//! | zstd | frames | the frame's magic | 0 | none |
+//! | xz | blocks | the block's header | length of the stream's checks: 0, 4, 8, 16, 32, 64 bytes | none |
+//! | bzip2 | streams | the stream's magic | 0 | none |
 
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -32,7 +41,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// First bytes of every index.
 pub(crate) const MAGIC: [u8; 8] = *b"layerlfx";
 /// Grows with every change to anything in this file, and to what the builder makes of a tar.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 /// The unit of the body's checksums.
 pub(crate) const PAGE_BYTES: u64 = 64 << 10;
 /// The unit of verification and caching of the layer's content.
@@ -44,6 +53,12 @@ pub const SPAN_BYTES: u64 = 512 << 10;
 pub(crate) const ENCODING_TAR: u32 = 0;
 /// `Header::encoding`: one or more gzip members.
 pub(crate) const ENCODING_GZIP: u32 = 1;
+/// `Header::encoding`: one or more zstd frames.
+pub(crate) const ENCODING_ZSTD: u32 = 2;
+/// `Header::encoding`: one or more xz streams.
+pub(crate) const ENCODING_XZ: u32 = 3;
+/// `Header::encoding`: one or more bzip2 streams.
+pub(crate) const ENCODING_BZIP2: u32 = 4;
 
 /// Bytes of a digest.
 pub(crate) const DIGEST_BYTES: u64 = 32;
@@ -173,12 +188,12 @@ pub(crate) struct BelowRecord {
     pub(crate) len: U32,
 }
 
-/// A place from which decoding can start. At the start of a member `bits`, `window_bytes` and `window_len` are 0.
+/// A place from which decoding can start.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(crate) struct SpanRecord {
     pub(crate) tar_offset: U64,
-    /// Of the first byte of which nothing is used yet.
+    /// What is there depends on the encoding.
     pub(crate) blob_offset: U64,
     /// In the windows section.
     pub(crate) window: U64,
@@ -186,7 +201,7 @@ pub(crate) struct SpanRecord {
     pub(crate) window_len: U32,
     /// Of the window itself: at most 32768.
     pub(crate) window_bytes: U16,
-    /// Unused most significant bits of the byte before `blob_offset`.
+    /// What else the decoder must know: 0 to 7.
     pub(crate) bits: u8,
     pub(crate) reserved: u8,
 }

@@ -1,172 +1,121 @@
-//! Gzip members (RFC 1952) and decoding from a checkpoint.
+//! Gzip members (RFC 1952).
 
-use std::io::{self, BufRead, BufReader};
+use std::io::BufRead;
 
-use super::objects::Checkpoint;
-use crate::model::TarOffset;
-use crate::sys::file_range::{FileRange, RangeReader};
-use crate::sys::inflate::{Inflate, InflateError, Stop, Until};
-
-/// Compressed bytes read at once: what a granule needs, roughly.
-const INPUT_BYTES: usize = 64 << 10;
-
-/// Why gzip data cannot be decoded.
-#[derive(Debug, thiserror::Error)]
-pub enum GzipError {
-    /// The blob could not be read.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// The bytes are not gzip.
-    #[error("{0}")]
-    Bad(&'static str),
-    /// What is inside of a member is not deflate.
-    #[error(transparent)]
-    Deflate(#[from] InflateError),
-}
-
-/// Compressed bytes, and where they are in the blob.
-#[derive(Debug)]
-pub(super) struct Source<R> {
-    pub(super) reader: R,
-    pub(super) offset: u64,
-}
+use super::pieces::{PieceStart, Pieces};
+use super::source::{BlobSource, DecodeError, Source};
+use crate::sys::file_range::FileRange;
+use crate::sys::inflate::{Inflate, Stop, Until, WINDOW_BYTES};
 
 impl<R: BufRead> Source<R> {
-    pub(super) fn consume(&mut self, count: usize) {
-        self.reader.consume(count);
-        self.offset += count as u64;
-    }
-
-    fn byte(&mut self) -> Result<u8, GzipError> {
-        let byte = *self.reader.fill_buf()?.first().ok_or(GzipError::Bad("cut off"))?;
-        self.consume(1);
-        Ok(byte)
-    }
-
-    fn u16(&mut self) -> Result<u16, GzipError> {
-        Ok(u16::from_le_bytes([self.byte()?, self.byte()?]))
-    }
-
-    fn u32(&mut self) -> Result<u32, GzipError> {
-        Ok(u32::from_le_bytes([self.byte()?, self.byte()?, self.byte()?, self.byte()?]))
-    }
-
     /// Reads the header of a member.
-    pub(super) fn header(&mut self) -> Result<(), GzipError> {
-        if (self.byte()?, self.byte()?) != (0x1f, 0x8b) {
-            return Err(GzipError::Bad("no gzip member begins here"));
+    pub(super) fn gzip_header(&mut self) -> Result<(), DecodeError> {
+        if self.bytes()? != [0x1f, 0x8b] {
+            return Err(self.bad("no gzip member begins here"));
         }
         if self.byte()? != 8 {
-            return Err(GzipError::Bad("unknown compression method"));
+            return Err(self.bad("unknown compression method"));
         }
         let flags = self.byte()?;
         if flags & 0xe0 != 0 {
-            return Err(GzipError::Bad("reserved flags are set"));
+            return Err(self.bad("reserved flags are set"));
         }
         // Time, extra flags, operating system.
-        for _ in 0..6 {
-            self.byte()?;
-        }
+        self.skip(6)?;
         if flags & 4 != 0 {
-            for _ in 0..self.u16()? {
-                self.byte()?;
-            }
+            let len = u16::from_le_bytes(self.bytes()?);
+            self.skip(u64::from(len))?;
         }
         // File name and comment, each up to a NUL.
         for flag in [8, 16] {
             while flags & flag != 0 && self.byte()? != 0 {}
         }
         if flags & 2 != 0 {
-            self.u16()?;
+            self.skip(2)?;
         }
         Ok(())
     }
 
     /// Reads the trailer of a member: crc32 and length modulo 2^32 of its content.
-    pub(super) fn trailer(&mut self) -> Result<(u32, u32), GzipError> {
-        Ok((self.u32()?, self.u32()?))
+    pub(super) fn gzip_trailer(&mut self) -> Result<(u32, u32), DecodeError> {
+        Ok((u32::from_le_bytes(self.bytes()?), u32::from_le_bytes(self.bytes()?)))
     }
 
     /// Whether another member follows. Zeros up to the end are padding; anything else is an error.
-    pub(super) fn has_member(&mut self) -> Result<bool, GzipError> {
-        match self.reader.fill_buf()?.first() {
-            None => return Ok(false),
-            Some(0x1f) => return Ok(true),
-            Some(_) => {}
+    pub(super) fn has_gzip_member(&mut self) -> Result<bool, DecodeError> {
+        if self.fill()?.first() == Some(&0x1f) {
+            return Ok(true);
         }
-        loop {
-            let bytes = self.reader.fill_buf()?;
-            if bytes.iter().any(|byte| *byte != 0) {
-                return Err(GzipError::Bad("garbage after the last gzip member"));
-            }
-            match bytes.len() {
-                0 => return Ok(false),
-                count => self.consume(count),
-            }
+        match self.skip_padding()? {
+            true => Err(self.bad("garbage after the last gzip member")),
+            false => Ok(false),
         }
     }
 }
 
-/// Decodes front to back from a checkpoint on, through as many members as there are.
+/// Decodes members from a checkpoint on. Their checksums are not looked at: the granules have better ones.
 #[derive(Debug)]
-pub struct GzipDecoder {
+pub(super) struct GzipMembers {
     inflate: Inflate,
-    source: Source<BufReader<RangeReader>>,
-    position: TarOffset,
-    is_finished: bool,
+    source: BlobSource,
+    is_inside: bool,
 }
 
-impl GzipDecoder {
-    /// Starts at a checkpoint; `window` is the history that it needs.
-    ///
-    /// # Errors
-    /// [`GzipError`]
-    pub fn resume(blob: &FileRange, checkpoint: &Checkpoint, window: &[u8]) -> Result<Self, GzipError> {
-        let mut inflate = Inflate::new()?;
+impl GzipMembers {
+    /// Starts between two blocks, of which the first uses `bits` bits of the byte before `blob_offset`; `window` is the
+    /// history that it needs.
+    pub(super) fn resume(
+        blob: &FileRange,
+        blob_offset: u64,
+        bits: u8,
+        window: &[u8],
+    ) -> Result<Self, DecodeError> {
+        let source = BlobSource::at(blob, blob_offset)?;
+        let mut inflate = Inflate::new().map_err(|error| source.bad(error.to_string()))?;
         let mut before = [0];
-        if checkpoint.bits > 0 {
-            let at = checkpoint.blob_offset.checked_sub(1);
-            blob.read_at(at.ok_or(GzipError::Bad("a checkpoint before the blob"))?, &mut before)?;
+        if bits > 0 {
+            let at = blob_offset.checked_sub(1);
+            blob.read_at(at.ok_or_else(|| source.bad("a checkpoint before the blob"))?, &mut before)?;
         }
-        inflate.restart(checkpoint.bits, before[0], window)?;
-        let rest = blob.len().checked_sub(checkpoint.blob_offset);
-        let rest = rest.and_then(|rest| blob.slice(checkpoint.blob_offset, rest));
-        let reader = rest.ok_or(GzipError::Bad("a checkpoint after the blob"))?.reader();
-        let source =
-            Source { reader: BufReader::with_capacity(INPUT_BYTES, reader), offset: checkpoint.blob_offset };
-        Ok(Self { inflate, source, position: checkpoint.place, is_finished: false })
+        inflate.restart(bits, before[0], window).map_err(|error| source.bad(error.to_string()))?;
+        Ok(Self { inflate, source, is_inside: true })
+    }
+}
+
+impl Pieces for GzipMembers {
+    fn next(&mut self) -> Result<Option<PieceStart>, DecodeError> {
+        if !self.is_inside {
+            if !self.source.has_gzip_member()? {
+                return Ok(None);
+            }
+            self.source.gzip_header()?;
+            self.inflate.restart(0, 0, &[]).map_err(|error| self.source.bad(error.to_string()))?;
+            self.is_inside = true;
+        }
+        Ok(Some(PieceStart { blob_offset: self.source.offset, bits: 0 }))
     }
 
-    /// Where in the uncompressed layer the next byte is.
-    #[must_use]
-    pub fn position(&self) -> TarOffset {
-        self.position
-    }
-
-    /// Fills `output`; fewer bytes only at the end of the layer.
-    ///
-    /// # Errors
-    /// [`GzipError`]; the decoder is of no use afterwards.
-    pub fn read(&mut self, output: &mut [u8]) -> Result<usize, GzipError> {
-        let mut filled = 0;
-        while filled < output.len() && !self.is_finished {
+    fn decode(&mut self, output: &mut [u8]) -> Result<usize, DecodeError> {
+        while self.is_inside {
             let input = self.source.reader.fill_buf()?;
             let is_cut = input.is_empty();
-            let step = self.inflate.run(input, &mut output[filled..], Until::Full)?;
+            let step = self.inflate.run(input, output, Until::Full);
+            let step = step.map_err(|error| self.source.bad(error.to_string()))?;
             self.source.consume(step.consumed);
-            filled += step.produced;
             if step.stop == Stop::End {
-                self.source.trailer()?;
-                self.is_finished = !self.source.has_member()?;
-                if !self.is_finished {
-                    self.source.header()?;
-                    self.inflate.restart(0, 0, &[])?;
-                }
+                self.source.gzip_trailer()?;
+                self.is_inside = false;
             } else if step.produced == 0 && (is_cut || step.consumed == 0) {
-                return Err(GzipError::Bad("cut off"));
+                return Err(self.source.cut_off());
+            }
+            if step.produced > 0 {
+                return Ok(step.produced);
             }
         }
-        self.position.0 += filled as u64;
-        Ok(filled)
+        Ok(0)
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        WINDOW_BYTES as u64 * 3
     }
 }

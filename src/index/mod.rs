@@ -14,11 +14,16 @@ use crate::sys::file_range::FileRange;
 
 mod budget;
 mod build;
+mod bzip2;
 mod decode;
+mod decoder;
+mod encoding;
 mod error;
 mod format;
 mod gzip;
 mod objects;
+mod pieces;
+mod source;
 mod stream;
 mod tar;
 mod tree;
@@ -26,13 +31,17 @@ mod view;
 mod walk;
 mod window;
 mod write;
+mod xz;
+mod zstd_frames;
 
 pub use build::{Expected, build};
+pub use decoder::Decoder;
+pub use encoding::Encoding;
 pub use error::IndexError;
 pub use format::{GRANULE_BYTES, SPAN_BYTES};
-pub use gzip::{GzipDecoder, GzipError};
 pub use objects::{Checkpoint, Child, Content, Extent, Inode, InodeNumber, XattrPair};
-pub use view::{Encoding, LayerIndex};
+pub use source::DecodeError;
+pub use view::LayerIndex;
 
 /// The name of a blob's index: by the blob digest when it is known. Without it (docker-archive) the diffID stands for a
 /// plain tar, and for anything compressed what can be had without reading it all: diffID, length, both ends.
@@ -46,7 +55,7 @@ pub fn key(blob: &FileRange, blob_digest: Option<&Digest>, diff_id: &Digest) -> 
     }
     let mut end = [0; END_BYTES];
     let len = blob.read_at(0, &mut end)?;
-    if !end[..len].starts_with(&[0x1f, 0x8b]) {
+    if Encoding::of(&end[..len]) == Encoding::Tar {
         return Ok(format!("{}.lfx", diff_id.hex()));
     }
     let mut sha256 = Sha256::new();

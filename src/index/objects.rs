@@ -10,6 +10,9 @@ use crate::model::limits::DEPTH_MAX;
 use crate::model::{DeviceId, FileKind, FileName, Metadata, Name, TarOffset, Timestamp};
 use crate::sys::inflate::WINDOW_BYTES;
 
+/// Beyond this a span is long: 4 MiB take 5 to 100 ms to decode, depending on the encoding.
+const LONG_SPAN_BYTES: u64 = 4 << 20;
+
 /// An extended attribute: name and value.
 pub type XattrPair = (Box<[u8]>, Box<[u8]>);
 
@@ -77,13 +80,30 @@ pub struct Checkpoint {
     pub number: u64,
     /// Where in the uncompressed layer.
     pub place: TarOffset,
-    /// The first byte of the blob of which nothing is used yet.
+    /// Where the next one is, or the layer's end: all before it may have to be decoded for a byte in between.
+    pub end: TarOffset,
+    /// Where in the blob.
     pub blob_offset: u64,
-    /// Unused bits of the byte before that.
+    /// What else the decoder must know.
     pub bits: u8,
     window: u64,
     window_len: u32,
     window_bytes: u16,
+}
+
+impl Checkpoint {
+    /// Uncompressed bytes from here to the next: what a read of the last of them costs.
+    #[must_use]
+    pub fn span_bytes(&self) -> u64 {
+        self.end.0.saturating_sub(self.place.0)
+    }
+
+    /// Whether the span is so long that nobody should decode it twice: [`LONG_SPAN_BYTES`]. Gzip has such spans only
+    /// where one deflate block is as long; zstd, xz and bzip2 usually are one.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        self.span_bytes() > LONG_SPAN_BYTES
+    }
 }
 
 impl LayerIndex {
@@ -298,7 +318,8 @@ impl LayerIndex {
     /// # Errors
     /// [`IndexError::Stale`]
     pub fn checkpoint(&self, place: TarOffset) -> Result<Option<Checkpoint>, IndexError> {
-        let (mut low, mut high) = (0, self.count::<SpanRecord>(Section::Spans));
+        let count = self.count::<SpanRecord>(Section::Spans);
+        let (mut low, mut high) = (0, count);
         while low < high {
             let middle = low.midpoint(high);
             let record = self.record::<SpanRecord>(Section::Spans, middle)?;
@@ -306,9 +327,12 @@ impl LayerIndex {
         }
         let Some(number) = low.checked_sub(1) else { return Ok(None) };
         let record = self.record::<SpanRecord>(Section::Spans, number)?;
+        let next = if low < count { Some(self.record::<SpanRecord>(Section::Spans, low)?) } else { None };
+        let end = next.map_or(self.tar_bytes(), |next| next.tar_offset.get());
         Ok(Some(Checkpoint {
             number,
             place: TarOffset(record.tar_offset.get()),
+            end: TarOffset(end),
             blob_offset: record.blob_offset.get(),
             bits: record.bits & 7,
             window: record.window.get(),

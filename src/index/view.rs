@@ -6,19 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::IndexError;
 use super::format::{self, Header, PAGE_BYTES, Section};
+use super::{Encoding, IndexError};
 use crate::model::Digest;
 use crate::sys::mmap::Mapping;
-
-/// How a blob holds its tar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
-    /// As it is.
-    Tar,
-    /// As one or more gzip members.
-    Gzip,
-}
 
 /// The index of one layer.
 #[derive(Debug)]
@@ -62,11 +53,8 @@ impl LayerIndex {
         if bytes.len().checked_sub(body_start).and_then(|len| u64::try_from(len).ok()) != Some(body_bytes) {
             return Err(stale("not as long as it says"));
         }
-        let encoding = match header.encoding.get() {
-            format::ENCODING_TAR => Encoding::Tar,
-            format::ENCODING_GZIP => Encoding::Gzip,
-            _ => return Err(stale("unknown encoding")),
-        };
+        let encoding = Encoding::from_number(header.encoding.get());
+        let encoding = encoding.ok_or_else(|| stale("unknown encoding"))?;
         let words = usize::try_from(pages.div_ceil(64)).unwrap_or(0);
         let checked = (0..words).map(|_| AtomicU64::new(0)).collect();
         Ok(Self {

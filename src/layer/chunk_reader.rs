@@ -10,12 +10,15 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::LayerError;
 use super::chunk_cache::{ChunkCache, LayerKey};
-use crate::index::{Encoding, GRANULE_BYTES, GzipDecoder, GzipError, IndexError, LayerIndex};
+use crate::index::{DecodeError, Decoder, Encoding, GRANULE_BYTES, IndexError, LayerIndex};
 use crate::model::{EntryId, TarOffset};
 use crate::sys::file_range::FileRange;
 
-/// Suspended decoders kept for sequential readers: 100 KiB each, and few programs read more files at a time.
+/// Suspended decoders kept for sequential readers: few programs read more files at a time.
 const DECODERS_MAX: usize = 8;
+/// What they may take together, but for the last used: of gzip 100 KiB each, of zstd and xz as much as the history that
+/// the blob was compressed with, which is 8 MiB in most and 128 MiB at most.
+const DECODERS_BYTES_MAX: u64 = 32 << 20;
 
 /// One granule of a layer, or what there is of it at the end.
 #[derive(Clone, Debug)]
@@ -38,7 +41,7 @@ pub(super) struct ChunkReader {
     busy: Mutex<HashSet<u64>>,
     idle: Condvar,
     /// Suspended at the start of a granule, the last used at the end. Never held across I/O.
-    decoders: Mutex<Vec<GzipDecoder>>,
+    decoders: Mutex<Vec<Decoder>>,
 }
 
 /// Why a granule is not to be had.
@@ -129,7 +132,7 @@ impl ChunkReader {
                 bytes.truncate(count);
                 self.verify(granule, bytes)
             }
-            Encoding::Gzip => self.decode(granule),
+            _ => self.decode(granule),
         }
     }
 
@@ -148,21 +151,27 @@ impl ChunkReader {
             Some(decoder) => decoder,
             None => {
                 let window = self.index.window(&checkpoint).map_err(|error| self.bad_index(&error))?;
-                let resumed = GzipDecoder::resume(&self.blob, &checkpoint, &window);
+                let resumed = Decoder::resume(self.index.encoding(), &self.blob, &checkpoint, &window);
                 resumed.map_err(|error| self.undecoded(error))?
             }
         };
         let chunk = self.decode_to(&mut decoder, granule)?;
-        let mut decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
-        if decoders.len() >= DECODERS_MAX {
-            decoders.remove(0);
-        }
-        decoders.push(decoder);
+        self.suspend(decoder);
         Ok(chunk)
     }
 
+    /// Keeps a decoder for whoever reads on; the longest unused make room for it.
+    fn suspend(&self, decoder: Decoder) {
+        let mut decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
+        decoders.push(decoder);
+        let bytes = |decoders: &[Decoder]| decoders.iter().map(Decoder::memory_bytes).sum::<u64>();
+        while decoders.len() > DECODERS_MAX || (decoders.len() > 1 && bytes(&decoders) > DECODERS_BYTES_MAX) {
+            decoders.remove(0);
+        }
+    }
+
     /// Decodes up to the end of `granule`; whole granules on the way are verified and kept.
-    fn decode_to(&self, decoder: &mut GzipDecoder, granule: u64) -> Result<VerifiedChunk, Failure> {
+    fn decode_to(&self, decoder: &mut Decoder, granule: u64) -> Result<VerifiedChunk, Failure> {
         loop {
             let position = decoder.position().0;
             let now = position / GRANULE_BYTES;
@@ -184,9 +193,9 @@ impl ChunkReader {
     }
 
     /// A decoder that stands between the checkpoint and the place.
-    fn take_decoder(&self, from: TarOffset, to: TarOffset) -> Option<GzipDecoder> {
+    fn take_decoder(&self, from: TarOffset, to: TarOffset) -> Option<Decoder> {
         let mut decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
-        let usable = |(_, decoder): &(usize, &GzipDecoder)| (from..=to).contains(&decoder.position());
+        let usable = |(_, decoder): &(usize, &Decoder)| (from..=to).contains(&decoder.position());
         let best = decoders.iter().enumerate().filter(usable).max_by_key(|(_, decoder)| decoder.position());
         let number = best?.0;
         Some(decoders.remove(number))
@@ -222,9 +231,9 @@ impl ChunkReader {
     }
 
     /// A blob that cannot be read says nothing about its bytes.
-    fn undecoded(&self, error: GzipError) -> Failure {
+    fn undecoded(&self, error: DecodeError) -> Failure {
         match error {
-            GzipError::Io(source) => Failure::Layer(self.io(source)),
+            DecodeError::Io(source) => Failure::Layer(self.io(source)),
             error => Failure::Wrong(error.to_string()),
         }
     }

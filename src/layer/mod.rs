@@ -10,6 +10,8 @@ mod chunk_cache;
 mod chunk_reader;
 mod diff_layer;
 mod dir_layer;
+#[cfg(test)]
+mod encoding_tests;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;

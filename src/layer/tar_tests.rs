@@ -15,14 +15,14 @@ use crate::index::{self, Expected, IndexError, LayerIndex};
 use crate::model::{Digest, EntryId, FileKind, Name};
 use crate::sys::file_range::FileRange;
 
-fn gzip(data: &[u8], level: u32) -> Vec<u8> {
+pub(super) fn gzip(data: &[u8], level: u32) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::new(level));
     encoder.write_all(data).unwrap();
     encoder.finish().unwrap()
 }
 
 /// Builds the index of `blob` in `dir` and opens both.
-fn open(dir: &Path, blob: &[u8]) -> Result<TarLayer, IndexError> {
+pub(super) fn open(dir: &Path, blob: &[u8]) -> Result<TarLayer, IndexError> {
     std::fs::write(dir.join("blob"), blob).unwrap();
     let range = FileRange::open(&dir.join("blob")).unwrap();
     index::build(&range, &Expected::default(), dir, "index", &|_| {})?;
@@ -30,7 +30,7 @@ fn open(dir: &Path, blob: &[u8]) -> Result<TarLayer, IndexError> {
     Ok(TarLayer::new(index, range, Arc::new(ChunkCache::new(64 << 20))))
 }
 
-fn layer(blob: &[u8]) -> Result<TarLayer, IndexError> {
+pub(super) fn layer(blob: &[u8]) -> Result<TarLayer, IndexError> {
     open(tempfile::tempdir().unwrap().path(), blob)
 }
 
@@ -44,14 +44,14 @@ fn at(layer: &TarLayer, path: &str) -> Found {
     found
 }
 
-fn id(layer: &TarLayer, path: &str) -> EntryId {
+pub(super) fn id(layer: &TarLayer, path: &str) -> EntryId {
     match at(layer, path) {
         Found::Entry(id) => id,
         other => panic!("{path}: {other:?}"),
     }
 }
 
-fn content(layer: &TarLayer, path: &str) -> Vec<u8> {
+pub(super) fn content(layer: &TarLayer, path: &str) -> Vec<u8> {
     let id = id(layer, path);
     let size = usize::try_from(layer.entry(id).unwrap().metadata.size).unwrap();
     let mut bytes = vec![1; size + 10];
@@ -62,10 +62,10 @@ fn content(layer: &TarLayer, path: &str) -> Vec<u8> {
 
 /// A tar of hand-made headers.
 #[derive(Default)]
-struct Maker(Vec<u8>);
+pub(super) struct Maker(Vec<u8>);
 
 impl Maker {
-    fn add(self, kind: u8, path: &str, link: &str, data: &[u8]) -> Self {
+    pub(super) fn add(self, kind: u8, path: &str, link: &str, data: &[u8]) -> Self {
         let mut header = tar::Header::new_ustar();
         let fields = header.as_mut_bytes();
         fields[..path.len()].copy_from_slice(path.as_bytes());
@@ -88,7 +88,7 @@ impl Maker {
         self
     }
 
-    fn pax(self, records: &[(&str, &[u8])]) -> Self {
+    pub(super) fn pax(self, records: &[(&str, &[u8])]) -> Self {
         let mut data = Vec::new();
         for (key, value) in records {
             let rest = key.len() + value.len() + 3;
@@ -100,15 +100,15 @@ impl Maker {
         self.add(b'x', "pax", "", &data)
     }
 
-    fn dir(self, path: &str) -> Self {
+    pub(super) fn dir(self, path: &str) -> Self {
         self.add(b'5', path, "", b"")
     }
 
-    fn file(self, path: &str, data: &str) -> Self {
+    pub(super) fn file(self, path: &str, data: &str) -> Self {
         self.add(b'0', path, "", data.as_bytes())
     }
 
-    fn end(mut self) -> Vec<u8> {
+    pub(super) fn end(mut self) -> Vec<u8> {
         self.0.resize(self.0.len() + 1024, 0);
         self.0
     }
@@ -131,7 +131,7 @@ fn plain_and_gzip_tell_the_same() {
 }
 
 /// Bytes that compress by half, with matches near and far.
-fn noise(len: usize, seed: u64) -> Vec<u8> {
+pub(super) fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut bytes: Vec<u8> = Vec::with_capacity(len + 64);
     while bytes.len() < len {
@@ -151,7 +151,7 @@ fn noise(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-fn check_reads(blob: &[u8], data: &[u8]) {
+pub(super) fn check_reads(blob: &[u8], data: &[u8]) {
     let layer = layer(blob).unwrap();
     let id = id(&layer, "big");
     let mut state = 88_172_645_463_325_252_u64;
@@ -195,7 +195,7 @@ fn long_runs() {
 }
 
 /// Every path below the root with a word on what is there.
-fn listing(layer: &TarLayer) -> BTreeMap<String, String> {
+pub(super) fn listing(layer: &TarLayer) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let mut open = vec![(String::new(), layer.root())];
     while let Some((path, dir)) = open.pop() {
@@ -482,16 +482,6 @@ fn ends_of_archives() {
 }
 
 #[test]
-fn other_compressions_are_named() {
-    let zstd = zstd::bulk::compress(b"data", 1).unwrap();
-    for (blob, word) in [(&zstd[..], "zstd"), (b"\xfd7zXZ\0..", "xz"), (b"BZh91AY", "bzip2")] {
-        let error = layer(blob).unwrap_err().to_string();
-        assert!(error.contains(word) && error.contains("skopeo"), "{error}");
-    }
-    assert!(matches!(layer(&[b'?'; 2000]), Err(IndexError::Tar { .. })));
-}
-
-#[test]
 fn digests_are_checked_before_anything_is_published() {
     let dir = tempfile::tempdir().unwrap();
     let tar = Maker::default().file("a", "x").end();
@@ -627,7 +617,7 @@ fn the_format_does_not_change_unnoticed() {
         .file("d/.wh.x", "");
     drop(open(dir.path(), &tar.end()).unwrap());
     let bytes = std::fs::read(dir.path().join("index")).unwrap();
-    assert_eq!(&bytes[..16], b"layerlfx\x02\0\0\0\0\0\0\0");
+    assert_eq!(&bytes[..16], b"layerlfx\x03\0\0\0\0\0\0\0");
     // Whoever changes this changes `format::VERSION` too, or old indexes are misread.
     assert_eq!((bytes.len(), blake3::hash(&bytes).to_hex().as_str()), (GOLDEN_BYTES, GOLDEN_BLAKE3));
     for (place, byte) in [(8, 1), (0, b'L')] {
@@ -640,7 +630,7 @@ fn the_format_does_not_change_unnoticed() {
 }
 
 const GOLDEN_BYTES: usize = 663;
-const GOLDEN_BLAKE3: &str = "c5f0cef9b4dfb2905ce149f6c19fea324275a8ebb5b9440dac24e6210c2e0e98";
+const GOLDEN_BLAKE3: &str = "0651ece24a77d354b3b2b58a499b45777f7e0709990e677f6658bbb1315c46ef";
 
 fn run(dir: &Path, script: &str) -> bool {
     let status = Command::new("sh").arg("-ec").arg(script).current_dir(dir).status();
@@ -718,7 +708,7 @@ fn gzip_headers_and_ends() {
         (&[&plain[..], &[0x1f, 0x8b]].concat()[..], "cut off"),
     ] {
         let error = layer(blob).unwrap_err();
-        assert!(matches!(error, IndexError::Gzip { .. }), "{error:?}");
+        assert!(matches!(error, IndexError::Encoded { .. }), "{error:?}");
         assert!(error.to_string().contains(word), "{error}");
     }
 }
@@ -799,7 +789,7 @@ fn many_readers_at_once() {
 }
 
 /// Makes the checksums right after a change.
-fn seal(index: &mut [u8]) {
+pub(super) fn seal(index: &mut [u8]) {
     let body_bytes = usize::try_from(u64::from_le_bytes(index[128..136].try_into().unwrap())).unwrap();
     let table = 320..320 + 32 * body_bytes.div_ceil(65536);
     let digests: Vec<_> = index[table.end..].chunks(65536).map(blake3::hash).collect();

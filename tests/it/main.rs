@@ -16,6 +16,7 @@ mod build;
 mod changes;
 mod corpus;
 mod corrupt;
+mod encodings;
 mod extents;
 mod foreign;
 mod forms;

@@ -5,6 +5,7 @@
 use std::io::{self, BufRead};
 
 mod header;
+mod libarchive;
 mod pax;
 mod sparse;
 

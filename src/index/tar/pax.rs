@@ -1,7 +1,7 @@
 //! Extended headers (pax(1), "pax Extended Header"): `<length> <key>=<value>\n`, lengths in bytes, values binary.
 
-use super::Problem;
 use super::sparse::PaxSparse;
+use super::{Problem, libarchive};
 use crate::index::tree::Xattr;
 use crate::model::Timestamp;
 use crate::model::limits::{XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
@@ -17,6 +17,8 @@ pub(super) struct Pax {
     pub(super) mtime: Option<Timestamp>,
     pub(super) sparse: PaxSparse,
     xattrs: Vec<Xattr>,
+    /// Those that count only where there is none of that name among `xattrs`.
+    more_xattrs: Vec<Xattr>,
 }
 
 /// Bookkeeping of kernel and FUSE overlays: from an image it could redirect or unveil what it likes.
@@ -36,7 +38,15 @@ impl Pax {
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), Problem> {
         if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-            return self.add_xattr(name, value);
+            self.xattrs.extend(checked_xattr(name.to_vec(), value.to_vec())?);
+            return Ok(());
+        }
+        if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
+            // What is not written as libarchive does it is nothing that anybody else looks at.
+            if let Some((name, value)) = libarchive::xattr(name, value) {
+                self.more_xattrs.extend(checked_xattr(name, value)?);
+            }
+            return Ok(());
         }
         if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
             return self.sparse.set(key, value);
@@ -53,23 +63,10 @@ impl Pax {
         Ok(())
     }
 
-    fn add_xattr(&mut self, name: &[u8], value: &[u8]) -> Result<(), Problem> {
-        if HIDDEN_XATTRS.iter().any(|prefix| name.starts_with(prefix)) {
-            return Ok(());
-        }
-        if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX || name.contains(&0) {
-            return Err("the name of an extended attribute is not valid".into());
-        }
-        if value.len() > XATTR_VALUE_BYTES_MAX {
-            return Err("an extended attribute is too long".into());
-        }
-        self.xattrs.push((name.to_vec(), value.to_vec()));
-        Ok(())
-    }
-
-    /// Sorted by name; of several with one name the last.
+    /// Sorted by name; of several with one name the last, and libarchive's only when there is no other.
     pub(super) fn take_xattrs(&mut self) -> Result<Vec<Xattr>, Problem> {
-        let mut xattrs = std::mem::take(&mut self.xattrs);
+        let mut xattrs = std::mem::take(&mut self.more_xattrs);
+        xattrs.append(&mut self.xattrs);
         xattrs.reverse();
         xattrs.sort_by(|a, b| a.0.cmp(&b.0));
         xattrs.dedup_by(|later, first| later.0 == first.0);
@@ -78,6 +75,20 @@ impl Pax {
         }
         Ok(xattrs)
     }
+}
+
+/// `None` for one that is not shown.
+fn checked_xattr(name: Vec<u8>, value: Vec<u8>) -> Result<Option<Xattr>, Problem> {
+    if HIDDEN_XATTRS.iter().any(|prefix| name.starts_with(prefix)) {
+        return Ok(None);
+    }
+    if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX || name.contains(&0) {
+        return Err("the name of an extended attribute is not valid".into());
+    }
+    if value.len() > XATTR_VALUE_BYTES_MAX {
+        return Err("an extended attribute is too long".into());
+    }
+    Ok(Some((name, value)))
 }
 
 /// The first record, without its length and newline, and what follows.
@@ -157,6 +168,23 @@ mod tests {
         for text in [&b"1.x"[..], b"+1", b" 1", b"", b"--1", b".5"] {
             assert_eq!(time(text), None, "{}", text.escape_ascii());
         }
+    }
+
+    #[test]
+    fn attributes_of_libarchive_are_second_to_others() {
+        let mut pax = Pax::default();
+        for (key, value) in [
+            ("SCHILY.xattr.user.both", "schily"),
+            ("LIBARCHIVE.xattr.user.both", "eA"),
+            ("LIBARCHIVE.xattr.user.own%3D", "b25l"),
+            ("LIBARCHIVE.xattr.user.bad", "?"),
+            ("LIBARCHIVE.xattr.trusted.overlay.opaque", "eQ"),
+        ] {
+            pax.set(key.as_bytes(), value.as_bytes()).unwrap();
+        }
+        let found = pax.take_xattrs().unwrap();
+        assert_eq!(found, [("user.both", "schily"), ("user.own=", "one")].map(|(a, b)| (a.into(), b.into())));
+        assert!(pax.set(b"LIBARCHIVE.xattr.%00", b"").is_err());
     }
 
     #[test]
