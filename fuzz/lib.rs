@@ -3,10 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use layerfs::image;
 use layerfs::index::{self, Expected, IndexError, LayerIndex};
-use layerfs::layer::{ChunkCache, Found, Layer, LayerError, TarLayer};
+use layerfs::layer::{ChunkCache, Found, Layer, LayerError, LayerSource, TarLayer};
 use layerfs::model::FileKind;
+use layerfs::store::Store;
 use layerfs::sys::file_range::FileRange;
+use sha2::{Digest as _, Sha256};
 
 /// Objects looked at: a damaged index can have directories inside of themselves.
 const OBJECTS_MAX: usize = 2000;
@@ -54,6 +57,43 @@ pub fn walk(dir: &Path) -> Result<(), LayerError> {
         }
     }
     Ok(())
+}
+
+/// Opens what `spec` names, and walks through its first layers whatever they should hash to.
+pub fn open_image(spec: &str, dir: &Path) {
+    let store = Store::open(&dir.join("store")).expect("a store");
+    let Ok(image) = image::open(spec, &store) else { return };
+    assert_eq!(image.layers.len(), image.config.rootfs.diff_ids.len());
+    for (number, layer) in image.layers.iter().enumerate().take(3) {
+        let LayerSource::Tar(source) = layer else { panic!("a layer of an archive is a tar") };
+        let mut blob = vec![0; usize::try_from(source.blob.len()).expect("a small file")];
+        let count = source.blob.read_at(0, &mut blob).expect("a range lies in its file");
+        assert_eq!(count, blob.len(), "a range lies in its file");
+        let place = dir.join(number.to_string());
+        std::fs::create_dir_all(&place).expect("a temporary directory");
+        if build(&place, &blob).is_ok() {
+            walk(&place).expect("what was built can be read");
+        }
+    }
+}
+
+/// The sha256 as hexadecimal digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The header of a regular file.
+pub fn tar_header(name: &[u8], size: usize) -> [u8; 512] {
+    let mut header = [0; 512];
+    header[..name.len()].copy_from_slice(name);
+    for (at, text) in [(100, "0000644\0"), (108, "0000000\0"), (116, "0000000\0"), (136, "00000000000\0")] {
+        header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    }
+    header[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
+    header[156..157].copy_from_slice(b"0");
+    header[257..265].copy_from_slice(b"ustar\x0000");
+    fix_checksums(&mut header);
+    header
 }
 
 /// Makes the checksum of every header right, so that what is behind it is reached.

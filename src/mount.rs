@@ -246,6 +246,9 @@ pub fn mount_point(target: &Path) -> io::Result<PathBuf> {
 }
 
 #[cfg(test)]
+mod flip_tests;
+
+#[cfg(test)]
 mod tests {
     use sha2::{Digest as _, Sha256};
 

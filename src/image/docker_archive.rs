@@ -4,7 +4,7 @@ use super::files::{Files, read_document};
 use super::manifest::SavedImage;
 use super::oci_layout::{check_layers, parse_config};
 use super::reference::{self, Reference};
-use super::{Broken, Documents, Image, ImageError, Sought};
+use super::{Broken, Documents, Image, ImageError, Sought, oldest_archive};
 use crate::layer::{LayerSource, TarSource};
 use crate::model::Digest;
 
@@ -17,6 +17,9 @@ const BLOBS: &str = "blobs/sha256/";
 pub(super) fn open(files: &dyn Files, tag: Option<&str>, sought: &Sought) -> Result<Image, ImageError> {
     let path = || files.place().to_owned();
     let Some(range) = files.open(MANIFEST)? else {
+        if files.open(oldest_archive::REPOSITORIES)?.is_some() {
+            return oldest_archive::open(files, tag);
+        }
         let reason = "no manifest.json in it, so no archive of `docker save`".to_owned();
         return Err(ImageError::NotAnImage { path: path(), reason });
     };
@@ -39,7 +42,7 @@ pub(super) fn open(files: &dyn Files, tag: Option<&str>, sought: &Sought) -> Res
 }
 
 /// The image, and the name it was found under.
-fn choose<'a>(
+pub(super) fn choose<'a>(
     files: &dyn Files,
     saved: &'a [SavedImage],
     tag: Option<&str>,

@@ -18,6 +18,7 @@ mod error;
 mod files;
 mod manifest;
 mod oci_layout;
+mod oldest_archive;
 mod open;
 mod platform;
 pub mod reference;
@@ -51,5 +52,9 @@ pub struct Image {
     pub documents: Documents,
 }
 
+#[cfg(test)]
+mod cut_tests;
+#[cfg(test)]
+mod oldest_tests;
 #[cfg(test)]
 mod tests;

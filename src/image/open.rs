@@ -2,7 +2,7 @@
 
 use super::{Archive, Directory, Files, Image, ImageError, Path, PathBuf, Reference, Store, absent};
 use super::{Sought, TargetPlatform};
-use super::{docker_archive, oci_layout, reference, rootfs};
+use super::{docker_archive, oci_layout, oldest_archive, reference, rootfs};
 use crate::store::Descriptor;
 
 /// A prefix that says what the rest is.
@@ -20,6 +20,9 @@ const TRANSPORTS: [(&str, Transport); 4] = [
     ("docker-archive:", Transport::DockerArchive),
     ("dir:", Transport::Directory),
 ];
+
+/// How the file `version` begins in a directory that skopeo wrote to `dir:`.
+const DIRECTORY_TRANSPORT: &[u8] = b"Directory Transport Version";
 
 /// Finds the image. In this order: a path (`PATH[:NAME]` of an OCI layout, OCI archive or docker-archive, or a plain
 /// root directory; `oci:`, `oci-archive:`, `docker-archive:` and `dir:` say which), else a name in the store.
@@ -100,6 +103,13 @@ fn split(spec: &str) -> Result<Option<(PathBuf, Option<String>)>, ImageError> {
 fn sniff(path: &Path, tag: Option<&str>) -> Result<Option<Transport>, ImageError> {
     if path.is_dir() {
         let layout = Directory(path.to_owned());
+        if tag.is_none() && is_written_by_skopeo(&layout)? {
+            let reason = format!(
+                "a directory as `skopeo copy` writes to dir:; run `skopeo copy dir:{} oci:OUT` and use OUT",
+                path.display()
+            );
+            return Err(ImageError::NotAnImage { path: path.to_owned(), reason });
+        }
         return Ok(match (layout.open("oci-layout")?, tag) {
             (Some(_), _) => Some(Transport::Oci),
             (None, None) => Some(Transport::Directory),
@@ -112,11 +122,24 @@ fn sniff(path: &Path, tag: Option<&str>) -> Result<Option<Transport>, ImageError
         Ok(Some(Transport::DockerArchive))
     } else if archive.open("index.json")?.is_some() {
         Ok(Some(Transport::OciArchive))
+    } else if archive.open(oldest_archive::REPOSITORIES)?.is_some() {
+        Ok(Some(Transport::DockerArchive))
     } else {
         let reason = "a tar archive, but with neither manifest.json (docker save) nor index.json (OCI) in it; \
                       unpack a plain root filesystem and use the directory";
         Err(ImageError::NotAnImage { path: path.to_owned(), reason: reason.to_owned() })
     }
+}
+
+/// Whether it is a flat directory of blobs: as a root directory it would make no sense.
+fn is_written_by_skopeo(directory: &Directory) -> Result<bool, ImageError> {
+    let (Some(version), Some(_)) = (directory.open("version")?, directory.open(docker_archive::MANIFEST)?)
+    else {
+        return Ok(false);
+    };
+    let mut start = [0; DIRECTORY_TRANSPORT.len()];
+    let count = version.read_at(0, &mut start).map_err(ImageError::io("read", version.path()))?;
+    Ok(&start[..count] == DIRECTORY_TRANSPORT)
 }
 
 fn open_as(

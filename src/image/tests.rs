@@ -490,6 +490,18 @@ fn root_directories() {
 }
 
 #[test]
+fn a_directory_of_blobs_is_no_root_directory() {
+    let bench = Bench::new();
+    let path = bench.path("blobs");
+    fs::create_dir(&path).unwrap();
+    fs::write(format!("{path}/version"), "Directory Transport Version: 1.1\n").unwrap();
+    assert!(bench.open(&path).is_ok(), "any directory may have a file of that name");
+    fs::write(format!("{path}/manifest.json"), "{}").unwrap();
+    assert_parts(&bench.error(&path), &["skopeo copy dir:", "oci:OUT"]);
+    assert!(bench.open(&format!("dir:{path}")).is_ok(), "who insists");
+}
+
+#[test]
 fn names_in_the_store() {
     let bench = Bench::new();
     let oci = bench.store.oci_dir().to_str().unwrap().to_owned();

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -21,6 +21,7 @@ pub struct LayerIndex {
     body_start: usize,
     /// One bit for each page whose checksum was found right.
     checked: Vec<AtomicU64>,
+    is_discarded: AtomicBool,
 }
 
 impl LayerIndex {
@@ -56,15 +57,31 @@ impl LayerIndex {
         let encoding = encoding.ok_or_else(|| stale("unknown encoding"))?;
         let words = usize::try_from(pages.div_ceil(64)).unwrap_or(0);
         let checked = (0..words).map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { path: path.to_owned(), mapping, header, encoding, body_start, checked })
+        Ok(Self {
+            path: path.to_owned(),
+            mapping,
+            header,
+            encoding,
+            body_start,
+            checked,
+            is_discarded: AtomicBool::new(false),
+        })
     }
 
-    /// Gives back the memory of the pages that were read so far.
+    /// Gives back the memory of the pages that were read so far; what comes from the disk again is checked again.
     ///
     /// # Errors
     /// What madvise(2) says.
     pub fn release_memory(&self) -> std::io::Result<()> {
-        self.mapping.release()
+        self.mapping.release()?;
+        self.checked.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        Ok(())
+    }
+
+    /// Whether some of it could not be read, so that what was taken from it since it was opened counts for nothing.
+    #[must_use]
+    pub fn has_fault(&self) -> bool {
+        self.mapping.has_fault()
     }
 
     /// The file.
@@ -153,10 +170,22 @@ impl LayerIndex {
         let digest = self.mapping.bytes().get(digest_at..digest_at + 32);
         let content = self.body(start, stop).map(blake3::hash);
         if content.as_ref().map(|hash| &hash.as_bytes()[..]) != digest {
+            self.discard();
             return Err(self.stale("a page has a wrong checksum"));
         }
         word.fetch_or(bit, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Takes a damaged index away, so that the next mount builds it again.
+    fn discard(&self) {
+        if self.is_discarded.swap(true, Ordering::Relaxed) || self.has_fault() {
+            return;
+        }
+        tracing::error!("{}: damaged; removed, so that the next mount builds it again", self.path.display());
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!("{}: {error}", self.path.display());
+        }
     }
 
     /// How many records of a type a section holds.

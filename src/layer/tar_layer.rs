@@ -72,6 +72,36 @@ impl TarLayer {
         self.index.inode(self.number(id)?).map_err(self.bad(id))
     }
 
+    /// An answer, unless part of the index could not be read while it was put together.
+    fn whole<T>(&self, id: EntryId, answer: Result<T, LayerError>) -> Result<T, LayerError> {
+        if self.index.has_fault() {
+            return Err(self.entry_error(id, "the index cannot be read any more"));
+        }
+        answer
+    }
+
+    fn children(&self, dir: EntryId) -> Result<Vec<DirItem>, LayerError> {
+        let children = self.index.children(&self.inode(dir)?).map_err(self.bad(dir))?;
+        Ok(children.into_iter().map(|(name, child)| DirItem { name, found: found(child) }).collect())
+    }
+
+    /// Fills `buffer` with as much as the file has from `offset` on.
+    fn content(&self, id: EntryId, offset: u64, buffer: &mut [u8]) -> Result<usize, LayerError> {
+        let inode = self.inode(id)?;
+        let rest = inode.metadata.size.saturating_sub(offset);
+        let count = usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.len());
+        let buffer = &mut buffer[..count];
+        match &inode.content {
+            Content::Contiguous(_) if count == 0 => {}
+            Content::Contiguous(place) => {
+                self.chunks.read(TarOffset(place.0.saturating_add(offset)), buffer)?;
+            }
+            Content::Sparse(range) => self.read_sparse(id, range, offset, buffer)?,
+            _ => return Err(self.entry_error(id, "not a regular file")),
+        }
+        Ok(count)
+    }
+
     /// Fills `buffer` from `offset` of a file with holes.
     fn read_sparse(
         &self,
@@ -133,46 +163,35 @@ impl Layer for TarLayer {
     }
 
     fn entry(&self, id: EntryId) -> Result<Entry, LayerError> {
-        let inode = self.inode(id)?;
+        let inode = self.whole(id, self.inode(id))?;
         let (names, implied, opaque) = (inode.names, inode.implied, inode.opaque);
         Ok(Entry { metadata: inode.metadata, names, implied, opaque })
     }
 
     fn lookup(&self, dir: EntryId, name: Name<'_>) -> Result<Found, LayerError> {
-        let child = self.index.child(&self.inode(dir)?, name).map_err(self.bad(dir))?;
-        Ok(child.map_or(Found::Absent, found))
+        let child = self.inode(dir).and_then(|inode| self.index.child(&inode, name).map_err(self.bad(dir)));
+        Ok(self.whole(dir, child)?.map_or(Found::Absent, found))
     }
 
     fn read_dir(&self, dir: EntryId) -> Result<Vec<DirItem>, LayerError> {
-        let children = self.index.children(&self.inode(dir)?).map_err(self.bad(dir))?;
-        Ok(children.into_iter().map(|(name, child)| DirItem { name, found: found(child) }).collect())
+        self.whole(dir, self.children(dir))
     }
 
     fn read_link(&self, id: EntryId) -> Result<Vec<u8>, LayerError> {
-        Ok(self.index.target(&self.inode(id)?).map_err(self.bad(id))?.to_vec())
+        let target = |inode: Inode| Ok(self.index.target(&inode).map_err(self.bad(id))?.to_vec());
+        self.whole(id, self.inode(id).and_then(target))
     }
 
     fn xattrs(&self, id: EntryId) -> Result<Vec<Xattr>, LayerError> {
-        self.index.xattrs(&self.inode(id)?).map_err(self.bad(id))
+        self.whole(id, self.inode(id).and_then(|inode| self.index.xattrs(&inode).map_err(self.bad(id))))
     }
 
     fn read_at(&self, id: EntryId, offset: u64, buffer: &mut [u8]) -> Result<usize, LayerError> {
-        let inode = self.inode(id)?;
-        let rest = inode.metadata.size.saturating_sub(offset);
-        let count = usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.len());
-        let buffer = &mut buffer[..count];
-        match &inode.content {
-            Content::Contiguous(_) if count == 0 => {}
-            Content::Contiguous(place) => {
-                self.chunks.read(TarOffset(place.0.saturating_add(offset)), buffer)?;
-            }
-            Content::Sparse(range) => self.read_sparse(id, range, offset, buffer)?,
-            _ => return Err(self.entry_error(id, "not a regular file")),
-        }
-        Ok(count)
+        self.whole(id, self.content(id, offset, buffer))
     }
 
     fn paths(&self, id: EntryId) -> Result<Vec<Box<[u8]>>, LayerError> {
-        self.index.paths(self.number(id)?).map_err(self.bad(id))
+        let paths = |number| self.index.paths(number).map_err(self.bad(id));
+        self.whole(id, self.number(id).and_then(paths))
     }
 }

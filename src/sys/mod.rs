@@ -4,6 +4,7 @@
 
 pub mod atomic;
 pub mod boot;
+pub mod bus_error;
 pub mod credentials;
 pub mod daemon;
 pub mod fault;

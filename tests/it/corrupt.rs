@@ -3,6 +3,7 @@
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::support::*;
 
@@ -101,4 +102,71 @@ fn flipped_byte_in_a_plain_layer() {
     let data = fs::read(mounted.path("usr/share/data")).unwrap();
     mounted.unmount();
     reading_after_flip("docker.tar", |archive| (archive.to_owned(), middle_of_data(archive, &data)));
+}
+
+/// Every object that a walk over the mount finds, or that it failed with EIO.
+fn walk(mnt: &Path) -> Done {
+    finish(Command::new("find").arg(mnt).args(["-ls"]))
+}
+
+#[test]
+fn an_archive_that_changes_under_the_mount() {
+    needs_mount!();
+    let place = Place::new();
+    let data = {
+        let mounted = place.mount(&["--rm"], image("tiny").join("docker.tar"));
+        let data = fs::read(mounted.path("usr/share/data")).unwrap();
+        mounted.unmount();
+        data
+    };
+    let source = place.path("image.tar");
+    copy(&image("tiny").join("docker.tar"), &source);
+    let middle = middle_of_data(&source, &data);
+    let mounted = place.mount(&["--rm"], &source);
+    let server = place.server();
+    // Other bytes, in place, then none at all.
+    let file = File::options().write(true).open(&source).unwrap();
+    file.write_all_at(&[0; 300_000], middle).unwrap();
+    let right = whatever_is_read_is_right(&mounted.path("usr/share/data"), &data);
+    assert!((1..data.len() / (16 << 10)).contains(&right), "{right}");
+    file.set_len(middle).unwrap();
+    let right = whatever_is_read_is_right(&mounted.path("usr/share/data"), &data);
+    assert!(right > 0);
+    let error = fs::read(mounted.path("hard/large")).expect_err("read what is not there any more");
+    assert_eq!(error.raw_os_error(), Some(EIO));
+    file.set_len(0).unwrap();
+    assert_ne!(walk(&place.mnt()).out, "", "names are in the index");
+    assert_eq!(place.server(), server);
+    mounted.unmount();
+    // A new file in its place is another one.
+    copy(&image("tiny").join("docker.tar"), &source);
+    let mounted = place.mount(&["--rm"], &source);
+    fs::rename(&source, place.path("old.tar")).unwrap();
+    fs::write(&source, "nothing of it").unwrap();
+    assert_eq!(fs::read(mounted.path("usr/share/data")).unwrap(), data);
+    mounted.unmount();
+}
+
+#[test]
+fn an_index_that_is_cut_off_under_the_mount() {
+    needs_mount!();
+    let place = Place::new();
+    let mounted = place.mount(&["--rm"], image("tiny").join("oci"));
+    let whole = walk(&place.mnt()).ok().lines().count();
+    mounted.unmount();
+    for keep in [0, 2000] {
+        let mounted = place.mount(&["--rm"], image("tiny").join("oci"));
+        let server = place.server();
+        for index in fs::read_dir(place.store().join("index")).unwrap() {
+            File::options().write(true).open(index.unwrap().path()).unwrap().set_len(keep).unwrap();
+        }
+        // Nothing of this mount was looked at before, so nothing answers.
+        let found = walk(&place.mnt());
+        assert!(found.code == 1 && found.err.contains("Input/output error"), "{found:#?}");
+        assert_eq!(place.server(), server, "the server lives");
+        mounted.unmount();
+        let mounted = place.mount(&["--rm"], image("tiny").join("oci"));
+        assert_eq!(walk(&place.mnt()).ok().lines().count(), whole, "built again");
+        mounted.unmount();
+    }
 }

@@ -1,0 +1,142 @@
+//! Archives of `docker save` before Docker 1.10: `repositories` and, for each layer, `ID/json` and `ID/layer.tar`.
+//!
+//! Such an archive has no manifest, no config and no digests (Docker Image Specification v1.0.0). They are made here as
+//! docker makes them when it loads one: the config is the topmost layer's, with the digests of all layers. So every layer is
+//! read once each time that the archive is opened.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use super::docker_archive::choose;
+use super::files::{Files, read_document};
+use super::manifest::SavedImage;
+use super::oci_layout::{check_layers, parse_config};
+use super::{Documents, Image, ImageError, reference};
+use crate::layer::{LayerSource, TarSource};
+use crate::model::Digest;
+use crate::model::limits::IMAGE_LAYERS_MAX;
+use crate::sys::file_range::FileRange;
+
+/// The document that names the images.
+pub(super) const REPOSITORIES: &str = "repositories";
+/// What a layer says of itself and its place, of no use in a config.
+const LAYERS_OWN: [&str; 5] = ["id", "parent", "Size", "throwaway", "parent_id"];
+/// Bytes hashed at once.
+const READ_BYTES: usize = 256 << 10;
+
+/// `ID/json`, as far as it says where the layer stands.
+#[derive(Deserialize)]
+struct LayerJson {
+    #[serde(default)]
+    parent: Option<String>,
+}
+
+/// Opens the image with that name (any name when there is only one image), or `@DIGEST` of the config that is made.
+pub(super) fn open(files: &dyn Files, tag: Option<&str>) -> Result<Image, ImageError> {
+    let saved = images(files)?;
+    let Some(digest) = tag.and_then(|tag| tag.strip_prefix('@')) else {
+        let (image, name) = choose(files, &saved, tag)?;
+        return assemble(files, image, name);
+    };
+    for image in &saved {
+        let opened = assemble(files, image, image.repo_tags.first().cloned())?;
+        if opened.config_digest.to_string() == digest {
+            return Ok(opened);
+        }
+    }
+    let images = saved.into_iter().flat_map(|image| image.repo_tags).collect();
+    Err(ImageError::NoSuchTag { path: files.place().to_owned(), tag: format!("@{digest}"), images })
+}
+
+/// Every image that has a name, by the id of its topmost layer.
+fn images(files: &dyn Files) -> Result<Vec<SavedImage>, ImageError> {
+    let bytes = document(files, REPOSITORIES)?;
+    let named: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(&bytes)
+        .map_err(|error| wrong(files, REPOSITORIES, format!("not a list of names: {error}")))?;
+    let mut images: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (repository, tags) in named {
+        for (tag, id) in tags {
+            images.entry(id).or_default().push(format!("{repository}:{tag}"));
+        }
+    }
+    let image = |(id, repo_tags)| SavedImage { config: id, repo_tags, layers: Vec::new() };
+    Ok(images.into_iter().map(image).collect())
+}
+
+fn assemble(files: &dyn Files, image: &SavedImage, name: Option<String>) -> Result<Image, ImageError> {
+    let path = || files.place().to_owned();
+    let top = document(files, &format!("{}/json", image.config))?;
+    let mut blobs = Vec::new();
+    let mut next = Some(image.config.clone());
+    while let Some(id) = next.filter(|id| !id.is_empty()) {
+        if blobs.len() >= IMAGE_LAYERS_MAX {
+            let (what, limit) = ("layers in one image".to_owned(), IMAGE_LAYERS_MAX as u64);
+            return Err(ImageError::Limit { path: path(), what, count: limit + 1, limit });
+        }
+        let json = format!("{id}/json");
+        let layer: LayerJson = serde_json::from_slice(&document(files, &json)?)
+            .map_err(|error| wrong(files, &json, format!("not a layer: {error}")))?;
+        blobs.push(member(files, &format!("{id}/layer.tar"))?);
+        next = layer.parent;
+    }
+    blobs.reverse();
+    let diff_ids = blobs.iter().map(digest).collect::<Result<Vec<_>, _>>()?;
+    let bytes = config(files, &top, &diff_ids)?;
+    let config_digest = Digest::from_bytes(Sha256::digest(&bytes).into());
+    let config = parse_config(files, &bytes, config_digest)?;
+    check_layers(files, blobs.len(), &config, config_digest)?;
+    let layer = |(blob, diff_id)| LayerSource::Tar(TarSource { blob, blob_digest: None, diff_id });
+    Ok(Image {
+        name: name.map_or_else(|| path().display().to_string(), |name| reference::familiar(&name)),
+        source: format!("docker-archive:{}:@{config_digest}", files.place().display()),
+        config,
+        config_digest,
+        layers: blobs.into_iter().zip(diff_ids).map(layer).collect(),
+        documents: Documents { names: image.repo_tags.clone(), config: bytes, ..Documents::default() },
+    })
+}
+
+/// The config document that stands for the image: always the same bytes for the same archive.
+fn config(files: &dyn Files, top: &[u8], diff_ids: &[Digest]) -> Result<Vec<u8>, ImageError> {
+    let made = |error: serde_json::Error| wrong(files, "json", format!("not a layer: {error}"));
+    let mut config: Map<String, Value> = serde_json::from_slice(top).map_err(made)?;
+    LAYERS_OWN.iter().for_each(|key| drop(config.remove(*key)));
+    let diff_ids = diff_ids.iter().map(|diff_id| Value::from(diff_id.to_string())).collect();
+    let rootfs =
+        [("type".to_owned(), Value::from("layers")), ("diff_ids".to_owned(), Value::Array(diff_ids))];
+    config.insert("rootfs".to_owned(), Value::Object(rootfs.into_iter().collect()));
+    serde_json::to_vec(&config).map_err(made)
+}
+
+fn digest(blob: &FileRange) -> Result<Digest, ImageError> {
+    let io = |error| ImageError::io("read", blob.path())(error);
+    let (mut sha256, mut reader) = (Sha256::new(), BufReader::with_capacity(READ_BYTES, blob.reader()));
+    loop {
+        let count = reader.fill_buf().map_err(io)?.len();
+        if count == 0 {
+            return Ok(Digest::from_bytes(sha256.finalize().into()));
+        }
+        sha256.update(reader.buffer());
+        reader.consume(count);
+    }
+}
+
+fn document(files: &dyn Files, name: &str) -> Result<Vec<u8>, ImageError> {
+    read_document(files, &member(files, name)?, name).map(|(bytes, _)| bytes)
+}
+
+fn member(files: &dyn Files, name: &str) -> Result<FileRange, ImageError> {
+    files.open(name)?.ok_or_else(|| ImageError::Missing {
+        path: files.place().to_owned(),
+        what: format!("a part of an image without {}", super::docker_archive::MANIFEST),
+        name: name.to_owned(),
+    })
+}
+
+fn wrong(files: &dyn Files, what: &str, reason: String) -> ImageError {
+    ImageError::Document { path: files.place().to_owned(), what: what.to_owned(), reason }
+}
