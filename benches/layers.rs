@@ -147,9 +147,7 @@ impl Bench {
         drop(file);
         let file = File::open(&plain).unwrap();
         self.measure(&names[0], "MB/s", || read_file(&file, &mut |bytes| _ = black_box(bytes[0])));
-        self.measure(&names[1], "MB/s", || {
-            read_file(&file, &mut |bytes| _ = black_box(blake3::hash(bytes)))
-        });
+        self.measure(&names[1], "MB/s", || read_file(&file, &mut |bytes| _ = black_box(blake3::hash(bytes))));
         self.measure(&names[2], "MB/s", || {
             let layer = spilled(blob, dir.path());
             read_all(&layer, &mut |bytes| _ = black_box(bytes[0]))

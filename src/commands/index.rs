@@ -13,7 +13,8 @@ pub(super) fn run(args: &IndexArgs) -> anyhow::Result<u8> {
     let mut documents = Vec::new();
     for name in &args.images {
         let image = args.platform.open(name, &store)?;
-        let spec = MountSpec { layers: image.layers, index_dir: store.index_dir(), caches: Caches::default() };
+        let spec =
+            MountSpec { layers: image.layers, index_dir: store.index_dir(), caches: Caches::default() };
         let layers = spec.build_ahead(&Indexing::of(&spec, Told::unless(args.quiet)))?;
         if args.json {
             let layers: Vec<_> = layers.iter().map(object).collect();

@@ -88,7 +88,11 @@ struct Checking<'a> {
 /// Checks all layers of an image, one after the other.
 #[must_use]
 pub fn verify(image: &Image, index_dir: &Path, progress: &dyn Progress) -> Verified {
-    let spec = MountSpec { layers: image.layers.clone(), index_dir: index_dir.to_owned(), caches: Caches::default() };
+    let spec = MountSpec {
+        layers: image.layers.clone(),
+        index_dir: index_dir.to_owned(),
+        caches: Caches::default(),
+    };
     let name = image.name.clone();
     let mut found = Verified { name, layers: 0, bytes: 0, unverifiable: 0, defects: Vec::new() };
     let places = image.layers_by_place();
