@@ -145,7 +145,7 @@ impl ChunkReader {
     }
 
     /// A granule as the blob has it, read once.
-    pub(super) fn from_blob(&self, granule: u64) -> Result<VerifiedChunk, LayerError> {
+    pub(super) fn reread(&self, granule: u64) -> Result<VerifiedChunk, LayerError> {
         self.load(granule).map_err(|failure| match failure {
             Failure::Layer(error) => error,
             Failure::Wrong(reason) => self.corrupt(granule * GRANULE_BYTES, &reason),

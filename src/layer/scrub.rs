@@ -7,15 +7,18 @@ use super::{Layer as _, LayerError};
 use crate::index::{Child, Content, GRANULE_BYTES, IndexError, InodeNumber};
 use crate::model::EntryId;
 
+/// Told of each granule: its place in the uncompressed layer, and its bytes or what is wrong with them.
+pub type Scrubbed<'a> = dyn FnMut(Range<u64>, Result<&[u8], LayerError>) + 'a;
+
 impl TarLayer {
     /// Decodes the whole blob, front to back, and gives for each granule its place in the uncompressed layer and its
     /// verified bytes, or why there are none. It goes on after an error. What is cached does not count.
-    pub fn scrub(&self, sink: &mut dyn FnMut(Range<u64>, Result<&[u8], LayerError>)) {
+    pub fn scrub(&self, sink: &mut Scrubbed<'_>) {
         let bytes = self.index().tar_bytes();
         for granule in 0..bytes.div_ceil(GRANULE_BYTES) {
             let start = granule * GRANULE_BYTES;
             let range = start..(start + GRANULE_BYTES).min(bytes);
-            match self.chunks().from_blob(granule) {
+            match self.chunks().reread(granule) {
                 Ok(chunk) => sink(range, Ok(chunk.bytes())),
                 Err(error) => sink(range, Err(error)),
             }
