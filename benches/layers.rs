@@ -11,13 +11,14 @@
 use std::fs::File;
 use std::hint::black_box;
 use std::io::{BufWriter, Read as _, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flate2::{Compression, write::GzEncoder};
 use layerfs::index::{self, Expected, LayerIndex};
-use layerfs::layer::{ChunkCache, Found, Layer, TarLayer};
+use layerfs::layer::{ChunkCache, Found, Layer, Spill, SpillDir, TarLayer};
 use layerfs::model::{EntryId, Name};
 use layerfs::sys::file_range::FileRange;
 use layerfs::union::{Lower, LowerDir, Union};
@@ -27,6 +28,10 @@ const FILES: usize = 200;
 const FILE_BYTES: usize = 1_000_000;
 /// What the kernel asks for at least.
 const READ_BYTES: usize = 4096;
+/// What the kernel asks for at most, by default, and what is kept as one.
+const GRANULE_BYTES: usize = 128 << 10;
+/// Long enough for what is on its way to the spill.
+const SPILL_PAUSE: Duration = Duration::from_millis(500);
 const RANDOM_READS: u32 = 2000;
 /// Of each zstd frame, where there are several: as zstd:chunked and the seekable format have them, or smaller.
 const FRAME_BYTES: u64 = 1 << 20;
@@ -50,6 +55,7 @@ fn main() {
         bench.build(name, path);
         bench.reads(name, path);
     }
+    bench.spill(&compressed);
     for layers in [5, 50, 120] {
         bench.union(layers);
     }
@@ -121,6 +127,33 @@ impl Bench {
         });
     }
 
+    /// From the spill, and the same bytes from a file of their own, through the same page cache.
+    fn spill(&self, blob: &Path) {
+        let names =
+            ["plain file", "plain file, hashed", "spill"].map(|from| format!("read 128 KiB of {from}"));
+        if !names.iter().any(|name| name.contains(&self.filter)) {
+            return;
+        }
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        drop(open(blob, dir.path()));
+        // Decoded twice, and once more for what found the queue full.
+        for _ in 0..3 {
+            read_all(&spilled(blob, dir.path()), &mut |_| {});
+            std::thread::sleep(SPILL_PAUSE);
+        }
+        let plain = dir.path().join("plain");
+        let mut file = BufWriter::new(File::create(&plain).unwrap());
+        read_all(&spilled(blob, dir.path()), &mut |bytes| file.write_all(bytes).unwrap());
+        drop(file);
+        let file = File::open(&plain).unwrap();
+        self.measure(&names[0], "MB/s", || read_file(&file, &mut |bytes| _ = black_box(bytes[0])));
+        self.measure(&names[1], "MB/s", || read_file(&file, &mut |bytes| _ = black_box(blake3::hash(bytes))));
+        self.measure(&names[2], "MB/s", || {
+            let layer = spilled(blob, dir.path());
+            read_all(&layer, &mut |bytes| _ = black_box(bytes[0]))
+        });
+    }
+
     fn union(&self, layers: usize) {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let names = ["lookup", "lookup absent", "list"].map(|verb| format!("union {layers} {verb}"));
@@ -142,6 +175,42 @@ impl Bench {
             (listed.len() as f64, start.elapsed())
         });
     }
+}
+
+/// A layer with what earlier ones have left in its spill, and memory for what is read just now.
+fn spilled(blob: &Path, dir: &Path) -> TarLayer {
+    let spill = Spill::open(&SpillDir { path: dir.to_owned(), bytes_max: Some(1 << 30) }).unwrap();
+    spill.start();
+    let index = Arc::new(LayerIndex::open(&dir.join("index")).unwrap());
+    let (blob, cache) = (FileRange::open(blob).unwrap(), Arc::new(ChunkCache::new(16 << 20)));
+    TarLayer::new(index, blob, cache).with_spill(&spill)
+}
+
+fn read_all(layer: &TarLayer, each: &mut dyn FnMut(&[u8])) -> (f64, Duration) {
+    let files = files(layer);
+    let mut buffer = vec![0; GRANULE_BYTES];
+    let start = Instant::now();
+    let mut bytes = 0;
+    for file in &files {
+        let mut offset = 0;
+        while let count @ 1.. = layer.read_at(*file, offset, &mut buffer).unwrap() {
+            each(&buffer[..count]);
+            offset += count as u64;
+        }
+        bytes += offset;
+    }
+    (bytes as f64 / 1e6, start.elapsed())
+}
+
+fn read_file(file: &File, each: &mut dyn FnMut(&[u8])) -> (f64, Duration) {
+    let mut buffer = vec![0; GRANULE_BYTES];
+    let start = Instant::now();
+    let mut offset = 0;
+    while let count @ 1.. = file.read_at(&mut buffer, offset).unwrap() {
+        each(&buffer[..count]);
+        offset += count as u64;
+    }
+    (offset as f64 / 1e6, start.elapsed())
 }
 
 fn look_up(union: &Union, dir: &LowerDir, first: usize, there: bool) -> (f64, Duration) {

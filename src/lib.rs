@@ -21,7 +21,8 @@
 //! sees the change.
 //!
 //! [`mount`] wires all this. The control plane below it decides what to mount ([`image`]), where changes go
-//! ([`container`]), and which process runs on it ([`launcher`]); [`builder`] makes images of what processes changed;
+//! ([`container`]), and which process runs on it ([`launcher`]); [`look`] shows an image without
+//! mounting it; [`builder`] makes images of what processes changed;
 //! [`commands`] parses and prints.
 
 pub mod model;
@@ -46,6 +47,7 @@ pub mod image;
 pub mod launcher;
 
 pub mod container;
+pub mod look;
 
 pub mod builder;
 

@@ -5,6 +5,8 @@
 //! into use; [`serve`] answers (in the server, perhaps in a user namespace of its own). [`Standalone`] does the last two
 //! for mounts that belong to no container.
 
+mod caches;
+mod indexing;
 mod overlay;
 mod own;
 mod serving;
@@ -14,6 +16,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use caches::{Caches, OpenCaches};
+pub use indexing::{IndexDamage, IndexedLayer};
 pub use overlay::{OverlayLayer, OverlaySpec};
 pub use own::OwnMount;
 pub use serving::{Place, Standalone};
@@ -34,6 +38,8 @@ pub struct MountSpec {
     pub layers: Vec<LayerSource>,
     /// Where indexes are kept.
     pub index_dir: PathBuf,
+    /// What else is kept of layers.
+    pub caches: Caches,
 }
 
 /// Where changes go.
@@ -57,7 +63,10 @@ impl UpperDirs {
 
 /// Layers that are open and ready. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Layers(Union);
+pub struct Layers {
+    union: Union,
+    caches: OpenCaches,
+}
 
 /// Told while a layer is read for the first time.
 pub trait Progress: Sync {
@@ -114,8 +123,11 @@ impl MountSpec {
             return Err(MountError::TooManyLayers(self.layers.len()));
         }
         let cache = Arc::new(ChunkCache::with_default_size());
+        let caches = self.caches.open();
         let opened = std::thread::scope(|scope| {
-            let open = |place: usize, source: &LayerSource| self.open_layer(place, source, &cache, progress);
+            let open = |place: usize, source: &LayerSource| {
+                self.open_layer(place, source, &cache, &caches, progress)
+            };
             // One at a time decodes; building a layer has threads of its own. Two layers overlap where one waits.
             let (odd, even): (Vec<_>, Vec<_>) =
                 self.layers.iter().enumerate().partition(|(place, _)| place % 2 == 1);
@@ -137,7 +149,8 @@ impl MountSpec {
             layers.sort_by_key(|(place, _)| *place);
             Ok::<_, MountError>(layers)
         })?;
-        Ok(Layers(Union::new(opened.into_iter().map(|(_, layer)| layer).collect())))
+        let union = Union::new(opened.into_iter().map(|(_, layer)| layer).collect());
+        Ok(Layers { union, caches })
     }
 
     fn open_layer(
@@ -145,6 +158,7 @@ impl MountSpec {
         place: usize,
         source: &LayerSource,
         cache: &Arc<ChunkCache>,
+        caches: &OpenCaches,
         progress: &dyn Progress,
     ) -> Result<Arc<dyn Layer>, MountError> {
         match source {
@@ -153,7 +167,8 @@ impl MountSpec {
                 let failed = |source| MountError::Index { layer: place + 1, source: Box::new(source) };
                 let report = |done| progress.indexed(place + 1, self.layers.len(), done, tar.blob.len());
                 let index = self.index(tar, &report).map_err(failed)?;
-                Ok(Arc::new(TarLayer::new(Arc::new(index), tar.blob.clone(), Arc::clone(cache))))
+                let layer = TarLayer::new(Arc::new(index), tar.blob.clone(), Arc::clone(cache));
+                Ok(caches.help(place, layer))
             }
         }
     }
@@ -179,27 +194,41 @@ impl MountSpec {
 }
 
 impl Layers {
+    /// What works beside the server: for [`serve`].
+    #[must_use]
+    pub fn caches(&self) -> OpenCaches {
+        self.caches.clone()
+    }
+
+    /// The layers as one tree, to be read without a mount.
+    #[must_use]
+    pub fn union(&self) -> &Union {
+        &self.union
+    }
+
     /// Puts the upper on top; without one the mount is read-only.
     ///
     /// # Errors
     /// [`MountError`]
     pub fn into_fs(self, upper: Option<&UpperDirs>, owners: OwnerView) -> Result<Fs, MountError> {
-        let layers = self.0.diff_ids();
+        let layers = self.union.diff_ids();
         let open = |dirs: &UpperDirs| Upper::open_over(&dirs.upper, &dirs.work, dirs.options, &layers);
         let upper = upper.map(open).transpose()?;
-        Ok(Fs::new(self.0, upper, owners)?)
+        Ok(Fs::new(self.union, upper, owners)?)
     }
 }
 
 /// Shakes hands through the descriptor of `/dev/fuse` that it is mounted with; [`Server::run`] answers until the mount is
-/// gone.
+/// gone. From here on the process has more than one thread.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn serve(fs: Fs, device: OwnedFd) -> io::Result<Server> {
+pub fn serve(fs: Fs, caches: &OpenCaches, device: OwnedFd) -> io::Result<Server> {
     // What indexing needed is not needed any more.
     memory::give_back();
-    Server::attach(Arc::new(fs), device)
+    let server = Server::attach(Arc::new(fs), device)?;
+    caches.start();
+    Ok(server)
 }
 
 /// Where the mount point `target` really is, checked before anything is built.
@@ -242,7 +271,7 @@ mod tests {
             std::fs::write(dir.path().join("blob"), blob).unwrap();
             let blob = FileRange::open(&dir.path().join("blob")).unwrap();
             let layers = vec![LayerSource::Tar(TarSource { blob, blob_digest: None, diff_id })];
-            MountSpec { layers, index_dir: dir.path().to_owned() }.layers(&Silent)
+            MountSpec { layers, index_dir: dir.path().to_owned(), caches: Caches::default() }.layers(&Silent)
         };
         layers(&tar).unwrap();
         layers(&zstd::bulk::compress(&tar, 1).unwrap()).unwrap();
@@ -268,7 +297,7 @@ mod tests {
         let diff_id = Digest::from_bytes(Sha256::digest(&tar).into());
         let blob = FileRange::open(&path).unwrap();
         let layers = vec![LayerSource::Tar(TarSource { blob, blob_digest: None, diff_id })];
-        MountSpec { layers, index_dir: dir.to_owned() }.layers(&Silent).unwrap()
+        MountSpec { layers, index_dir: dir.to_owned(), caches: Caches::default() }.layers(&Silent).unwrap()
     }
 
     #[test]

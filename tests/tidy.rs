@@ -11,7 +11,7 @@ use std::path::Path;
 use source::{Source, files_below};
 
 /// The map of `src/`: a module imports only from modules of a lower row.
-const ROWS: [(&str, u8); 16] = [
+const ROWS: [(&str, u8); 17] = [
     ("model", 0),
     ("sys", 1),
     ("store", 2),
@@ -25,6 +25,7 @@ const ROWS: [(&str, u8); 16] = [
     ("image", 8),
     ("launcher", 8),
     ("container", 9),
+    ("look", 9),
     ("builder", 10),
     ("commands", 11),
     ("main", 12),

@@ -36,7 +36,7 @@ use crate::fs::{Fs, OwnerView};
 use crate::image::{self, Reference};
 use crate::layer::LayerSource;
 use crate::model::{Digest, ImageConfig, Timestamp};
-use crate::mount::{Layers, MountSpec, Progress};
+use crate::mount::{Caches, Layers, MountSpec, Progress};
 use crate::store::Store;
 use crate::sys::atomic::TempFile;
 
@@ -246,7 +246,8 @@ impl Builder<'_> {
     /// The layers of what was built so far.
     fn layers(&mut self) -> Result<Layers, StepError> {
         let layers = self.stage()?.layers.clone();
-        Ok(MountSpec { layers, index_dir: self.store.index_dir() }.layers(self.progress)?)
+        let (index_dir, caches) = (self.store.index_dir(), Caches::default());
+        Ok(MountSpec { layers, index_dir, caches }.layers(self.progress)?)
     }
 
     /// Makes a layer without running anything; `None` when nothing was written.

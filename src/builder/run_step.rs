@@ -11,7 +11,7 @@ use super::{Builder, StepError};
 use crate::container::command_line::{self, Wishes};
 use crate::container::{Changes, ImageRecord, NewContainer, Owners, Purpose, ending, running};
 use crate::fs::{Change, OwnerView};
-use crate::image::Image;
+use crate::image::{Documents, Image};
 use crate::launcher::{IdMaps, Plan, as_root_of};
 use crate::layer::{LayerSource, TarSource};
 use crate::model::{Digest, FileKind};
@@ -33,6 +33,7 @@ impl Builder<'_> {
             config: stage.config.clone(),
             config_digest: Digest::from_bytes([0; 32]),
             layers: stage.layers.clone(),
+            documents: Documents::default(),
         };
         let args = stage.args.iter().map(|(key, value)| format!("{key}={value}"));
         image.config.config.env = args.chain(stage.config.config.env.iter().cloned()).collect();

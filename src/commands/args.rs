@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::image::TargetPlatform;
+
 /// Mounts container images lazily, straight from their compressed layers, and runs them. No root, no daemon, no unpacking.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "layerfs", version, propagate_version = true, max_term_width = 100)]
@@ -12,6 +14,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 Files and environment:
   LAYERFS_ROOT   where indexes and containers are kept
                  (default: /var/lib/layerfs for root, else $XDG_DATA_HOME/layerfs or ~/.local/share/layerfs)
+  LAYERFS_SPILL_BYTES
+                 how much decoded data is kept on disk for all mounts together: 0 for none, or such as 2G
+                 (default: a tenth of what is free there, at most 10G)
+  LAYERFS_TRACE  0: do not learn what a start reads first, nor read it ahead
   LAYERFS_LOG    what is logged: error, warn (default), info, debug, trace, or target=level,...
 
 Exit status: 125 layerfs itself failed, 126 the command cannot be executed, 127 it was not found,
@@ -40,8 +46,20 @@ pub enum Command {
     Ps(PsArgs),
     /// Remove containers
     Rm(RmArgs),
-    /// Show everything known about containers, as JSON
+    /// Show everything known about containers or images, as JSON
     Inspect(InspectArgs),
+    /// Build the indexes of images ahead, so that their first mount takes no time
+    Index(IndexArgs),
+    /// List what is in an image, without mounting it
+    Ls(LsArgs),
+    /// Draw what is in an image as a tree, without mounting it
+    Tree(TreeArgs),
+    /// Write files of an image to standard output, without mounting it
+    Cat(CatArgs),
+    /// Tell which layer of an image each version of a path comes from, and what hides it
+    Which(WhichArgs),
+    /// Check every byte of images
+    Verify(VerifyArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Write the man pages into a directory
@@ -83,6 +101,9 @@ pub struct MountArgs {
     /// nodiratime
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<String>,
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
     /// What to mount; not needed with --container
     #[arg(required_unless_present = "container")]
     pub image: Option<String>,
@@ -101,8 +122,19 @@ pub struct CompleteArgs {
     /// Changes in DIR/upper and DIR/work
     #[arg(long, value_name = "DIR", requires = "image")]
     pub upper: Option<PathBuf>,
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
     /// The image that DIR belongs to
     pub image: Option<String>,
+}
+
+/// `--platform`
+#[derive(Clone, Debug, Default, Args)]
+pub struct PlatformArg {
+    /// For which platform, where an image is there for several (default: this machine)
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<TargetPlatform>,
 }
 
 /// `--owner`
@@ -171,6 +203,9 @@ pub struct RunArgs {
     /// Print nothing but the command's own output
     #[arg(long, short = 'q')]
     pub quiet: bool,
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     pub help: Option<bool>,
@@ -241,10 +276,130 @@ pub struct RmArgs {
 
 /// `layerfs inspect`
 #[derive(Clone, Debug, Args)]
+#[command(after_help = IMAGE_HELP)]
 pub struct InspectArgs {
-    /// IDs, unique prefixes or names
-    #[arg(required = true)]
-    pub containers: Vec<String>,
+    /// What is named are images; without this what is no container is looked for among the images
+    #[arg(long)]
+    pub image: bool,
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
+    /// IDs, unique prefixes or names of containers, or IMAGEs
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+/// `layerfs index`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = IMAGE_HELP)]
+pub struct IndexArgs {
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
+    /// Print a JSON array
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+    /// Images
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+}
+
+/// `layerfs ls`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = IMAGE_HELP)]
+pub struct LsArgs {
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
+    /// With type, permissions, links, the image's own ids, size or device number, time (UTC), and targets of symlinks
+    #[arg(short = 'l')]
+    pub long: bool,
+    /// With everything below
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// Print a JSON array; names that are not UTF-8 are there twice: readable, and exactly under name_base64
+    #[arg(long)]
+    pub json: bool,
+    /// Image
+    pub image: String,
+    /// Path in it
+    #[arg(default_value = "/")]
+    pub path: OsString,
+}
+
+/// `layerfs tree`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = IMAGE_HELP)]
+pub struct TreeArgs {
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
+    /// How many levels
+    #[arg(short = 'L', value_name = "LEVELS")]
+    pub levels: Option<usize>,
+    /// Print nested JSON objects
+    #[arg(long)]
+    pub json: bool,
+    /// Image
+    pub image: String,
+    /// Directory in it
+    #[arg(default_value = "/")]
+    pub path: OsString,
+}
+
+/// `layerfs cat`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = IMAGE_HELP)]
+pub struct CatArgs {
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
+    /// Image
+    pub image: String,
+    /// Files in it; symlinks are followed, and never out of it
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<OsString>,
+}
+
+/// `layerfs which`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = IMAGE_HELP)]
+pub struct WhichArgs {
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Image
+    pub image: String,
+    /// Path in it; symlinks on the way are followed, the last name is not
+    pub path: OsString,
+}
+
+/// `layerfs verify`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Checked are the digests of all documents and layers, the indexes, and every block of every layer after decompression. \
+A damaged index is built again.
+
+Exit status: 0 nothing is wrong, 1 something is damaged, 125 it could not be found out.")]
+pub struct VerifyArgs {
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
+    /// Print a JSON array
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+    /// Images
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
 }
 
 /// `layerfs completions`

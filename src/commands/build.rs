@@ -33,7 +33,7 @@ pub(super) fn run(args: &BuildArgs) -> anyhow::Result<u8> {
     let stdout = std::io::stdout().as_fd().try_clone_to_owned().context("standard output")?;
     nix::unistd::dup2_stdout(std::io::stderr()).context("standard output")?;
     let mut tell = |text: &str| complain(text);
-    match builder::build(&store, &containers, &spec, &Indexing::new(), &mut tell) {
+    match builder::build(&store, &containers, &spec, &Indexing::of_any(), &mut tell) {
         Ok(built) => {
             writeln!(File::from(stdout), "{}", built.config_digest).context("standard output")?;
             Ok(0)

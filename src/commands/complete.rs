@@ -5,8 +5,7 @@ use anyhow::bail;
 use super::args::CompleteArgs;
 use super::{environment, mount};
 use crate::container::completing;
-use crate::image;
-use crate::mount::UpperDirs;
+use crate::mount::{Caches, UpperDirs};
 
 /// Copies what the changes of a container, or of a directory given with `--upper`, still share with the image's layers.
 pub(super) fn run(args: &CompleteArgs) -> anyhow::Result<u8> {
@@ -16,12 +15,15 @@ pub(super) fn run(args: &CompleteArgs) -> anyhow::Result<u8> {
             let containers = environment::containers(&store)?;
             let held = containers.hold(containers.find(text)?)?;
             let image = mount::image_of(&held, &store)?;
-            completing::complete(&held, mount::open_layers(&store, &image)?)?;
+            completing::complete(&held, mount::open_layers(&store, &image, Caches::default())?)?;
             super::print(&format!("{}\n", held.id()))?;
         }
         (None, Some(dir), Some(image)) => {
-            let image = image::open(image, &store)?;
-            completing::complete_upper(&UpperDirs::below(dir), mount::open_layers(&store, &image)?)?;
+            let image = args.platform.open(image, &store)?;
+            completing::complete_upper(
+                &UpperDirs::below(dir),
+                mount::open_layers(&store, &image, Caches::default())?,
+            )?;
         }
         (None, ..) => bail!("what? give --container ID, or --upper DIR and the IMAGE that it belongs to"),
     }

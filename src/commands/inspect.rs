@@ -1,19 +1,50 @@
 //! `layerfs inspect`
 
-use super::args::InspectArgs;
+use super::args::{InspectArgs, PlatformArg};
 use super::environment;
-use crate::container::view;
+use crate::container::{ContainerError, Containers, view};
+use crate::image::{self, Image, Sought};
+use crate::store::Store;
 
-/// Prints a JSON array.
+/// Prints a JSON array, in the order of the names.
 pub(super) fn run(args: &InspectArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
-    let mut rows = Vec::new();
-    for text in &args.containers {
-        let container = containers.find(text)?;
-        let status = container.status()?;
-        rows.push((container, status));
+    let mut documents = Vec::new();
+    for name in &args.names {
+        let array =
+            if args.image { image(args, name, &store)? } else { either(args, name, &store, &containers)? };
+        documents.push(array.trim_start_matches("[\n").trim_end_matches("\n]\n").to_owned());
     }
-    super::print(&view::inspect(&rows)?)?;
+    super::print(&format!("[\n{}\n]\n", documents.join(",\n")))?;
     Ok(0)
+}
+
+fn either(args: &InspectArgs, name: &str, store: &Store, containers: &Containers) -> anyhow::Result<String> {
+    match containers.find(name) {
+        Ok(container) => {
+            let status = container.status()?;
+            Ok(view::inspect(&[(container, status)])?)
+        }
+        // Most names are of containers, so that is what is said when there is no such image either.
+        Err(error @ ContainerError::NotFound(_)) => {
+            let told = |other| if std::path::Path::new(name).exists() { other } else { error.into() };
+            image(args, name, store).map_err(told)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Also one with broken layers: that is something to look at.
+fn image(args: &InspectArgs, name: &str, store: &Store) -> anyhow::Result<String> {
+    let sought = Sought { platform: args.platform.platform.clone(), with_broken_layers: true };
+    Ok(image::open_sought(name, store, &sought)?.describe()?)
+}
+
+impl PlatformArg {
+    /// Opens an image, for the platform that was asked for.
+    pub(super) fn open(&self, spec: &str, store: &Store) -> anyhow::Result<Image> {
+        let sought = Sought { platform: self.platform.clone(), with_broken_layers: false };
+        Ok(image::open_sought(spec, store, &sought)?)
+    }
 }

@@ -13,7 +13,7 @@ use super::environment;
 use crate::image;
 use crate::index::LayerIndex;
 use crate::model::Digest;
-use crate::mount::OverlayLayer;
+use crate::mount::{Caches, OverlayLayer};
 use crate::store::Store;
 use crate::sys::file_range::FileRange;
 
@@ -24,6 +24,8 @@ pub(super) struct Lowers {
     pub(super) layers: Vec<OverlayLayer>,
     /// The store's; empty as long as there is none.
     pub(super) index_dir: PathBuf,
+    /// The store's, without a trace: which image this is nobody says.
+    pub(super) caches: Caches,
 }
 
 impl Lowers {
@@ -52,6 +54,7 @@ impl Lowers {
             none => none.insert(environment::store()?),
         };
         self.index_dir = store.index_dir();
+        self.caches.spill = environment::spill(store)?;
         match named_by_digest(path) {
             Some(digest) if path.is_file() => {
                 let blob = FileRange::open(path)?;

@@ -6,8 +6,10 @@ mod build;
 mod complete;
 mod environment;
 mod failure;
+mod index;
 mod inspect;
 mod logging;
+mod look;
 mod lowers;
 mod man;
 mod mount;
@@ -20,6 +22,7 @@ mod ps;
 mod rm;
 mod run;
 mod umount;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -78,6 +81,12 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Ps(args) => ps::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Index(args) => index::run(&args),
+        Command::Ls(args) => look::ls(&args),
+        Command::Tree(args) => look::tree(&args),
+        Command::Cat(args) => look::cat(&args),
+        Command::Which(args) => look::which(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Completions(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "layerfs", &mut script);

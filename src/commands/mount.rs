@@ -6,14 +6,14 @@ use anyhow::{Context as _, bail};
 
 use super::args::{MountArgs, OwnerArg};
 use super::environment;
-use super::progress::Indexing;
+use super::progress::{Indexing, Told};
 use crate::container::mounts::{self, MountPlan};
 use crate::container::{
     Changes, Containers, Held, ImageRecord, NewContainer, Owners, Purpose, State, ending,
 };
 use crate::fuse::Flag;
 use crate::image::{self, Image};
-use crate::mount::{self, Layers, MountSpec};
+use crate::mount::{self, Caches, Layers, MountSpec};
 use crate::store::Store;
 
 /// Mounts, prints the container's id, and returns when the mount is usable; with `--foreground`, when it is gone.
@@ -62,15 +62,26 @@ struct Prepared {
     target: PathBuf,
 }
 
-fn prepare(store: &Store, image: &Image, target: &Path) -> anyhow::Result<Layers> {
+fn prepare(store: &Store, image: &Image, target: &Path, told: Told) -> anyhow::Result<Layers> {
     mounts::must_be_free(target)?;
-    open_layers(store, image)
+    let caches = environment::caches(store, image, &[])?;
+    open_layers_told(store, image, caches, told)
 }
 
 /// Opens an image's layers, indexing those that were never seen.
-pub(super) fn open_layers(store: &Store, image: &Image) -> anyhow::Result<Layers> {
-    let spec = MountSpec { layers: image.layers.clone(), index_dir: store.index_dir() };
-    Ok(spec.layers(&Indexing::new())?)
+pub(super) fn open_layers(store: &Store, image: &Image, caches: Caches) -> anyhow::Result<Layers> {
+    open_layers_told(store, image, caches, Told::Progress)
+}
+
+/// The same, and says whether progress is shown.
+pub(super) fn open_layers_told(
+    store: &Store,
+    image: &Image,
+    caches: Caches,
+    told: Told,
+) -> anyhow::Result<Layers> {
+    let spec = MountSpec { layers: image.layers.clone(), index_dir: store.index_dir(), caches };
+    Ok(spec.layers(&Indexing::of(&spec, told))?)
 }
 
 /// A new container for this mount, made last: indexing can take long and be interrupted.
@@ -82,8 +93,8 @@ fn new(
 ) -> anyhow::Result<Prepared> {
     let (Some(spec), Some(dir)) = (&args.image, &args.dir) else { bail!("IMAGE and DIR are needed") };
     let target = mount::mount_point(dir)?;
-    let image = image::open(spec, store)?;
-    let layers = prepare(store, &image, &target)?;
+    let image = args.platform.open(spec, store)?;
+    let layers = prepare(store, &image, &target, Told::unless(args.quiet))?;
     let changes = match (&args.upper, options.flags.contains(&Flag::ReadOnly)) {
         (_, true) => Changes::Refused,
         (Some(dir), false) => Changes::In(made(dir)?),
@@ -110,8 +121,9 @@ fn again(args: &MountArgs, containers: &Containers, store: &Store, id: &str) -> 
         (Some(image), Some(dir), _) => {
             let known = &container.config().image;
             // The same image may be called differently; an fstab line names it by its path.
-            let is_same =
-                *image == known.name || *image == known.source || known.is(&image::open(image, store)?);
+            let is_same = *image == known.name
+                || *image == known.source
+                || known.is(&args.platform.open(image, store)?);
             anyhow::ensure!(is_same, "{id} is a container of {}, not of {image}", known.name);
             dir.clone()
         }
@@ -124,7 +136,7 @@ fn again(args: &MountArgs, containers: &Containers, store: &Store, id: &str) -> 
     let target = mount::mount_point(&dir)?;
     let held = containers.hold(container)?;
     let image = image_of(&held, store)?;
-    let layers = prepare(store, &image, &target)?;
+    let layers = prepare(store, &image, &target, Told::unless(args.quiet))?;
     Ok(Prepared { held, image, layers, target })
 }
 

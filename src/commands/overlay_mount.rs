@@ -55,9 +55,9 @@ pub(super) fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Resu
 
 fn mount(options: &OverlayOptions, source: &OsString, dir: &Path, foreground: bool) -> anyhow::Result<()> {
     let target = mount::mount_point(dir)?;
-    let Lowers { layers, index_dir } = Lowers::find(&options.lowers)?;
-    let spec = OverlaySpec { layers, index_dir, target: target.clone() };
-    let layers = spec.layers(&Indexing::new())?;
+    let Lowers { layers, index_dir, caches } = Lowers::find(&options.lowers)?;
+    let spec = OverlaySpec { layers, index_dir, caches, target: target.clone() };
+    let layers = spec.layers(&Indexing::of_any())?;
     let mut flags = options.flags.clone();
     let upper = upper(options)?;
     if upper.is_none() && !flags.contains(&Flag::ReadOnly) {

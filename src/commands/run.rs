@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 
 use super::args::{NetworkArg, RunArgs};
+use super::progress::Told;
 use super::{environment, failure, mount};
 use crate::container::command_line::{self, Wishes};
 use crate::container::running::{self, RunError};
 use crate::container::{Changes, ImageRecord, NewContainer, Owners, Purpose, ending};
-use crate::image;
 use crate::launcher::Volume;
 use crate::sys::process;
 
@@ -24,12 +24,13 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
     ending::sweep(&containers);
-    let image = image::open(&args.image, &store)?;
+    let image = args.platform.open(&args.image, &store)?;
     if let Some(signal) = &image.config.config.stop_signal {
         ensure!(process::signal_number(signal).is_some(), "the image's StopSignal {signal:?} is no signal");
     }
     let arguments = command_line::arguments(&image.config.config, &wishes)?;
-    let layers = mount::open_layers(&store, &image)?;
+    let caches = environment::caches(&store, &image, &arguments)?;
+    let layers = mount::open_layers_told(&store, &image, caches, Told::unless(args.quiet))?;
     let held = containers.create(NewContainer {
         name: args.name.clone(),
         image: ImageRecord::of(&image),

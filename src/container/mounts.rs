@@ -186,9 +186,10 @@ fn start(held: &Held, layers: Layers, plan: &MountPlan) -> Result<(Server, OwnMo
     daemon::prepare().map_err(system("setrlimit"))?;
     daemon::block_end_signals().map_err(system("block signals"))?;
     let view = view(held.config().owners);
+    let caches = layers.caches();
     let fs = layers.into_fs(plan.upper.as_ref(), view)?;
     let mount = format!("mount on {}", plan.target.display());
-    let (server, own) = place(plan).serve(fs).map_err(system(&mount))?;
+    let (server, own) = place(plan).serve(fs, &caches).map_err(system(&mount))?;
     match announce(held, &plan.target, &own) {
         Ok(()) => Ok((server, own)),
         Err(error) => Err(given_up(&own, server, error)),

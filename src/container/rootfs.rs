@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::fs::{Fs, OwnerView};
 use crate::launcher::Rootfs;
-use crate::mount::{self, Layers, MountError, UpperDirs};
+use crate::mount::{self, Layers, MountError, OpenCaches, UpperDirs};
 use crate::sys::{daemon, fuse_mount};
 
 /// The root filesystem of a container.
@@ -26,7 +26,7 @@ pub(super) struct ImageRootfs {
 #[derive(Debug)]
 enum Stage {
     Ready(Layers, OwnedFd),
-    Mounted(Box<Fs>, OwnedFd),
+    Mounted(Box<Fs>, OpenCaches, OwnedFd),
     Serving(JoinHandle<io::Result<()>>),
     Done,
 }
@@ -59,18 +59,19 @@ impl Rootfs for ImageRootfs {
         let told = |error: MountError| {
             io::Error::other(error.to_string().replace(&alias, &self.dir.to_string_lossy()))
         };
+        let caches = layers.caches();
         let fs = layers.into_fs(Some(&upper), view()?).map_err(told)?;
         let device = fuse_mount::mount(target, &self.source, MsFlags::MS_NODEV)?;
         let close = device.as_raw_fd();
-        self.state = Stage::Mounted(Box::new(fs), device);
+        self.state = Stage::Mounted(Box::new(fs), caches, device);
         Ok(vec![close])
     }
 
     fn serve(&mut self) -> io::Result<()> {
-        let Stage::Mounted(fs, device) = self.take() else { return Err(out_of_order()) };
+        let Stage::Mounted(fs, caches, device) = self.take() else { return Err(out_of_order()) };
         // Only now: the container's own process was forked before and keeps the caller's limits and umask.
         daemon::prepare()?;
-        let server = mount::serve(*fs, device)?;
+        let server = mount::serve(*fs, &caches, device)?;
         let thread = std::thread::Builder::new().name("fuse".to_owned()).spawn(move || server.run())?;
         self.state = Stage::Serving(thread);
         Ok(())

@@ -287,6 +287,7 @@ mod tests {
             config: crate::model::ImageConfig::default(),
             config_digest: digest,
             layers: vec![LayerSource::Tar(source), LayerSource::Directory("/x".into())],
+            documents: crate::image::Documents::default(),
         };
         let record = ImageRecord::of(&image);
         assert_eq!(record.pinned(), Some(digest));

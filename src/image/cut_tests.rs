@@ -11,7 +11,7 @@ use crate::fs::OwnerView;
 use crate::index::LayerIndex;
 use crate::layer::{LayerSource, TarSource};
 use crate::model::{Digest, Ino, Name};
-use crate::mount::{MountError, MountSpec, Progress};
+use crate::mount::{Caches, MountError, MountSpec, Progress};
 use crate::store::Store;
 use crate::sys::file_range::FileRange;
 
@@ -47,7 +47,7 @@ fn digest(bytes: &[u8]) -> Digest {
 
 /// What is in the file of the image, if the image can be opened.
 fn mounted(layers: Vec<LayerSource>, index_dir: &Path) -> Result<Vec<u8>, MountError> {
-    let spec = MountSpec { layers, index_dir: index_dir.to_owned() };
+    let spec = MountSpec { layers, index_dir: index_dir.to_owned(), caches: Caches::default() };
     let fs = spec.layers(&Silent)?.into_fs(None, OwnerView::Image)?;
     let file = fs.lookup(Ino::ROOT, Name::new(b"f").unwrap())?.expect("the file is there");
     let mut bytes = vec![0; 100];

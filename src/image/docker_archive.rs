@@ -4,7 +4,7 @@ use super::files::{Files, read_document};
 use super::manifest::SavedImage;
 use super::oci_layout::{check_layers, parse_config};
 use super::reference::{self, Reference};
-use super::{Image, ImageError, oldest_archive};
+use super::{Broken, Documents, Image, ImageError, Sought, oldest_archive};
 use crate::layer::{LayerSource, TarSource};
 use crate::model::Digest;
 
@@ -14,7 +14,7 @@ pub(super) const MANIFEST: &str = "manifest.json";
 const BLOBS: &str = "blobs/sha256/";
 
 /// Opens the image with that name (any name when there is only one image), or `@DIGEST` of its config.
-pub(super) fn open(files: &dyn Files, tag: Option<&str>) -> Result<Image, ImageError> {
+pub(super) fn open(files: &dyn Files, tag: Option<&str>, sought: &Sought) -> Result<Image, ImageError> {
     let path = || files.place().to_owned();
     let Some(range) = files.open(MANIFEST)? else {
         if files.open(oldest_archive::REPOSITORIES)?.is_some() {
@@ -31,7 +31,7 @@ pub(super) fn open(files: &dyn Files, tag: Option<&str>) -> Result<Image, ImageE
     })?;
     let (image, name) = choose(files, &saved, tag)?;
     let name = name.map_or_else(|| path().display().to_string(), |name| reference::familiar(&name));
-    let opened = assemble(files, image, name)?;
+    let opened = assemble(files, image, name, sought)?;
     match tag.and_then(|tag| tag.strip_prefix('@')) {
         Some(digest) if opened.config_digest.to_string() != digest => {
             let images = vec![format!("@{}", opened.config_digest)];
@@ -87,7 +87,12 @@ pub(super) fn choose<'a>(
     }
 }
 
-fn assemble(files: &dyn Files, image: &SavedImage, name: String) -> Result<Image, ImageError> {
+fn assemble(
+    files: &dyn Files,
+    image: &SavedImage,
+    name: String,
+    sought: &Sought,
+) -> Result<Image, ImageError> {
     let missing = |what: String, name: &str| ImageError::Missing {
         path: files.place().to_owned(),
         what,
@@ -104,14 +109,25 @@ fn assemble(files: &dyn Files, image: &SavedImage, name: String) -> Result<Image
     let config = parse_config(files, &bytes, config_digest)?;
     check_layers(files, image.layers.len(), &config, config_digest)?;
     let mut layers = Vec::with_capacity(image.layers.len());
-    for (layer, diff_id) in image.layers.iter().zip(&config.rootfs.diff_ids) {
-        let blob =
-            files.open(layer)?.ok_or_else(|| missing(format!("the layer with diffID {diff_id}"), layer))?;
+    let mut broken = Vec::new();
+    for (place, (layer, diff_id)) in image.layers.iter().zip(&config.rootfs.diff_ids).enumerate() {
+        let blob = files.open(layer).and_then(|found| {
+            found.ok_or_else(|| missing(format!("the layer with diffID {diff_id}"), layer))
+        });
+        let blob = match blob {
+            Err(error) if sought.with_broken_layers => {
+                broken.push(Broken { place, diff_id: *diff_id, reason: error.to_string() });
+                continue;
+            }
+            blob => blob?,
+        };
         let blob_digest = layer.starts_with(BLOBS).then(|| named_digest(layer)).flatten();
         layers.push(LayerSource::Tar(TarSource { blob, blob_digest, diff_id: *diff_id }));
     }
     let source = format!("docker-archive:{}:@{config_digest}", files.place().display());
-    Ok(Image { name, source, config, config_digest, layers })
+    let names = image.repo_tags.clone();
+    let documents = Documents { names, config: bytes, broken, ..Documents::default() };
+    Ok(Image { name, source, config, config_digest, layers, documents })
 }
 
 /// The digest that a member's name promises: `HEX.json`, `blobs/sha256/HEX`.

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::model::image_config::null_as_default;
-use crate::store::{Descriptor, Index, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Platform};
+use crate::store::{Descriptor, Index, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST};
 
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -133,11 +133,6 @@ pub fn host_architecture() -> &'static str {
         "loongarch64" => "loong64",
         other => other,
     }
-}
-
-/// Whether an image for this platform can run here.
-pub(super) fn fits_host(platform: &Platform) -> bool {
-    platform.os == "linux" && platform.architecture == host_architecture()
 }
 
 #[cfg(test)]

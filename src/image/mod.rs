@@ -11,19 +11,25 @@ use crate::model::{Digest, ImageConfig};
 use crate::store::Store;
 
 mod archive;
+mod describe;
 mod docker_archive;
+mod documents;
 mod error;
 mod files;
 mod manifest;
 mod oci_layout;
 mod oldest_archive;
 mod open;
+mod platform;
 pub mod reference;
 mod rootfs;
 
+pub use describe::created_by;
+pub use documents::{Broken, Documents, Sought, Stored};
 pub use error::ImageError;
 pub use manifest::host_architecture;
-pub use open::open;
+pub use open::{open, open_sought};
+pub use platform::{PlatformError, TargetPlatform};
 pub use reference::Reference;
 
 use archive::Archive;
@@ -42,6 +48,8 @@ pub struct Image {
     pub config_digest: Digest,
     /// The layers, base first.
     pub layers: Vec<LayerSource>,
+    /// What the image says of itself beyond that.
+    pub documents: Documents,
 }
 
 #[cfg(test)]

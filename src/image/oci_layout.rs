@@ -3,7 +3,7 @@
 use super::files::{Files, read_document};
 use super::manifest::{self, Document, Manifest};
 use super::reference::{self, Reference};
-use super::{Image, ImageError};
+use super::{Broken, Documents, Image, ImageError, Sought, Stored, TargetPlatform};
 use crate::layer::{LayerSource, TarSource};
 use crate::model::limits::IMAGE_LAYERS_MAX;
 use crate::model::{Digest, ImageConfig};
@@ -19,10 +19,15 @@ const ATTESTATION: &str = "vnd.docker.reference.type";
 
 /// Opens the image with that name (any name when there is only one image), or `@DIGEST` of its manifest.
 /// `transport` is what the [`Image::source`] begins with.
-pub(super) fn open(files: &dyn Files, tag: Option<&str>, transport: &str) -> Result<Image, ImageError> {
+pub(super) fn open(
+    files: &dyn Files,
+    tag: Option<&str>,
+    transport: &str,
+    sought: &Sought,
+) -> Result<Image, ImageError> {
     let descriptor = match tag.and_then(|tag| tag.strip_prefix('@')) {
         Some(digest) => pinned(files, digest)?,
-        None => choose(files, &index(files)?.manifests, tag)?.clone(),
+        None => choose(files, &index(files)?.manifests, tag, &sought.platform())?.clone(),
     };
     let place = files.place().display();
     let name = match descriptor.annotation(CONTAINERD_NAME).or(descriptor.ref_name()) {
@@ -31,7 +36,7 @@ pub(super) fn open(files: &dyn Files, tag: Option<&str>, transport: &str) -> Res
         Some(name) => reference::familiar(name),
         None => place.to_string(),
     };
-    open_descriptor(files, descriptor, name, transport)
+    open_descriptor(files, descriptor, name, transport, sought)
 }
 
 /// Opens the image that a descriptor of `index.json` points to.
@@ -40,15 +45,25 @@ pub(super) fn open_descriptor(
     mut descriptor: Descriptor,
     name: String,
     transport: &str,
+    sought: &Sought,
 ) -> Result<Image, ImageError> {
+    let names = names(files, descriptor.digest);
     for _ in 0..INDEX_DEPTH_MAX {
         let (bytes, _) = document(files, &descriptor, "manifest")?;
         match manifest::parse(&bytes, &descriptor.media_type) {
             Ok(Document::Manifest(manifest)) => {
                 let source = format!("{transport}:{}:@{}", files.place().display(), descriptor.digest);
-                return assemble(files, &manifest, name, source);
+                let stored = Stored { descriptor, bytes };
+                let mut image = assemble(files, &manifest, stored, (name, source), sought)?;
+                image.documents.names = names;
+                return Ok(image);
             }
-            Ok(Document::Index(index)) => descriptor = for_host(files, &index.manifests)?.clone(),
+            Ok(Document::Index(index)) => {
+                let annotations = descriptor.annotations.take();
+                descriptor = for_platform(files, &index.manifests, &sought.platform())?.clone();
+                // The name stands above, at the index.
+                descriptor.annotations.get_or_insert_default().extend(annotations.into_iter().flatten());
+            }
             Err(reason) => return Err(wrong(files, format!("manifest {}", descriptor.digest), reason)),
         }
     }
@@ -69,6 +84,13 @@ fn index(files: &dyn Files) -> Result<Index, ImageError> {
         .map_err(|error| wrong(files, "index.json".into(), format!("not an OCI index: {error}")))
 }
 
+/// What `index.json` calls a document. Nothing depends on it, so one that cannot be read gives no names.
+fn names(files: &dyn Files, digest: Digest) -> Vec<String> {
+    let Ok(index) = index(files) else { return Vec::new() };
+    let named = index.manifests.iter().filter(|one| one.digest == digest);
+    named.filter_map(|one| one.annotation(CONTAINERD_NAME).or(one.ref_name()).map(str::to_owned)).collect()
+}
+
 /// The manifest with that digest, whether a name leads to it or not.
 fn pinned(files: &dyn Files, digest: &str) -> Result<Descriptor, ImageError> {
     let digest: Digest = digest.parse().map_err(|error| wrong(files, "digest".into(), format!("{error}")))?;
@@ -80,6 +102,7 @@ fn choose<'a>(
     files: &dyn Files,
     all: &'a [Descriptor],
     tag: Option<&str>,
+    platform: &TargetPlatform,
 ) -> Result<&'a Descriptor, ImageError> {
     let path = || files.place().to_owned();
     let images: Vec<&Descriptor> = all.iter().filter(|one| one.annotation(ATTESTATION).is_none()).collect();
@@ -96,7 +119,7 @@ fn choose<'a>(
             }
             [one] => Ok(one),
             _ if images.iter().all(|one| one.ref_name().is_none() && one.platform.is_some()) => {
-                for_host(files, all)
+                for_platform(files, all, platform)
             }
             _ => Err(ImageError::Ambiguous { path: path(), images: names() }),
         };
@@ -113,10 +136,8 @@ fn choose<'a>(
         [] => Err(ImageError::NoSuchTag { path: path(), tag: tag.to_owned(), images: names() }),
         [one] => Ok(one),
         // One name, several platforms.
-        _ => found
-            .iter()
-            .find(|one| one.platform.as_ref().is_some_and(manifest::fits_host))
-            .copied()
+        _ => platform
+            .choose(found.iter().filter_map(|one| Some((*one, TargetPlatform::of(one.platform.as_ref()?)))))
             .ok_or_else(|| ImageError::Ambiguous { path: path(), images: names() }),
     }
 }
@@ -126,9 +147,13 @@ pub(super) fn full_name(descriptor: &Descriptor) -> Option<Reference> {
     descriptor.annotation(CONTAINERD_NAME).or(descriptor.ref_name())?.parse().ok()
 }
 
-fn for_host<'a>(files: &dyn Files, all: &'a [Descriptor]) -> Result<&'a Descriptor, ImageError> {
-    let fits = |one: &&Descriptor| one.platform.as_ref().is_some_and(manifest::fits_host);
-    if let Some(found) = all.iter().find(fits) {
+fn for_platform<'a>(
+    files: &dyn Files,
+    all: &'a [Descriptor],
+    platform: &TargetPlatform,
+) -> Result<&'a Descriptor, ImageError> {
+    let offered = all.iter().filter_map(|one| Some((one, TargetPlatform::of(one.platform.as_ref()?))));
+    if let Some(found) = platform.choose(offered.clone()) {
         return Ok(found);
     }
     if let [one] = all
@@ -136,17 +161,16 @@ fn for_host<'a>(files: &dyn Files, all: &'a [Descriptor]) -> Result<&'a Descript
     {
         return Ok(one);
     }
-    let wanted = format!("linux/{}", manifest::host_architecture());
-    let platforms = all.iter().filter_map(|one| one.platform.as_ref());
-    let available = platforms.map(|platform| format!("{}/{}", platform.os, platform.architecture)).collect();
-    Err(ImageError::Platform { path: files.place().to_owned(), wanted, available })
+    let available = offered.map(|(_, platform)| platform.to_string()).collect();
+    Err(ImageError::Platform { path: files.place().to_owned(), wanted: platform.to_string(), available })
 }
 
 fn assemble(
     files: &dyn Files,
     manifest: &Manifest,
-    name: String,
-    source: String,
+    stored: Stored,
+    (name, source): (String, String),
+    sought: &Sought,
 ) -> Result<Image, ImageError> {
     let media_type = |what: &str, descriptor: &Descriptor, reason| ImageError::MediaType {
         path: files.place().to_owned(),
@@ -163,11 +187,25 @@ fn assemble(
     let config = parse_config(files, &bytes, config_digest)?;
     check_layers(files, manifest.layers.len(), &config, config_digest)?;
     let mut layers = Vec::with_capacity(manifest.layers.len());
-    for (layer, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
-        let blob = sized_blob(files, layer, "layer")?;
+    let mut broken = Vec::new();
+    for (place, (layer, diff_id)) in manifest.layers.iter().zip(&config.rootfs.diff_ids).enumerate() {
+        let blob = match sized_blob(files, layer, "layer") {
+            Err(error) if sought.with_broken_layers => {
+                broken.push(Broken { place, diff_id: *diff_id, reason: error.to_string() });
+                continue;
+            }
+            blob => blob?,
+        };
         layers.push(LayerSource::Tar(TarSource { blob, blob_digest: Some(layer.digest), diff_id: *diff_id }));
     }
-    Ok(Image { name, source, config, config_digest, layers })
+    let documents = Documents {
+        names: Vec::new(),
+        config: bytes,
+        manifest: Some(stored),
+        layers: manifest.layers.clone(),
+        broken,
+    };
+    Ok(Image { name, source, config, config_digest, layers, documents })
 }
 
 /// Reads an image configuration.

@@ -1,6 +1,7 @@
 //! What IMAGE on the command line means.
 
 use super::{Archive, Directory, Files, Image, ImageError, Path, PathBuf, Reference, Store, absent};
+use super::{Sought, TargetPlatform};
 use super::{docker_archive, oci_layout, oldest_archive, reference, rootfs};
 use crate::store::Descriptor;
 
@@ -29,32 +30,55 @@ const DIRECTORY_TRANSPORT: &[u8] = b"Directory Transport Version";
 /// # Errors
 /// [`ImageError`] says what is wrong with which file, and what to do.
 pub fn open(spec: &str, store: &Store) -> Result<Image, ImageError> {
+    open_sought(spec, store, &Sought::default())
+}
+
+/// The same, and says what to choose where there is a choice.
+///
+/// # Errors
+/// [`ImageError`], also [`ImageError::Platform`] for an image that is not for the platform that was asked for.
+pub fn open_sought(spec: &str, store: &Store, sought: &Sought) -> Result<Image, ImageError> {
+    let image = find(spec, store, sought)?;
+    let own = TargetPlatform::of_config(&image.config);
+    // Where an index says what it is for, that counts: configs of images built elsewhere often name the builder's machine.
+    let by_index = image.documents.manifest.as_ref().is_some_and(|found| found.descriptor.platform.is_some());
+    match &sought.platform {
+        Some(wanted) if !by_index && !wanted.fits(&own) => Err(ImageError::Platform {
+            path: PathBuf::from(image.name),
+            wanted: wanted.to_string(),
+            available: vec![own.to_string()],
+        }),
+        _ => Ok(image),
+    }
+}
+
+fn find(spec: &str, store: &Store, sought: &Sought) -> Result<Image, ImageError> {
     for (prefix, transport) in TRANSPORTS {
         if let Some(rest) = spec.strip_prefix(prefix) {
             let (path, tag) = split(rest)?.ok_or_else(|| ImageError::NoFile { spec: rest.to_owned() })?;
-            return open_as(transport, &path, tag.as_deref());
+            return open_as(transport, &path, tag.as_deref(), sought);
         }
     }
     let name = spec.strip_prefix("docker://").unwrap_or(spec);
     if name.len() != spec.len() {
-        return open_name(name, store);
+        return open_name(name, store, sought);
     }
-    let Some((path, tag)) = split(spec)? else { return open_name(spec, store) };
+    let Some((path, tag)) = split(spec)? else { return open_name(spec, store, sought) };
     let transport = match sniff(&path, tag.as_deref()) {
         Ok(Some(transport)) => transport,
-        Ok(None) => return open_name(spec, store),
+        Ok(None) => return open_name(spec, store, sought),
         // A file in the working directory that happens to be called like an image.
         Err(error @ (ImageError::NotAnImage { .. } | ImageError::Compressed { .. }))
             if !spec.contains('/') =>
         {
-            return match open_name(spec, store) {
+            return match open_name(spec, store, sought) {
                 Err(ImageError::NotFound { .. } | ImageError::Reference { .. }) => Err(error),
                 other => other,
             };
         }
         Err(error) => return Err(error),
     };
-    open_as(transport, &path, tag.as_deref())
+    open_as(transport, &path, tag.as_deref(), sought)
 }
 
 /// The longest part of the text that names a file, and what comes after it and a colon.
@@ -118,7 +142,12 @@ fn is_written_by_skopeo(directory: &Directory) -> Result<bool, ImageError> {
     Ok(&start[..count] == DIRECTORY_TRANSPORT)
 }
 
-fn open_as(transport: Transport, path: &Path, tag: Option<&str>) -> Result<Image, ImageError> {
+fn open_as(
+    transport: Transport,
+    path: &Path,
+    tag: Option<&str>,
+    sought: &Sought,
+) -> Result<Image, ImageError> {
     match (transport, tag) {
         (Transport::Oci, _) => {
             let path = std::path::absolute(path).map_err(ImageError::io("find", path))?;
@@ -127,10 +156,10 @@ fn open_as(transport: Transport, path: &Path, tag: Option<&str>) -> Result<Image
                 let reason = "no oci-layout file in it, so no OCI layout directory".to_owned();
                 return Err(ImageError::NotAnImage { path: layout.0, reason });
             }
-            oci_layout::open(&layout, tag, "oci")
+            oci_layout::open(&layout, tag, "oci", sought)
         }
-        (Transport::OciArchive, _) => oci_layout::open(&open_archive(path)?, tag, "oci-archive"),
-        (Transport::DockerArchive, _) => docker_archive::open(&open_archive(path)?, tag),
+        (Transport::OciArchive, _) => oci_layout::open(&open_archive(path)?, tag, "oci-archive", sought),
+        (Transport::DockerArchive, _) => docker_archive::open(&open_archive(path)?, tag, sought),
         (Transport::Directory, None) => rootfs::open(path),
         (Transport::Directory, Some(tag)) => {
             Err(ImageError::NoFile { spec: format!("{}:{tag}", path.display()) })
@@ -148,11 +177,11 @@ fn open_archive(path: &Path) -> Result<Archive, ImageError> {
     Archive::open(&path)
 }
 
-fn open_name(spec: &str, store: &Store) -> Result<Image, ImageError> {
+fn open_name(spec: &str, store: &Store, sought: &Sought) -> Result<Image, ImageError> {
     let layout = Directory(store.oci_dir());
     let known = store.refs().list()?;
     if let Some((name, descriptor)) = known.iter().find(|(name, _)| name == spec) {
-        return oci_layout::open_descriptor(&layout, descriptor.clone(), name.clone(), "oci");
+        return oci_layout::open_descriptor(&layout, descriptor.clone(), name.clone(), "oci", sought);
     }
     if looks_like_a_path(spec) {
         return Err(ImageError::NoFile { spec: spec.to_owned() });
@@ -162,7 +191,7 @@ fn open_name(spec: &str, store: &Store) -> Result<Image, ImageError> {
     for candidate in wanted.candidates() {
         if let Some((name, descriptor)) = known.iter().find(|(_, known)| is_called(known, &candidate)) {
             let name = reference::familiar(name);
-            return oci_layout::open_descriptor(&layout, descriptor.clone(), name, "oci");
+            return oci_layout::open_descriptor(&layout, descriptor.clone(), name, "oci", sought);
         }
     }
     let hint = wanted.familiar();

@@ -6,7 +6,7 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use super::manifest::host_architecture;
-use super::{Image, ImageError};
+use super::{Documents, Image, ImageError};
 use crate::layer::LayerSource;
 use crate::model::{Digest, ImageConfig};
 
@@ -32,5 +32,6 @@ pub(super) fn open(path: &Path) -> Result<Image, ImageError> {
         config,
         config_digest,
         layers: vec![LayerSource::Directory(path)],
+        documents: Documents::default(),
     })
 }

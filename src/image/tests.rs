@@ -248,6 +248,23 @@ fn several_platforms() {
     let index = format!(r#"{{"schemaVersion":2,"manifests":[{foreign},{native}]}}"#);
     point_index_at(&path, put(&path, index.as_bytes()));
     assert_eq!(salt(&bench.open(&path).unwrap()), "native");
+    let chosen = |platform: &str| {
+        let sought = Sought { platform: Some(platform.parse().unwrap()), with_broken_layers: false };
+        open_sought(&path, &bench.store, &sought)
+    };
+    let image = chosen("linux/pdp11").unwrap();
+    assert_eq!(salt(&image), "foreign");
+    // What was chosen is found again without choosing.
+    assert_eq!(salt(&bench.open(&image.source).unwrap()), "foreign");
+    assert_parts(
+        &chosen("linux/s390x").unwrap_err().to_string(),
+        &["no image for linux/s390x", "linux/pdp11"],
+    );
+    // Without an index the config says what it is for.
+    let single = bench.layout("single", &["one"]);
+    let sought = Sought { platform: Some("linux/pdp11".parse().unwrap()), with_broken_layers: false };
+    let error = open_sought(&single, &bench.store, &sought).unwrap_err().to_string();
+    assert_parts(&error, &["no image for linux/pdp11", "linux/amd64"]);
     let index = format!(r#"{{"schemaVersion":2,"manifests":[{foreign}]}}"#);
     let (mut digest, mut size) = put(&path, index.as_bytes());
     point_index_at(&path, (digest, size));

@@ -73,6 +73,14 @@ pub enum IndexError {
 }
 
 impl IndexError {
+    pub(super) const OTHER_VERSION: &str = "another version";
+
+    /// Whether an index is whole, but of another version than this program's.
+    #[must_use]
+    pub fn is_other_version(&self) -> bool {
+        matches!(self, Self::Stale { reason, .. } if *reason == Self::OTHER_VERSION)
+    }
+
     /// Whether [`build`](super::build) is the remedy: there is no index, or none that can be used.
     #[must_use]
     pub fn needs_build(&self) -> bool {

@@ -40,7 +40,7 @@ impl LayerIndex {
             return Err(stale("wrong magic"));
         }
         if header.version.get() != format::VERSION {
-            return Err(stale("another version"));
+            return Err(stale(IndexError::OTHER_VERSION));
         }
         let body_bytes = header.body_bytes.get();
         let pages = body_bytes.div_ceil(PAGE_BYTES);
@@ -146,6 +146,15 @@ impl LayerIndex {
         let start = self.body_start.checked_add(usize::try_from(start).ok()?)?;
         let stop = self.body_start.checked_add(usize::try_from(stop).ok()?)?;
         self.mapping.bytes().get(start..stop)
+    }
+
+    /// Where in the file there are pages that do not have their checksum.
+    #[must_use]
+    pub fn damaged_pages(&self) -> Vec<u64> {
+        let pages = self.header.body_bytes.get().div_ceil(PAGE_BYTES);
+        let start = u64::try_from(self.body_start).unwrap_or(u64::MAX);
+        let damaged = (0..pages).filter(|page| self.check_page(*page).is_err());
+        damaged.map(|page| start.saturating_add(page * PAGE_BYTES)).collect()
     }
 
     fn check_page(&self, page: u64) -> Result<(), IndexError> {

@@ -64,6 +64,12 @@ impl ChunkCache {
         shard.granules.get(&(layer, granule)).cloned()
     }
 
+    /// Whether it is there; that nobody has asked for it stays as it is.
+    pub(super) fn has(&self, layer: LayerKey, granule: u64) -> bool {
+        let Some(shard) = self.shard(granule) else { return false };
+        shard.lock().unwrap_or_else(PoisonError::into_inner).granules.contains(&(layer, granule))
+    }
+
     /// Adds verified bytes.
     pub(super) fn put(&self, layer: LayerKey, granule: u64, bytes: Arc<Vec<u8>>) {
         let Some(shard) = self.shard(granule) else { return };
@@ -92,6 +98,12 @@ impl ChunkCache {
             });
             shard.bytes -= freed;
         }
+    }
+
+    /// Bytes that it holds at most.
+    #[must_use]
+    pub fn bytes_max(&self) -> u64 {
+        self.shard_bytes_max * SHARDS
     }
 
     /// Bytes that it holds now.

@@ -1,8 +1,8 @@
 //! Verified bytes of a layer, by their place in its uncompressed tar.
 //!
-//! A read goes place -> granule -> cache, else blob. What leaves is a [`VerifiedChunk`]: its bytes hash to what the index
-//! says, and there is no other way to make one. A mismatch drops what was cached of the layer, starts afresh from the
-//! blob once, and then is an error.
+//! A read goes place -> granule -> cache, else spill, else blob. What leaves is a [`VerifiedChunk`]: its bytes hash to
+//! what the index says, and there is no other way to make one. A mismatch drops what was cached of the layer, starts
+//! afresh from the blob once, and then is an error.
 
 use std::collections::HashSet;
 use std::panic::{self, AssertUnwindSafe};
@@ -10,7 +10,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::LayerError;
 use super::chunk_cache::{ChunkCache, LayerKey};
-use crate::index::{DecodeError, Decoder, Encoding, GRANULE_BYTES, IndexError, LayerIndex};
+use super::spill::{LayerSpill, Spill};
+use super::start_trace::Touches;
+use crate::index::{Checkpoint, DecodeError, Decoder, Encoding, GRANULE_BYTES, IndexError, LayerIndex};
 use crate::model::{EntryId, TarOffset};
 use crate::sys::file_range::FileRange;
 
@@ -42,6 +44,13 @@ pub(super) struct ChunkReader {
     idle: Condvar,
     /// Suspended at the start of a granule, the last used at the end. Never held across I/O.
     decoders: Mutex<Vec<Decoder>>,
+    /// Of a compressed layer.
+    pub(super) spill: Option<Arc<LayerSpill>>,
+    /// Of a compressed layer: who wants to know which granules are asked for.
+    touches: Option<Touches>,
+    /// How often something was decoded.
+    #[cfg(test)]
+    pub(super) decodes: std::sync::atomic::AtomicU32,
 }
 
 /// Why a granule is not to be had.
@@ -68,7 +77,22 @@ impl ChunkReader {
             busy: Mutex::default(),
             idle: Condvar::new(),
             decoders: Mutex::default(),
+            spill: None,
+            touches: None,
+            #[cfg(test)]
+            decodes: std::sync::atomic::AtomicU32::new(0),
         }
+    }
+
+    /// Keeps what is decoded in `spill`, too. What is not compressed needs no second place.
+    pub(super) fn spill_to(&mut self, spill: &Arc<Spill>) {
+        let is_compressed = self.index.encoding() != Encoding::Tar;
+        self.spill = is_compressed.then(|| spill.layer(self.index.diff_id(), self.index.tar_bytes()));
+    }
+
+    /// Tells which granules are asked for.
+    pub(super) fn tell(&mut self, touches: Touches) {
+        self.touches = (self.index.encoding() != Encoding::Tar).then_some(touches);
     }
 
     /// Fills `buffer` with the layer's bytes from `place` on.
@@ -94,6 +118,9 @@ impl ChunkReader {
     }
 
     fn granule(&self, granule: u64) -> Result<VerifiedChunk, LayerError> {
+        if let Some(touches) = &self.touches {
+            touches.add(granule);
+        }
         if let Some(bytes) = self.cache.get(self.key, granule) {
             return Ok(VerifiedChunk(bytes));
         }
@@ -117,10 +144,47 @@ impl ChunkReader {
         }
     }
 
+    /// A granule as the blob has it, read once.
+    pub(super) fn from_blob(&self, granule: u64) -> Result<VerifiedChunk, LayerError> {
+        self.load(granule).map_err(|failure| match failure {
+            Failure::Layer(error) => error,
+            Failure::Wrong(reason) => self.corrupt(granule * GRANULE_BYTES, &reason),
+        })
+    }
+
     /// A decoder that panics on hostile bytes has not decoded them: the process lives on.
     fn load(&self, granule: u64) -> Result<VerifiedChunk, Failure> {
-        let loaded = panic::catch_unwind(AssertUnwindSafe(|| self.load_unguarded(granule)));
-        loaded.unwrap_or_else(|_| Err(Failure::Wrong("the decoder panicked".to_owned())))
+        guarded(|| self.load_unguarded(granule))
+    }
+
+    /// Bytes that the cache may hold.
+    pub(super) fn cache_bytes_max(&self) -> u64 {
+        self.cache.bytes_max()
+    }
+
+    /// The span that a granule is decoded from; `None` when the index does not say.
+    pub(super) fn span(&self, granule: u64) -> Option<u64> {
+        Some(self.checkpoint(granule).ok()?.number)
+    }
+
+    /// Brings a granule into the cache before anybody asks for it; whether there was anything to do. Nobody waits for that:
+    /// a span that a reader is decoding is left to it, and a reader who comes meanwhile decodes for itself.
+    pub(super) fn bring(&self, granule: u64) -> bool {
+        if granule >= self.index.tar_bytes().div_ceil(GRANULE_BYTES) || self.cache.has(self.key, granule) {
+            return false;
+        }
+        if self.spilled(granule).is_some() {
+            return true;
+        }
+        let decoded = guarded(|| {
+            let checkpoint = self.checkpoint(granule)?;
+            if self.busy.lock().unwrap_or_else(PoisonError::into_inner).contains(&checkpoint.number) {
+                return Err(Failure::Wrong("somebody is at it".to_owned()));
+            }
+            self.decode_from(&checkpoint, granule)
+        });
+        // What went wrong will be told to who asks for it.
+        decoded.is_ok()
     }
 
     fn load_unguarded(&self, granule: u64) -> Result<VerifiedChunk, Failure> {
@@ -132,30 +196,52 @@ impl ChunkReader {
                 bytes.truncate(count);
                 self.verify(granule, bytes)
             }
-            _ => self.decode(granule),
+            _ => match self.spilled(granule) {
+                Some(chunk) => Ok(chunk),
+                None => self.decode(granule),
+            },
         }
+    }
+
+    /// From the spill, if it is there and right.
+    fn spilled(&self, granule: u64) -> Option<VerifiedChunk> {
+        let spill = self.spill.as_ref()?;
+        let verified = self.verify(granule, spill.get(granule)?);
+        verified.inspect_err(|_| spill.forget(granule)).ok()
     }
 
     /// One decoder per span at a time: who comes later finds the granule in the cache.
     fn decode(&self, granule: u64) -> Result<VerifiedChunk, Failure> {
-        let place = TarOffset(granule * GRANULE_BYTES);
-        let checkpoint = self.index.checkpoint(place).map_err(|error| self.bad_index(&error))?;
-        let Some(checkpoint) = checkpoint else {
-            return Err(Failure::Wrong("the index has no checkpoint".to_owned()));
-        };
+        let checkpoint = self.checkpoint(granule)?;
         let _turn = self.take_turn(checkpoint.number);
         if let Some(bytes) = self.cache.get(self.key, granule) {
             return Ok(VerifiedChunk(bytes));
         }
+        // A long span may have more than the cache holds: it went through since.
+        let spilled = if checkpoint.is_long() { self.spilled(granule) } else { None };
+        spilled.map_or_else(|| self.decode_from(&checkpoint, granule), Ok)
+    }
+
+    /// Where the decoding of a granule begins.
+    fn checkpoint(&self, granule: u64) -> Result<Checkpoint, Failure> {
+        let found = self.index.checkpoint(TarOffset(granule * GRANULE_BYTES));
+        let found = found.map_err(|error| self.bad_index(&error))?;
+        found.ok_or_else(|| Failure::Wrong("the index has no checkpoint".to_owned()))
+    }
+
+    fn decode_from(&self, checkpoint: &Checkpoint, granule: u64) -> Result<VerifiedChunk, Failure> {
+        let place = TarOffset(granule * GRANULE_BYTES);
         let mut decoder = match self.take_decoder(checkpoint.place, place) {
             Some(decoder) => decoder,
             None => {
-                let window = self.index.window(&checkpoint).map_err(|error| self.bad_index(&error))?;
-                let resumed = Decoder::resume(self.index.encoding(), &self.blob, &checkpoint, &window);
+                let window = self.index.window(checkpoint).map_err(|error| self.bad_index(&error))?;
+                let resumed = Decoder::resume(self.index.encoding(), &self.blob, checkpoint, &window);
                 resumed.map_err(|error| self.undecoded(error))?
             }
         };
-        let chunk = self.decode_to(&mut decoder, granule)?;
+        #[cfg(test)]
+        self.decodes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let chunk = self.decode_to(&mut decoder, granule, checkpoint.place)?;
         self.suspend(decoder);
         Ok(chunk)
     }
@@ -170,8 +256,14 @@ impl ChunkReader {
         }
     }
 
-    /// Decodes up to the end of `granule`; whole granules on the way are verified and kept.
-    fn decode_to(&self, decoder: &mut Decoder, granule: u64) -> Result<VerifiedChunk, Failure> {
+    /// Decodes up to the end of `granule`; whole granules on the way are verified and kept. `start` is where decoding would
+    /// have to begin again.
+    fn decode_to(
+        &self,
+        decoder: &mut Decoder,
+        granule: u64,
+        start: TarOffset,
+    ) -> Result<VerifiedChunk, Failure> {
         loop {
             let position = decoder.position().0;
             let now = position / GRANULE_BYTES;
@@ -185,6 +277,9 @@ impl ChunkReader {
             }
             if is_whole {
                 let chunk = self.verify(now, bytes)?;
+                if let Some(spill) = &self.spill {
+                    spill.decoded(now, &chunk.0, position.saturating_sub(start.0));
+                }
                 if now == granule {
                     return Ok(chunk);
                 }
@@ -201,7 +296,7 @@ impl ChunkReader {
         Some(decoders.remove(number))
     }
 
-    fn take_turn(&self, span: u64) -> Turn<'_> {
+    pub(super) fn take_turn(&self, span: u64) -> Turn<'_> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         while !busy.insert(span) {
             busy = self.idle.wait(busy).unwrap_or_else(PoisonError::into_inner);
@@ -247,6 +342,12 @@ impl ChunkReader {
     }
 }
 
+/// What panics has failed.
+fn guarded<T>(decode: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let decoded = panic::catch_unwind(AssertUnwindSafe(decode));
+    decoded.unwrap_or_else(|_| Err(Failure::Wrong("the decoder panicked".to_owned())))
+}
+
 impl Drop for ChunkReader {
     fn drop(&mut self) {
         self.cache.remove_layer(self.key);
@@ -264,7 +365,7 @@ pub(super) fn bad_index(index: &LayerIndex, entry: EntryId, error: &IndexError) 
 }
 
 /// The right to decode a span.
-struct Turn<'a> {
+pub(super) struct Turn<'a> {
     reader: &'a ChunkReader,
     span: u64,
 }

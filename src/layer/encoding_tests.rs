@@ -87,7 +87,7 @@ fn what_real_compressors_write() {
             assert!(listing(&layer).is_empty());
             continue;
         }
-        assert_eq!(layer.index().checkpoint(TarOffset(0)).unwrap().unwrap().is_long(), false, "{command}");
+        assert!(!layer.index().checkpoint(TarOffset(0)).unwrap().unwrap().is_long(), "{command}");
         check_reads(&blob, &data);
     }
 }
@@ -411,8 +411,10 @@ proptest! {
             if cut % 3 == 0 {
                 blob.truncate(cut / 3 % blob.len());
             }
-            if let Ok(layer) = layer(&blob) {
-                layer.read_dir(layer.root()).unwrap();
+            match layer(&blob) {
+                Ok(layer) => drop(layer.read_dir(layer.root()).unwrap()),
+                // The process would live on, but it is a defect.
+                Err(error) => prop_assert!(!error.to_string().contains("panicked"), "{}", error),
             }
         }
     }

@@ -15,7 +15,10 @@ mod encoding_tests;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+mod scrub;
 mod source;
+mod spill;
+mod start_trace;
 mod tar_layer;
 #[cfg(test)]
 mod tar_tests;
@@ -25,6 +28,8 @@ pub use diff_layer::DiffLayer;
 pub use dir_layer::DirLayer;
 pub use error::LayerError;
 pub use source::{LayerSource, TarSource};
+pub use spill::{Spill, SpillDir};
+pub use start_trace::StartTrace;
 pub use tar_layer::TarLayer;
 
 /// One object of a layer.

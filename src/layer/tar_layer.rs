@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::chunk_cache::ChunkCache;
 use super::chunk_reader::{ChunkReader, bad_index};
+use super::spill::Spill;
+use super::start_trace::StartTrace;
 use super::{DirItem, Entry, Found, Layer, LayerError, Xattr};
 use crate::index::{Child, Content, Extent, IndexError, Inode, InodeNumber, LayerIndex};
 use crate::model::{Digest, EntryId, Name, TarOffset};
@@ -16,7 +18,7 @@ const EXTENTS_AT_ONCE: u64 = 64;
 #[derive(Debug)]
 pub struct TarLayer {
     index: Arc<LayerIndex>,
-    chunks: ChunkReader,
+    pub(super) chunks: ChunkReader,
 }
 
 impl TarLayer {
@@ -27,10 +29,30 @@ impl TarLayer {
         Self { index, chunks }
     }
 
+    /// Also looks for decoded content in `spill`, and keeps it there.
+    #[must_use]
+    pub fn with_spill(mut self, spill: &Arc<Spill>) -> Self {
+        self.chunks.spill_to(spill);
+        self
+    }
+
     /// Its index.
     #[must_use]
     pub fn index(&self) -> &LayerIndex {
         &self.index
+    }
+
+    /// Also tells `trace` what is read of it, and is read ahead by it; it is layer number `number` there.
+    #[must_use]
+    pub fn with_trace(mut self, trace: &Arc<StartTrace>, number: u32) -> Arc<Self> {
+        self.chunks.tell(trace.touches(number));
+        let layer = Arc::new(self);
+        trace.add(number, &layer);
+        layer
+    }
+
+    pub(super) fn chunks(&self) -> &ChunkReader {
+        &self.chunks
     }
 
     fn bad(&self, id: EntryId) -> impl Fn(IndexError) -> LayerError {

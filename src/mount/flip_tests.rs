@@ -184,7 +184,11 @@ impl Image {
             let blob = FileRange::open(path).unwrap();
             LayerSource::Tar(TarSource { blob, blob_digest: None, diff_id: *diff_id })
         };
-        MountSpec { layers: self.layers.iter().map(source).collect(), index_dir: index_dir.to_owned() }
+        MountSpec {
+            layers: self.layers.iter().map(source).collect(),
+            index_dir: index_dir.to_owned(),
+            caches: Caches::default(),
+        }
     }
 
     fn index_dir(&self) -> PathBuf {
@@ -195,8 +199,8 @@ impl Image {
     fn look(&self, index_dir: &Path) -> Option<Seen> {
         let layers = self.spec(index_dir).layers(&Silent).ok()?;
         let mut seen = Seen { answers: BTreeMap::new(), failures: 0 };
-        match layers.0.root() {
-            Ok(root) => seen.dir(&layers.0, &root),
+        match layers.union.root() {
+            Ok(root) => seen.dir(&layers.union, &root),
             Err(_) => seen.failures += 1,
         }
         Some(seen)

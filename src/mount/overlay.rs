@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Layers, MountError, MountSpec, Progress};
+use super::{Caches, Layers, MountError, MountSpec, OpenCaches, Progress};
 use crate::index::{Expected, IndexError, LayerIndex, build};
 use crate::layer::{ChunkCache, DiffLayer, Layer, LayerSource, TarLayer};
 use crate::model::Digest;
@@ -41,6 +41,8 @@ pub struct OverlaySpec {
     pub layers: Vec<OverlayLayer>,
     /// Where indexes are kept of those that need one.
     pub index_dir: PathBuf,
+    /// What else is kept of layers.
+    pub caches: Caches,
     /// Where it will be mounted. A layer that holds this directory goes on showing what is in it now.
     pub target: PathBuf,
 }
@@ -56,9 +58,10 @@ impl OverlaySpec {
             return Err(MountError::TooManyLayers(self.layers.len()));
         }
         let cache = Arc::new(ChunkCache::with_default_size());
-        let open = |(place, layer)| self.open(place, layer, &cache, progress);
+        let caches = self.caches.open();
+        let open = |(place, layer)| self.open(place, layer, &cache, &caches, progress);
         let layers = self.layers.iter().enumerate().map(open).collect::<Result<_, _>>()?;
-        Ok(Layers(Union::new(layers)))
+        Ok(Layers { union: Union::new(layers), caches })
     }
 
     fn open(
@@ -66,6 +69,7 @@ impl OverlaySpec {
         place: usize,
         layer: &OverlayLayer,
         cache: &Arc<ChunkCache>,
+        caches: &OpenCaches,
         progress: &dyn Progress,
     ) -> Result<Arc<dyn Layer>, MountError> {
         let failed = |source| MountError::Index { layer: place + 1, source: Box::new(source) };
@@ -75,8 +79,9 @@ impl OverlaySpec {
                 return Ok(Arc::new(DiffLayer::open(path)?.beside_mount(&self.target)?));
             }
             OverlayLayer::OfImage(source) => {
-                let spec = MountSpec { layers: Vec::new(), index_dir: self.index_dir.clone() };
-                return spec.open_layer(place, source, cache, progress);
+                let index_dir = self.index_dir.clone();
+                let spec = MountSpec { layers: Vec::new(), index_dir, caches: Caches::default() };
+                return spec.open_layer(place, source, cache, caches, progress);
             }
             OverlayLayer::Indexed { index, blob } => (index_of(index, blob).map_err(failed)?, blob),
             OverlayLayer::Blob { blob, digest } => {
@@ -84,7 +89,8 @@ impl OverlaySpec {
                 (self.index(blob, *digest, &report).map_err(failed)?, blob)
             }
         };
-        Ok(Arc::new(TarLayer::new(Arc::new(index), blob.clone(), Arc::clone(cache))))
+        let layer = TarLayer::new(Arc::new(index), blob.clone(), Arc::clone(cache));
+        Ok(caches.help(place, layer))
     }
 
     /// The index of a blob: the one that is kept, unless it is missing, damaged or of another version.
@@ -162,7 +168,13 @@ mod tests {
         std::fs::write(at("diff/.wh.b"), "").unwrap();
         std::fs::write(at("diff/c"), "of the directory").unwrap();
         let layers = |layers: Vec<OverlayLayer>| {
-            OverlaySpec { layers, index_dir: dir.path().to_owned(), target: at("diff/mnt") }.layers(&Silent)
+            OverlaySpec {
+                layers,
+                index_dir: dir.path().to_owned(),
+                caches: Caches::default(),
+                target: at("diff/mnt"),
+            }
+            .layers(&Silent)
         };
         let own = layers(vec![OverlayLayer::Blob { blob: blob.clone(), digest }]).unwrap();
         assert_eq!(content(own, "a").unwrap(), Some(b"of the blob".to_vec()));

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use nix::mount::MsFlags;
 
 use super::own::OwnMount;
-use super::{Layers, MountError, UpperDirs, serve};
+use super::{Layers, MountError, OpenCaches, UpperDirs, serve};
 use crate::fs::{Fs, OwnerView};
 use crate::fuse::{Flag, Server};
 use crate::sys::{daemon, fuse_mount};
@@ -43,7 +43,7 @@ impl Place {
     ///
     /// # Errors
     /// What open(2) of `/dev/fuse`, mount(2), `fusermount3` or the handshake say; then nothing is mounted.
-    pub fn serve(&self, fs: Fs) -> io::Result<(Server, OwnMount)> {
+    pub fn serve(&self, fs: Fs, caches: &OpenCaches) -> io::Result<(Server, OwnMount)> {
         // The kernel leaves it to the server to keep times of access (mount(8)).
         let has = |flag| self.flags.contains(&flag);
         let fs = match (has(Flag::NoAtime) || has(Flag::ReadOnly), has(Flag::NoDirAtime)) {
@@ -53,7 +53,7 @@ impl Place {
         };
         let device = self.attach()?;
         let own = OwnMount::at(&self.target).inspect_err(|_| self.leave())?;
-        let server = serve(fs, device).inspect_err(|_| own.leave())?;
+        let server = serve(fs, caches, device).inspect_err(|_| own.leave())?;
         Ok((server, own))
     }
 
@@ -158,8 +158,9 @@ impl Standalone {
         daemon::prepare().map_err(system("setrlimit"))?;
         daemon::block_end_signals().map_err(system("block signals"))?;
         let mount = format!("mount on {}", self.place.target.display());
+        let caches = layers.caches();
         let fs = layers.into_fs(self.upper.as_ref(), self.owners.clone())?;
-        let (server, own) = self.place.serve(fs).map_err(system(&mount))?;
+        let (server, own) = self.place.serve(fs, &caches).map_err(system(&mount))?;
         match own.clone().unmount_by_signal() {
             Ok(()) => Ok((server, own)),
             Err(error) => {

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::fs::DirEntry;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +23,8 @@ use crate::sys::lock::FileLock;
 pub struct GcPolicy {
     /// Blobs younger than this stay: another tool may be writing an image to the layout, and knows nothing of our locks.
     pub blob_age_min: Duration,
-    /// Indexes younger than this stay even when their blob is not in the store: it may be in an archive elsewhere.
+    /// Indexes younger than this stay even when their blob is not in the store: it may be in an archive elsewhere. So do
+    /// spill files and start traces that were not used for less than that.
     pub index_age_min: Duration,
     /// Blobs that are needed though no name leads to them (containers).
     pub keep: HashSet<Digest>,
@@ -35,9 +37,11 @@ pub struct Collected {
     pub blobs: u64,
     /// Indexes.
     pub indexes: u64,
+    /// Spill files and start traces.
+    pub caches: u64,
     /// Temporary files that a crash left behind.
     pub temporaries: u64,
-    /// Bytes of all of them.
+    /// Bytes of all of them; of a spill file those that it took.
     pub bytes: u64,
     /// Blobs that nothing reaches but somebody is using.
     pub in_use: u64,
@@ -74,7 +78,31 @@ pub fn collect(
             None => remove_temporary(&entry, &mut done)?,
         }
     }
+    collect_caches(store, policy, &live, &mut done)?;
     Ok(done)
+}
+
+/// Spill files (named by the diffID) and start traces (by the config) of images that are not in the store. Whoever uses one
+/// goes on with it; it is made again when it is needed.
+fn collect_caches(
+    store: &Store,
+    policy: &GcPolicy,
+    live: &HashSet<Digest>,
+    done: &mut Collected,
+) -> Result<(), StoreError> {
+    let mut entries = files_of(&store.spill_dir())?;
+    entries.extend(files_of(&store.trace_dir())?);
+    for (entry, age) in entries {
+        if age < policy.index_age_min {
+            continue;
+        }
+        match digest_leading(&entry) {
+            Some(digest) if live.contains(&digest) => {}
+            Some(_) => done.caches += remove_file(&entry, &mut done.bytes)?,
+            None => remove_temporary(&entry, done)?,
+        }
+    }
+    Ok(())
 }
 
 /// All digests that can be reached from the names, and those that the policy keeps.
@@ -105,8 +133,8 @@ fn mentioned(store: &Store, digest: Digest) -> Result<Vec<Digest>, StoreError> {
     let document: Value = serde_json::from_slice(&bytes)
         .map_err(|error| StoreError::Document { path: path.clone(), reason: format!("not JSON: {error}") })?;
     let mut found = Vec::new();
-    // A config mentions the digests of uncompressed layers: no blobs of ours, and harmless to keep.
-    if document.get("schemaVersion").is_some() {
+    // A config mentions the digests of uncompressed layers: no blobs of ours, but spill files are named by them.
+    if document.get("schemaVersion").is_some() || document.get("rootfs").is_some() {
         digests_in(&document, &mut found);
     }
     Ok(found)
@@ -140,6 +168,13 @@ fn digest_named(entry: &DirEntry, suffix: &str) -> Option<Digest> {
     Digest::from_hex(entry.file_name().to_str()?.strip_suffix(suffix)?).ok()
 }
 
+/// The digest that a cache is of: what follows it is what it was used for.
+fn digest_leading(entry: &DirEntry) -> Option<Digest> {
+    let name = entry.file_name();
+    let name = name.to_str()?;
+    Digest::from_hex(name.split_once('-').map_or(name, |(digest, _)| digest)).ok()
+}
+
 fn remove_blob(entry: &DirEntry, done: &mut Collected) -> Result<(), StoreError> {
     let path = entry.path();
     match FileLock::try_exclusive_existing(&path).map_err(StoreError::io("lock", &path))? {
@@ -159,9 +194,10 @@ fn remove_temporary(entry: &DirEntry, done: &mut Collected) -> Result<(), StoreE
 
 fn remove_file(entry: &DirEntry, bytes: &mut u64) -> Result<u64, StoreError> {
     let path = entry.path();
-    let len = entry.metadata().map_err(StoreError::io("read", &path))?.len();
+    let metadata = entry.metadata().map_err(StoreError::io("read", &path))?;
     std::fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
-    *bytes += len;
+    // A sparse file is longer than what it takes.
+    *bytes += metadata.len().min(metadata.blocks() * 512);
     Ok(1)
 }
 
@@ -298,6 +334,30 @@ mod tests {
         assert_eq!(collect(&store, &lock, &policy(AT_ONCE, LATER)).unwrap().indexes, 0);
         assert_eq!(collect(&store, &lock, &policy(AT_ONCE, AT_ONCE)).unwrap().indexes, 1);
         assert!(store.index_dir().join(format!("{}.lfx", layer.hex())).exists());
+    }
+
+    #[test]
+    fn caches_go_with_their_image_and_age() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let [known, other] = [Digest::from_bytes([5; 32]), Digest::from_bytes([6; 32])];
+        let config = put(&store, &format!(r#"{{"rootfs":{{"diff_ids":["{known}"]}}}}"#)).digest;
+        let manifest = format!(r#"{{"schemaVersion":2,"config":{{"digest":"{config}"}}}}"#);
+        store.refs().set("image:one", &put(&store, &manifest)).unwrap();
+        let [spill, trace] = [store.spill_dir(), store.trace_dir()];
+        let kept =
+            [spill.join(known.hex()), trace.join(config.hex()), trace.join(format!("{}-12", config.hex()))];
+        let gone =
+            [spill.join(other.hex()), trace.join(other.hex()), trace.join(format!("{}-12", other.hex()))];
+        let others = [spill.join("lock"), trace.join("README")];
+        for path in kept.iter().chain(&gone).chain(&others) {
+            std::fs::write(path, "cache").unwrap();
+        }
+        let lock = store.lock_exclusive().unwrap();
+        assert_eq!(collect(&store, &lock, &policy(AT_ONCE, LATER)).unwrap().caches, 0);
+        assert_eq!(collect(&store, &lock, &policy(AT_ONCE, AT_ONCE)).unwrap().caches, 3);
+        assert!(kept.iter().chain(&others).all(|path| path.exists()));
+        assert!(!gone.iter().any(|path| path.exists()));
     }
 
     #[test]

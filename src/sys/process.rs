@@ -163,6 +163,16 @@ pub fn exit_now(code: u8) -> ! {
     unsafe { libc::_exit(i32::from(code)) }
 }
 
+/// Gives the calling thread the least share of a busy processor. Not `SCHED_IDLE`, which may mean none at all: it would
+/// still hold locks, of the allocator or of a file's pages, that others wait for.
+pub fn stand_back() {
+    /// The largest that there is (nice(2)); on Linux it is a thread's own.
+    const NICENESS: i32 = 19;
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!("setpriority: {error}");
+    }
+}
+
 /// Gives every signal its default action. An ignored signal stays ignored across execve(2), and Rust's runtime ignores
 /// SIGPIPE.
 pub fn reset_signal_actions() {

@@ -4,14 +4,19 @@
 //! directories merge (image-spec layer.md; kernel Documentation/filesystems/overlayfs.rst). Only "not there" means
 //! absent: any other error fails the operation.
 
+mod follow;
 mod link;
 mod list;
 mod lookup;
+mod trace;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::sync::Arc;
+
+pub use follow::{FollowError, LastSymlink, Place, Target};
+pub use trace::{Extent, Hider, How, Said, What};
 
 use crate::layer::{Entry, Layer, LayerError, Xattr};
 use crate::model::{Digest, EntryId, FileKind, Ino, LayerOrdinal, Metadata, Timestamp};

@@ -6,37 +6,28 @@ use std::path::Path;
 use crate::support::*;
 
 /// What people and builders compress layers with, one piece and many.
-const COMPRESSORS: [&str; 13] = [
-    "gzip -1",
-    "pigz -b 128",
+const COMPRESSORS: [&str; 8] = [
     "pigz -i -b 128",
     "bgzip -c",
-    "zstd -3",
     "zstd -19 --long=27",
     "pzstd -q -p 2",
-    "xz -1 -T1",
     "xz -1 -T2 --block-size=1MiB",
     "bzip2 -1",
     "pbzip2 -1 -p2 -c",
     // Pieces put together, as tools do that append.
     "split -b 700K --filter='zstd -1 -c'",
-    "split -b 700K --filter='xz -0 -c'",
 ];
 
-fn mounts_as_it_is(what: &str, name: &str, form: &OsStr) {
+/// Mounts the image and compares it with a tree or the listing of one.
+fn mounts_as(expected: &Path, what: &str, form: &OsStr) {
     let place = Place::new();
     let (options, ignored): (&[&str], &[&str]) = if is_root() {
         (&["--read-only", "--owner", "image"], &[])
     } else {
         (&["--read-only"], &["--ignore", "uid,gid"])
     };
-    let expected = image(name).join("expected.tree");
     let mounted = place.mount(options, form);
-    assert_same_tree(what, ignored, &expected, &place.mnt());
-    mounted.unmount();
-    // Once more, from the index that is there now.
-    let mounted = place.mount(options, form);
-    assert_same_tree(&format!("{what} again"), ignored, &expected, &place.mnt());
+    assert_same_tree(what, ignored, expected, &place.mnt());
     mounted.unmount();
 }
 
@@ -51,7 +42,7 @@ fn of_every_compressor() {
         let mut command = std::process::Command::new("bash");
         command.args(["-ec", script, "bash"]).args(arguments).env("COMPRESSOR", compressor);
         finish(&mut command).ok();
-        mounts_as_it_is(compressor, "tiny", archive.as_os_str());
+        mounts_as(&image("tiny").join("expected.tree"), compressor, archive.as_os_str());
     }
 }
 
@@ -59,14 +50,27 @@ fn of_every_compressor() {
 fn as_skopeo_writes_them() {
     needs_mount!();
     let place = Place::new();
+    // Only the first layer: old skopeos make tars that nobody can read of sparse files.
+    let plain = place.path("plain");
+    let script = r#"
+        umoci init --layout "$1" && umoci new --image "$1:latest"
+        umoci raw add-layer --image "$1:latest" "$2"
+    "#;
+    shell(script, &[&plain, &image("tiny").join("layers/0-base.tar")]).ok();
+    let options: &[&str] = if is_root() { &["--read-only", "--owner", "image"] } else { &["--read-only"] };
+    let mounted = place.mount(options, &plain);
     for format in ["zstd", "zstd:chunked"] {
         let layout = place.path(&format.replace(':', "-"));
-        let script = r#"skopeo copy -q --insecure-policy --dest-compress --dest-compress-format "$3" "oci:$1:latest" "oci:$2:latest""#;
-        shell(script, &[&image("tiny").join("oci"), &layout, Path::new(format)]).ok();
-        let manifests = shell(r#"grep -rlE 'tar\+zstd"' "$1/blobs""#, &[&layout]);
-        assert!(!manifests.ok().is_empty(), "skopeo did not compress with {format}");
-        mounts_as_it_is(format, "tiny", layout.as_os_str());
+        let script = r#"
+            skopeo copy -q --insecure-policy --dest-compress --dest-compress-format "$3" "oci:$1:latest" "oci:$2:latest"
+            grep -rqE 'tar[+]zstd"' "$2/blobs"
+            python3 "$4" "$2"
+        "#;
+        let arguments = [&plain, &layout, Path::new(format), &support_file("true_diff_ids.py")];
+        shell(script, &arguments).ok();
+        mounts_as(&place.mnt(), format, layout.as_os_str());
     }
+    mounted.unmount();
 }
 
 #[test]
@@ -77,7 +81,7 @@ fn a_damaged_layer_is_told_with_file_and_place() {
     for (compressor, word) in
         [("zstd -1", "bad zstd data"), ("xz -0", "bad xz data"), ("bzip2 -1", "bad bzip2 data")]
     {
-        let command = format!("{compressor} | head -c 300000");
+        let command = format!("{compressor} | (head -c 300000; cat >/dev/null)");
         shell(
             r#"python3 "$1" "$4" "$2" "$3""#,
             &[

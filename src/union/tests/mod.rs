@@ -9,6 +9,7 @@ use crate::layer::fake::FakeLayer;
 use crate::layer::{Layer, LayerError};
 use crate::model::{EntryId, FileKind, LayerOrdinal, Name};
 
+mod paths;
 pub(crate) mod unpack;
 
 use unpack::{Tree, unpack};

@@ -1,0 +1,78 @@
+//! `layerfs verify`
+
+use super::args::VerifyArgs;
+use super::progress::{Indexing, Told};
+use super::{environment, failure};
+use crate::image::{self, ImageError, Sought};
+use crate::look::{self, Verified};
+use crate::store::Store;
+
+/// Something is damaged.
+const DAMAGED: u8 = 1;
+
+/// Checks all images, also after one that is damaged.
+pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<u8> {
+    let store = environment::store()?;
+    let mut code = 0;
+    let mut documents = Vec::new();
+    for name in &args.images {
+        let document = match verified(args, name, &store) {
+            Ok(verified) => {
+                if !verified.defects.is_empty() {
+                    code = code.max(DAMAGED);
+                }
+                if !args.json {
+                    super::print(&text(&verified))?;
+                }
+                verified.json()
+            }
+            Err(error) => {
+                code = code.max(if is_damage(&error) { DAMAGED } else { super::OWN_FAILURE });
+                let line = failure::line(&error);
+                super::complain(&format!("Error: {line}"));
+                serde_json::json!({ "image": name, "ok": false, "error": line })
+            }
+        };
+        documents.push(document);
+    }
+    if args.json {
+        super::print(&format!("{}\n", serde_json::to_string_pretty(&documents)?))?;
+    }
+    Ok(code)
+}
+
+fn verified(args: &VerifyArgs, name: &str, store: &Store) -> Result<Verified, ImageError> {
+    let sought = Sought { platform: args.platform.platform.clone(), with_broken_layers: true };
+    let image = image::open_sought(name, store, &sought)?;
+    let progress = Indexing::checking(&image.layers, Told::unless(args.quiet));
+    Ok(look::verify(&image, &store.index_dir(), &progress))
+}
+
+/// Whether an image that cannot be opened is there, and broken.
+fn is_damage(error: &ImageError) -> bool {
+    matches!(
+        error,
+        ImageError::Archive { .. }
+            | ImageError::Missing { .. }
+            | ImageError::WrongDigest { .. }
+            | ImageError::WrongSize { .. }
+            | ImageError::Document { .. }
+            | ImageError::LayerCount { .. }
+    )
+}
+
+fn text(verified: &Verified) -> String {
+    let name = verified.name.escape_debug();
+    let defects: String = verified.defects.iter().map(|defect| format!("{}\n", defect.text())).collect();
+    let unverifiable = match verified.unverifiable {
+        0 => String::new(),
+        _ => "; a plain directory has no digest to check against".to_owned(),
+    };
+    let state = match verified.defects.len() {
+        0 => "good".to_owned(),
+        1 => "1 thing is broken".to_owned(),
+        count => format!("{count} things are broken"),
+    };
+    let (layers, bytes) = (verified.layers, verified.bytes);
+    format!("{defects}{name}: {state}: {layers} layers, {bytes} bytes{unverifiable}\n")
+}

@@ -1,0 +1,56 @@
+//! The documents of an image as they are written, for those who want to see all of it, and what is looked for.
+
+use super::TargetPlatform;
+use crate::model::Digest;
+use crate::store::Descriptor;
+
+/// What is looked for behind a name.
+#[derive(Clone, Debug, Default)]
+pub struct Sought {
+    /// For which platform; `None` is this machine, and takes an image that is only there for another one.
+    pub platform: Option<TargetPlatform>,
+    /// Layers that are missing or of a wrong length are left out and told in [`Documents::broken`], instead of failing.
+    pub with_broken_layers: bool,
+}
+
+impl Sought {
+    /// The platform to choose where several are offered.
+    pub(super) fn platform(&self) -> TargetPlatform {
+        self.platform.clone().unwrap_or_else(TargetPlatform::host)
+    }
+}
+
+/// What an image is made of, besides its layers.
+#[derive(Clone, Debug, Default)]
+pub struct Documents {
+    /// All names that lead to it where it was found, as they are written there.
+    pub names: Vec<String>,
+    /// The bytes of the config; empty for a plain directory.
+    pub config: Vec<u8>,
+    /// Its manifest; `None` in an archive of `docker save` and for a plain directory.
+    pub manifest: Option<Stored>,
+    /// The manifest's word on each layer, base first, as far as there is a manifest.
+    pub layers: Vec<Descriptor>,
+    /// Layers that were left out.
+    pub broken: Vec<Broken>,
+}
+
+/// A document and what points to it.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Digest, media type, and the annotations that name it.
+    pub descriptor: Descriptor,
+    /// Its bytes, which have that digest.
+    pub bytes: Vec<u8>,
+}
+
+/// A layer that is not there as the image says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Its place, counted from 0 at the base.
+    pub place: usize,
+    /// Its digest in the config.
+    pub diff_id: Digest,
+    /// What is wrong.
+    pub reason: String,
+}

@@ -1,0 +1,167 @@
+//! One object of an image as it is listed.
+
+use serde_json::{Map, Value, json};
+
+use super::bytes_text::{self, Quoting};
+use super::rfc3339::{self, Precision};
+use crate::layer::LayerError;
+use crate::model::{FileKind, Metadata};
+use crate::union::{Lower, LowerRef, Union};
+
+/// An object with what stat(2) says of it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its path, relative to the root, without symlinks.
+    pub path: Vec<u8>,
+    /// What is at that path.
+    pub lower: Lower,
+    /// What stat(2) says, with the image's own ids.
+    pub metadata: Metadata,
+    /// Names that lead to it; 1 for directories.
+    pub links: u32,
+    /// Of a symlink.
+    pub target: Option<Vec<u8>>,
+}
+
+impl Entry {
+    /// Looks at what is at a path.
+    pub(super) fn of(union: &Union, path: Vec<u8>, lower: Lower) -> Result<Self, LayerError> {
+        let (metadata, links) = match &lower {
+            Lower::Dir(dir) => (union.dir_metadata(dir)?, 1),
+            Lower::Leaf(leaf, _) => (union.metadata(*leaf)?, visible_names(union, *leaf)?),
+            Lower::Link(leaf, _) => (union.metadata(*leaf)?, 1),
+        };
+        let target = match lower {
+            Lower::Leaf(leaf, FileKind::Symlink) | Lower::Link(leaf, FileKind::Symlink) => {
+                Some(union.read_link(leaf)?)
+            }
+            _ => None,
+        };
+        Ok(Self { path, lower, metadata, links, target })
+    }
+
+    /// The last name of its path; nothing for the root.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        self.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+    }
+
+    /// What it is called and, of a symlink, where it leads.
+    pub(super) fn label(&self, name: &[u8], quoting: Quoting) -> Vec<u8> {
+        let mut label = quoting.quoted(name);
+        if let Some(target) = &self.target {
+            label.extend_from_slice(b" -> ");
+            label.extend(quoting.quoted(target));
+        }
+        label
+    }
+
+    /// The columns before the name.
+    pub(super) fn columns(&self) -> [String; 6] {
+        let metadata = &self.metadata;
+        let size = match metadata.kind {
+            FileKind::CharDevice | FileKind::BlockDevice => {
+                format!("{}, {}", metadata.rdev.major, metadata.rdev.minor)
+            }
+            _ => metadata.size.to_string(),
+        };
+        let time = rfc3339::text(metadata.mtime, Precision::Seconds);
+        let ids = [metadata.uid.to_string(), metadata.gid.to_string()];
+        let [uid, gid] = ids;
+        [mode_text(metadata), self.links.to_string(), uid, gid, size, time]
+    }
+
+    /// The object as JSON. Names that are no text are there a second time, exactly, under `*_base64`.
+    #[must_use]
+    pub fn json(&self) -> Map<String, Value> {
+        let metadata = &self.metadata;
+        let mut object = Map::new();
+        bytes_text::put(&mut object, "path", &[b"/", &self.path[..]].concat());
+        bytes_text::put(&mut object, "name", self.name());
+        if let Some(target) = &self.target {
+            bytes_text::put(&mut object, "target", target);
+        }
+        let mut set = |key: &str, value: Value| object.insert(key.to_owned(), value);
+        set("type", kind_word(metadata.kind).into());
+        set("mode", format!("{:04o}", metadata.mode).into());
+        set("uid", metadata.uid.into());
+        set("gid", metadata.gid.into());
+        set("links", self.links.into());
+        set("mtime", rfc3339::text(metadata.mtime, Precision::Nanoseconds).into());
+        match metadata.kind {
+            FileKind::CharDevice | FileKind::BlockDevice => {
+                set("device", json!({ "major": metadata.rdev.major, "minor": metadata.rdev.minor }));
+            }
+            _ => {
+                set("size", metadata.size.into());
+            }
+        }
+        if let Some(layer) = self.layer() {
+            set("layer", layer.into());
+        }
+        object
+    }
+
+    /// The layer that it comes from, counted from 1 at the base; of a directory the topmost.
+    fn layer(&self) -> Option<u32> {
+        let lower = match &self.lower {
+            Lower::Leaf(lower, _) | Lower::Link(lower, _) => *lower,
+            Lower::Dir(dir) => dir.looks.or(dir.parts.first().copied())?,
+        };
+        Some(u32::from(lower.layer.0) + 1)
+    }
+}
+
+/// How many of an object's names the layers together show.
+fn visible_names(union: &Union, lower: LowerRef) -> Result<u32, LayerError> {
+    if union.names(lower)? < 2 {
+        return Ok(1);
+    }
+    let mut visible = 0;
+    for path in union.paths(lower)? {
+        let found = union.resolve(&path)?;
+        visible += u32::from(matches!(found, Some(Lower::Leaf(leaf, _)) if leaf == lower));
+    }
+    Ok(visible)
+}
+
+/// In the words of stat(1).
+pub(super) fn kind_word(kind: FileKind) -> &'static str {
+    match kind {
+        FileKind::Regular => "file",
+        FileKind::Directory => "directory",
+        FileKind::Symlink => "symlink",
+        FileKind::CharDevice => "character device",
+        FileKind::BlockDevice => "block device",
+        FileKind::Fifo => "fifo",
+        FileKind::Socket => "socket",
+    }
+}
+
+/// Type and permissions in ten letters (ls(1), strmode(3)).
+pub(super) fn mode_text(metadata: &Metadata) -> String {
+    let kind = match metadata.kind {
+        FileKind::Regular => '-',
+        FileKind::Directory => 'd',
+        FileKind::Symlink => 'l',
+        FileKind::CharDevice => 'c',
+        FileKind::BlockDevice => 'b',
+        FileKind::Fifo => 'p',
+        FileKind::Socket => 's',
+    };
+    let mut text = String::from(kind);
+    for (shift, special, letters) in
+        [(6, 0o4000, ['s', 'S']), (3, 0o2000, ['s', 'S']), (0, 0o1000, ['t', 'T'])]
+    {
+        let bits = metadata.mode >> shift;
+        text.push(if bits & 4 != 0 { 'r' } else { '-' });
+        text.push(if bits & 2 != 0 { 'w' } else { '-' });
+        text.push(match (metadata.mode & special != 0, bits & 1 != 0) {
+            (true, true) => letters[0],
+            (true, false) => letters[1],
+            (false, true) => 'x',
+            (false, false) => '-',
+        });
+    }
+    text
+}

@@ -1,0 +1,141 @@
+//! `ls`: the objects of a directory, or of all below it.
+
+use super::bytes_text::Quoting;
+use super::entry::Entry;
+use super::{LookError, Sink, find, shown};
+use crate::model::limits::DEPTH_MAX;
+use crate::union::{LastSymlink, Lower, LowerDir, Union};
+
+/// How a directory is listed.
+#[derive(Clone, Copy, Debug)]
+pub struct Listing {
+    /// With type, permissions, links, owner, size and time.
+    pub long: bool,
+    /// With everything below, each directory under its own heading.
+    pub recursive: bool,
+    /// As a JSON array of objects.
+    pub json: bool,
+    /// How names are shown, but in JSON.
+    pub quoting: Quoting,
+}
+
+/// Lists a directory, or the object itself if it is none. All names are shown; there are no `.` and `..`.
+///
+/// # Errors
+/// [`LookError`]; what was given before is right.
+pub fn list(union: &Union, path: &[u8], listing: Listing, sink: &mut Sink<'_>) -> Result<(), LookError> {
+    // As ls(1): the long form shows a symlink itself.
+    let last = if listing.long { LastSymlink::Keep } else { LastSymlink::Follow };
+    let (real, lower) = match find(union, path, last) {
+        Err(LookError::Absent { .. }) if !listing.long => find(union, path, LastSymlink::Keep)?,
+        found => found?,
+    };
+    let mut writer = Writer { union, listing, sink, told: 0 };
+    writer.put(if listing.json { b"[" } else { b"" })?;
+    match lower {
+        Lower::Dir(dir) if listing.recursive => writer.walk(path, &real, &dir, 0)?,
+        Lower::Dir(dir) => writer.dir(&real, &dir).map(drop)?,
+        leaf => {
+            let entry = Entry::of(union, real.clone(), leaf).map_err(layer_error(path))?;
+            writer.rows(&[(path.to_vec(), entry)])?;
+        }
+    }
+    writer.put(match (listing.json, writer.told) {
+        (false, _) => b"",
+        (true, 0) => b"]\n",
+        (true, _) => b"\n]\n",
+    })
+}
+
+/// The objects of a directory, sorted by the bytes of their names.
+pub(super) fn entries(union: &Union, real: &[u8], dir: &LowerDir) -> Result<Vec<Entry>, LookError> {
+    let mut entries = Vec::new();
+    let failed = layer_error(real);
+    for name in union.list(dir).map_err(&failed)?.into_keys() {
+        // Found again, because a directory is made of several parts.
+        let Some(lower) = union.lookup(dir, name.as_name()).map_err(&failed)? else { continue };
+        entries.push(Entry::of(union, joined(real, name.as_bytes()), lower).map_err(&failed)?);
+    }
+    Ok(entries)
+}
+
+pub(super) fn layer_error(path: &[u8]) -> impl Fn(crate::layer::LayerError) -> LookError + use<> {
+    let path = shown(path);
+    move |source| LookError::Layer { path: path.clone(), source }
+}
+
+fn joined(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') }
+}
+
+struct Writer<'a, 'b> {
+    union: &'a Union,
+    listing: Listing,
+    sink: &'a mut Sink<'b>,
+    /// Objects so far.
+    told: u64,
+}
+
+impl Writer<'_, '_> {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), LookError> {
+        (self.sink)(bytes).map_err(LookError::Output)
+    }
+
+    fn dir(&mut self, real: &[u8], dir: &LowerDir) -> Result<Vec<Entry>, LookError> {
+        let entries = entries(self.union, real, dir)?;
+        let rows: Vec<(Vec<u8>, Entry)> =
+            entries.into_iter().map(|entry| (entry.name().to_vec(), entry)).collect();
+        self.rows(&rows)?;
+        Ok(rows.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    /// `typed` is how the heading calls the directory.
+    fn walk(&mut self, typed: &[u8], real: &[u8], dir: &LowerDir, depth: usize) -> Result<(), LookError> {
+        if depth > DEPTH_MAX {
+            return Ok(());
+        }
+        if !self.listing.json {
+            let heading = self.listing.quoting.quoted(typed);
+            self.put(&[if depth > 0 { b"\n" } else { &b""[..] }, &heading, b":\n"].concat())?;
+        }
+        for entry in self.dir(real, dir)? {
+            if let Lower::Dir(below) = &entry.lower {
+                let slash: &[u8] = if typed.ends_with(b"/") { b"" } else { b"/" };
+                self.walk(&[typed, slash, entry.name()].concat(), &entry.path, below, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn rows(&mut self, rows: &[(Vec<u8>, Entry)]) -> Result<(), LookError> {
+        let columns: Vec<[String; 6]> = match self.listing.long && !self.listing.json {
+            true => rows.iter().map(|(_, entry)| entry.columns()).collect(),
+            false => Vec::new(),
+        };
+        let mut widths = [0; 6];
+        for (width, column) in columns.iter().flat_map(|row| widths_of(row).into_iter().enumerate()) {
+            widths[width] = widths[width].max(column);
+        }
+        for (number, (name, entry)) in rows.iter().enumerate() {
+            if self.listing.json {
+                let object = serde_json::Value::from(entry.json());
+                self.put(format!("{}\n{object}", if self.told > 0 { "," } else { "" }).as_bytes())?;
+            } else if let Some(row) = columns.get(number) {
+                let cell = |(text, width): (&String, &usize)| format!("{text:>width$} ");
+                let mut line: Vec<u8> =
+                    row.iter().zip(&widths).flat_map(|pair| cell(pair).into_bytes()).collect();
+                line.extend(entry.label(name, self.listing.quoting));
+                line.push(b'\n');
+                self.put(&line)?;
+            } else {
+                self.put(&[&self.listing.quoting.quoted(name)[..], b"\n"].concat())?;
+            }
+            self.told += 1;
+        }
+        Ok(())
+    }
+}
+
+fn widths_of(row: &[String; 6]) -> [usize; 6] {
+    row.each_ref().map(String::len)
+}

@@ -1,0 +1,59 @@
+//! What makes reading layers faster without being needed: it works beside the server, in threads of its own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::layer::{Layer, Spill, SpillDir, StartTrace, TarLayer};
+
+/// What else may be kept of layers, besides their indexes; nothing by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caches {
+    /// Where decoded content is kept.
+    pub spill: Option<SpillDir>,
+    /// The file that says what a start of this image and command reads first.
+    pub trace: Option<PathBuf>,
+}
+
+/// What works beside the server of some layers.
+#[derive(Clone, Debug, Default)]
+pub struct OpenCaches {
+    spill: Option<Arc<Spill>>,
+    trace: Option<Arc<StartTrace>>,
+}
+
+impl Caches {
+    /// Nothing of it is needed: what cannot be opened is left out.
+    pub(super) fn open(&self) -> OpenCaches {
+        let spill = self.spill.as_ref().and_then(|dir| match Spill::open(dir) {
+            Ok(spill) => Some(spill),
+            Err(error) => {
+                tracing::warn!("{}: {error}: decoded data is not kept", dir.path.display());
+                None
+            }
+        });
+        OpenCaches { spill, trace: self.trace.as_deref().map(StartTrace::open) }
+    }
+}
+
+impl OpenCaches {
+    /// The layer with all the help that there is; `place` is its place in the image, counted from 0 at the base.
+    pub(super) fn help(&self, place: usize, mut layer: TarLayer) -> Arc<dyn Layer> {
+        if let Some(spill) = &self.spill {
+            layer = layer.with_spill(spill);
+        }
+        match (&self.trace, u32::try_from(place)) {
+            (Some(trace), Ok(number)) => layer.with_trace(trace, number),
+            _ => Arc::new(layer),
+        }
+    }
+
+    /// To be called when this process will not fork any more.
+    pub(super) fn start(&self) {
+        if let Some(spill) = &self.spill {
+            spill.start();
+        }
+        if let Some(trace) = &self.trace {
+            trace.start();
+        }
+    }
+}

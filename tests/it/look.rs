@@ -1,0 +1,307 @@
+//! Images looked at without a mount, against what umoci unpacked, skopeo says, and coreutils see.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+
+use crate::support::*;
+
+/// Skips the test where the images were not made. Nothing is mounted here.
+macro_rules! needs_images {
+    () => {
+        if !image("tiny").join("stamp").exists() {
+            skip!("must run: no image in {}: run scripts/images", image("tiny").display());
+        }
+    };
+}
+
+fn lines(done: &Done) -> Vec<&str> {
+    done.ok().lines().collect()
+}
+
+#[test]
+fn ls_shows_what_was_unpacked() {
+    needs_images!();
+    let place = Place::new();
+    for form in ["oci", "docker.tar", "docker-gzip.tar", "oci.tar"] {
+        let source = image("tiny").join(form);
+        let rootfs = image("tiny").join("rootfs");
+        for dir in ["", "hard", "usr/share", "hard/opaque", "hard/merged"] {
+            let Ok(expected) = fs::read_dir(rootfs.join(dir)) else { continue };
+            // Without names that a line does not hold.
+            let count = expected.count();
+            let script = "LC_ALL=C ls -A1 -- \"$1\"";
+            let found =
+                place.layerfs(&[OsStr::new("ls"), source.as_os_str(), Path::new("/").join(dir).as_os_str()]);
+            assert_eq!(found.ok(), shell(script, &[&rootfs.join(dir)]).ok(), "{form} {dir}");
+            let json = place.layerfs(&[
+                OsStr::new("ls"),
+                OsStr::new("--json"),
+                source.as_os_str(),
+                Path::new("/").join(dir).as_os_str(),
+            ]);
+            let file = place.path("ls.json");
+            fs::write(&file, json.ok()).unwrap();
+            assert_eq!(shell("jq length \"$1\"", &[&file]).ok(), count.to_string());
+        }
+    }
+}
+
+/// Type, mode, ids, size or device, seconds and target of everything, as stat(1) has it.
+#[test]
+fn the_long_form_agrees_with_stat() {
+    needs_images!();
+    if !is_root() {
+        skip!("reads the whole unpacked tree: root only");
+    }
+    let place = Place::new();
+    for name in images() {
+        let list = place.path("found");
+        let json = place.layerfs(&[
+            OsStr::new("ls"),
+            OsStr::new("-R"),
+            OsStr::new("--json"),
+            image(name).join("oci").as_os_str(),
+        ]);
+        fs::write(&list, json.ok()).unwrap();
+        let script = r#"
+            jq -r '.[] | [(.path_base64 // (.path|@base64)), .type, .mode, .uid, .gid, (.mtime[:19]), (if .type == "file" then .size else 0 end)] | join(" ")' "$1" | LC_ALL=C sort >"$1.a"
+            python3 -c '
+import base64, os, stat, sys, datetime
+root = sys.argv[1].encode()
+kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink", stat.S_IFCHR: "character device", stat.S_IFBLK: "block device", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket"}
+for dir, dirs, files in os.walk(root):
+    for name in dirs + files:
+        path = os.path.join(dir, name)
+        s = os.lstat(path)
+        kind = kinds[stat.S_IFMT(s.st_mode)]
+        time = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=s.st_mtime_ns // 10**9)
+        size = s.st_size if kind == "file" else 0
+        print(base64.b64encode(path[len(root):]).decode(), kind, "%04o" % stat.S_IMODE(s.st_mode), s.st_uid, s.st_gid, time.strftime("%Y-%m-%dT%H:%M:%S"), size)
+' "$2" | LC_ALL=C sort >"$1.b"
+            wc -l <"$1.a"; diff "$1.a" "$1.b" | head -20"#;
+        let done = shell(script, &[&list, &image(name).join("rootfs")]);
+        let lines = lines(&done);
+        assert_eq!(lines.len(), 1, "{name}: < is layerfs, > is stat\n{}", done.out);
+        assert!(lines[0].parse::<usize>().unwrap() > 100, "{name}: nothing was compared");
+    }
+}
+
+#[test]
+fn cat_gives_the_bytes() {
+    needs_images!();
+    let place = Place::new();
+    let (source, rootfs) = (image("tiny").join("oci"), image("tiny").join("rootfs"));
+    let out = place.path("out");
+    for file in
+        ["/etc/passwd", "/usr/share/data", "/hard/sparse", "/hard/large", "/hard/empty", "/hard/only-hole"]
+    {
+        let script = "LAYERFS_ROOT=\"$1\" \"$2\" cat \"$3\" \"$4\" >\"$5\"";
+        let layerfs = layerfs_path();
+        shell(script, &[&place.store(), Path::new(&layerfs), &source, Path::new(file), &out]).ok();
+        assert_eq!(sha256(&out), sha256(&rootfs.join(&file[1..])), "{file}");
+    }
+    let two = place.layerfs(&[
+        OsStr::new("cat"),
+        source.as_os_str(),
+        "/etc/passwd".as_ref(),
+        "etc/passwd".as_ref(),
+    ]);
+    assert_eq!(
+        two.ok(),
+        fs::read_to_string(rootfs.join("etc/passwd")).unwrap().repeat(2).trim_end_matches('\n')
+    );
+}
+
+#[test]
+fn what_cannot_be_shown() {
+    needs_images!();
+    let place = Place::new();
+    let source = image("tiny").join("oci");
+    let failed = |command: &str, path: &str| {
+        let done = place.layerfs(&[OsStr::new(command), source.as_os_str(), path.as_ref()]);
+        (done.code, done.out.clone(), done.err)
+    };
+    for (command, path, said) in [
+        ("cat", "/nothing", "no such file"),
+        ("cat", "/etc/passwd/x", "/etc/passwd is not a directory"),
+        ("cat", "/etc", "is a directory"),
+        ("cat", "/hard/fifo", "special file"),
+        ("cat", "/hard/loop", "special file"),
+        ("ls", "/nothing", "no such file"),
+        ("ls", "/etc/passwd/", "is not a directory"),
+        ("tree", "/etc/passwd", "not a directory"),
+        ("tree", "/nothing", "no such file"),
+    ] {
+        let (code, out, err) = failed(command, path);
+        assert_eq!((code, out.as_str()), (1, ""), "{command} {path}: {err}");
+        assert!(err.contains(said) && err.lines().count() == 1, "{command} {path}: {err}");
+    }
+    let (code, _, err) = failed("which", "/nothing");
+    assert_eq!((code, err.as_str()), (1, ""));
+    // One that is there after one that is not: cat(1) goes on.
+    let done =
+        place.layerfs(&[OsStr::new("cat"), source.as_os_str(), "/nothing".as_ref(), "/etc/passwd".as_ref()]);
+    assert!(done.code == 1 && done.out.contains("root:"), "{done:#?}");
+    let text = place.path("text");
+    fs::write(&text, "no image").unwrap();
+    for command in ["ls", "tree", "index", "verify"] {
+        let done = place.layerfs(&[OsStr::new(command), text.as_os_str()]);
+        assert!(matches!(done.code, 1 | 125) && !done.err.is_empty(), "{command}: {done:#?}");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    needs_images!();
+    let place = Place::new();
+    let layerfs = layerfs_path();
+    let script = "export LAYERFS_ROOT=\"$1\"; for c in \"cat $3 /usr/share/data\" \"ls -lR $3\" \"tree $3\" \"ls -R --json $3\"; do
+        \"$2\" $c 2>\"$1.err\" | head -c 10 >\"$1.head\"; echo ${PIPESTATUS[0]}; cat \"$1.err\"; wc -c <\"$1.head\"; done";
+    let done = shell(script, &[&place.store(), Path::new(&layerfs), &image("tiny").join("oci")]);
+    assert_eq!(lines(&done), ["0", "10"].repeat(4));
+}
+
+#[test]
+fn tree_draws_everything_once() {
+    needs_images!();
+    let place = Place::new();
+    let source = image("tiny").join("oci");
+    let drawn = place.layerfs(&[OsStr::new("tree"), source.as_os_str(), "/etc".as_ref()]);
+    let lines = lines(&drawn);
+    assert_eq!(lines[0], "/etc");
+    let count = shell("find \"$1\" -mindepth 1 -printf x | wc -c", &[&image("tiny").join("rootfs/etc")]);
+    assert_eq!((lines.len() - 3).to_string(), count.ok());
+    assert!(lines.iter().any(|line| line.ends_with("-- passwd")), "{}", drawn.out);
+    let json = place.path("tree.json");
+    let done = place.layerfs(&[OsStr::new("tree"), "--json".as_ref(), source.as_os_str(), "/etc".as_ref()]);
+    fs::write(&json, done.ok()).unwrap();
+    assert_eq!(
+        shell("jq '[.. | objects | select(has(\"type\"))] | length - 1' \"$1\"", &[&json]).ok(),
+        count.ok()
+    );
+}
+
+#[test]
+fn which_tells_the_layer() {
+    needs_images!();
+    let place = Place::new();
+    let source = image("tiny").join("oci");
+    let json = place.path("which.json");
+    // The base has it; nobody else does.
+    let done =
+        place.layerfs(&[OsStr::new("which"), "--json".as_ref(), source.as_os_str(), "/bin/busybox".as_ref()]);
+    fs::write(&json, done.ok()).unwrap();
+    let script = "jq -r '[.visible, (.layers | length), .layers[0].layer, .layers[0].created_by] | map(tostring) | join(\" \")' \"$1\"";
+    assert_eq!(shell(script, &[&json]).ok(), "true 1 1 umoci raw add-layer");
+    // What every layer's own tar says about a directory is what is listed of it.
+    let text = place.layerfs(&[OsStr::new("which"), source.as_os_str(), "/hard".as_ref()]);
+    let told = lines(&text).iter().filter(|line| line.starts_with("layer ")).count();
+    let tars = "n=0; for t in \"$1\"/*.tar; do tar tf \"$t\" | grep -q '^\\(./\\)\\?hard' && n=$((n+1)); done; echo $n";
+    assert_eq!(told.to_string(), shell(tars, &[&image("tiny").join("layers")]).ok(), "{}", text.out);
+}
+
+#[test]
+fn index_is_built_once() {
+    needs_images!();
+    let place = Place::new();
+    let source = image("tiny").join("oci");
+    let first = place.layerfs(&[OsStr::new("index"), source.as_os_str()]);
+    let again = place.layerfs(&[OsStr::new("index"), source.as_os_str()]);
+    let layers = fs::read_dir(image("tiny").join("layers")).unwrap().count();
+    assert_eq!(
+        lines(&first).iter().filter(|line| line.ends_with(", built")).count(),
+        layers,
+        "{}",
+        first.out
+    );
+    assert_eq!(
+        lines(&again).iter().filter(|line| line.ends_with(", known")).count(),
+        layers,
+        "{}",
+        again.out
+    );
+    let json = place.path("index.json");
+    let done = place.layerfs(&[OsStr::new("index"), "--json".as_ref(), source.as_os_str()]);
+    fs::write(&json, done.ok()).unwrap();
+    let bytes = shell("jq '[.[0].layers[].tar_bytes] | add' \"$1\"", &[&json]);
+    assert_eq!(bytes.ok(), shell("cat \"$1\"/*.tar | wc -c", &[&image("tiny").join("layers")]).ok());
+}
+
+#[test]
+fn inspect_agrees_with_skopeo() {
+    needs_images!();
+    let place = Place::new();
+    let (ours, theirs) = (place.path("ours"), place.path("theirs"));
+    for name in images() {
+        let source = image(name).join("oci");
+        let done = place.layerfs(&[OsStr::new("inspect"), "--image".as_ref(), source.as_os_str()]);
+        fs::write(&ours, done.ok()).unwrap();
+        let script = "skopeo inspect --config --raw \"oci:$1:latest\" | jq -S . >\"$2\"; jq -S '.[0].ImageConfig' \"$3\" | diff - \"$2\"
+            skopeo inspect \"oci:$1:latest\" | jq -r .Digest; jq -r '.[0].Digest' \"$3\"";
+        let done = shell(script, &[&source, &theirs, &ours]);
+        let lines = lines(&done);
+        assert!(lines.len() == 2 && lines[0] == lines[1], "{name}: {}", done.out);
+        // Without the option what is no container is an image.
+        let fallen = place.layerfs(&[OsStr::new("inspect"), source.as_os_str()]);
+        assert_eq!(fallen.ok(), fs::read_to_string(&ours).unwrap());
+    }
+    let none = place.layerfs(&["inspect", "nothing"]);
+    assert!(none.code == 125 && none.err.contains("no such container"), "{none:#?}");
+}
+
+#[test]
+fn verify_names_what_is_broken() {
+    needs_images!();
+    let place = Place::new();
+    let source = place.path("image");
+    copy(&image("tiny").join("oci"), &source);
+    let verify = || place.layerfs(&[OsStr::new("verify"), source.as_os_str()]);
+    let good = verify();
+    assert!(good.ok().contains(": good: 5 layers"), "{good:#?}");
+
+    let blobs = fs::read_dir(source.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path());
+    let mut blobs: Vec<_> = blobs.collect();
+    blobs.sort_by_key(|path| fs::metadata(path).unwrap().len());
+    let largest = blobs.pop().unwrap();
+    let flip = |path: &Path, at: usize| {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[at] ^= 0x10;
+        fs::write(path, bytes).unwrap();
+    };
+    let middle = usize::try_from(fs::metadata(&largest).unwrap().len()).unwrap() / 4 * 3;
+    flip(&largest, middle);
+    let broken = verify();
+    let digest = largest.file_name().unwrap().to_str().unwrap();
+    assert_eq!(broken.code, 1, "{broken:#?}");
+    for said in
+        [format!("blob sha256:{digest}"), "uncompressed bytes".to_owned(), "\n    /usr/share/data".to_owned()]
+    {
+        assert!(broken.out.contains(&said), "{said}\n{}", broken.out);
+    }
+    flip(&largest, middle);
+
+    let index = place.store().join("index").join(format!("{digest}.lfx"));
+    let last = usize::try_from(fs::metadata(&index).unwrap().len()).unwrap() - 1;
+    flip(&index, last);
+    let broken = verify();
+    assert!(
+        broken.code == 1 && broken.out.contains(".lfx") && broken.out.contains("checksum"),
+        "{broken:#?}"
+    );
+    verify().ok();
+
+    // Two things at once: a layer that is too short, and a document that is not what it should be, are both told.
+    let bytes = fs::read(&largest).unwrap();
+    fs::write(&largest, &bytes[..bytes.len() - 1]).unwrap();
+    let cut = verify();
+    assert!(
+        cut.code == 1 && cut.out.contains("bytes, its descriptor says") && cut.out.contains("4 layers"),
+        "{cut:#?}"
+    );
+    fs::write(&largest, bytes).unwrap();
+    let config = blobs.iter().find(|path| fs::read(path).unwrap().starts_with(b"{\"created\"")).unwrap();
+    flip(config, 20);
+    let wrong = verify();
+    assert!(wrong.code == 1 && wrong.err.contains("config is corrupt"), "{wrong:#?}");
+}
