@@ -89,6 +89,7 @@ fn assemble(files: &dyn Files, image: &SavedImage, name: Option<String>) -> Resu
     let config_digest = Digest::from_bytes(Sha256::digest(&bytes).into());
     let config = parse_config(files, &bytes, config_digest)?;
     check_layers(files, blobs.len(), &config, config_digest)?;
+    let documents = Documents { names: image.repo_tags.clone(), config: bytes, ..Documents::default() };
     let layer = |(blob, diff_id)| LayerSource::Tar(TarSource { blob, blob_digest: None, diff_id });
     Ok(Image {
         name: name.map_or_else(|| path().display().to_string(), |name| reference::familiar(&name)),
@@ -96,7 +97,7 @@ fn assemble(files: &dyn Files, image: &SavedImage, name: Option<String>) -> Resu
         config,
         config_digest,
         layers: blobs.into_iter().zip(diff_ids).map(layer).collect(),
-        documents: Documents { names: image.repo_tags.clone(), config: bytes, ..Documents::default() },
+        documents,
     })
 }
 

@@ -184,8 +184,11 @@ impl Image {
             let blob = FileRange::open(path).unwrap();
             LayerSource::Tar(TarSource { blob, blob_digest: None, diff_id: *diff_id })
         };
-        let layers = self.layers.iter().map(source).collect();
-        MountSpec { layers, index_dir: index_dir.to_owned(), caches: Caches::default() }
+        MountSpec {
+            layers: self.layers.iter().map(source).collect(),
+            index_dir: index_dir.to_owned(),
+            caches: Caches::default(),
+        }
     }
 
     fn index_dir(&self) -> PathBuf {
