@@ -218,17 +218,33 @@ impl Layers {
     }
 }
 
-/// Shakes hands through the descriptor of `/dev/fuse` that it is mounted with; [`Server::run`] answers until the mount is
+/// A mount that answers, and what works beside it.
+#[derive(Debug)]
+pub struct MountServer {
+    server: Server,
+    caches: OpenCaches,
+}
+
+/// Shakes hands through the descriptor of `/dev/fuse` that it is mounted with; [`MountServer::run`] answers until the mount is
 /// gone. From here on the process has more than one thread.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn serve(fs: Fs, caches: &OpenCaches, device: OwnedFd) -> io::Result<Server> {
+pub fn serve(fs: Fs, caches: OpenCaches, device: OwnedFd) -> io::Result<MountServer> {
     // What indexing needed is not needed any more.
     memory::give_back();
-    let server = Server::attach(Arc::new(fs), device)?;
-    caches.start();
-    Ok(server)
+    Ok(MountServer { server: Server::attach(Arc::new(fs), device)?, caches })
+}
+
+impl MountServer {
+    /// Answers requests until the mount is gone. What caches have to say goes where the log is by now.
+    ///
+    /// # Errors
+    /// When the connection breaks in any other way.
+    pub fn run(self) -> io::Result<()> {
+        self.caches.start();
+        self.server.run()
+    }
 }
 
 /// Where the mount point `target` really is, checked before anything is built.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::{Container, ContainerError, ContainerId, Containers, Held, Moment, Owners, ProcessId, State};
 use crate::fs::OwnerView;
-use crate::fuse::{Flag, Server};
-use crate::mount::{Layers, MountError, OwnMount, Place, UpperDirs};
+use crate::fuse::Flag;
+use crate::mount::{Layers, MountError, MountServer, OwnMount, Place, UpperDirs};
 use crate::sys::{daemon, fuse_mount, mount_table};
 
 /// How and where a container is mounted.
@@ -182,14 +182,14 @@ fn serve_forked(
 }
 
 /// Everything up to a mount that answers.
-fn start(held: &Held, layers: Layers, plan: &MountPlan) -> Result<(Server, OwnMount), ServeError> {
+fn start(held: &Held, layers: Layers, plan: &MountPlan) -> Result<(MountServer, OwnMount), ServeError> {
     daemon::prepare().map_err(system("setrlimit"))?;
     daemon::block_end_signals().map_err(system("block signals"))?;
     let view = view(held.config().owners);
     let caches = layers.caches();
     let fs = layers.into_fs(plan.upper.as_ref(), view)?;
     let mount = format!("mount on {}", plan.target.display());
-    let (server, own) = place(plan).serve(fs, &caches).map_err(system(&mount))?;
+    let (server, own) = place(plan).serve(fs, caches).map_err(system(&mount))?;
     match announce(held, &plan.target, &own) {
         Ok(()) => Ok((server, own)),
         Err(error) => Err(given_up(&own, server, error)),
@@ -197,7 +197,7 @@ fn start(held: &Held, layers: Layers, plan: &MountPlan) -> Result<(Server, OwnMo
 }
 
 /// Takes away a mount that nobody will serve. Gives why.
-fn given_up(own: &OwnMount, server: Server, error: ServeError) -> ServeError {
+fn given_up(own: &OwnMount, server: MountServer, error: ServeError) -> ServeError {
     own.abandon(server);
     error
 }

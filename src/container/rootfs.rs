@@ -71,7 +71,7 @@ impl Rootfs for ImageRootfs {
         let Stage::Mounted(fs, caches, device) = self.take() else { return Err(out_of_order()) };
         // Only now: the container's own process was forked before and keeps the caller's limits and umask.
         daemon::prepare()?;
-        let server = mount::serve(*fs, &caches, device)?;
+        let server = mount::serve(*fs, caches, device)?;
         let thread = std::thread::Builder::new().name("fuse".to_owned()).spawn(move || server.run())?;
         self.state = Stage::Serving(thread);
         Ok(())

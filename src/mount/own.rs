@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::fuse::Server;
+use super::MountServer;
 use crate::sys::mount_table::MountId;
 use crate::sys::{daemon, fuse_mount};
 
@@ -37,7 +37,7 @@ impl OwnMount {
     }
 
     /// Takes a mount away that nobody will serve.
-    pub fn abandon(&self, server: Server) {
+    pub fn abandon(&self, server: MountServer) {
         self.leave();
         drop(server);
     }

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use nix::mount::MsFlags;
 
 use super::own::OwnMount;
-use super::{Layers, MountError, OpenCaches, UpperDirs, serve};
+use super::{Layers, MountError, MountServer, OpenCaches, UpperDirs, serve};
 use crate::fs::{Fs, OwnerView};
-use crate::fuse::{Flag, Server};
+use crate::fuse::Flag;
 use crate::sys::{daemon, fuse_mount};
 
 /// Where and how something is mounted.
@@ -39,11 +39,11 @@ pub struct Standalone {
 }
 
 impl Place {
-    /// Mounts and shakes hands; [`Server::run`] answers.
+    /// Mounts and shakes hands; [`MountServer::run`] answers.
     ///
     /// # Errors
     /// What open(2) of `/dev/fuse`, mount(2), `fusermount3` or the handshake say; then nothing is mounted.
-    pub fn serve(&self, fs: Fs, caches: &OpenCaches) -> io::Result<(Server, OwnMount)> {
+    pub fn serve(&self, fs: Fs, caches: OpenCaches) -> io::Result<(MountServer, OwnMount)> {
         // The kernel leaves it to the server to keep times of access (mount(8)).
         let has = |flag| self.flags.contains(&flag);
         let fs = match (has(Flag::NoAtime) || has(Flag::ReadOnly), has(Flag::NoDirAtime)) {
@@ -154,13 +154,13 @@ impl Standalone {
     }
 
     /// Everything up to a mount that answers.
-    fn start(&self, layers: Layers) -> Result<(Server, OwnMount), MountError> {
+    fn start(&self, layers: Layers) -> Result<(MountServer, OwnMount), MountError> {
         daemon::prepare().map_err(system("setrlimit"))?;
         daemon::block_end_signals().map_err(system("block signals"))?;
         let mount = format!("mount on {}", self.place.target.display());
         let caches = layers.caches();
         let fs = layers.into_fs(self.upper.as_ref(), self.owners.clone())?;
-        let (server, own) = self.place.serve(fs, &caches).map_err(system(&mount))?;
+        let (server, own) = self.place.serve(fs, caches).map_err(system(&mount))?;
         match own.clone().unmount_by_signal() {
             Ok(()) => Ok((server, own)),
             Err(error) => {
