@@ -243,7 +243,9 @@ impl MountServer {
     /// When the connection breaks in any other way.
     pub fn run(self) -> io::Result<()> {
         self.caches.start();
-        self.server.run()
+        let result = self.server.run();
+        self.caches.close();
+        result
     }
 }
 

@@ -99,7 +99,7 @@ impl Image {
             config: field("config"),
             history: field("history"),
             root_fs: RootFs { r#type: "layers", layers: &self.config.rootfs.diff_ids },
-            size: layers.iter().filter_map(|layer| layer.size).sum(),
+            size: layers.iter().filter_map(|layer| layer.size).fold(0, u64::saturating_add),
             layers,
             image_config: config.clone(),
             manifest: document,

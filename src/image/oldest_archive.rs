@@ -134,7 +134,7 @@ fn member(files: &dyn Files, name: &str) -> Result<FileRange, ImageError> {
     files.open(name)?.ok_or_else(|| ImageError::Missing {
         path: files.place().to_owned(),
         what: format!("a part of an image without {}", super::docker_archive::MANIFEST),
-        name: name.to_owned(),
+        name: name.escape_debug().to_string(),
     })
 }
 

@@ -39,11 +39,11 @@ pub fn open(spec: &str, store: &Store) -> Result<Image, ImageError> {
 /// [`ImageError`], also [`ImageError::Platform`] for an image that is not for the platform that was asked for.
 pub fn open_sought(spec: &str, store: &Store, sought: &Sought) -> Result<Image, ImageError> {
     let image = find(spec, store, sought)?;
-    let own = TargetPlatform::of_config(&image.config);
     // Where an index says what it is for, that counts: configs of images built elsewhere often name the builder's machine.
-    let by_index = image.documents.manifest.as_ref().is_some_and(|found| found.descriptor.platform.is_some());
+    let by_index = image.documents.manifest.as_ref().and_then(|found| found.descriptor.platform.as_ref());
+    let own = by_index.map_or_else(|| TargetPlatform::of_config(&image.config), TargetPlatform::of);
     match &sought.platform {
-        Some(wanted) if !by_index && !wanted.fits(&own) => Err(ImageError::Platform {
+        Some(wanted) if !wanted.fits(&own) => Err(ImageError::Platform {
             path: PathBuf::from(image.name),
             wanted: wanted.to_string(),
             available: vec![own.to_string()],

@@ -29,7 +29,9 @@ impl TargetPlatform {
     }
 
     fn new(os: &str, architecture: &str, variant: Option<&str>) -> Self {
-        let (os, architecture) = (os.to_ascii_lowercase(), architecture.to_ascii_lowercase());
+        // Configs of old builders say nothing of the system.
+        let os = if os.is_empty() { "linux".to_owned() } else { os.to_ascii_lowercase() };
+        let architecture = architecture.to_ascii_lowercase();
         let variant = variant.filter(|variant| !variant.is_empty()).map(str::to_ascii_lowercase);
         let (architecture, variant) = match (architecture.as_str(), variant.as_deref()) {
             ("x86_64" | "x86-64", _) => ("amd64", variant),

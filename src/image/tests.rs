@@ -260,6 +260,14 @@ fn several_platforms() {
         &chosen("linux/s390x").unwrap_err().to_string(),
         &["no image for linux/s390x", "linux/pdp11"],
     );
+    // One that is the only one is no other platform's because of that.
+    let index = std::fs::read_to_string(format!("{path}/index.json")).unwrap();
+    std::fs::write(format!("{path}/index.json"), format!(r#"{{"schemaVersion":2,"manifests":[{foreign}]}}"#))
+        .unwrap();
+    assert_eq!(salt(&chosen("linux/pdp11").unwrap()), "foreign");
+    let error = chosen(&format!("linux/{here}")).unwrap_err().to_string();
+    assert_parts(&error, &["no image for linux/", "linux/pdp11"]);
+    std::fs::write(format!("{path}/index.json"), index).unwrap();
     // Without an index the config says what it is for.
     let single = bench.layout("single", &["one"]);
     let sought = Sought { platform: Some("linux/pdp11".parse().unwrap()), with_broken_layers: false };

@@ -53,6 +53,17 @@ pub(super) struct ChunkReader {
     pub(super) decodes: std::sync::atomic::AtomicU32,
 }
 
+/// What became of reading ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Brought {
+    /// It is in the cache now.
+    Now,
+    /// There was nothing to do, or it is for others to do.
+    Not,
+    /// It cannot be decoded.
+    Failed,
+}
+
 /// Why a granule is not to be had.
 enum Failure {
     Layer(LayerError),
@@ -167,24 +178,30 @@ impl ChunkReader {
         Some(self.checkpoint(granule).ok()?.number)
     }
 
-    /// Brings a granule into the cache before anybody asks for it; whether there was anything to do. Nobody waits for that:
-    /// a span that a reader is decoding is left to it, and a reader who comes meanwhile decodes for itself.
-    pub(super) fn bring(&self, granule: u64) -> bool {
+    /// What decoding up to the end of a granule brings into the cache at most.
+    pub(super) fn decoding_bytes(&self, granule: u64) -> u64 {
+        let end = granule.saturating_add(1).saturating_mul(GRANULE_BYTES);
+        self.checkpoint(granule).map_or(0, |checkpoint| end.saturating_sub(checkpoint.place.0))
+    }
+
+    /// Brings a granule into the cache before anybody asks for it, from the spill or, if that is allowed, by decoding. Nobody
+    /// waits for that: a span that a reader is decoding is left to it, and a reader who comes meanwhile decodes for itself.
+    pub(super) fn bring(&self, granule: u64, may_decode: bool) -> Brought {
         if granule >= self.index.tar_bytes().div_ceil(GRANULE_BYTES) || self.cache.has(self.key, granule) {
-            return false;
+            return Brought::Not;
         }
         if self.spilled(granule).is_some() {
-            return true;
+            return Brought::Now;
         }
-        let decoded = guarded(|| {
-            let checkpoint = self.checkpoint(granule)?;
-            if self.busy.lock().unwrap_or_else(PoisonError::into_inner).contains(&checkpoint.number) {
-                return Err(Failure::Wrong("somebody is at it".to_owned()));
-            }
-            self.decode_from(&checkpoint, granule)
-        });
-        // What went wrong will be told to who asks for it.
-        decoded.is_ok()
+        let Ok(checkpoint) = guarded(|| self.checkpoint(granule)) else { return Brought::Failed };
+        let is_busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner).contains(&checkpoint.number);
+        if is_busy || !may_decode {
+            return Brought::Not;
+        }
+        match guarded(|| self.decode_from(&checkpoint, granule)) {
+            Ok(_) => Brought::Now,
+            Err(_) => Brought::Failed,
+        }
     }
 
     fn load_unguarded(&self, granule: u64) -> Result<VerifiedChunk, Failure> {
@@ -248,6 +265,9 @@ impl ChunkReader {
 
     /// Keeps a decoder for whoever reads on; the longest unused make room for it.
     fn suspend(&self, decoder: Decoder) {
+        if decoder.position().0 >= self.index.tar_bytes() {
+            return;
+        }
         let mut decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
         decoders.push(decoder);
         let bytes = |decoders: &[Decoder]| decoders.iter().map(Decoder::memory_bytes).sum::<u64>();

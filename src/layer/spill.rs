@@ -186,25 +186,27 @@ impl LayerSpill {
 
     fn remember(&self, file: SpillFile) -> Arc<SpillFile> {
         let file = Arc::new(file);
-        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&file));
+        let before = self.file.lock().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(&file));
+        // Its last close may free gigabytes: nobody has to wait for that.
+        drop(before);
         file
     }
 
-    /// The file that has the name, made if need be.
-    fn current(&self) -> Result<Arc<SpillFile>, Errno> {
+    /// The file that has the name, made if need be; `None` while others are busy with the directory.
+    fn current(&self) -> Result<Option<Arc<SpillFile>>, Errno> {
         if let Some(file) = self.known()
             && file.is_whole()?
         {
-            return Ok(file);
+            return Ok(Some(file));
         }
         let dir = self.spill.dir.as_fd();
-        let _lock = DirLock::take(dir)?;
+        let Some(_lock) = DirLock::take(dir)? else { return Ok(None) };
         let file = match SpillFile::open(dir, &self.layer.diff_id.hex()) {
             Ok(Some(file)) if file.layer() == self.layer => file,
             Ok(_) | Err(Errno::NOENT) => SpillFile::create(dir, self.layer)?,
             Err(error) => return Err(error),
         };
-        Ok(self.remember(file))
+        Ok(Some(self.remember(file)))
     }
 }
 
@@ -230,7 +232,7 @@ impl Decoded {
     /// Notes that it was decoded, or keeps it.
     fn take_in(&self, budget: &mut Budget) -> Result<(), Errno> {
         let Self { layer, granule, bytes, at_once } = self;
-        let file = layer.current()?;
+        let Some(file) = layer.current()? else { return Ok(()) };
         match file.state(*granule)? {
             State::Kept | State::Used => Ok(()),
             State::Absent if !at_once => file.set_state(*granule, State::Seen),

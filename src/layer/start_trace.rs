@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::TarLayer;
+use super::chunk_reader::Brought;
 use crate::index::GRANULE_BYTES;
 use crate::model::limits::LAYER_BYTES_MAX;
 use crate::sys::atomic::TEMP_PREFIX;
@@ -115,7 +116,7 @@ impl StartTrace {
         let started = thread.spawn(move || {
             let since = Instant::now();
             process::stand_back();
-            read_ahead(&trace);
+            read_ahead(&trace, since + rest);
             std::thread::sleep(rest.saturating_sub(since.elapsed()));
             if let Some(trace) = trace.upgrade() {
                 trace.close();
@@ -168,8 +169,8 @@ impl StartTrace {
         spans
     }
 
-    /// Writes down what was noted, if that is news.
-    fn close(&self) {
+    /// Writes down what was noted, if that is news. Nothing is noted afterwards.
+    pub fn close(&self) {
         if self.is_closed.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -189,19 +190,29 @@ impl Drop for StartTrace {
     }
 }
 
-/// Decodes what is known to be wanted, for as long as anybody has the layers.
-fn read_ahead(trace: &Weak<StartTrace>) {
+/// Decodes what is known to be wanted, for as long as anybody has the layers, until `end`.
+fn read_ahead(trace: &Weak<StartTrace>, end: Instant) {
     let Some(spans) = trace.upgrade().map(|trace| trace.spans()) else { return };
     let mut brought = 0;
     for (number, granules) in spans {
         let Some(layer) = trace.upgrade().and_then(|trace| trace.layer(number)) else { return };
+        // Further ones would push out those that came first; decoding brings all that lies before the last of a span.
+        let room = (layer.chunks.cache_bytes_max() / CACHE_PARTS).saturating_sub(brought);
+        let decoding_bytes = granules.last().map_or(0, |last| layer.chunks.decoding_bytes(*last));
+        let may_decode = decoding_bytes <= room;
+        let mut bytes = 0;
         for granule in granules {
-            brought += if layer.chunks.bring(granule) { GRANULE_BYTES } else { 0 };
-            // Further ones would push out those that came first.
-            if brought > layer.chunks.cache_bytes_max() / CACHE_PARTS {
+            if Instant::now() >= end || bytes >= room {
                 return;
             }
+            match layer.chunks.bring(granule, may_decode) {
+                Brought::Now => bytes += GRANULE_BYTES,
+                Brought::Not => {}
+                // What is damaged is told to who asks for it; each try would cost as much again.
+                Brought::Failed => break,
+            }
         }
+        brought += if may_decode && bytes > 0 { decoding_bytes } else { bytes };
     }
 }
 

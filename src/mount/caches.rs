@@ -47,6 +47,13 @@ impl OpenCaches {
         }
     }
 
+    /// To be called when nobody reads any more: what was noted is written down, whoever still reads ahead.
+    pub(super) fn close(&self) {
+        if let Some(trace) = &self.trace {
+            trace.close();
+        }
+    }
+
     /// To be called when this process will not fork any more.
     pub(super) fn start(&self) {
         if let Some(spill) = &self.spill {

@@ -154,14 +154,22 @@ fn files_of(dir: &Path) -> Result<Vec<(DirEntry, Duration)>, StoreError> {
     let list = || -> io::Result<Vec<_>> {
         let now = SystemTime::now();
         let aged = |entry: io::Result<DirEntry>| {
-            let entry = entry?;
-            // A clock that went back makes a file young, which keeps it.
-            let age = now.duration_since(entry.metadata()?.modified()?).unwrap_or_default();
-            Ok((entry, age))
+            let aged = || {
+                let entry = entry?;
+                // A clock that went back makes a file young, which keeps it.
+                let age = now.duration_since(entry.metadata()?.modified()?).unwrap_or_default();
+                Ok((entry, age))
+            };
+            // Temporary files and those of caches come and go meanwhile.
+            Some(aged()).filter(|aged: &io::Result<_>| !aged.as_ref().is_err_and(is_gone))
         };
-        std::fs::read_dir(dir)?.map(aged).collect()
+        std::fs::read_dir(dir)?.filter_map(aged).collect()
     };
     list().map_err(StoreError::io("list", dir))
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 fn digest_named(entry: &DirEntry, suffix: &str) -> Option<Digest> {
@@ -194,8 +202,14 @@ fn remove_temporary(entry: &DirEntry, done: &mut Collected) -> Result<(), StoreE
 
 fn remove_file(entry: &DirEntry, bytes: &mut u64) -> Result<u64, StoreError> {
     let path = entry.path();
-    let metadata = entry.metadata().map_err(StoreError::io("read", &path))?;
-    std::fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+    let metadata = match entry.metadata() {
+        Err(error) if is_gone(&error) => return Ok(0),
+        metadata => metadata.map_err(StoreError::io("read", &path))?,
+    };
+    match std::fs::remove_file(&path) {
+        Err(error) if is_gone(&error) => return Ok(0),
+        removed => removed.map_err(StoreError::io("remove", &path))?,
+    }
     // A sparse file is longer than what it takes.
     *bytes += metadata.len().min(metadata.blocks() * 512);
     Ok(1)

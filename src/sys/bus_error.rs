@@ -40,11 +40,11 @@ static PAGE_BYTES: AtomicUsize = AtomicUsize::new(4096);
 pub struct Watch(usize);
 
 impl Watch {
-    /// Watches memory, which must be mapped from a file, read-only, and not go before the watch does.
+    /// Watches a mapped file, which must not go before the watch does.
     ///
     /// # Errors
     /// Too many are watched, or what sigaction(2) says.
-    pub fn new(memory: &[u8]) -> io::Result<Self> {
+    pub(super) fn new(memory: &memmap2::Mmap) -> io::Result<Self> {
         install()?;
         let free = RANGES.iter().position(|range| !range.is_taken.swap(true, Ordering::SeqCst));
         let number = free.ok_or_else(|| io::Error::other("too many mapped files"))?;
@@ -105,7 +105,11 @@ fn replace_handler() -> Result<(), i32> {
 extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the kernel hands a valid siginfo_t to handlers with SA_SIGINFO.
     let info = unsafe { &*info };
-    // SAFETY: for SIGBUS the address is the member of the union that is set (sigaction(2)).
+    if info.si_code <= 0 {
+        // Somebody sent it (sigaction(2)): no access failed.
+        return;
+    }
+    // SAFETY: for a SIGBUS of the kernel the address is the member of the union that is set (sigaction(2)).
     let address = unsafe { info.si_addr() }.addr();
     let is_inside = |range: &&Range| {
         (range.start.load(Ordering::SeqCst)..range.end.load(Ordering::SeqCst)).contains(&address)
@@ -138,4 +142,24 @@ fn zero_page(address: usize) -> bool {
     // SAFETY: as above.
     unsafe { *errno = saved };
     mapped != libc::MAP_FAILED
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_was_sent_changes_nothing() {
+        install().unwrap();
+        let handler = || {
+            let mut now = MaybeUninit::<libc::sigaction>::zeroed();
+            // SAFETY: asks only; `now` is a place for the answer.
+            assert_eq!(unsafe { libc::sigaction(libc::SIGBUS, std::ptr::null(), now.as_mut_ptr()) }, 0);
+            // SAFETY: filled by the call above.
+            unsafe { now.assume_init() }.sa_sigaction
+        };
+        let before = handler();
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGBUS).unwrap();
+        assert_eq!(handler(), before);
+    }
 }

@@ -104,15 +104,19 @@ pub fn detach(log: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Raises the limit of open files to what is allowed, and clears the umask: modes are chosen by those who ask.
+/// Raises the limit of open files to what is allowed, and clears the umask: modes are chosen by those who ask. What goes
+/// beyond the caller's limit of file sizes (setrlimit(2)) becomes an error, and not the end of the server.
 ///
 /// # Errors
-/// What getrlimit(2) and setrlimit(2) say.
+/// What getrlimit(2), setrlimit(2) and sigaction(2) say.
 pub fn prepare() -> io::Result<()> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    use nix::sys::signal::{SigHandler, Signal};
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    // SAFETY: no handler of ours is replaced; ignoring a signal runs no code.
+    unsafe { nix::sys::signal::signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 //! had a second chance, longest ago comes first, and in each file a hand goes round: who was used since it last came by
 //! stays until it comes again.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags};
@@ -40,12 +40,15 @@ pub(super) struct DirLock {
 }
 
 impl DirLock {
-    /// Waits for it. Whoever has it has it for milliseconds.
-    pub(super) fn take(dir: BorrowedFd<'_>) -> Result<Self, Errno> {
+    /// `None` when another process has it: that may be stopped for ever, and readers would wait for it.
+    pub(super) fn take(dir: BorrowedFd<'_>) -> Result<Option<Self>, Errno> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(files::openat(dir, LOCK, flags, Mode::RUSR | Mode::WUSR)?);
-        file.lock().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        Ok(Self { _file: file })
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+        }
     }
 }
 
@@ -100,7 +103,8 @@ impl Budget {
 
     /// Frees what is needed to stay within the budget while `unseen_max` are written.
     fn evict(&self, dir: BorrowedFd<'_>) -> Result<(), Errno> {
-        let _lock = DirLock::take(dir)?;
+        // Who has it is making room.
+        let Some(_lock) = DirLock::take(dir)? else { return Ok(()) };
         let mut known = list(dir)?;
         let limit = self.limit(dir, &known)?;
         let excess = (total(&known) + self.unseen_max).saturating_sub(limit);
@@ -124,6 +128,16 @@ impl Budget {
                 if wanted == 0 {
                     return Ok(());
                 }
+            }
+        }
+        // What lies there without the map's knowledge, after a power cut say, is never given a chance, nor freed.
+        for Known { name, bytes, .. } in &known {
+            match files::unlinkat(dir, name.as_str(), AtFlags::empty()) {
+                Err(error) if error != Errno::NOENT => return Err(error),
+                _ => wanted = wanted.saturating_sub(*bytes),
+            }
+            if wanted == 0 {
+                break;
             }
         }
         Ok(())

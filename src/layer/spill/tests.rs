@@ -343,6 +343,42 @@ fn stays_within_its_budget_and_keeps_what_was_used() {
     assert!(kept.sum::<usize>() >= 40);
 }
 
+/// Who has the lock may be stopped for ever.
+#[test]
+fn nobody_waits_for_who_has_the_directory() {
+    let world = World::new(40);
+    let lock = File::create(world.spill_dir().join("lock")).unwrap();
+    lock.lock().unwrap();
+    for _ in 0..2 {
+        world.check_all(&world.mount(0, LARGE));
+    }
+    assert_eq!(world.spill_file(), None);
+    lock.unlock().unwrap();
+    for _ in 0..2 {
+        world.check_all(&world.mount(0, LARGE));
+    }
+    assert!(world.spill_file().is_some());
+}
+
+/// After a power cut: the content reached the disk, the map did not.
+#[test]
+fn what_the_map_does_not_know_makes_room_too() {
+    let world = World::filled(40);
+    let file = world.opened();
+    let (tar_bytes, granules) = {
+        let mount = world.mount(0, None);
+        (mount.layer.index().tar_bytes(), mount.layer.index().tar_bytes().div_ceil(GRANULE_BYTES))
+    };
+    let map = vec![0; usize::try_from(granules).unwrap()];
+    file.write_all_at(&map, tar_bytes.next_multiple_of(4096)).unwrap();
+    let budget = 2 << 20;
+    assert!(blocks(&world.spill_file().unwrap()) > budget);
+    for _ in 0..2 {
+        world.check_all(&world.mount(0, Some(budget)));
+    }
+    assert!(world.spill_file().is_none_or(|path| blocks(&path) <= budget));
+}
+
 #[test]
 fn files_of_other_versions_make_room() {
     let dir = tempfile::tempdir().unwrap();
