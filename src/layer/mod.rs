@@ -19,6 +19,7 @@ mod scrub;
 mod source;
 mod spill;
 mod start_trace;
+mod suspended;
 mod tar_layer;
 #[cfg(test)]
 mod tar_tests;
