@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
 
+use super::read_counts::ReadCounts;
+
 /// What the cache takes at most when nobody says otherwise.
 const BYTES_DEFAULT: u64 = 256 << 20;
 /// The same as a part of the machine's memory: one in twenty.
@@ -22,6 +24,8 @@ pub struct ChunkCache {
     shards: Vec<Mutex<Shard>>,
     shard_bytes_max: u64,
     next_layer: AtomicU64,
+    /// What its layers count: they share it as they share this.
+    pub(super) counts: ReadCounts,
 }
 
 #[derive(Debug)]
@@ -39,6 +43,7 @@ impl ChunkCache {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             shard_bytes_max: bytes_max / SHARDS,
             next_layer: AtomicU64::new(0),
+            counts: ReadCounts::default(),
         }
     }
 
