@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(asked.failed(Errno::ENOENT), Errno::ENOENT);
         assert_eq!(one.refused(Kind::Lookup, Errno::from_i32(4711)), Errno::from_i32(4711));
         // Begun and never answered: nobody heard of it.
-        drop(other.begin(Kind::Read));
+        other.begin(Kind::Read);
         other.read_bytes.add(5);
         let counts = |counts: &RequestCounts| -> Vec<(String, u64)> {
             let seen = counts.stats().into_iter().filter(|request| request.took.count() > 0);
