@@ -59,7 +59,7 @@ impl ReadCounts {
 }
 
 /// Tells what was read of the layers that share a cache and a spill. Clones tell the same.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ReadMeter {
     cache: Arc<ChunkCache>,
     spill: Option<Arc<Spill>>,

@@ -99,7 +99,7 @@ pub struct ReadStats {
     pub tiers: Vec<TierStats>,
     /// Asked for and not to be had.
     pub failed: u64,
-    /// Brought into the cache before anybody asked.
+    /// Those of them that were read ahead, before anybody asked; not what was decoded on the way to them.
     pub ahead: u64,
     /// Decodings that began at a checkpoint.
     pub decodes_resumed: u64,
@@ -126,7 +126,7 @@ pub struct ReadStats {
 pub struct TierStats {
     /// `waited`, `spill`, `decoded`, `plain`.
     pub tier: String,
-    /// Until the granule was there, verified.
+    /// Until the granule was there, verified. Of what is decoded, from when no other reader was decoding there.
     pub took: Distribution,
 }
 
@@ -267,6 +267,31 @@ pub(crate) mod tests {
             assert!(hostile != text && Stats::decode(hostile.as_bytes()).is_err(), "{hostile}");
         }
         assert!(Stats::decode(b"").is_err() && Stats::decode(b"[]").is_err());
+    }
+
+    /// Every number as large as it can be, but for those that are checked.
+    fn exaggerate(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::Number(number) => *number = u64::MAX.into(),
+            serde_json::Value::Array(values) => values.iter_mut().for_each(exaggerate),
+            serde_json::Value::Object(fields) => {
+                let fields = fields.iter_mut().filter(|(name, _)| *name != "format" && *name != "first");
+                fields.for_each(|(_, value)| exaggerate(value));
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn whatever_numbers_are_told_can_be_shown() {
+        let mut told = serde_json::to_value(sample()).unwrap();
+        exaggerate(&mut told);
+        let stats = Stats::decode(told.to_string().as_bytes()).unwrap();
+        assert!(stats.table().contains("18446744073709551615"));
+        assert_eq!(stats.json()["tree"]["nodes"], u64::MAX);
+        assert!(
+            stats.prometheus("/m").contains("layerfs_uptime_seconds{mount=\"/m\"} 18446744073.709551615\n")
+        );
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Stats {
         page.single(
             "granules_ahead_total",
             "counter",
-            "Granules brought into memory before anybody asked.",
+            "Granules read ahead, before anybody asked.",
             reads.ahead,
         );
         page.single("mismatches_total", "counter", "Granules that had a wrong digest.", reads.mismatches);
