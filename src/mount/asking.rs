@@ -24,7 +24,7 @@ pub enum AskError {
     #[error("{}: mounted by a version of layerfs that does not count: mount it again with this one", .0.display())]
     Older(PathBuf),
     /// The server answers only some.
-    #[error("{}: {source}: only the user who mounted it may ask, and root", path.display())]
+    #[error("{}: only the user who mounted it may ask, and root: {source}", path.display())]
     Refused {
         /// Who was asked.
         path: PathBuf,
