@@ -21,6 +21,7 @@ mod progress;
 mod ps;
 mod rm;
 mod run;
+mod stats;
 mod umount;
 mod verify;
 
@@ -87,6 +88,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Cat(args) => look::cat(&args),
         Command::Which(args) => look::which(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Stats(args) => stats::run(&args),
         Command::Completions(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "layerfs", &mut script);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
 
+use super::read_counts::ReadCounts;
 use super::suspended::Suspended;
 use crate::index::GRANULE_BYTES;
 
@@ -31,6 +32,8 @@ pub struct ChunkCache {
     /// Of granules that had to go.
     buffers: Mutex<Vec<Vec<u8>>>,
     pub(super) suspended: Suspended,
+    /// What its layers count: they share it as they share this.
+    pub(super) counts: ReadCounts,
 }
 
 #[derive(Debug)]
@@ -50,6 +53,7 @@ impl ChunkCache {
             next_layer: AtomicU64::new(0),
             buffers: Mutex::default(),
             suspended: Suspended::default(),
+            counts: ReadCounts::default(),
         }
     }
 

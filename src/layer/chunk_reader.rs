@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::LayerError;
 use super::chunk_cache::{ChunkCache, LayerKey};
+use super::read_counts::{ReadCounts, Tier};
 use super::spill::{LayerSpill, Spill};
 use super::start_trace::Touches;
 use crate::index::{Checkpoint, DecodeError, Decoder, Encoding, GRANULE_BYTES, IndexError, LayerIndex};
@@ -119,11 +120,20 @@ impl ChunkReader {
         Ok(())
     }
 
+    fn counts(&self) -> &ReadCounts {
+        &self.cache.counts
+    }
+
     fn granule(&self, granule: u64) -> Result<VerifiedChunk, LayerError> {
+        self.granule_or_error(granule).inspect_err(|_| self.counts().failed.add(1))
+    }
+
+    fn granule_or_error(&self, granule: u64) -> Result<VerifiedChunk, LayerError> {
         if let Some(touches) = &self.touches {
             touches.add(granule);
         }
         if let Some(bytes) = self.cache.get(self.key, granule) {
+            self.counts().memory_hits.add(1);
             return Ok(VerifiedChunk(bytes));
         }
         let place = granule * GRANULE_BYTES;
@@ -181,6 +191,7 @@ impl ChunkReader {
             return Brought::Not;
         }
         if self.spilled(granule).is_some() {
+            self.counts().ahead.add(1);
             return Brought::Now;
         }
         let Ok(checkpoint) = guarded(|| self.checkpoint(granule)) else { return Brought::Failed };
@@ -189,7 +200,10 @@ impl ChunkReader {
             return Brought::Not;
         }
         match guarded(|| self.decode_from(&checkpoint, granule)) {
-            Ok(_) => Brought::Now,
+            Ok(_) => {
+                self.counts().ahead.add(1);
+                Brought::Now
+            }
             Err(_) => Brought::Failed,
         }
     }
@@ -197,11 +211,12 @@ impl ChunkReader {
     fn load_unguarded(&self, granule: u64) -> Result<VerifiedChunk, Failure> {
         match self.index.encoding() {
             Encoding::Tar => {
+                let clock = self.counts().start(Tier::Plain);
                 let mut bytes = self.cache.buffer(self.granule_len(granule));
                 let read = self.blob.read_at(granule * GRANULE_BYTES, &mut bytes);
                 let count = read.map_err(|source| self.io(source))?;
                 bytes.truncate(count);
-                self.verify(granule, bytes)
+                self.verify(granule, bytes).inspect(|_| clock.stop())
             }
             _ => match self.spilled(granule) {
                 Some(chunk) => Ok(chunk),
@@ -213,20 +228,23 @@ impl ChunkReader {
     /// From the spill, if it is there and right.
     fn spilled(&self, granule: u64) -> Option<VerifiedChunk> {
         let spill = self.spill.as_ref()?;
+        let clock = self.counts().start(Tier::Spill);
         let mut bytes = self.cache.buffer(self.granule_len(granule));
         if !spill.get(granule, &mut bytes) {
             self.cache.give_back(bytes);
             return None;
         }
-        let verified = self.verify(granule, bytes);
+        let verified = self.verify(granule, bytes).inspect(|_| clock.stop());
         verified.inspect_err(|_| spill.forget(granule)).ok()
     }
 
     /// One decoder per span at a time: who comes later finds the granule in the cache.
     fn decode(&self, granule: u64) -> Result<VerifiedChunk, Failure> {
         let checkpoint = self.checkpoint(granule)?;
+        let clock = self.counts().start(Tier::Waited);
         let _turn = self.take_turn(checkpoint.number);
         if let Some(bytes) = self.cache.get(self.key, granule) {
+            clock.stop();
             return Ok(VerifiedChunk(bytes));
         }
         // A long span may have more than the cache holds: it went through since.
@@ -242,10 +260,15 @@ impl ChunkReader {
     }
 
     fn decode_from(&self, checkpoint: &Checkpoint, granule: u64) -> Result<VerifiedChunk, Failure> {
+        let clock = self.counts().start(Tier::Decoded);
         let place = TarOffset(granule * GRANULE_BYTES);
         let mut decoder = match self.cache.suspended.take(self.key, checkpoint.place, place) {
-            Some(decoder) => decoder,
+            Some(decoder) => {
+                self.counts().decodes_continued.add(1);
+                decoder
+            }
             None => {
+                self.counts().decodes_resumed.add(1);
                 let window = self.index.window(checkpoint).map_err(|error| self.bad_index(&error))?;
                 let resumed = Decoder::resume(self.index.encoding(), &self.blob, checkpoint, &window);
                 resumed.map_err(|error| self.undecoded(error))?
@@ -257,6 +280,7 @@ impl ChunkReader {
         if decoder.position().0 < self.index.tar_bytes() {
             self.cache.suspended.keep(self.key, decoder);
         }
+        clock.stop();
         Ok(chunk)
     }
 
@@ -276,6 +300,7 @@ impl ChunkReader {
             let len = self.granule_len(now).saturating_sub(skip);
             let mut bytes = self.cache.buffer(len);
             let read = decoder.read(&mut bytes).map_err(|error| self.undecoded(error))?;
+            self.counts().decoded_bytes.add(read as u64);
             if read < len || len == 0 || now > granule {
                 return Err(Failure::Wrong("decoding ends too early".to_owned()));
             }
@@ -291,6 +316,11 @@ impl ChunkReader {
                 self.cache.give_back(bytes);
             }
         }
+    }
+
+    /// How many decoders are suspended, and the memory that they hold on to.
+    pub(super) fn suspended(&self) -> (u64, u64) {
+        self.cache.suspended.held(self.key)
     }
 
     pub(super) fn take_turn(&self, span: u64) -> Turn<'_> {
@@ -310,8 +340,10 @@ impl ChunkReader {
     fn verify(&self, granule: u64, bytes: Vec<u8>) -> Result<VerifiedChunk, Failure> {
         let expected = self.index.granule_digest(granule).map_err(|error| self.bad_index(&error))?;
         if bytes.len() != self.granule_len(granule) || *blake3::hash(&bytes).as_bytes() != expected {
+            self.counts().mismatches.add(1);
             return Err(Failure::Wrong("the bytes do not have the digest that the index says".to_owned()));
         }
+        self.counts().verified_bytes.add(bytes.len() as u64);
         let bytes = Arc::new(bytes);
         self.cache.put(self.key, granule, Arc::clone(&bytes));
         Ok(VerifiedChunk(bytes))

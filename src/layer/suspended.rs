@@ -50,6 +50,13 @@ impl Suspended {
         Some(decoders.remove(number).1)
     }
 
+    /// How many are kept of a layer, and the memory that they hold on to.
+    pub(super) fn held(&self, layer: LayerKey) -> (u64, u64) {
+        let decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = || decoders.iter().filter(|(of, _)| *of == layer);
+        (own().count() as u64, own().map(|(_, decoder)| decoder.memory_bytes()).sum())
+    }
+
     /// Drops those of a layer.
     pub(super) fn remove_layer(&self, layer: LayerKey) {
         let mut decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);

@@ -149,6 +149,9 @@ fn what_is_decoded_twice_on_a_machine_is_decoded_no_more() {
     world.check_all(&second);
     assert_eq!(second.decodes(), before);
     assert!(blocks(&world.spill_file().unwrap()) >= world.content.len() as u64);
+    let written = |mount: &Mount| mount.spill().spill.written().0;
+    assert_eq!(written(&first), 0);
+    assert!(written(&second) >= world.content.len() as u64);
     let third = world.mount(0, LARGE);
     world.check_all(&third);
     assert_eq!(third.decodes(), 0);
@@ -516,4 +519,5 @@ fn a_queue_that_is_full_makes_nobody_wait() {
         layer.decoded(granule, &Arc::new(vec![7; GRANULE]), 0);
     }
     assert_eq!(receiver.try_iter().count(), 2);
+    assert_eq!(spill.written(), (0, 6));
 }
