@@ -24,7 +24,7 @@ pub use serving::{Place, Standalone};
 
 use crate::fs::{Fs, FsError, OwnerView};
 use crate::fuse::Server;
-use crate::index::{self, Expected, IndexError, LayerIndex};
+use crate::index::{self, Expected, IndexDir, IndexError, LayerIndex};
 use crate::layer::{ChunkCache, DirLayer, Layer, LayerError, LayerSource, TarLayer, TarSource};
 use crate::model::limits::IMAGE_LAYERS_MAX;
 use crate::sys::memory;
@@ -124,9 +124,10 @@ impl MountSpec {
         }
         let cache = Arc::new(ChunkCache::with_default_size());
         let caches = self.caches.open();
+        let indexes = IndexDir::at(&self.index_dir);
         let opened = std::thread::scope(|scope| {
             let open = |place: usize, source: &LayerSource| {
-                self.open_layer(place, source, &cache, &caches, progress)
+                self.open_layer(place, source, &indexes, (&cache, &caches), progress)
             };
             // One at a time decodes; building a layer has threads of its own. Two layers overlap where one waits.
             let (odd, even): (Vec<_>, Vec<_>) =
@@ -157,8 +158,8 @@ impl MountSpec {
         &self,
         place: usize,
         source: &LayerSource,
-        cache: &Arc<ChunkCache>,
-        caches: &OpenCaches,
+        indexes: &Arc<IndexDir>,
+        (cache, caches): (&Arc<ChunkCache>, &OpenCaches),
         progress: &dyn Progress,
     ) -> Result<Arc<dyn Layer>, MountError> {
         match source {
@@ -166,7 +167,7 @@ impl MountSpec {
             LayerSource::Tar(tar) => {
                 let failed = |source| MountError::Index { layer: place + 1, source: Box::new(source) };
                 let report = |done| progress.indexed(place + 1, self.layers.len(), done, tar.blob.len());
-                let index = self.index(tar, &report).map_err(failed)?;
+                let index = self.index(indexes, tar, &report).map_err(failed)?;
                 let layer = TarLayer::new(Arc::new(index), tar.blob.clone(), Arc::clone(cache));
                 Ok(caches.help(place, layer))
             }
@@ -174,11 +175,16 @@ impl MountSpec {
     }
 
     /// The index of a layer: the one in the store, unless it is missing, damaged or of another version.
-    fn index(&self, tar: &TarSource, report: &(dyn Fn(u64) + Sync)) -> Result<LayerIndex, IndexError> {
+    fn index(
+        &self,
+        indexes: &Arc<IndexDir>,
+        tar: &TarSource,
+        report: &(dyn Fn(u64) + Sync),
+    ) -> Result<LayerIndex, IndexError> {
         let io_error = |source| IndexError::Io { path: tar.blob.to_path_buf(), source };
         let name = index::key(&tar.blob, tar.blob_digest.as_ref(), &tar.diff_id).map_err(io_error)?;
         let path = self.index_dir.join(&name);
-        match LayerIndex::open(&path) {
+        match LayerIndex::open_in(indexes, name.as_ref()) {
             // The length too: under one diffID there may be the tar itself, part of it, or something compressed.
             Ok(index) if index.diff_id() == tar.diff_id && index.blob_bytes() == tar.blob.len() => {
                 return Ok(index);
@@ -189,7 +195,7 @@ impl MountSpec {
         }
         let expected = Expected { blob: tar.blob_digest, diff_id: Some(tar.diff_id) };
         index::build(&tar.blob, &expected, &self.index_dir, &name, report)?;
-        LayerIndex::open(&path)
+        LayerIndex::open_in(indexes, name.as_ref())
     }
 }
 

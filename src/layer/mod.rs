@@ -27,7 +27,7 @@ pub use chunk_cache::ChunkCache;
 pub use diff_layer::DiffLayer;
 pub use dir_layer::DirLayer;
 pub use error::LayerError;
-pub use scrub::Scrubbed;
+pub use scrub::{Damage, Hit, Scrubbed};
 pub use source::{LayerSource, TarSource};
 pub use spill::{Spill, SpillDir};
 pub use start_trace::StartTrace;

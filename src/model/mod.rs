@@ -10,6 +10,7 @@ pub mod meta;
 pub mod name;
 pub mod posix_acl;
 pub mod recorded_owner;
+pub mod rfc3339;
 pub mod whiteout;
 
 pub use digest::Digest;

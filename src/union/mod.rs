@@ -6,6 +6,7 @@
 
 mod follow;
 mod link;
+mod link_counts;
 mod list;
 mod lookup;
 mod trace;
@@ -16,6 +17,7 @@ pub(crate) mod tests;
 use std::sync::Arc;
 
 pub use follow::{FollowError, LastSymlink, Place, Target};
+pub use link_counts::LinkCounts;
 pub use trace::{Extent, Hider, How, Said, What};
 
 use crate::layer::{Entry, Layer, LayerError, Xattr};
