@@ -81,7 +81,10 @@ fn assemble(files: &dyn Files, image: &SavedImage, name: Option<String>) -> Resu
         next = layer.parent;
     }
     blobs.reverse();
-    let diff_ids = blobs.iter().map(|blob| blob.digest().map_err(ImageError::io("read", blob.path()))).collect::<Result<Vec<_>, _>>()?;
+    let diff_ids = blobs
+        .iter()
+        .map(|blob| blob.digest().map_err(ImageError::io("read", blob.path())))
+        .collect::<Result<Vec<_>, _>>()?;
     let bytes = config(files, &top, &diff_ids)?;
     let config_digest = Digest::from_bytes(Sha256::digest(&bytes).into());
     let config = parse_config(files, &bytes, config_digest)?;

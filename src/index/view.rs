@@ -281,3 +281,45 @@ impl LayerIndex {
         self.records(section, number, 1)?.first().ok_or_else(|| self.stale("a record is cut"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::{Expected, build};
+    use crate::sys::file_range::FileRange;
+
+    /// The index of a layer, in a directory of its own, and then damaged in its last page.
+    fn damaged(dir: &Path) -> (LayerIndex, PathBuf) {
+        let store = dir.join("index");
+        std::fs::create_dir(&store).unwrap();
+        std::fs::write(dir.join("blob"), vec![0; 4096]).unwrap();
+        let blob = FileRange::open(&dir.join("blob")).unwrap();
+        build(&blob, &Expected::default(), &store, "a.lfx", &|_| {}).unwrap();
+        let path = store.join("a.lfx");
+        let index = LayerIndex::open(&path).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        (index, store)
+    }
+
+    #[test]
+    fn a_damaged_index_goes_wherever_its_directory_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (index, store) = damaged(dir.path());
+        // As for a supervisor that left the file system it was started in.
+        std::fs::rename(&store, dir.path().join("elsewhere")).unwrap();
+        assert_eq!(index.damaged_pages().len(), 1);
+        assert_eq!(std::fs::read_dir(dir.path().join("elsewhere")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_newer_index_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (index, store) = damaged(dir.path());
+        let blob = FileRange::open(&dir.path().join("blob")).unwrap();
+        build(&blob, &Expected::default(), &store, "a.lfx", &|_| {}).unwrap();
+        assert_eq!(index.damaged_pages().len(), 1);
+        assert!(LayerIndex::open(&store.join("a.lfx")).unwrap().damaged_pages().is_empty());
+    }
+}

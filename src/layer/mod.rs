@@ -15,7 +15,11 @@ mod encoding_tests;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(test)]
+mod one_file;
 mod scrub;
+#[cfg(test)]
+mod scrub_tests;
 mod source;
 mod spill;
 mod start_trace;

@@ -41,8 +41,13 @@ impl TarLayer {
     /// Reads the whole blob, front to back, and gives for each granule its place in the uncompressed layer and its
     /// bytes, compared with their digest, or what is wrong with them. It goes on after an error.
     pub fn scrub(&self, sink: &mut Scrubbed<'_>) {
-        let mut scrub =
-            Scrub { index: self.index(), blob: self.chunks().blob(), decoder: None, wrong: None, failed: None };
+        let mut scrub = Scrub {
+            index: self.index(),
+            blob: self.chunks().blob(),
+            decoder: None,
+            wrong: None,
+            failed: None,
+        };
         let bytes = self.index().tar_bytes();
         for granule in 0..bytes.div_ceil(GRANULE_BYTES) {
             let start = granule * GRANULE_BYTES;

@@ -263,6 +263,8 @@ mod tests {
             let out = ls.env("LC_ALL", "C.UTF-8").current_dir(dir.path()).output().unwrap().stdout;
             let expected = out.strip_suffix(b"\n").unwrap();
             let found = Quoting::Shell.quoted(name);
+            // Before some names ls puts a pair of quotes with nothing between them.
+            let expected = expected.strip_prefix(b"''").filter(|rest| *rest == found).unwrap_or(expected);
             assert_eq!(
                 String::from_utf8_lossy(&found),
                 String::from_utf8_lossy(expected),

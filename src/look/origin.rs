@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
+use super::LookError;
 use super::bytes_text::{self, shown, told};
 use super::entry::{kind_word, mode_text};
 use super::listing::layer_error;
-use super::LookError;
 use crate::image::{Image, created_by};
 use crate::layer::LayerSource;
 use crate::model::rfc3339::{self, Precision};

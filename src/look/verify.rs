@@ -216,15 +216,7 @@ impl Checking<'_> {
 
     fn defect(&self, kind: DefectKind, file: PathBuf, range: Option<Range<u64>>, reason: String) -> Defect {
         let digest = Some(self.tar.diff_id);
-        Defect {
-            kind,
-            layer: Some(self.number),
-            digest,
-            file,
-            range,
-            reason,
-            hit: Hit::default(),
-        }
+        Defect { kind, layer: Some(self.number), digest, file, range, reason, hit: Hit::default() }
     }
 }
 

@@ -84,7 +84,9 @@ impl OverlaySpec {
                 let spec = MountSpec { layers: Vec::new(), index_dir, caches: Caches::default() };
                 return spec.open_layer(place, source, indexes, (cache, caches), progress);
             }
-            OverlayLayer::Indexed { index, blob } => (LayerIndex::open(index).and_then(|index| fitting(index, blob)).map_err(failed)?, blob),
+            OverlayLayer::Indexed { index, blob } => {
+                (LayerIndex::open(index).and_then(|index| fitting(index, blob)).map_err(failed)?, blob)
+            }
             OverlayLayer::Blob { blob, digest } => {
                 let report = |done| report(done, blob.len());
                 (self.index(indexes, blob, *digest, &report).map_err(failed)?, blob)
