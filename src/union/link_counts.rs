@@ -9,9 +9,9 @@ use crate::layer::LayerError;
 
 /// Counts that are remembered, each some 80 bytes.
 const COUNTS_KEPT: usize = 32 << 10;
-/// An object with so few names is counted anew each time. Of objects with more than 300 a layer cannot have so many that
-/// their counts do not fit (`LAYER_ENTRIES_MAX`): so listing all names looks up each of them 300 times at most, whatever the
-/// image, and in images that nobody made for it about once.
+/// An object with so few names is counted anew each time. If a layer of the most entries (`LAYER_ENTRIES_MAX`) has more
+/// objects with many names than are remembered, these have 305 each at most: that often a name is looked up when all are
+/// listed, for each layer made for it. In other images it is about once.
 const FEW_NAMES: usize = 8;
 
 /// Counts of visible names. For one union only.

@@ -1,4 +1,5 @@
-//! Row 4: many layers seen as one. Lookup and merged listing; no system calls, no state.
+//! Row 4: many layers seen as one. Lookup, merged listing, paths; no system calls, no state but counts of names that
+//! whoever asks for them keeps ([`LinkCounts`]).
 //!
 //! Per directory the layers are asked from the top: an object wins, a whiteout or an opaque directory ends the walk,
 //! directories merge (image-spec layer.md; kernel Documentation/filesystems/overlayfs.rst). Only "not there" means

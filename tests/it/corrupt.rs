@@ -202,9 +202,9 @@ fn a_damaged_index_is_removed() {
 
     assert_eq!(damaged(), index);
     let mut command = place.command();
-    let script = "ls -l /many >/dev/null; echo $?";
-    command.args(["run", "--rm"]).arg(&source).args(["sh", "-c", script]);
-    assert_ne!(finish(&mut command).ok(), "0");
+    command.args(["run", "--rm"]).arg(&source).args(["ls", "-l", "/many"]);
+    let done = finish(&mut command);
+    assert!(done.out.lines().count() < 3000, "{done:?}");
     assert!(!index.exists(), "by run");
     place.layerfs(&[OsStr::new("verify"), source.as_os_str()]).ok();
 }
