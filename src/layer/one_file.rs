@@ -16,8 +16,8 @@ pub(super) struct OneFile {
 }
 
 impl OneFile {
-    /// With so many bytes of which half are left when they are compressed.
-    pub(super) fn new(len: usize) -> Self {
+    /// With so many bytes, of which half are left when they are compressed.
+    pub(super) fn new(len: usize, level: Compression) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut seed = 1_u32;
         let mut next = || {
@@ -25,7 +25,7 @@ impl OneFile {
             seed.to_be_bytes()[0] % 16
         };
         let content: Vec<u8> = (0..len).map(|_| next()).collect();
-        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), level));
         let mut header = tar::Header::new_ustar();
         header.set_size(content.len() as u64);
         tar.append_data(&mut header, "file", &content[..]).unwrap();

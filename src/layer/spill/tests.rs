@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use flate2::Compression;
 use proptest::prelude::*;
 use rustix::io::Errno;
 
@@ -29,7 +30,7 @@ struct World(OneFile);
 
 impl World {
     fn new(granules: usize) -> Self {
-        let world = Self(OneFile::new(granules * GRANULE - 3000));
+        let world = Self(OneFile::new(granules * GRANULE - 3000, Compression::fast()));
         std::fs::create_dir(world.spill_dir()).unwrap();
         world
     }

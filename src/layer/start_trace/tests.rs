@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use flate2::Compression;
+
 use super::*;
 use crate::layer::Layer as _;
 use crate::layer::one_file::{OneFile, the_file};
@@ -61,7 +63,7 @@ struct World(OneFile);
 
 impl World {
     fn new(granules: usize) -> Self {
-        Self(OneFile::new(granules * GRANULE))
+        Self(OneFile::new(granules * GRANULE, Compression::new(6)))
     }
 
     fn trace(&self) -> PathBuf {
