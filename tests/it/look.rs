@@ -29,7 +29,15 @@ fn ls_shows_what_was_unpacked() {
         let source = image("tiny").join(form);
         let rootfs = image("tiny").join("rootfs");
         for dir in ["", "hard", "usr/share", "hard/opaque", "hard/merged"] {
-            let count = fs::read_dir(rootfs.join(dir)).unwrap().count();
+            let count = match fs::read_dir(rootfs.join(dir)) {
+                Ok(expected) => expected.count(),
+                // Some were unpacked for root alone to read, but neither the root nor /usr/share.
+                Err(error) => {
+                    let is_forbidden = error.kind() == std::io::ErrorKind::PermissionDenied;
+                    assert!(is_forbidden && !is_root() && dir.starts_with("hard"), "{dir}: {error}");
+                    continue;
+                }
+            };
             let script = "LC_ALL=C ls -A1 -- \"$1\"";
             let found =
                 place.layerfs(&[OsStr::new("ls"), source.as_os_str(), Path::new("/").join(dir).as_os_str()]);
