@@ -16,12 +16,6 @@ use crate::index::{Checkpoint, DecodeError, Decoder, Encoding, GRANULE_BYTES, In
 use crate::model::{EntryId, TarOffset};
 use crate::sys::file_range::FileRange;
 
-/// Suspended decoders kept for sequential readers: few programs read more files at a time.
-const DECODERS_MAX: usize = 8;
-/// What they may take together, but for the last used: of gzip 100 KiB each, of zstd and xz as much as the history that
-/// the blob was compressed with, which is 8 MiB in most and 128 MiB at most.
-const DECODERS_BYTES_MAX: u64 = 32 << 20;
-
 /// One granule of a layer, or what there is of it at the end.
 #[derive(Clone, Debug)]
 pub(super) struct VerifiedChunk(Arc<Vec<u8>>);
@@ -39,11 +33,9 @@ pub(super) struct ChunkReader {
     blob: FileRange,
     cache: Arc<ChunkCache>,
     key: LayerKey,
-    /// Spans that some thread is decoding. Never held together with `decoders`.
+    /// Spans that some thread is decoding.
     busy: Mutex<HashSet<u64>>,
     idle: Condvar,
-    /// Suspended at the start of a granule, the last used at the end. Never held across I/O.
-    decoders: Mutex<Vec<Decoder>>,
     /// Of a compressed layer.
     pub(super) spill: Option<Arc<LayerSpill>>,
     /// Of a compressed layer: who wants to know which granules are asked for.
@@ -87,7 +79,6 @@ impl ChunkReader {
             key,
             busy: Mutex::default(),
             idle: Condvar::new(),
-            decoders: Mutex::default(),
             spill: None,
             touches: None,
             #[cfg(test)]
@@ -144,7 +135,6 @@ impl ChunkReader {
         let diff_id = self.index.diff_id();
         tracing::warn!(%diff_id, offset = place, reason, "wrong bytes in a layer: reading again");
         self.cache.remove_layer(self.key);
-        self.decoders.lock().unwrap_or_else(PoisonError::into_inner).clear();
         match self.load(granule) {
             Ok(chunk) => Ok(chunk),
             Err(Failure::Layer(error)) => Err(error),
@@ -204,7 +194,7 @@ impl ChunkReader {
     fn load_unguarded(&self, granule: u64) -> Result<VerifiedChunk, Failure> {
         match self.index.encoding() {
             Encoding::Tar => {
-                let mut bytes = vec![0; self.granule_len(granule)];
+                let mut bytes = self.cache.buffer(self.granule_len(granule));
                 let read = self.blob.read_at(granule * GRANULE_BYTES, &mut bytes);
                 let count = read.map_err(|source| self.io(source))?;
                 bytes.truncate(count);
@@ -220,7 +210,12 @@ impl ChunkReader {
     /// From the spill, if it is there and right.
     fn spilled(&self, granule: u64) -> Option<VerifiedChunk> {
         let spill = self.spill.as_ref()?;
-        let verified = self.verify(granule, spill.get(granule)?);
+        let mut bytes = self.cache.buffer(self.granule_len(granule));
+        if !spill.get(granule, &mut bytes) {
+            self.cache.give_back(bytes);
+            return None;
+        }
+        let verified = self.verify(granule, bytes);
         verified.inspect_err(|_| spill.forget(granule)).ok()
     }
 
@@ -245,7 +240,7 @@ impl ChunkReader {
 
     fn decode_from(&self, checkpoint: &Checkpoint, granule: u64) -> Result<VerifiedChunk, Failure> {
         let place = TarOffset(granule * GRANULE_BYTES);
-        let mut decoder = match self.take_decoder(checkpoint.place, place) {
+        let mut decoder = match self.cache.suspended.take(self.key, checkpoint.place, place) {
             Some(decoder) => decoder,
             None => {
                 let window = self.index.window(checkpoint).map_err(|error| self.bad_index(&error))?;
@@ -256,21 +251,10 @@ impl ChunkReader {
         #[cfg(test)]
         self.decodes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let chunk = self.decode_to(&mut decoder, granule, checkpoint.place)?;
-        self.suspend(decoder);
+        if decoder.position().0 < self.index.tar_bytes() {
+            self.cache.suspended.keep(self.key, decoder);
+        }
         Ok(chunk)
-    }
-
-    /// Keeps a decoder for whoever reads on; the longest unused make room for it.
-    fn suspend(&self, decoder: Decoder) {
-        if decoder.position().0 >= self.index.tar_bytes() {
-            return;
-        }
-        let mut decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
-        decoders.push(decoder);
-        let bytes = |decoders: &[Decoder]| decoders.iter().map(Decoder::memory_bytes).sum::<u64>();
-        while decoders.len() > DECODERS_MAX || (decoders.len() > 1 && bytes(&decoders) > DECODERS_BYTES_MAX) {
-            decoders.remove(0);
-        }
     }
 
     /// Decodes up to the end of `granule`; whole granules on the way are verified and kept. `start` is where decoding would
@@ -287,7 +271,7 @@ impl ChunkReader {
             let is_whole = position.is_multiple_of(GRANULE_BYTES);
             let skip = usize::try_from(position % GRANULE_BYTES).unwrap_or(0);
             let len = self.granule_len(now).saturating_sub(skip);
-            let mut bytes = vec![0; len];
+            let mut bytes = self.cache.buffer(len);
             let read = decoder.read(&mut bytes).map_err(|error| self.undecoded(error))?;
             if read < len || len == 0 || now > granule {
                 return Err(Failure::Wrong("decoding ends too early".to_owned()));
@@ -300,17 +284,10 @@ impl ChunkReader {
                 if now == granule {
                     return Ok(chunk);
                 }
+            } else {
+                self.cache.give_back(bytes);
             }
         }
-    }
-
-    /// A decoder that stands between the checkpoint and the place.
-    fn take_decoder(&self, from: TarOffset, to: TarOffset) -> Option<Decoder> {
-        let mut decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
-        let usable = |(_, decoder): &(usize, &Decoder)| (from..=to).contains(&decoder.position());
-        let best = decoders.iter().enumerate().filter(usable).max_by_key(|(_, decoder)| decoder.position());
-        let number = best?.0;
-        Some(decoders.remove(number))
     }
 
     pub(super) fn take_turn(&self, span: u64) -> Turn<'_> {

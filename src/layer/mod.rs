@@ -23,6 +23,7 @@ mod scrub_tests;
 mod source;
 mod spill;
 mod start_trace;
+mod suspended;
 mod tar_layer;
 #[cfg(test)]
 mod tar_tests;

@@ -125,24 +125,23 @@ impl Spill {
 }
 
 impl LayerSpill {
-    /// What lies in the place of a granule, if the map says that it is there; to be verified.
-    pub(super) fn get(&self, granule: u64) -> Option<Vec<u8>> {
-        let file = self.opened()?;
-        let read = || {
+    /// Fills `bytes` with what lies in the place of a granule, to be verified; whether the map says that it is there.
+    pub(super) fn get(&self, granule: u64, bytes: &mut [u8]) -> bool {
+        let Some(file) = self.opened() else { return false };
+        let mut read = || {
             let state = file.state(granule)?;
-            if !state.is_here() {
-                return Ok(None);
+            if !state.is_here() || !file.read(granule, bytes)? {
+                return Ok(false);
             }
-            let bytes = file.content(granule)?;
-            if state == State::Kept && bytes.is_some() {
+            if state == State::Kept {
                 // A store that cannot be written to has nobody who evicts.
                 file.set_state(granule, State::Used).ok();
             }
-            Ok(bytes)
+            Ok(true)
         };
         read().unwrap_or_else(|error: Errno| {
             tracing::debug!("spill of {}: {error}", self.layer.diff_id);
-            None
+            false
         })
     }
 
