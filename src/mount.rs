@@ -26,7 +26,7 @@ pub use serving::{Place, Standalone};
 
 use crate::fs::{Fs, FsError, OwnerView};
 use crate::fuse::Server;
-use crate::index::{self, Expected, IndexError, LayerIndex};
+use crate::index::{self, Expected, IndexDir, IndexError, LayerIndex};
 use crate::layer::{DirLayer, Layer, LayerError, LayerSource, TarLayer, TarSource};
 use crate::model::limits::IMAGE_LAYERS_MAX;
 use crate::sys::memory;
@@ -125,8 +125,11 @@ impl MountSpec {
             return Err(MountError::TooManyLayers(self.layers.len()));
         }
         let caches = self.caches.open();
+        let indexes = IndexDir::at(&self.index_dir);
         let opened = std::thread::scope(|scope| {
-            let open = |place: usize, source: &LayerSource| self.open_layer(place, source, &caches, progress);
+            let open = |place: usize, source: &LayerSource| {
+                self.open_layer(place, source, &indexes, &caches, progress)
+            };
             // One at a time decodes; building a layer has threads of its own. Two layers overlap where one waits.
             let (odd, even): (Vec<_>, Vec<_>) =
                 self.layers.iter().enumerate().partition(|(place, _)| place % 2 == 1);
@@ -156,6 +159,7 @@ impl MountSpec {
         &self,
         place: usize,
         source: &LayerSource,
+        indexes: &Arc<IndexDir>,
         caches: &OpenCaches,
         progress: &dyn Progress,
     ) -> Result<Arc<dyn Layer>, MountError> {
@@ -164,7 +168,7 @@ impl MountSpec {
             LayerSource::Tar(tar) => {
                 let failed = |source| MountError::Index { layer: place + 1, source: Box::new(source) };
                 let report = |done| progress.indexed(place + 1, self.layers.len(), done, tar.blob.len());
-                let index = self.index(tar, &report).map_err(failed)?;
+                let index = self.index(indexes, tar, &report).map_err(failed)?;
                 let layer = TarLayer::new(Arc::new(index), tar.blob.clone(), Arc::clone(&caches.chunks));
                 Ok(caches.help(place, layer))
             }
@@ -172,11 +176,16 @@ impl MountSpec {
     }
 
     /// The index of a layer: the one in the store, unless it is missing, damaged or of another version.
-    fn index(&self, tar: &TarSource, report: &(dyn Fn(u64) + Sync)) -> Result<LayerIndex, IndexError> {
+    fn index(
+        &self,
+        indexes: &Arc<IndexDir>,
+        tar: &TarSource,
+        report: &(dyn Fn(u64) + Sync),
+    ) -> Result<LayerIndex, IndexError> {
         let io_error = |source| IndexError::Io { path: tar.blob.to_path_buf(), source };
         let name = index::key(&tar.blob, tar.blob_digest.as_ref(), &tar.diff_id).map_err(io_error)?;
         let path = self.index_dir.join(&name);
-        match LayerIndex::open(&path) {
+        match LayerIndex::open_in(indexes, name.as_ref()) {
             // The length too: under one diffID there may be the tar itself, part of it, or something compressed.
             Ok(index) if index.diff_id() == tar.diff_id && index.blob_bytes() == tar.blob.len() => {
                 return Ok(index);
@@ -187,7 +196,7 @@ impl MountSpec {
         }
         let expected = Expected { blob: tar.blob_digest, diff_id: Some(tar.diff_id) };
         index::build(&tar.blob, &expected, &self.index_dir, &name, report)?;
-        LayerIndex::open(&path)
+        LayerIndex::open_in(indexes, name.as_ref())
     }
 }
 

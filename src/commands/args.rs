@@ -49,7 +49,8 @@ pub enum Command {
     /// Show everything known about containers or images, as JSON
     Inspect(InspectArgs),
     /// Build the indexes of images ahead, so that their first mount takes no time
-    Index(IndexArgs),
+    #[command(after_help = IMAGE_HELP)]
+    Index(ImagesArgs),
     /// List what is in an image, without mounting it
     Ls(LsArgs),
     /// Draw what is in an image as a tree, without mounting it
@@ -59,7 +60,8 @@ pub enum Command {
     /// Tell which layer of an image each version of a path comes from, and what hides it
     Which(WhichArgs),
     /// Check every byte of images
-    Verify(VerifyArgs),
+    #[command(after_help = VERIFY_HELP)]
+    Verify(ImagesArgs),
     /// Show what a mount has counted: requests, where content came from, bytes, durations
     Stats(StatsArgs),
     /// Print a completion script for a shell
@@ -73,6 +75,12 @@ const IMAGE_HELP: &str = "\
 IMAGE is, in this order, an existing path: a docker-archive (docker save, podman save), an OCI layout directory \
 (PATH[:TAG]), an OCI archive, or a plain root filesystem directory, used where it lies; or a name in the store. \
 A prefix docker-archive:, oci:, oci-archive: or dir: says which it is.";
+
+const VERIFY_HELP: &str = "\
+Checked are the digests of all documents and layers, the indexes, and every block of every layer after decompression. \
+A damaged index is built again.
+
+Exit status: 0 nothing is wrong, 1 something is damaged, 125 it could not be found out.";
 
 /// `layerfs mount`
 #[derive(Clone, Debug, Args)]
@@ -291,10 +299,9 @@ pub struct InspectArgs {
     pub names: Vec<String>,
 }
 
-/// `layerfs index`
+/// What `layerfs index` and `layerfs verify` are told.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = IMAGE_HELP)]
-pub struct IndexArgs {
+pub struct ImagesArgs {
     /// Which of several
     #[command(flatten)]
     pub platform: PlatformArg,
@@ -380,28 +387,6 @@ pub struct WhichArgs {
     pub image: String,
     /// Path in it; symlinks on the way are followed, the last name is not
     pub path: OsString,
-}
-
-/// `layerfs verify`
-#[derive(Clone, Debug, Args)]
-#[command(after_help = "\
-Checked are the digests of all documents and layers, the indexes, and every block of every layer after decompression. \
-A damaged index is built again.
-
-Exit status: 0 nothing is wrong, 1 something is damaged, 125 it could not be found out.")]
-pub struct VerifyArgs {
-    /// Which of several
-    #[command(flatten)]
-    pub platform: PlatformArg,
-    /// Print a JSON array
-    #[arg(long)]
-    pub json: bool,
-    /// Show no progress
-    #[arg(long, short = 'q')]
-    pub quiet: bool,
-    /// Images
-    #[arg(required = true, value_name = "IMAGE")]
-    pub images: Vec<String>,
 }
 
 /// `layerfs stats`

@@ -2,13 +2,14 @@
 
 use serde_json::json;
 
-use super::args::IndexArgs;
+use super::args::ImagesArgs;
 use super::environment;
 use super::progress::{Indexing, Told};
+use crate::look::told;
 use crate::mount::{Caches, IndexedLayer, MountSpec};
 
 /// Builds what is missing and prints a line for each layer.
-pub(super) fn run(args: &IndexArgs) -> anyhow::Result<u8> {
+pub(super) fn run(args: &ImagesArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let mut documents = Vec::new();
     for name in &args.images {
@@ -21,11 +22,11 @@ pub(super) fn run(args: &IndexArgs) -> anyhow::Result<u8> {
             documents.push(json!({ "image": image.name, "source": image.source, "layers": layers }));
         } else {
             let lines: String = layers.iter().map(line).collect();
-            super::print(&format!("{}\n{lines}", image.name.escape_debug()))?;
+            super::print(&format!("{}\n{lines}", told(&image.name)))?;
         }
     }
     if args.json {
-        super::print(&format!("{}\n", serde_json::to_string_pretty(&documents)?))?;
+        super::print_json(&serde_json::to_string_pretty(&documents)?)?;
     }
     Ok(0)
 }

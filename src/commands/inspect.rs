@@ -16,7 +16,7 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<u8> {
             if args.image { image(args, name, &store)? } else { either(args, name, &store, &containers)? };
         documents.push(array.trim_start_matches("[\n").trim_end_matches("\n]\n").to_owned());
     }
-    super::print(&format!("[\n{}\n]\n", documents.join(",\n")))?;
+    super::print_json(&format!("[\n{}\n]", documents.join(",\n")))?;
     Ok(0)
 }
 

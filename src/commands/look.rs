@@ -53,8 +53,11 @@ pub(super) fn which(args: &WhichArgs) -> anyhow::Result<u8> {
         Ok(origin) => origin,
         Err(error) => return Out::new().end("which", Err(error)),
     };
-    let text = if args.json { format!("{:#}\n", origin.json()) } else { origin.text() };
-    super::print(&text)?;
+    if args.json {
+        super::print_json(&format!("{:#}", origin.json()))?;
+    } else {
+        super::print(&origin.text())?;
+    }
     Ok(if origin.is_visible { 0 } else { NO_SUCH })
 }
 

@@ -108,10 +108,16 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Prints a line to standard error.
+/// Prints a JSON document that holds other people's names: a terminal must not obey them.
+fn print_json(text: &str) -> anyhow::Result<()> {
+    print(&format!("{}\n", crate::look::safe_json(text)))
+}
+
+/// Prints what went wrong to standard error. It may hold other people's names.
 fn complain(line: &str) {
+    let lines: Vec<String> = line.split('\n').map(crate::look::told).collect();
     // Nobody is left to tell that nobody listens.
-    writeln!(io::stderr(), "{line}").ok();
+    writeln!(io::stderr(), "{}", lines.join("\n")).ok();
 }
 
 /// Help and version are not errors.

@@ -1,17 +1,17 @@
 //! `layerfs verify`
 
-use super::args::VerifyArgs;
+use super::args::ImagesArgs;
 use super::progress::{Indexing, Told};
 use super::{environment, failure};
 use crate::image::{self, ImageError, Sought};
-use crate::look::{self, Verified};
+use crate::look::{self, Verified, told};
 use crate::store::Store;
 
 /// Something is damaged.
 const DAMAGED: u8 = 1;
 
 /// Checks all images, also after one that is damaged.
-pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<u8> {
+pub(super) fn run(args: &ImagesArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let mut code = 0;
     let mut documents = Vec::new();
@@ -36,12 +36,12 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<u8> {
         documents.push(document);
     }
     if args.json {
-        super::print(&format!("{}\n", serde_json::to_string_pretty(&documents)?))?;
+        super::print_json(&serde_json::to_string_pretty(&documents)?)?;
     }
     Ok(code)
 }
 
-fn verified(args: &VerifyArgs, name: &str, store: &Store) -> Result<Verified, ImageError> {
+fn verified(args: &ImagesArgs, name: &str, store: &Store) -> Result<Verified, ImageError> {
     let sought = Sought { platform: args.platform.platform.clone(), with_broken_layers: true };
     let image = image::open_sought(name, store, &sought)?;
     let progress = Indexing::checking(&image.layers, Told::unless(args.quiet));
@@ -62,7 +62,7 @@ fn is_damage(error: &ImageError) -> bool {
 }
 
 fn text(verified: &Verified) -> String {
-    let name = verified.name.escape_debug();
+    let name = told(&verified.name);
     let defects: String = verified.defects.iter().map(|defect| format!("{}\n", defect.text())).collect();
     let unverifiable = match verified.unverifiable {
         0 => String::new(),

@@ -54,7 +54,6 @@ pub use rename::{End, RenameMode};
 pub use statfs::Space;
 
 use counts::Counts;
-use link_counts::LinkCounts;
 use node::{LowerPart, Node, UpperPart};
 use owners::Owners;
 use pins::Pins;
@@ -63,7 +62,7 @@ use settle::Unsettled;
 use table::Table;
 
 use crate::model::{FileKind, Ino};
-use crate::union::Union;
+use crate::union::{LinkCounts, Union};
 use crate::upper::{Origin, Upper};
 
 /// A mounted image: its layers and, unless it is read-only, its upper.

@@ -5,7 +5,6 @@
 //! read once each time that the archive is opened.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -25,8 +24,6 @@ use crate::sys::file_range::FileRange;
 pub(super) const REPOSITORIES: &str = "repositories";
 /// What a layer says of itself and its place, of no use in a config.
 const LAYERS_OWN: [&str; 5] = ["id", "parent", "Size", "throwaway", "parent_id"];
-/// Bytes hashed at once.
-const READ_BYTES: usize = 256 << 10;
 
 /// `ID/json`, as far as it says where the layer stands.
 #[derive(Deserialize)]
@@ -84,7 +81,10 @@ fn assemble(files: &dyn Files, image: &SavedImage, name: Option<String>) -> Resu
         next = layer.parent;
     }
     blobs.reverse();
-    let diff_ids = blobs.iter().map(digest).collect::<Result<Vec<_>, _>>()?;
+    let diff_ids = blobs
+        .iter()
+        .map(|blob| blob.digest().map_err(ImageError::io("read", blob.path())))
+        .collect::<Result<Vec<_>, _>>()?;
     let bytes = config(files, &top, &diff_ids)?;
     let config_digest = Digest::from_bytes(Sha256::digest(&bytes).into());
     let config = parse_config(files, &bytes, config_digest)?;
@@ -111,19 +111,6 @@ fn config(files: &dyn Files, top: &[u8], diff_ids: &[Digest]) -> Result<Vec<u8>,
         [("type".to_owned(), Value::from("layers")), ("diff_ids".to_owned(), Value::Array(diff_ids))];
     config.insert("rootfs".to_owned(), Value::Object(rootfs.into_iter().collect()));
     serde_json::to_vec(&config).map_err(made)
-}
-
-fn digest(blob: &FileRange) -> Result<Digest, ImageError> {
-    let io = |error| ImageError::io("read", blob.path())(error);
-    let (mut sha256, mut reader) = (Sha256::new(), BufReader::with_capacity(READ_BYTES, blob.reader()));
-    loop {
-        let count = reader.fill_buf().map_err(io)?.len();
-        if count == 0 {
-            return Ok(Digest::from_bytes(sha256.finalize().into()));
-        }
-        sha256.update(reader.buffer());
-        reader.consume(count);
-    }
 }
 
 fn document(files: &dyn Files, name: &str) -> Result<Vec<u8>, ImageError> {

@@ -6,7 +6,7 @@ use std::io::BufRead;
 use bzip2::{Decompress, Status};
 
 use super::pieces::{PieceStart, Pieces};
-use super::source::{DecodeError, Source};
+use super::source::{DecodeError, Source, no_memory};
 
 /// What a decoder needs at most: 4 bytes for each of the 900,000 of a block, and tables.
 const DECODER_BYTES: u64 = 4 << 20;
@@ -56,7 +56,7 @@ impl<R: BufRead + Send> Pieces for Bzip2Streams<R> {
                 (usize::try_from(used).unwrap_or(0), usize::try_from(produced).unwrap_or(0));
             match status.map_err(|error| self.source.bad(error.to_string()))? {
                 Status::StreamEnd => self.decoder = None,
-                Status::MemNeeded => return Err(self.source.bad("out of memory for a bzip2 decoder")),
+                Status::MemNeeded => return Err(no_memory()),
                 _ => {}
             }
             self.source.consume(used);

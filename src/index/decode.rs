@@ -133,7 +133,7 @@ fn gzip(
 }
 
 fn bad_deflate(source: &Source<ChunkReader>) -> impl Fn(InflateError) -> Halt {
-    move |error| Halt::Bad(source.bad(error.to_string()))
+    move |error| Halt::Bad(source.not_inflated(error))
 }
 
 /// Of gzip.

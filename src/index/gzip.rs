@@ -71,13 +71,13 @@ impl GzipMembers {
         window: &[u8],
     ) -> Result<Self, DecodeError> {
         let source = BlobSource::at(blob, blob_offset)?;
-        let mut inflate = Inflate::new().map_err(|error| source.bad(error.to_string()))?;
+        let mut inflate = Inflate::new().map_err(|error| source.not_inflated(error))?;
         let mut before = [0];
         if bits > 0 {
             let at = blob_offset.checked_sub(1);
             blob.read_at(at.ok_or_else(|| source.bad("a checkpoint before the blob"))?, &mut before)?;
         }
-        inflate.restart(bits, before[0], window).map_err(|error| source.bad(error.to_string()))?;
+        inflate.restart(bits, before[0], window).map_err(|error| source.not_inflated(error))?;
         Ok(Self { inflate, source, is_inside: true })
     }
 }
@@ -89,7 +89,7 @@ impl Pieces for GzipMembers {
                 return Ok(None);
             }
             self.source.gzip_header()?;
-            self.inflate.restart(0, 0, &[]).map_err(|error| self.source.bad(error.to_string()))?;
+            self.inflate.restart(0, 0, &[]).map_err(|error| self.source.not_inflated(error))?;
             self.is_inside = true;
         }
         Ok(Some(PieceStart { blob_offset: self.source.offset, bits: 0 }))
@@ -100,7 +100,7 @@ impl Pieces for GzipMembers {
             let input = self.source.reader.fill_buf()?;
             let is_cut = input.is_empty();
             let step = self.inflate.run(input, output, Until::Full);
-            let step = step.map_err(|error| self.source.bad(error.to_string()))?;
+            let step = step.map_err(|error| self.source.not_inflated(error))?;
             self.source.consume(step.consumed);
             if step.stop == Stop::End {
                 self.source.gzip_trailer()?;

@@ -41,7 +41,7 @@ pub use error::IndexError;
 pub use format::{GRANULE_BYTES, SPAN_BYTES};
 pub use objects::{Checkpoint, Child, Content, Extent, Inode, InodeNumber, XattrPair};
 pub use source::DecodeError;
-pub use view::LayerIndex;
+pub use view::{IndexDir, LayerIndex};
 
 /// The name of a blob's index: by the blob digest when it is known. Without it (docker-archive) the diffID stands for a
 /// plain tar, and for anything compressed what can be had without reading it all: diffID, length, both ends.

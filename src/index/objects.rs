@@ -273,13 +273,23 @@ impl LayerIndex {
         Ok(xattrs)
     }
 
-    /// The names of an object that has several.
+    /// The names of an object that has several. Looks only where it must: a layer may have millions of them.
     fn links(&self, inode: InodeNumber) -> Result<&[LinkRecord], IndexError> {
-        let links: &[LinkRecord] =
-            self.records(Section::Links, 0, self.count::<LinkRecord>(Section::Links))?;
-        let first = links.partition_point(|link| link.inode.get() < inode.0);
-        let last = links.partition_point(|link| link.inode.get() <= inode.0);
-        links.get(first..last).ok_or_else(|| self.stale("links are not sorted"))
+        let first = self.first_link(inode.0)?;
+        let last = inode.0.checked_add(1).map_or(Ok(first), |next| self.first_link(next))?;
+        let count = last.checked_sub(first).ok_or_else(|| self.stale("links are not sorted"))?;
+        self.records(Section::Links, first, count)
+    }
+
+    /// The first link of an object, or of those behind it.
+    fn first_link(&self, inode: u32) -> Result<u64, IndexError> {
+        let (mut low, mut high) = (0, self.count::<LinkRecord>(Section::Links));
+        while low < high {
+            let middle = low.midpoint(high);
+            let record = self.record::<LinkRecord>(Section::Links, middle)?;
+            if record.inode.get() < inode { low = middle + 1 } else { high = middle }
+        }
+        Ok(low)
     }
 
     /// Every path, relative to the root, of an object that has several names.

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader};
 
 use crate::sys::file_range::{FileRange, RangeReader};
+use crate::sys::inflate::InflateError;
 
 /// Compressed bytes read at once: what a granule needs, roughly.
 const INPUT_BYTES: usize = 64 << 10;
@@ -10,7 +11,7 @@ const INPUT_BYTES: usize = 64 << 10;
 /// Why a blob cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// It could not be read.
+    /// It could not be read, or there was no memory to decode it: that says nothing about its bytes.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// Its bytes are not what its encoding promises.
@@ -21,6 +22,11 @@ pub enum DecodeError {
         /// What is wrong.
         reason: String,
     },
+}
+
+/// The error that a decoder got no memory.
+pub(super) fn no_memory() -> DecodeError {
+    DecodeError::Io(io::Error::new(io::ErrorKind::OutOfMemory, "not enough memory to decode the layer"))
 }
 
 /// The bytes of a blob, and where they are in it.
@@ -46,6 +52,14 @@ impl<R: BufRead> Source<R> {
     /// An error at this place.
     pub(super) fn bad(&self, reason: impl Into<String>) -> DecodeError {
         DecodeError::Bad { offset: self.offset, reason: reason.into() }
+    }
+
+    /// What inflate says of the bytes here.
+    pub(super) fn not_inflated(&self, error: InflateError) -> DecodeError {
+        match error {
+            InflateError::Memory => no_memory(),
+            InflateError::Data | InflateError::State(_) => self.bad(error.to_string()),
+        }
     }
 
     /// The error that the bytes end too early.
@@ -108,6 +122,19 @@ impl<R: BufRead> Source<R> {
             if is_done {
                 return Ok(true);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_memory_is_no_corruption() {
+        let source = Source { reader: &b""[..], offset: 7 };
+        for (error, is_bad) in [(InflateError::Memory, false), (InflateError::Data, true)] {
+            assert_eq!(matches!(source.not_inflated(error), DecodeError::Bad { offset: 7, .. }), is_bad);
         }
     }
 }

@@ -1,20 +1,68 @@
 //! A finished index, mapped: every access is checked against the bounds of the file and the checksum of its page.
 
+use std::ffi::OsString;
 use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::format::{self, Header, PAGE_BYTES, Section};
 use super::{Encoding, IndexError};
 use crate::model::Digest;
+use crate::sys::files;
 use crate::sys::mmap::Mapping;
+
+/// A directory of indexes, held by descriptor from the first that is opened in it: a supervisor in its namespaces does not
+/// find it by path. All indexes of a mount share one.
+#[derive(Debug)]
+pub struct IndexDir {
+    path: PathBuf,
+    held: OnceLock<OwnedFd>,
+}
+
+impl IndexDir {
+    /// The directory at `path`, which need not be there yet.
+    #[must_use]
+    pub fn at(path: &Path) -> Arc<Self> {
+        Arc::new(Self { path: path.to_owned(), held: OnceLock::new() })
+    }
+
+    fn held(&self) -> std::io::Result<&OwnedFd> {
+        if let Some(held) = self.held.get() {
+            return Ok(held);
+        }
+        let path = if self.path.as_os_str().is_empty() { Path::new(".") } else { &self.path };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = files::openat(rustix::fs::CWD, path, flags, Mode::empty())?;
+        Ok(self.held.get_or_init(|| dir))
+    }
+
+    /// Removes the file of that name, if it still is this one. One that is published between the look and the removal goes in
+    /// its place, as publishing takes no lock: then the next mount builds one that was there, and nothing else is lost.
+    fn remove(&self, name: &OsString, id: (u64, u64)) -> std::io::Result<bool> {
+        let dir = self.held()?;
+        let found = files::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO)?;
+        let is_same = (rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino) == id;
+        if is_same {
+            files::unlinkat(dir, name, AtFlags::empty())?;
+        }
+        Ok(is_same)
+    }
+}
 
 /// The index of one layer.
 #[derive(Debug)]
 pub struct LayerIndex {
     path: PathBuf,
+    dir: Arc<IndexDir>,
+    name: OsString,
+    /// Device and number of the file that is mapped.
+    id: (u64, u64),
     mapping: Mapping,
     header: Header,
     encoding: Encoding,
@@ -30,9 +78,21 @@ impl LayerIndex {
     /// # Errors
     /// [`IndexError::Stale`] when it must be built again, [`IndexError::Io`] when it cannot be opened.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
+        let name = path.file_name().unwrap_or_default();
+        Self::open_in(&IndexDir::at(path.parent().unwrap_or(Path::new(""))), name.as_ref())
+    }
+
+    /// The same, of a directory that indexes share.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_in(dir: &Arc<IndexDir>, name: &Path) -> Result<Self, IndexError> {
+        let path = &dir.path.join(name);
         let io = |source| IndexError::Io { path: path.to_owned(), source };
         let stale = |reason| IndexError::Stale { path: path.to_owned(), reason };
         let file = File::open(path).map_err(io)?;
+        let metadata = file.metadata().map_err(io)?;
+        dir.held().map_err(io)?;
         let mapping = Mapping::of_published_file(&file).map_err(io)?;
         let bytes = mapping.bytes();
         let (header, rest) = Header::read_from_prefix(bytes).map_err(|_| stale("shorter than its header"))?;
@@ -59,6 +119,9 @@ impl LayerIndex {
         let checked = (0..words).map(|_| AtomicU64::new(0)).collect();
         Ok(Self {
             path: path.to_owned(),
+            dir: Arc::clone(dir),
+            name: name.as_os_str().to_owned(),
+            id: (metadata.dev(), metadata.ino()),
             mapping,
             header,
             encoding,
@@ -182,9 +245,11 @@ impl LayerIndex {
         if self.is_discarded.swap(true, Ordering::Relaxed) || self.has_fault() {
             return;
         }
-        tracing::error!("{}: damaged; removed, so that the next mount builds it again", self.path.display());
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!("{}: {error}", self.path.display());
+        let path = self.path.display();
+        match self.dir.remove(&self.name, self.id) {
+            Ok(true) => tracing::error!("{path}: damaged; removed, so that the next mount builds it again"),
+            Ok(false) => tracing::error!("{path}: damaged; there is another one already"),
+            Err(error) => tracing::error!("{path}: damaged, and cannot be removed: {error}"),
         }
     }
 
@@ -214,5 +279,47 @@ impl LayerIndex {
         T: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned,
     {
         self.records(section, number, 1)?.first().ok_or_else(|| self.stale("a record is cut"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::{Expected, build};
+    use crate::sys::file_range::FileRange;
+
+    /// The index of a layer, in a directory of its own, and then damaged in its last page.
+    fn damaged(dir: &Path) -> (LayerIndex, PathBuf) {
+        let store = dir.join("index");
+        std::fs::create_dir(&store).unwrap();
+        std::fs::write(dir.join("blob"), vec![0; 4096]).unwrap();
+        let blob = FileRange::open(&dir.join("blob")).unwrap();
+        build(&blob, &Expected::default(), &store, "a.lfx", &|_| {}).unwrap();
+        let path = store.join("a.lfx");
+        let index = LayerIndex::open(&path).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        (index, store)
+    }
+
+    #[test]
+    fn a_damaged_index_goes_wherever_its_directory_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (index, store) = damaged(dir.path());
+        // As for a supervisor that left the file system it was started in.
+        std::fs::rename(&store, dir.path().join("elsewhere")).unwrap();
+        assert_eq!(index.damaged_pages().len(), 1);
+        assert_eq!(std::fs::read_dir(dir.path().join("elsewhere")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_newer_index_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (index, store) = damaged(dir.path());
+        let blob = FileRange::open(&dir.path().join("blob")).unwrap();
+        build(&blob, &Expected::default(), &store, "a.lfx", &|_| {}).unwrap();
+        assert_eq!(index.damaged_pages().len(), 1);
+        assert!(LayerIndex::open(&store.join("a.lfx")).unwrap().damaged_pages().is_empty());
     }
 }

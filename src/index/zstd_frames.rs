@@ -7,13 +7,15 @@ use std::io::BufRead;
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation as _, OutBuffer};
 
 use super::pieces::{PieceStart, Pieces};
-use super::source::{DecodeError, Source};
+use super::source::{DecodeError, Source, no_memory};
 
 /// The longest history that a frame may need: 128 MiB, as the zstd tool and its library accept by default, and more than
 /// any compression level but `--long=28` and above asks for.
 const WINDOW_LOG_MAX: u32 = 27;
 /// What a decoder needs besides: a block of input, one of output, tables.
 const DECODER_BYTES: u64 = 512 << 10;
+/// How the library says that it got no memory; the error has no other mark.
+const NO_MEMORY: &str = "Allocation error : not enough memory";
 /// RFC 8878, section 3.1.1.
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// The longest header of a frame: magic, descriptor, window, dictionary, content size.
@@ -126,7 +128,10 @@ impl<R: BufRead + Send> Pieces for ZstdFrames<R> {
             let (mut input, mut room) = (InBuffer::around(bytes), OutBuffer::around(&mut *output));
             let wanted = self.decoder.run(&mut input, &mut room);
             let (used, produced) = (input.pos(), room.pos());
-            let wanted = wanted.map_err(|error| self.source.bad(error.to_string()))?;
+            let wanted = wanted.map_err(|error| match error.to_string() {
+                words if words == NO_MEMORY => no_memory(),
+                words => self.source.bad(words),
+            })?;
             if is_header {
                 self.header.drain(..used);
             } else {
@@ -146,5 +151,14 @@ impl<R: BufRead + Send> Pieces for ZstdFrames<R> {
 
     fn memory_bytes(&self) -> u64 {
         self.window_bytes + DECODER_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_memory_is_said_so() {
+        // ZSTD_error_memory_allocation, as functions return it.
+        assert_eq!(zstd::zstd_safe::get_error_name(0_usize.wrapping_sub(64)), super::NO_MEMORY);
     }
 }

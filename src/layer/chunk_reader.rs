@@ -155,12 +155,9 @@ impl ChunkReader {
         }
     }
 
-    /// A granule as the blob has it, read once.
-    pub(super) fn reread(&self, granule: u64) -> Result<VerifiedChunk, LayerError> {
-        self.load(granule).map_err(|failure| match failure {
-            Failure::Layer(error) => error,
-            Failure::Wrong(reason) => self.corrupt(granule * GRANULE_BYTES, &reason),
-        })
+    /// The bytes as delivered.
+    pub(super) fn blob(&self) -> &FileRange {
+        &self.blob
     }
 
     /// A decoder that panics on hostile bytes has not decoded them: the process lives on.

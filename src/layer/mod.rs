@@ -15,8 +15,12 @@ mod encoding_tests;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(test)]
+mod one_file;
 mod read_counts;
 mod scrub;
+#[cfg(test)]
+mod scrub_tests;
 mod source;
 mod spill;
 mod start_trace;
@@ -30,7 +34,7 @@ pub use diff_layer::DiffLayer;
 pub use dir_layer::DirLayer;
 pub use error::LayerError;
 pub use read_counts::ReadMeter;
-pub use scrub::Scrubbed;
+pub use scrub::{Damage, Hit, Scrubbed};
 pub use source::{LayerSource, TarSource};
 pub use spill::{Spill, SpillDir};
 pub use start_trace::StartTrace;

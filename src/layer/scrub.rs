@@ -1,75 +1,110 @@
 //! Reading a whole layer to see whether all of it is what the image promised.
+//!
+//! Not as readers do it: what is cached does not count, and everything is decoded once, front to back, so a damaged layer
+//! takes no longer than one that is whole. Behind damage decoding goes on as far as it can, and starts afresh at the next
+//! checkpoint, with the history that the index has; so what is told is what cannot be read, and no more.
 
+use std::collections::HashMap;
 use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
 
 use super::tar_layer::TarLayer;
 use super::{Layer as _, LayerError};
-use crate::index::{Child, Content, GRANULE_BYTES, IndexError, InodeNumber};
-use crate::model::EntryId;
+use crate::index::{
+    Checkpoint, Child, Content, Decoder, Encoding, GRANULE_BYTES, IndexError, InodeNumber, LayerIndex,
+};
+use crate::model::{EntryId, FileKind, TarOffset};
+use crate::sys::file_range::FileRange;
+
+/// What is wrong with a granule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// There are bytes, but not those that the image promised.
+    Differs,
+    /// There are none: they cannot be read or decoded, for this reason.
+    Undecodable(String),
+}
 
 /// Told of each granule: its place in the uncompressed layer, and its bytes or what is wrong with them.
-pub type Scrubbed<'a> = dyn FnMut(Range<u64>, Result<&[u8], LayerError>) + 'a;
+pub type Scrubbed<'a> = dyn FnMut(Range<u64>, Result<&[u8], Damage>) + 'a;
+
+/// Files that a damaged stretch hits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hit {
+    /// Some of their paths, relative to the root, sorted.
+    pub paths: Vec<Vec<u8>>,
+    /// How many paths there are.
+    pub count: u64,
+}
 
 impl TarLayer {
-    /// Decodes the whole blob, front to back, and gives for each granule its place in the uncompressed layer and its
-    /// verified bytes, or why there are none. It goes on after an error. What is cached does not count.
+    /// Reads the whole blob, front to back, and gives for each granule its place in the uncompressed layer and its
+    /// bytes, compared with their digest, or what is wrong with them. It goes on after an error.
     pub fn scrub(&self, sink: &mut Scrubbed<'_>) {
+        let mut scrub = Scrub {
+            index: self.index(),
+            blob: self.chunks().blob(),
+            decoder: None,
+            wrong: None,
+            failed: None,
+        };
         let bytes = self.index().tar_bytes();
         for granule in 0..bytes.div_ceil(GRANULE_BYTES) {
             let start = granule * GRANULE_BYTES;
             let range = start..(start + GRANULE_BYTES).min(bytes);
-            match self.chunks().reread(granule) {
-                Ok(chunk) => sink(range, Ok(chunk.bytes())),
-                Err(error) => sink(range, Err(error)),
+            match scrub.granule(&range, granule) {
+                Ok(bytes) => sink(range, Ok(&bytes)),
+                Err(damage) => sink(range, Err(damage)),
             }
         }
     }
 
-    /// The paths of all files with content in one of these stretches of the uncompressed layer, relative to the root.
+    /// Which files have content in stretches of the uncompressed layer, which are in order and apart; with at most
+    /// `paths_max` paths for each. One walk, however many there are.
     ///
     /// # Errors
     /// [`LayerError`] when the index cannot say.
-    pub fn files_in(&self, damaged: &[Range<u64>]) -> Result<Vec<Vec<u8>>, LayerError> {
-        let mut found = Vec::new();
+    pub fn files_in(&self, damaged: &[Range<u64>], paths_max: usize) -> Result<Vec<Hit>, LayerError> {
+        let mut hits = vec![Hit::default(); damaged.len()];
+        // Names of an object with several that were met: all are counted at the first.
+        let mut met: HashMap<InodeNumber, usize> = HashMap::new();
         let mut ahead: Vec<(InodeNumber, Vec<u8>)> = vec![(self.index().root(), Vec::new())];
         while let Some((number, path)) = ahead.pop() {
             let entry = EntryId(u64::from(number.0));
             let bad = |error: IndexError| super::chunk_reader::bad_index(self.index(), entry, &error);
             let inode = self.index().inode(number).map_err(bad)?;
+            let mut stretches = Vec::new();
             match &inode.content {
-                Content::Contiguous(place) => {
-                    let end = place.0.saturating_add(inode.metadata.size);
-                    if damaged.iter().any(|range| range.start < end && place.0 < range.end) {
-                        found.push(path);
-                    }
-                }
+                Content::Contiguous(place) => stretches.push((place.0, inode.metadata.size)),
                 Content::Sparse(extents) => {
                     let all = self.index().extents(extents, 0, u64::MAX).map_err(bad)?;
-                    let meets = |start: u64, len: u64| {
-                        damaged
-                            .iter()
-                            .any(|range| range.start < start.saturating_add(len) && start < range.end)
-                    };
-                    if all.iter().any(|extent| meets(extent.place.0, extent.len)) {
-                        found.push(path);
-                    }
+                    stretches.extend(all.iter().map(|extent| (extent.place.0, extent.len)));
                 }
                 Content::Names(_) => {
-                    for (name, child) in self.index().children(&inode).map_err(bad)? {
+                    for (name, child) in self.index().children(&inode).map_err(bad)?.into_iter().rev() {
                         let Child::Object(number) = child else { continue };
-                        let mut path = path.clone();
-                        if !path.is_empty() {
-                            path.push(b'/');
-                        }
-                        path.extend_from_slice(name.as_bytes());
-                        ahead.push((number, path));
+                        let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
+                        ahead.push((number, [&path, slash, name.as_bytes()].concat()));
                     }
                 }
                 Content::Target(_) | Content::Nothing => {}
             }
+            let before = if inode.names > 1 { met.entry(number).or_default() } else { &mut 0 };
+            let (is_first, is_enough) = (*before == 0, *before >= paths_max);
+            *before += 1;
+            if is_enough && !is_first {
+                continue;
+            }
+            for hit in touched(damaged, &stretches) {
+                let hit = &mut hits[hit];
+                hit.count += if is_first { u64::from(inode.names) } else { 0 };
+                if hit.paths.len() < paths_max {
+                    hit.paths.push(path.clone());
+                }
+            }
         }
-        found.sort();
-        Ok(found)
+        hits.iter_mut().for_each(|hit| hit.paths.sort());
+        Ok(hits)
     }
 
     /// Looks at every object that the index names, with its attributes and targets.
@@ -83,11 +118,105 @@ impl TarLayer {
             let entry = self.entry(id)?;
             self.xattrs(id)?;
             match entry.metadata.kind {
-                crate::model::FileKind::Directory => drop(self.read_dir(id)?),
-                crate::model::FileKind::Symlink => drop(self.read_link(id)?),
+                FileKind::Directory => drop(self.read_dir(id)?),
+                FileKind::Symlink => drop(self.read_link(id)?),
                 _ => {}
             }
         }
         Ok(count)
     }
+}
+
+/// Which of these ranges (in order and apart) a file's stretches (place and length, in order) meet, each once.
+fn touched(ranges: &[Range<u64>], stretches: &[(u64, u64)]) -> Vec<usize> {
+    let mut found: Vec<usize> = Vec::new();
+    for (start, len) in stretches.iter().filter(|(_, len)| *len > 0) {
+        let end = start.saturating_add(*len);
+        let first = ranges.partition_point(|range| range.end <= *start);
+        let meeting = ranges.iter().enumerate().skip(first).take_while(|(_, range)| range.start < end);
+        found.extend(meeting.map(|(number, _)| number));
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// A layer that is read front to back.
+struct Scrub<'a> {
+    index: &'a LayerIndex,
+    blob: &'a FileRange,
+    /// At the end of the granule before, if that could be decoded.
+    decoder: Option<Decoder>,
+    /// The checkpoint behind which wrong bytes were met: the next one is started from its own history.
+    wrong: Option<u64>,
+    /// The checkpoint behind which decoding failed, and why: up to the next one nothing can be had.
+    failed: Option<(u64, String)>,
+}
+
+impl Scrub<'_> {
+    fn granule(&mut self, range: &Range<u64>, granule: u64) -> Result<Vec<u8>, Damage> {
+        let bytes = match self.index.encoding() {
+            Encoding::Tar => self.plain(range).map_err(Damage::Undecodable)?,
+            _ => self.decoded(range).map_err(Damage::Undecodable)?,
+        };
+        let digest = self.index.granule_digest(granule);
+        let digest = digest.map_err(|error| Damage::Undecodable(error.to_string()))?;
+        if *blake3::hash(&bytes).as_bytes() == digest {
+            return Ok(bytes);
+        }
+        if let Ok(Some(checkpoint)) = self.index.checkpoint(TarOffset(range.start)) {
+            self.wrong = Some(checkpoint.number);
+        }
+        Err(Damage::Differs)
+    }
+
+    fn plain(&self, range: &Range<u64>) -> Result<Vec<u8>, String> {
+        let mut bytes = room(range);
+        let count = self.blob.read_at(range.start, &mut bytes).map_err(|error| error.to_string())?;
+        if count == bytes.len() { Ok(bytes) } else { Err("the file ends too early".to_owned()) }
+    }
+
+    fn decoded(&mut self, range: &Range<u64>) -> Result<Vec<u8>, String> {
+        let checkpoint = self.index.checkpoint(TarOffset(range.start)).map_err(|error| error.to_string())?;
+        let checkpoint = checkpoint.ok_or_else(|| "the index has no checkpoint".to_owned())?;
+        let number = checkpoint.number;
+        if let Some((failed, reason)) = &self.failed
+            && *failed == number
+        {
+            return Err(reason.clone());
+        }
+        if self.wrong.is_some_and(|wrong| wrong != number) {
+            (self.decoder, self.wrong) = (None, None);
+        }
+        // A decoder that panics on hostile bytes has not decoded them.
+        let decoded = panic::catch_unwind(AssertUnwindSafe(|| self.decode(&checkpoint, range)));
+        let decoded = decoded.unwrap_or_else(|_| Err("the decoder panicked".to_owned()));
+        decoded.inspect_err(|reason| self.failed = Some((number, reason.clone())))
+    }
+
+    fn decode(&mut self, checkpoint: &Checkpoint, range: &Range<u64>) -> Result<Vec<u8>, String> {
+        let told = |error: crate::index::DecodeError| error.to_string();
+        let mut decoder = match self.decoder.take() {
+            Some(decoder) => decoder,
+            None => {
+                let window = self.index.window(checkpoint).map_err(|error| error.to_string())?;
+                Decoder::resume(self.index.encoding(), self.blob, checkpoint, &window).map_err(told)?
+            }
+        };
+        let position = decoder.position().0;
+        let mut read = |range: Range<u64>| {
+            let mut bytes = room(&range);
+            let count = decoder.read(&mut bytes).map_err(told)?;
+            if count == bytes.len() { Ok(bytes) } else { Err("decoding ends too early".to_owned()) }
+        };
+        // The end of a granule that began before the checkpoint.
+        read(position..range.start)?;
+        let bytes = read(range.clone())?;
+        self.decoder = Some(decoder);
+        Ok(bytes)
+    }
+}
+
+fn room(range: &Range<u64>) -> Vec<u8> {
+    vec![0; usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0)]
 }

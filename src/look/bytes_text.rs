@@ -22,74 +22,96 @@ impl Quoting {
     }
 }
 
+/// Whether a terminal would obey it instead of showing it: controls, C1 among them, and what turns the direction of text.
+fn is_obeyed(char: char) -> bool {
+    let turns = matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    char.is_control() || turns
+}
+
+/// A path for messages, quoted as [`Quoting::Shell`] does it: a terminal must not obey it.
+pub(crate) fn shown(path: &[u8]) -> String {
+    // What is no text was escaped.
+    String::from_utf8_lossy(&Quoting::Shell.quoted(path)).into_owned()
+}
+
+/// Somebody's words, for messages: on one line, and nothing that a terminal would obey.
+pub(crate) fn told(text: &str) -> String {
+    let escaped = |char: char| match is_obeyed(char) {
+        true => char.escape_default().to_string(),
+        false => char.to_string(),
+    };
+    text.chars().map(escaped).collect()
+}
+
+/// JSON text in which nothing is left that a terminal would obey. It means the same: outside of its strings, JSON has only
+/// ASCII, and inside them controls below 32 are escaped already (RFC 8259).
+#[must_use]
+pub fn safe_json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for char in text.chars() {
+        if is_obeyed(char) && !matches!(char, '\n' | '\r' | '\t') {
+            // All of them are in the basic plane.
+            safe.push_str(&format!("\\u{:04x}", u32::from(char)));
+        } else {
+            safe.push(char);
+        }
+    }
+    safe
+}
+
 /// One piece of a name.
-enum Piece<'a> {
-    Text(&'a str),
+#[derive(Clone, Copy)]
+enum Piece {
+    Plain(u8),
     Escaped(u8),
 }
 
-fn pieces(name: &[u8]) -> Vec<Piece<'_>> {
-    let mut pieces = Vec::new();
+fn pieces(name: &[u8]) -> Vec<Piece> {
+    let mut pieces = Vec::with_capacity(name.len());
     for chunk in name.utf8_chunks() {
-        for text in chunk.valid().split_inclusive(char::is_control) {
-            let (plain, control) = match text.char_indices().next_back() {
-                Some((at, last)) if last.is_control() => text.split_at(at),
-                _ => (text, ""),
-            };
-            if !plain.is_empty() {
-                pieces.push(Piece::Text(plain));
-            }
-            pieces.extend(control.bytes().map(Piece::Escaped));
+        for char in chunk.valid().chars() {
+            let piece = if is_obeyed(char) { Piece::Escaped } else { Piece::Plain };
+            pieces.extend(char.encode_utf8(&mut [0; 4]).bytes().map(piece));
         }
-        pieces.extend(chunk.invalid().iter().map(|byte| Piece::Escaped(*byte)));
+        pieces.extend(chunk.invalid().iter().copied().map(Piece::Escaped));
     }
     pieces
 }
 
 fn shell(name: &[u8]) -> Vec<u8> {
     let pieces = pieces(name);
-    let special = |byte: u8| b"!\"$&'()*;<=>?[\\^`| ".contains(&byte);
-    let needs_quotes = name.is_empty()
-        || name.iter().copied().any(special)
-        || matches!(name, [b'~' | b'#' | b'-', ..])
-        || matches!(name, b"{" | b"}")
-        || pieces.iter().any(|piece| matches!(piece, Piece::Escaped(_)));
-    // A leading minus is the caller's affair, as with ls.
-    if !needs_quotes
-        || (matches!(name, [b'-', ..]) && !name.iter().copied().any(special) && pieces.len() == 1)
-    {
+    let only_plain = pieces.iter().all(|piece| matches!(piece, Piece::Plain(_)));
+    // ls(1) leaves braces that bash expands; a leading minus is the caller's affair, as with ls.
+    let is_special = |byte: &u8| b"!\"$&'()*;<=>?[\\^`{| ".contains(byte);
+    let is_plain = !name.iter().any(is_special) && !matches!(name, [] | [b'~' | b'#', ..] | b"}");
+    if only_plain && is_plain {
         return name.to_vec();
     }
-    let has_quote = name.contains(&b'\'');
-    let only_text = pieces.iter().all(|piece| matches!(piece, Piece::Text(_)));
-    if has_quote && only_text && !name.iter().any(|byte| b"\"$`\\!".contains(byte)) {
+    if only_plain && name.contains(&b'\'') && !name.iter().any(|byte| b"\"$`\\!".contains(byte)) {
         return [b"\"", name, b"\""].concat();
     }
+    // Always inside quotes: '...' or, for what is escaped, $'...'.
     let mut out = vec![b'\''];
+    let mut is_escaping = false;
     for piece in pieces {
         match piece {
-            Piece::Text(text) => out.extend(text.replace('\'', "'\\''").bytes()),
+            Piece::Plain(b'\'') => {
+                out.extend_from_slice(b"'\\''");
+                is_escaping = false;
+            }
+            Piece::Plain(byte) => {
+                out.extend_from_slice(if is_escaping { b"''" } else { b"" });
+                out.push(byte);
+                is_escaping = false;
+            }
             Piece::Escaped(byte) => {
-                // Neighbours share one $'...'.
-                if out.ends_with(b"''") && out.len() > 2 {
-                    out.truncate(out.len() - 2);
-                } else {
-                    out.extend_from_slice(b"'$'");
-                }
+                out.extend_from_slice(if is_escaping { b"" } else { b"'$'" });
                 out.extend(escape(byte).bytes());
-                out.extend_from_slice(b"''");
+                is_escaping = true;
             }
         }
     }
-    // Nothing stands between the quotes that were opened last.
-    if out.ends_with(b"''") && out.len() > 2 {
-        out.pop();
-    } else {
-        out.push(b'\'');
-    }
-    if out.starts_with(b"''") && out.len() > 2 {
-        return [b"''", &out[2..]].concat();
-    }
+    out.push(b'\'');
     out
 }
 
@@ -136,11 +158,82 @@ mod tests {
     use std::os::unix::ffi::OsStrExt as _;
     use std::process::Command;
 
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// What bash takes quoted names for.
+    fn unquoted(names: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let mut script = b"printf '%s\\0'".to_vec();
+        for name in names {
+            script.push(b' ');
+            script.extend(Quoting::Shell.quoted(name));
+        }
+        let mut bash = Command::new("bash");
+        let done = bash.arg("-c").arg(OsStr::from_bytes(&script)).env("LC_ALL", "C.UTF-8").output().unwrap();
+        assert!(done.status.success(), "{done:?}\n{}", script.escape_ascii());
+        let out = done.stdout.strip_suffix(b"\0").unwrap();
+        out.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
+    }
+
+    #[test]
+    fn every_pair_of_bytes_comes_back() {
+        // Each beside those that quotes begin, end or are escaped with.
+        let beside = b"a'\"\\$\n\x7f\xff ";
+        for one in 1..=255_u8 {
+            let pairs = beside.iter().flat_map(|other| [vec![one, *other], vec![*other, one]]);
+            let names: Vec<_> = pairs.chain([vec![one], vec![one; 3]]).collect();
+            assert_eq!(unquoted(&names), names);
+        }
+    }
+
+    fn name() -> impl Strategy<Value = Vec<u8>> {
+        let sign = prop_oneof![
+            3 => proptest::sample::select(&b"'\"$`\\!ab {},~#=-\n\x7f\x1b"[..]).prop_map(|byte| vec![byte]),
+            1 => (1..=255_u8).prop_map(|byte| vec![byte]),
+            1 => any::<char>().prop_filter("NUL", |char| *char != '\0')
+                .prop_map(|char| char.to_string().into_bytes()),
+            1 => (0x80..0xa0_u32).prop_map(|c1| char::from_u32(c1).unwrap().to_string().into_bytes()),
+        ];
+        proptest::collection::vec(sign, 0..8).prop_map(|signs| signs.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_shell_gives_the_name_back(names in proptest::collection::vec(name(), 1..200)) {
+            prop_assert_eq!(unquoted(&names), names.clone());
+            for name in names {
+                let quoted = String::from_utf8(Quoting::Shell.quoted(&name)).unwrap();
+                prop_assert!(!quoted.chars().any(is_obeyed), "{:?}", quoted);
+            }
+        }
+
+        #[test]
+        fn json_means_the_same_and_is_safe(names in proptest::collection::vec(name(), 1..200)) {
+            for name in names {
+                let mut object = Map::new();
+                put(&mut object, "name", &name);
+                let object = Value::from(object);
+                for text in [object.to_string(), format!("{object:#}")] {
+                    let safe = safe_json(&text);
+                    prop_assert!(!safe.chars().any(|char| is_obeyed(char) && char != '\n'), "{:?}", safe);
+                    prop_assert_eq!(&serde_json::from_str::<Value>(&safe).unwrap(), &object);
+                }
+            }
+        }
+    }
 
     #[test]
     fn quotes_as_ls_does() {
-        let names: [&[u8]; 20] = [
+        let names: [&[u8]; 26] = [
+            b"it's\n",
+            b"'\n",
+            b"\n'",
+            b"'",
+            b"a'\x7f'\x01\x02'b\xc2\x9b",
+            b"'\\''\n",
             b"plain",
             b"a b",
             b"it's",
@@ -170,6 +263,8 @@ mod tests {
             let out = ls.env("LC_ALL", "C.UTF-8").current_dir(dir.path()).output().unwrap().stdout;
             let expected = out.strip_suffix(b"\n").unwrap();
             let found = Quoting::Shell.quoted(name);
+            // Before some names ls puts a pair of quotes with nothing between them.
+            let expected = expected.strip_prefix(b"''").filter(|rest| *rest == found).unwrap_or(expected);
             assert_eq!(
                 String::from_utf8_lossy(&found),
                 String::from_utf8_lossy(expected),

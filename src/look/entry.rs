@@ -3,10 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::bytes_text::{self, Quoting};
-use super::rfc3339::{self, Precision};
 use crate::layer::LayerError;
+use crate::model::rfc3339::{self, Precision};
 use crate::model::{FileKind, Metadata};
-use crate::union::{Lower, LowerRef, Union};
+use crate::union::{LinkCounts, Lower, Union};
 
 /// An object with what stat(2) says of it.
 #[derive(Clone, Debug)]
@@ -17,8 +17,6 @@ pub struct Entry {
     pub lower: Lower,
     /// What stat(2) says, with the image's own ids.
     pub metadata: Metadata,
-    /// Names that lead to it; 1 for directories.
-    pub links: u32,
     /// Of a symlink.
     pub target: Option<Vec<u8>>,
 }
@@ -26,10 +24,9 @@ pub struct Entry {
 impl Entry {
     /// Looks at what is at a path.
     pub(super) fn of(union: &Union, path: Vec<u8>, lower: Lower) -> Result<Self, LayerError> {
-        let (metadata, links) = match &lower {
-            Lower::Dir(dir) => (union.dir_metadata(dir)?, 1),
-            Lower::Leaf(leaf, _) => (union.metadata(*leaf)?, visible_names(union, *leaf)?),
-            Lower::Link(leaf, _) => (union.metadata(*leaf)?, 1),
+        let metadata = match &lower {
+            Lower::Dir(dir) => union.dir_metadata(dir)?,
+            Lower::Leaf(leaf, _) | Lower::Link(leaf, _) => union.metadata(*leaf)?,
         };
         let target = match lower {
             Lower::Leaf(leaf, FileKind::Symlink) | Lower::Link(leaf, FileKind::Symlink) => {
@@ -37,7 +34,15 @@ impl Entry {
             }
             _ => None,
         };
-        Ok(Self { path, lower, metadata, links, target })
+        Ok(Self { path, lower, metadata, target })
+    }
+
+    /// Names that lead to it; 1 for directories, and for a name that an upper layer gave it.
+    pub(super) fn links(&self, union: &Union, counts: &LinkCounts) -> Result<u32, LayerError> {
+        match self.lower {
+            Lower::Leaf(leaf, _) if union.names(leaf)? > 1 => counts.visible(union, leaf),
+            _ => Ok(1),
+        }
     }
 
     /// The last name of its path; nothing for the root.
@@ -57,7 +62,7 @@ impl Entry {
     }
 
     /// The columns before the name.
-    pub(super) fn columns(&self) -> [String; 6] {
+    pub(super) fn columns(&self, links: u32) -> [String; 6] {
         let metadata = &self.metadata;
         let size = match metadata.kind {
             FileKind::CharDevice | FileKind::BlockDevice => {
@@ -68,12 +73,11 @@ impl Entry {
         let time = rfc3339::text(metadata.mtime, Precision::Seconds);
         let ids = [metadata.uid.to_string(), metadata.gid.to_string()];
         let [uid, gid] = ids;
-        [mode_text(metadata), self.links.to_string(), uid, gid, size, time]
+        [mode_text(metadata), links.to_string(), uid, gid, size, time]
     }
 
     /// The object as JSON. Names that are no text are there a second time, exactly, under `*_base64`.
-    #[must_use]
-    pub fn json(&self) -> Map<String, Value> {
+    pub(super) fn json(&self, links: u32) -> Map<String, Value> {
         let metadata = &self.metadata;
         let mut object = Map::new();
         bytes_text::put(&mut object, "path", &[b"/", &self.path[..]].concat());
@@ -86,7 +90,7 @@ impl Entry {
         set("mode", format!("{:04o}", metadata.mode).into());
         set("uid", metadata.uid.into());
         set("gid", metadata.gid.into());
-        set("links", self.links.into());
+        set("links", links.into());
         set("mtime", rfc3339::text(metadata.mtime, Precision::Nanoseconds).into());
         match metadata.kind {
             FileKind::CharDevice | FileKind::BlockDevice => {
@@ -110,19 +114,6 @@ impl Entry {
         };
         Some(u32::from(lower.layer.0) + 1)
     }
-}
-
-/// How many of an object's names the layers together show.
-fn visible_names(union: &Union, lower: LowerRef) -> Result<u32, LayerError> {
-    if union.names(lower)? < 2 {
-        return Ok(1);
-    }
-    let mut visible = 0;
-    for path in union.paths(lower)? {
-        let found = union.resolve(&path)?;
-        visible += u32::from(matches!(found, Some(Lower::Leaf(leaf, _)) if leaf == lower));
-    }
-    Ok(visible)
 }
 
 /// In the words of stat(1).

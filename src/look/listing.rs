@@ -1,10 +1,10 @@
 //! `ls`: the objects of a directory, or of all below it.
 
-use super::bytes_text::Quoting;
+use super::bytes_text::{Quoting, safe_json, shown};
 use super::entry::Entry;
-use super::{LookError, Sink, find, shown};
+use super::{LookError, Sink, find};
 use crate::model::limits::DEPTH_MAX;
-use crate::union::{LastSymlink, Lower, LowerDir, Union};
+use crate::union::{LastSymlink, LinkCounts, Lower, LowerDir, Union};
 
 /// How a directory is listed.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ pub fn list(union: &Union, path: &[u8], listing: Listing, sink: &mut Sink<'_>) -
         Err(LookError::Absent { .. }) if !listing.long => find(union, path, LastSymlink::Keep)?,
         found => found?,
     };
-    let mut writer = Writer { union, listing, sink, told: 0 };
+    let mut writer = Writer { union, listing, sink, counts: LinkCounts::default(), told: 0 };
     writer.put(if listing.json { b"[" } else { b"" })?;
     match lower {
         Lower::Dir(dir) if listing.recursive => writer.walk(path, &real, &dir, 0)?,
@@ -72,6 +72,7 @@ struct Writer<'a, 'b> {
     union: &'a Union,
     listing: Listing,
     sink: &'a mut Sink<'b>,
+    counts: LinkCounts,
     /// Objects so far.
     told: u64,
 }
@@ -79,6 +80,10 @@ struct Writer<'a, 'b> {
 impl Writer<'_, '_> {
     fn put(&mut self, bytes: &[u8]) -> Result<(), LookError> {
         (self.sink)(bytes).map_err(LookError::Output)
+    }
+
+    fn links(&self, entry: &Entry) -> Result<u32, LookError> {
+        entry.links(self.union, &self.counts).map_err(layer_error(&entry.path))
     }
 
     fn dir(&mut self, real: &[u8], dir: &LowerDir) -> Result<Vec<Entry>, LookError> {
@@ -109,7 +114,10 @@ impl Writer<'_, '_> {
 
     fn rows(&mut self, rows: &[(Vec<u8>, Entry)]) -> Result<(), LookError> {
         let columns: Vec<[String; 6]> = match self.listing.long && !self.listing.json {
-            true => rows.iter().map(|(_, entry)| entry.columns()).collect(),
+            true => rows
+                .iter()
+                .map(|(_, entry)| Ok(entry.columns(self.links(entry)?)))
+                .collect::<Result<_, LookError>>()?,
             false => Vec::new(),
         };
         let mut widths = [0; 6];
@@ -118,8 +126,9 @@ impl Writer<'_, '_> {
         }
         for (number, (name, entry)) in rows.iter().enumerate() {
             if self.listing.json {
-                let object = serde_json::Value::from(entry.json());
-                self.put(format!("{}\n{object}", if self.told > 0 { "," } else { "" }).as_bytes())?;
+                let object = serde_json::Value::from(entry.json(self.links(entry)?)).to_string();
+                let comma = if self.told > 0 { "," } else { "" };
+                self.put(format!("{comma}\n{}", safe_json(&object)).as_bytes())?;
             } else if let Some(row) = columns.get(number) {
                 let cell = |(text, width): (&String, &usize)| format!("{text:>width$} ");
                 let mut line: Vec<u8> =

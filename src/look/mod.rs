@@ -7,11 +7,11 @@ mod bytes_text;
 mod entry;
 mod listing;
 mod origin;
-mod rfc3339;
 mod tree;
 mod verify;
 
-pub use bytes_text::Quoting;
+pub use bytes_text::{Quoting, safe_json};
+pub(crate) use bytes_text::{shown, told};
 pub use entry::Entry;
 pub use listing::{Listing, list};
 pub use origin::{Origin, which};
@@ -83,7 +83,7 @@ pub(crate) fn find(union: &Union, path: &[u8], last: LastSymlink) -> Result<(Vec
         Target::Found(lower) => Ok((place.path, lower)),
         Target::Absent => Err(LookError::Absent { path: typed() }),
         Target::NotDirectory(end) => {
-            let at = format!("/{}", shown(place.path.get(..end).unwrap_or_default()));
+            let at = shown(&[b"/", place.path.get(..end).unwrap_or_default()].concat());
             Err(LookError::NotDirectory { path: typed(), at })
         }
     }
@@ -112,9 +112,4 @@ pub fn cat(union: &Union, path: &[u8], sink: &mut Sink<'_>) -> Result<(), LookEr
         sink(&buffer[..count]).map_err(LookError::Output)?;
         offset += count as u64;
     }
-}
-
-/// A path of an image, for messages: a terminal must not obey it.
-pub(crate) fn shown(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).escape_debug().to_string()
 }

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::bytes_text;
+use super::LookError;
+use super::bytes_text::{self, shown, told};
 use super::entry::{kind_word, mode_text};
 use super::listing::layer_error;
-use super::rfc3339::{self, Precision};
-use super::{LookError, shown};
 use crate::image::{Image, created_by};
 use crate::layer::LayerSource;
+use crate::model::rfc3339::{self, Precision};
 use crate::model::{FileKind, Metadata};
 use crate::union::{FollowError, Hider, How, LastSymlink, Said, Target, Union, What};
 
@@ -64,7 +64,7 @@ impl Origin {
 
     /// A part of the path, from the root.
     fn part(&self, bytes: usize) -> String {
-        format!("/{}", shown(self.real.get(..bytes).unwrap_or_default()))
+        shown(&[b"/", self.real.get(..bytes).unwrap_or_default()].concat())
     }
 
     fn hider(&self, hider: Hider) -> String {
@@ -88,7 +88,9 @@ impl Origin {
                 };
                 format!("{}{note}", described(&entry.metadata))
             }
-            What::LinkBelow(target) => format!("hard link to /{} of a layer below", shown(target)),
+            What::LinkBelow(target) => {
+                format!("hard link to {} of a layer below", shown(&[b"/", &target[..]].concat()))
+            }
             What::Whiteout(of) => format!("deletes {}", self.part(of.0)),
             What::Opaque(of) => format!("makes {} opaque: nothing from below is in it", self.part(of.0)),
             What::NotDirectory(of, kind) => format!("has a {} at {}", kind_word(*kind), self.part(of.0)),
@@ -98,7 +100,7 @@ impl Origin {
     /// For people: a line for each statement, and who made the layer.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = format!("/{}\n", shown(&self.real));
+        let mut text = format!("{}\n", self.part(self.real.len()));
         let mut seen = false;
         for said in &self.said {
             let is_object = matches!(said.what, What::Object(..) | What::LinkBelow(_));
@@ -109,11 +111,11 @@ impl Origin {
                 None => String::new(),
             };
             seen |= is_object && said.hidden_by.is_none();
-            let id = self.facts(said).map_or("", |facts| facts.id.as_str());
+            let id = self.facts(said).map_or_else(String::new, |facts| told(&facts.id));
             // Writing into a String cannot fail.
             writeln!(text, "layer {} {id}\n    {}{state}", said.layer.0 + 1, self.what(&said.what)).ok();
             if let Some(made) = self.facts(said).and_then(|facts| facts.created_by.as_deref()) {
-                writeln!(text, "    made by: {}", made.escape_debug()).ok();
+                writeln!(text, "    made by: {}", told(made)).ok();
             }
         }
         if self.said.is_empty() {

@@ -1,11 +1,11 @@
 //! `tree`: a directory and what is below, drawn.
 
-use super::bytes_text::Quoting;
+use super::bytes_text::{Quoting, safe_json, shown};
 use super::entry::{Entry, kind_word};
 use super::listing::{entries, layer_error};
-use super::{LookError, Sink, find, shown};
+use super::{LookError, Sink, find};
 use crate::model::limits::DEPTH_MAX;
-use crate::union::{LastSymlink, Lower, LowerDir, Union};
+use crate::union::{LastSymlink, LinkCounts, Lower, LowerDir, Union};
 
 /// Draws a tree, or gives it as nested JSON objects (`contents` of directories), down to `depth_max` levels.
 ///
@@ -28,7 +28,8 @@ pub fn tree(
         });
     };
     let depth_max = depth_max.unwrap_or(DEPTH_MAX).min(DEPTH_MAX);
-    let mut drawing = Drawing { union, depth_max, quoting, sink, dirs: 0, others: 0 };
+    let counts = LinkCounts::default();
+    let mut drawing = Drawing { union, counts, depth_max, quoting, sink, dirs: 0, others: 0 };
     if json {
         drawing.object(&root, 0)?;
         return drawing.put(b"\n");
@@ -46,6 +47,7 @@ pub fn tree(
 
 struct Drawing<'a, 'b> {
     union: &'a Union,
+    counts: LinkCounts,
     depth_max: usize,
     quoting: Quoting,
     sink: &'a mut Sink<'b>,
@@ -87,7 +89,8 @@ impl Drawing<'_, '_> {
     }
 
     fn object(&mut self, entry: &Entry, depth: usize) -> Result<(), LookError> {
-        let text = serde_json::Value::from(entry.json()).to_string();
+        let links = entry.links(self.union, &self.counts).map_err(layer_error(&entry.path))?;
+        let text = safe_json(&serde_json::Value::from(entry.json(links)).to_string());
         let Lower::Dir(dir) = &entry.lower else { return self.put(text.as_bytes()) };
         // Contents are written as they are met, behind the object's other members.
         self.put(text.strip_suffix('}').unwrap_or(&text).as_bytes())?;

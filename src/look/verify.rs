@@ -2,25 +2,22 @@
 //!
 //! Documents are checked by whoever opens the image; here are the layers: the blob against its digest, the index page by
 //! page, each granule decoded from the blob and compared, all of them together against the diffID. Two threads hash
-//! while one decodes.
+//! while one decodes. It takes the same time whatever is damaged.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::bytes_text;
+use super::bytes_text::{self, shown, told};
 use crate::image::Image;
-use crate::layer::{LayerError, LayerSource, TarLayer, TarSource};
+use crate::layer::{Damage, Hit, LayerSource, TarLayer, TarSource};
 use crate::model::Digest;
 use crate::mount::{Caches, MountSpec, Progress};
-use crate::sys::file_range::FileRange;
 
-/// Read at once when a blob is hashed.
-const PIECE_BYTES: usize = 1 << 20;
 /// Granules on their way to the hash: 2 MiB at most.
 const GRANULES_AHEAD: usize = 16;
 /// Paths that are named for one damaged stretch; the others are counted.
@@ -33,8 +30,10 @@ pub enum DefectKind {
     Document,
     /// Bytes of a blob that do not have its digest.
     Blob,
-    /// Bytes of the uncompressed layer.
+    /// Bytes of the uncompressed layer that are there, but not those of the image.
     Content,
+    /// Bytes of the uncompressed layer that cannot be read or decoded.
+    Undecodable,
     /// The layer as a whole.
     DiffId,
     /// The index; it was built again.
@@ -56,10 +55,8 @@ pub struct Defect {
     pub range: Option<Range<u64>>,
     /// What is wrong.
     pub reason: String,
-    /// Files of the image that have content there, some of them.
-    pub paths: Vec<Vec<u8>>,
-    /// How many there are.
-    pub path_count: usize,
+    /// The files of the layer that have content there.
+    pub hit: Hit,
 }
 
 /// What was found out about an image.
@@ -116,8 +113,7 @@ pub fn verify(image: &Image, index_dir: &Path, progress: &dyn Progress) -> Verif
             file: PathBuf::from(&image.source),
             range: None,
             reason: broken.reason.clone(),
-            paths: Vec::new(),
-            path_count: 0,
+            hit: Hit::default(),
         });
     }
     found.defects.sort_by_key(|defect| defect.layer);
@@ -148,10 +144,10 @@ impl Checking<'_> {
     fn read(&mut self, layer: &TarLayer, report: &(dyn Fn(u64, u64) + Sync)) {
         let file = self.tar.blob.to_path_buf();
         let (tar_bytes, blob_bytes) = (layer.index().tar_bytes(), self.tar.blob.len());
-        let mut damaged: BTreeMap<String, Vec<Range<u64>>> = BTreeMap::new();
+        let mut damaged: Vec<(Damage, Range<u64>)> = Vec::new();
         let (to_hash, hash_ahead) = sync_channel::<Vec<u8>>(GRANULES_AHEAD);
         let (blob, diff_id) = std::thread::scope(|scope| {
-            let blob = scope.spawn(|| digest_of(&self.tar.blob));
+            let blob = scope.spawn(|| self.tar.blob.digest());
             let whole = scope.spawn(move || {
                 let mut sha256 = Sha256::new();
                 hash_ahead.iter().for_each(|bytes| sha256.update(&bytes));
@@ -163,7 +159,7 @@ impl Checking<'_> {
                 match bytes {
                     // Who hashes only ends when this one does.
                     Ok(bytes) => to_hash.send(bytes.to_vec()).unwrap_or_default(),
-                    Err(error) => add(damaged.entry(reason(&error)).or_default(), range),
+                    Err(damage) => add(&mut damaged, damage, range),
                 }
             });
             drop(to_hash);
@@ -192,11 +188,7 @@ impl Checking<'_> {
             );
             self.found.defects.push(defect);
         }
-        for (reason, ranges) in damaged {
-            for range in ranges {
-                self.damaged(layer, &file, range, &reason);
-            }
-        }
+        self.damaged(layer, &file, damaged);
         if let Err(error) = layer.walk_index() {
             let path = layer.index().path().to_owned();
             let defect = self.defect(DefectKind::Index, path, None, error.to_string());
@@ -204,58 +196,36 @@ impl Checking<'_> {
         }
     }
 
-    fn damaged(&mut self, layer: &TarLayer, file: &Path, range: Range<u64>, reason: &str) {
-        let paths = layer.files_in(std::slice::from_ref(&range)).unwrap_or_default();
-        let mut defect = self.defect(DefectKind::Content, file.to_owned(), Some(range), reason.to_owned());
-        defect.path_count = paths.len();
-        defect.paths = paths.into_iter().take(PATHS_MAX).collect();
-        self.found.defects.push(defect);
+    fn damaged(&mut self, layer: &TarLayer, file: &Path, damaged: Vec<(Damage, Range<u64>)>) {
+        if damaged.is_empty() {
+            return;
+        }
+        let ranges: Vec<Range<u64>> = damaged.iter().map(|(_, range)| range.clone()).collect();
+        // An index that cannot say is a defect of its own: the walk finds it.
+        let mut hits = layer.files_in(&ranges, PATHS_MAX).unwrap_or_default().into_iter();
+        for (damage, range) in damaged {
+            let (kind, reason) = match damage {
+                Damage::Differs => (DefectKind::Content, "they do not have their digest".to_owned()),
+                Damage::Undecodable(reason) => (DefectKind::Undecodable, reason),
+            };
+            let mut defect = self.defect(kind, file.to_owned(), Some(range), reason);
+            defect.hit = hits.next().unwrap_or_default();
+            self.found.defects.push(defect);
+        }
     }
 
     fn defect(&self, kind: DefectKind, file: PathBuf, range: Option<Range<u64>>, reason: String) -> Defect {
         let digest = Some(self.tar.diff_id);
-        Defect {
-            kind,
-            layer: Some(self.number),
-            digest,
-            file,
-            range,
-            reason,
-            paths: Vec::new(),
-            path_count: 0,
-        }
+        Defect { kind, layer: Some(self.number), digest, file, range, reason, hit: Hit::default() }
     }
 }
 
 /// Neighbours become one stretch.
-fn add(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
-    match ranges.last_mut() {
-        Some(last) if last.end == range.start => last.end = range.end,
-        _ => ranges.push(range),
+fn add(damaged: &mut Vec<(Damage, Range<u64>)>, damage: Damage, range: Range<u64>) {
+    match damaged.last_mut() {
+        Some((last, before)) if before.end == range.start && *last == damage => before.end = range.end,
+        _ => damaged.push((damage, range)),
     }
-}
-
-/// Without the place, which differs from granule to granule.
-fn reason(error: &LayerError) -> String {
-    match error {
-        LayerError::Corrupt { reason, .. } => reason.clone(),
-        other => other.to_string(),
-    }
-}
-
-fn digest_of(blob: &FileRange) -> std::io::Result<Digest> {
-    let mut sha256 = Sha256::new();
-    let mut buffer = vec![0; PIECE_BYTES];
-    let mut offset = 0;
-    while offset < blob.len() {
-        let count = blob.read_at(offset, &mut buffer)?;
-        if count == 0 {
-            return Err(std::io::Error::other("the file ends too early"));
-        }
-        sha256.update(&buffer[..count]);
-        offset += count as u64;
-    }
-    Ok(Digest::from_bytes(sha256.finalize().into()))
 }
 
 impl Defect {
@@ -264,6 +234,7 @@ impl Defect {
             DefectKind::Document => "document",
             DefectKind::Blob => "blob",
             DefectKind::Content => "content",
+            DefectKind::Undecodable => "undecodable",
             DefectKind::DiffId => "diffID",
             DefectKind::Index => "index",
         }
@@ -275,19 +246,20 @@ impl Defect {
         let layer = self.layer.map_or_else(String::new, |layer| format!("layer {layer}: "));
         let digest = self.digest.map_or_else(String::new, |digest| format!(" {digest}"));
         let range = match (&self.range, self.kind) {
-            (Some(range), DefectKind::Content) => {
+            (Some(range), DefectKind::Content | DefectKind::Undecodable) => {
                 format!(", uncompressed bytes {} to {}", range.start, range.end)
             }
             (Some(range), _) => format!(", offset {}", range.start),
             (None, _) => String::new(),
         };
-        let mut text =
-            format!("{layer}{}{digest} in {}{range}: {}", self.word(), self.file.display(), self.reason);
-        for path in &self.paths {
-            text.push_str(&format!("\n    /{}", super::shown(path)));
+        let (file, reason) = (shown(self.file.as_os_str().as_bytes()), told(&self.reason));
+        let mut text = format!("{layer}{}{digest} in {file}{range}: {reason}", self.word());
+        for path in &self.hit.paths {
+            text.push_str(&format!("\n    {}", shown(&[b"/", &path[..]].concat())));
         }
-        if self.path_count > self.paths.len() {
-            text.push_str(&format!("\n    and {} more files", self.path_count - self.paths.len()));
+        let others = self.hit.count.saturating_sub(self.hit.paths.len() as u64);
+        if others > 0 {
+            text.push_str(&format!("\n    and {others} more files"));
         }
         text
     }
@@ -307,8 +279,8 @@ impl Defect {
             bytes_text::put(&mut object, "path", &[b"/", &path[..]].concat());
             Value::from(object)
         };
-        set("files", self.paths.iter().map(path).collect::<Vec<_>>().into());
-        set("file_count", self.path_count.into());
+        set("files", self.hit.paths.iter().map(path).collect::<Vec<_>>().into());
+        set("file_count", self.hit.count.into());
         object
     }
 }

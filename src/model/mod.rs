@@ -12,6 +12,7 @@ pub mod meta;
 pub mod name;
 pub mod posix_acl;
 pub mod recorded_owner;
+pub mod rfc3339;
 pub mod stats;
 pub mod whiteout;
 

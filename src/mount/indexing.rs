@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{MountError, MountSpec, Progress};
-use crate::index::{self, Expected, IndexError, LayerIndex};
+use crate::index::{self, Expected, IndexDir, IndexError, LayerIndex};
 use crate::layer::{ChunkCache, LayerSource, TarLayer, TarSource};
 use crate::model::Digest;
 
@@ -52,6 +52,7 @@ impl MountSpec {
     /// [`MountError`] of the first layer that has none; those below it have theirs.
     pub fn build_ahead(&self, progress: &dyn Progress) -> Result<Vec<IndexedLayer>, MountError> {
         let mut indexed = Vec::new();
+        let indexes = IndexDir::at(&self.index_dir);
         for (place, source) in self.layers.iter().enumerate() {
             let LayerSource::Tar(tar) = source else { continue };
             let failed = |source| MountError::Index { layer: place + 1, source: Box::new(source) };
@@ -60,7 +61,7 @@ impl MountSpec {
                 built.store(true, Ordering::Relaxed);
                 progress.indexed(place + 1, self.layers.len(), done, tar.blob.len());
             };
-            let index = self.index(tar, &report).map_err(failed)?;
+            let index = self.index(&indexes, tar, &report).map_err(failed)?;
             let io = |source| IndexError::Io { path: index.path().to_owned(), source };
             let index_bytes = index.path().metadata().map_err(io).map_err(failed)?.len();
             indexed.push(IndexedLayer {
@@ -124,11 +125,8 @@ impl MountSpec {
             let expected = Expected { blob: tar.blob_digest, diff_id: Some(tar.diff_id) };
             index::build(&tar.blob, &expected, &self.index_dir, &name, report)?;
         }
-        let index = Arc::new(self.index(tar, report)?);
+        let index = Arc::new(self.index(&IndexDir::at(&self.index_dir), tar, report)?);
         // Every granule is looked at once: there is nothing to gain from keeping them.
-        Ok(TarLayer::new(index, tar.blob.clone(), Arc::new(ChunkCache::new(CHECK_CACHE_BYTES))))
+        Ok(TarLayer::new(index, tar.blob.clone(), Arc::new(ChunkCache::new(0))))
     }
 }
-
-/// Room for the granules of a few spans.
-const CHECK_CACHE_BYTES: u64 = 32 << 20;

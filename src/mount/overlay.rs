@@ -1,10 +1,10 @@
 //! Layers as overlay filesystems are told them: directories of differences, and whatever else holds a layer.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Caches, Layers, MountError, MountSpec, OpenCaches, Progress};
-use crate::index::{Expected, IndexError, LayerIndex, build};
+use crate::index::{Expected, IndexDir, IndexError, LayerIndex, build};
 use crate::layer::{DiffLayer, Layer, LayerSource, TarLayer};
 use crate::model::Digest;
 use crate::model::limits::IMAGE_LAYERS_MAX;
@@ -58,7 +58,8 @@ impl OverlaySpec {
             return Err(MountError::TooManyLayers(self.layers.len()));
         }
         let caches = self.caches.open();
-        let open = |(place, layer)| self.open(place, layer, &caches, progress);
+        let indexes = IndexDir::at(&self.index_dir);
+        let open = |(place, layer)| self.open(place, layer, &indexes, &caches, progress);
         let layers = self.layers.iter().enumerate().map(open).collect::<Result<_, _>>()?;
         Ok(Layers { union: Union::new(layers), caches })
     }
@@ -67,6 +68,7 @@ impl OverlaySpec {
         &self,
         place: usize,
         layer: &OverlayLayer,
+        indexes: &Arc<IndexDir>,
         caches: &OpenCaches,
         progress: &dyn Progress,
     ) -> Result<Arc<dyn Layer>, MountError> {
@@ -79,12 +81,14 @@ impl OverlaySpec {
             OverlayLayer::OfImage(source) => {
                 let index_dir = self.index_dir.clone();
                 let spec = MountSpec { layers: Vec::new(), index_dir, caches: Caches::default() };
-                return spec.open_layer(place, source, caches, progress);
+                return spec.open_layer(place, source, indexes, caches, progress);
             }
-            OverlayLayer::Indexed { index, blob } => (index_of(index, blob).map_err(failed)?, blob),
+            OverlayLayer::Indexed { index, blob } => {
+                (LayerIndex::open(index).and_then(|index| fitting(index, blob)).map_err(failed)?, blob)
+            }
             OverlayLayer::Blob { blob, digest } => {
                 let report = |done| report(done, blob.len());
-                (self.index(blob, *digest, &report).map_err(failed)?, blob)
+                (self.index(indexes, blob, *digest, &report).map_err(failed)?, blob)
             }
         };
         let layer = TarLayer::new(Arc::new(index), blob.clone(), Arc::clone(&caches.chunks));
@@ -94,27 +98,27 @@ impl OverlaySpec {
     /// The index of a blob: the one that is kept, unless it is missing, damaged or of another version.
     fn index(
         &self,
+        indexes: &Arc<IndexDir>,
         blob: &FileRange,
         digest: Digest,
         report: &(dyn Fn(u64) + Sync),
     ) -> Result<LayerIndex, IndexError> {
         let name = format!("{}.lfx", digest.hex());
-        let path = self.index_dir.join(&name);
-        match index_of(&path, blob) {
+        let open = || LayerIndex::open_in(indexes, name.as_ref());
+        match open().and_then(|index| fitting(index, blob)) {
             Ok(index) if index.blob_digest() == digest => return Ok(index),
-            Ok(_) | Err(_) => tracing::debug!("{}: built", path.display()),
+            Ok(_) | Err(_) => tracing::debug!("{name}: built"),
         }
         build(blob, &Expected { blob: Some(digest), diff_id: None }, &self.index_dir, &name, report)?;
-        LayerIndex::open(&path)
+        open()
     }
 }
 
-/// Opens an index and sees that it can be of the blob. That it is, each granule's digest shows.
-fn index_of(path: &Path, blob: &FileRange) -> Result<LayerIndex, IndexError> {
-    let index = LayerIndex::open(path)?;
+/// An index that can be of the blob. That it is, each granule's digest shows.
+fn fitting(index: LayerIndex, blob: &FileRange) -> Result<LayerIndex, IndexError> {
     if index.blob_bytes() != blob.len() {
         let reason = "not of this blob: it is of another length";
-        return Err(IndexError::Stale { path: path.to_owned(), reason });
+        return Err(IndexError::Stale { path: index.path().to_owned(), reason });
     }
     Ok(index)
 }

@@ -12,23 +12,53 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 /// Ranges at once: an index for each of the most layers that an image may have, twice.
 const RANGES_MAX: usize = 1000;
 
-/// Memory in which faults are forgiven.
+/// Memory in which faults are forgiven: a place of the table, used by one watch after the other.
+///
+/// The handler may run while another thread gives the place to another watch, and must not take the beginning of one for
+/// that of the other. So a change is made between two steps of `version`, and who reads looks at it before and after: all
+/// of this is `SeqCst`, thus in one order, so with the same even number twice no change lies between, nor around. A place
+/// that changes is passed over, and is never the one that is sought: memory is watched for as long as it is mapped
+/// ([`Mapping`](super::mmap::Mapping)), and whoever faults in it keeps it mapped.
 struct Range {
     is_taken: AtomicBool,
+    /// Odd while the others change.
+    version: AtomicUsize,
     start: AtomicUsize,
     /// Behind the last byte; 0 while nothing is watched.
     end: AtomicUsize,
     has_fault: AtomicBool,
 }
 
-static RANGES: [Range; RANGES_MAX] = [const {
-    Range {
-        is_taken: AtomicBool::new(false),
-        start: AtomicUsize::new(0),
-        end: AtomicUsize::new(0),
-        has_fault: AtomicBool::new(false),
+impl Range {
+    const fn new() -> Self {
+        Self {
+            is_taken: AtomicBool::new(false),
+            version: AtomicUsize::new(0),
+            start: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            has_fault: AtomicBool::new(false),
+        }
     }
-}; RANGES_MAX];
+
+    /// Only for who has taken the place.
+    fn set(&self, start: usize, end: usize) {
+        self.version.fetch_add(1, Ordering::SeqCst);
+        self.has_fault.store(false, Ordering::SeqCst);
+        self.start.store(start, Ordering::SeqCst);
+        self.end.store(end, Ordering::SeqCst);
+        self.version.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// What is watched; nothing while that changes.
+    fn get(&self) -> std::ops::Range<usize> {
+        let version = self.version.load(Ordering::SeqCst);
+        let range = self.start.load(Ordering::SeqCst)..self.end.load(Ordering::SeqCst);
+        let is_one = version.is_multiple_of(2) && self.version.load(Ordering::SeqCst) == version;
+        if is_one { range } else { 0..0 }
+    }
+}
+
+static RANGES: [Range; RANGES_MAX] = [const { Range::new() }; RANGES_MAX];
 
 /// What SIGBUS did before.
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
@@ -48,11 +78,8 @@ impl Watch {
         install()?;
         let free = RANGES.iter().position(|range| !range.is_taken.swap(true, Ordering::SeqCst));
         let number = free.ok_or_else(|| io::Error::other("too many mapped files"))?;
-        let range = &RANGES[number];
         let start = memory.as_ptr().addr();
-        range.has_fault.store(false, Ordering::SeqCst);
-        range.start.store(start, Ordering::SeqCst);
-        range.end.store(start.saturating_add(memory.len()), Ordering::SeqCst);
+        RANGES[number].set(start, start.saturating_add(memory.len()));
         Ok(Self(number))
     }
 
@@ -68,7 +95,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let range = &RANGES[self.0];
-        range.end.store(0, Ordering::SeqCst);
+        range.set(0, 0);
         range.is_taken.store(false, Ordering::SeqCst);
     }
 }
@@ -111,10 +138,7 @@ extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
     }
     // SAFETY: for a SIGBUS of the kernel the address is the member of the union that is set (sigaction(2)).
     let address = unsafe { info.si_addr() }.addr();
-    let is_inside = |range: &&Range| {
-        (range.start.load(Ordering::SeqCst)..range.end.load(Ordering::SeqCst)).contains(&address)
-    };
-    if let Some(range) = RANGES.iter().find(is_inside) {
+    if let Some(range) = RANGES.iter().find(|range| range.get().contains(&address)) {
         // Before the zeros can be seen.
         range.has_fault.store(true, Ordering::SeqCst);
         if zero_page(address) {
@@ -147,6 +171,36 @@ fn zero_page(address: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_range_is_made_of_two() {
+        static PLACE: Range = Range::new();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = || {
+                let mut seen = [false; 2];
+                while !done.load(Ordering::Relaxed) || seen != [true; 2] {
+                    match PLACE.get() {
+                        range if range.is_empty() => assert_eq!(range, 0..0),
+                        range => {
+                            assert_eq!(range.end - range.start, 10);
+                            seen[range.start / 1000] = true;
+                        }
+                    }
+                }
+            };
+            let readers = [scope.spawn(reader), scope.spawn(reader)];
+            let mut number = 0;
+            while number < 300_000 || !readers.iter().all(|reader| reader.is_finished()) {
+                PLACE.set(number % 2 * 1000, number % 2 * 1000 + 10);
+                if number % 7 == 0 {
+                    PLACE.set(0, 0);
+                }
+                number += 1;
+                done.store(number > 300_000, Ordering::Relaxed);
+            }
+        });
+    }
 
     #[test]
     fn one_that_was_sent_changes_nothing() {

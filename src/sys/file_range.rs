@@ -6,6 +6,13 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
+
+use crate::model::Digest;
+
+/// Read at once when all of it is hashed.
+const PIECE_BYTES: usize = 1 << 20;
+
 /// Read-only bytes `[offset, offset + len)` of a file. Reads are by pread(2), so clones share nothing but the descriptor,
 /// and a file that shrinks gives an error, never SIGBUS.
 #[derive(Clone, Debug)]
@@ -79,6 +86,21 @@ impl FileRange {
     #[must_use]
     pub fn reader(&self) -> RangeReader {
         RangeReader { range: self.clone(), position: 0 }
+    }
+
+    /// The sha256 of all of it.
+    ///
+    /// # Errors
+    /// What [`Self::read_at`] says.
+    pub fn digest(&self) -> io::Result<Digest> {
+        let mut sha256 = Sha256::new();
+        let mut buffer = vec![0; PIECE_BYTES];
+        let mut offset = 0;
+        while let count @ 1.. = self.read_at(offset, &mut buffer)? {
+            sha256.update(&buffer[..count]);
+            offset += count as u64;
+        }
+        Ok(Digest::from_bytes(sha256.finalize().into()))
     }
 
     /// The path as an owned value.

@@ -12,7 +12,7 @@ const SYMLINKS_MAX: usize = 40;
 pub enum LastSymlink {
     /// As stat(2).
     Follow,
-    /// As lstat(2), unless a slash follows it.
+    /// As lstat(2), unless something follows it, be it a slash.
     Keep,
 }
 
@@ -66,12 +66,18 @@ impl Union {
         let root = self.root()?;
         let mut way = Way { dirs: vec![(root, 0)], path: Vec::new(), ahead: Vec::new(), symlinks: 0 };
         way.add(path);
-        // A slash behind a name says that it is to be a directory, and so that a symlink is to be followed.
-        let keep_last = last == LastSymlink::Keep && !matches!(path, [.., b'/'] | [.., b'/', b'.']);
+        if path.is_empty() {
+            return Ok(way.ends(None, Target::Absent));
+        }
         while let Some(name) = way.ahead.pop() {
-            if name == b".." {
-                way.up();
-                continue;
+            match &name[..] {
+                // Whatever it is said of is a directory: nothing else gets so far.
+                b"." => continue,
+                b".." => {
+                    way.up();
+                    continue;
+                }
+                _ => {}
             }
             let Some((dir, _)) = way.dirs.last() else { break };
             let Ok(valid) = Name::new(&name) else { return Ok(way.ends(Some(name), Target::Absent)) };
@@ -80,13 +86,16 @@ impl Union {
                 None => return Ok(way.ends(Some(name), Target::Absent)),
                 Some(Lower::Dir(dir)) => way.down(&name, dir),
                 Some(Lower::Leaf(lower, FileKind::Symlink) | Lower::Link(lower, FileKind::Symlink))
-                    if !(is_last && keep_last) =>
+                    if !(is_last && last == LastSymlink::Keep) =>
                 {
                     way.symlinks += 1;
                     if way.symlinks > SYMLINKS_MAX {
                         return Err(FollowError::Loop);
                     }
                     let target = self.read_link(lower)?;
+                    if target.is_empty() {
+                        return Ok(way.ends(Some(name), Target::Absent));
+                    }
                     if target.starts_with(b"/") {
                         way.dirs.truncate(1);
                         way.path.clear();
@@ -95,7 +104,7 @@ impl Union {
                 }
                 Some(leaf) => {
                     way.push(&name);
-                    if is_last && !path.ends_with(b"/") {
+                    if is_last {
                         return Ok(way.ends(None, Target::Found(leaf)));
                     }
                     let end = way.path.len();
@@ -109,9 +118,14 @@ impl Union {
 }
 
 impl Way {
+    /// A slash at the end is said as `.`: before either there must be a directory, to which a symlink is followed
+    /// (path_resolution(7)).
     fn add(&mut self, path: &[u8]) {
+        if path.ends_with(b"/") {
+            self.ahead.push(b".".to_vec());
+        }
         let names = path.split(|byte| *byte == b'/').rev();
-        self.ahead.extend(names.filter(|name| !matches!(*name, b"" | b".")).map(<[u8]>::to_vec));
+        self.ahead.extend(names.filter(|name| !name.is_empty()).map(<[u8]>::to_vec));
     }
 
     fn push(&mut self, name: &[u8]) {
@@ -137,6 +151,9 @@ impl Way {
     fn ends(mut self, name: Option<Vec<u8>>, target: Target) -> Place {
         let floor = self.path.len();
         for name in name.into_iter().chain(std::mem::take(&mut self.ahead).into_iter().rev()) {
+            if name == b"." {
+                continue;
+            }
             if name == b".." {
                 let above = self.path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
                 self.path.truncate(above.max(floor));

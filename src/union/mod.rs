@@ -1,4 +1,5 @@
-//! Row 4: many layers seen as one. Lookup and merged listing; no system calls, no state.
+//! Row 4: many layers seen as one. Lookup, merged listing, paths; no system calls, no state but counts of names that
+//! whoever asks for them keeps ([`LinkCounts`]).
 //!
 //! Per directory the layers are asked from the top: an object wins, a whiteout or an opaque directory ends the walk,
 //! directories merge (image-spec layer.md; kernel Documentation/filesystems/overlayfs.rst). Only "not there" means
@@ -6,6 +7,7 @@
 
 mod follow;
 mod link;
+mod link_counts;
 mod list;
 mod lookup;
 mod trace;
@@ -16,6 +18,7 @@ pub(crate) mod tests;
 use std::sync::Arc;
 
 pub use follow::{FollowError, LastSymlink, Place, Target};
+pub use link_counts::LinkCounts;
 pub use trace::{Extent, Hider, How, Said, What};
 
 use crate::layer::{Entry, Layer, LayerError, Xattr};

@@ -1,5 +1,6 @@
 //! A byte that is not what the image's author wrote is an error, never data.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -169,4 +170,41 @@ fn an_index_that_is_cut_off_under_the_mount() {
         assert_eq!(walk(&place.mnt()).ok().lines().count(), whole, "built again");
         mounted.unmount();
     }
+}
+
+/// By a server that serves upon the host's files, and by a supervisor that left them behind.
+#[test]
+fn a_damaged_index_is_removed() {
+    needs_mount!();
+    let place = Place::new();
+    let source = place.path("image");
+    copy(&image("tiny").join("oci"), &source);
+    let many = place.path("root/many");
+    fs::create_dir_all(&many).unwrap();
+    (0..3000).for_each(|number| fs::write(many.join(format!("{number}")), "").unwrap());
+    let script = "tar -C \"$1\" -cf \"$1.tar\" many && umoci raw add-layer --image \"$2:latest\" \"$1.tar\"";
+    shell(script, &[&place.path("root"), &source]).ok();
+    let damaged = || {
+        place.layerfs(&[OsStr::new("index"), source.as_os_str()]).ok();
+        let indexes = fs::read_dir(place.store().join("index")).unwrap().map(|entry| entry.unwrap().path());
+        let index = indexes.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+        // In the second page, among the records of files: nobody looks at it before they are listed.
+        flip(&index, 100_000);
+        index
+    };
+    let index = damaged();
+    let mounted = place.mount(&["--rm"], &source);
+    assert!(index.exists());
+    let found = walk(&mounted.path("many"));
+    assert!(found.code == 1 && found.err.contains("Input/output error"), "{found:#?}");
+    assert!(!index.exists(), "by mount");
+    mounted.unmount();
+
+    assert_eq!(damaged(), index);
+    let mut command = place.command();
+    command.args(["run", "--rm"]).arg(&source).args(["ls", "-l", "/many"]);
+    let done = finish(&mut command);
+    assert!(done.out.lines().count() < 3000, "{done:?}");
+    assert!(!index.exists(), "by run");
+    place.layerfs(&[OsStr::new("verify"), source.as_os_str()]).ok();
 }

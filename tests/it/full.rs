@@ -84,3 +84,26 @@ fn a_quota_that_is_used_up() {
     done.ok();
     place.nothing_left();
 }
+
+/// The caller's limit of file sizes binds the server: who writes beyond it is told, and the server lives.
+#[test]
+fn a_limit_of_file_sizes() {
+    needs_mount!();
+    let place = Place::new();
+    let source = image("tiny").join("oci");
+    place.layerfs(&[std::ffi::OsStr::new("index"), source.as_os_str()]).ok();
+    let script = "ulimit -f 500; LAYERFS_ROOT=\"$1\" \"$2\" mount --rm \"$3\" \"$4\"";
+    let layerfs = layerfs_path();
+    shell(script, &[&place.store(), std::path::Path::new(&layerfs), &source, &place.mnt()]).ok();
+    let server = place.server();
+    let large = place.mnt().join("large");
+    let error = std::fs::write(&large, vec![1; 2_000_000]).expect_err("wrote beyond the limit");
+    // EFBIG
+    assert_eq!(error.raw_os_error(), Some(27));
+    assert_eq!(place.server(), server, "the server lives");
+    std::fs::write(&large, vec![2; 300_000]).unwrap();
+    assert!(std::fs::read(&large).unwrap() == vec![2; 300_000]);
+    assert_eq!(std::fs::read(place.mnt().join("usr/share/data")).unwrap().len(), 3 << 20);
+    place.layerfs(&[std::ffi::OsStr::new("umount"), place.mnt().as_os_str()]).ok();
+    place.nothing_left();
+}

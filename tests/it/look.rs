@@ -2,7 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use crate::support::*;
 
@@ -27,9 +29,15 @@ fn ls_shows_what_was_unpacked() {
         let source = image("tiny").join(form);
         let rootfs = image("tiny").join("rootfs");
         for dir in ["", "hard", "usr/share", "hard/opaque", "hard/merged"] {
-            let Ok(expected) = fs::read_dir(rootfs.join(dir)) else { continue };
-            // Without names that a line does not hold.
-            let count = expected.count();
+            let count = match fs::read_dir(rootfs.join(dir)) {
+                Ok(expected) => expected.count(),
+                // Some were unpacked for root alone to read, but neither the root nor /usr/share.
+                Err(error) => {
+                    let is_forbidden = error.kind() == std::io::ErrorKind::PermissionDenied;
+                    assert!(is_forbidden && !is_root() && dir.starts_with("hard"), "{dir}: {error}");
+                    continue;
+                }
+            };
             let script = "LC_ALL=C ls -A1 -- \"$1\"";
             let found =
                 place.layerfs(&[OsStr::new("ls"), source.as_os_str(), Path::new("/").join(dir).as_os_str()]);
@@ -47,7 +55,7 @@ fn ls_shows_what_was_unpacked() {
     }
 }
 
-/// Type, mode, ids, size or device, seconds and target of everything, as stat(1) has it.
+/// Type, mode, ids, size or device, seconds and target of everything, as stat(2) has it, in both forms.
 #[test]
 fn the_long_form_agrees_with_stat() {
     needs_images!();
@@ -84,6 +92,12 @@ for dir, dirs, files in os.walk(root):
         let lines = lines(&done);
         assert_eq!(lines.len(), 1, "{name}: < is layerfs, > is stat\n{}", done.out);
         assert!(lines[0].parse::<usize>().unwrap() > 100, "{name}: nothing was compared");
+
+        let script =
+            "LAYERFS_ROOT=\"$1\" \"$2\" ls -lR \"$3/oci\" >\"$4\"; python3 \"$5\" \"$4\" \"$3/rootfs\"";
+        let (store, layerfs, judge) = (place.store(), layerfs_path(), support_file("long_form.py"));
+        let done = shell(script, &[&store, Path::new(&layerfs), &image(name), &place.path("long"), &judge]);
+        assert_eq!(done.ok(), lines[0], "{name}: rows of the long form");
     }
 }
 
@@ -125,6 +139,9 @@ fn what_cannot_be_shown() {
     for (command, path, said) in [
         ("cat", "/nothing", "no such file"),
         ("cat", "/etc/passwd/x", "/etc/passwd is not a directory"),
+        ("cat", "/etc/passwd/", "/etc/passwd is not a directory"),
+        ("cat", "/etc/passwd/.", "/etc/passwd is not a directory"),
+        ("cat", "", "no such file"),
         ("cat", "/etc", "is a directory"),
         ("cat", "/hard/fifo", "special file"),
         ("cat", "/hard/loop", "special file"),
@@ -153,13 +170,20 @@ fn what_cannot_be_shown() {
 
 #[test]
 fn a_reader_that_leaves_is_no_error() {
-    needs_images!();
     let place = Place::new();
+    let root = place.path("root");
+    fs::create_dir(&root).unwrap();
+    for number in 0..2000 {
+        fs::write(root.join(format!("{number:0100}")), "").unwrap();
+    }
+    fs::write(root.join("data"), vec![b'x'; 1 << 20]).unwrap();
     let layerfs = layerfs_path();
-    let script = "export LAYERFS_ROOT=\"$1\"; for c in \"cat $3 /usr/share/data\" \"ls -lR $3\" \"tree $3\" \"ls -R --json $3\"; do
+    // More than any pipe holds (pipe(7)): who writes all of it meets the end of the reader.
+    let script = "export LAYERFS_ROOT=\"$1\"; for c in \"cat $3 /data\" \"ls -lR $3\" \"tree $3\" \"tree --json $3\" \"ls -R --json $3\"; do
+        [ $(\"$2\" $c | wc -c) -gt 150000 ] || exit 9
         \"$2\" $c 2>\"$1.err\" | head -c 10 >\"$1.head\"; echo ${PIPESTATUS[0]}; cat \"$1.err\"; wc -c <\"$1.head\"; done";
-    let done = shell(script, &[&place.store(), Path::new(&layerfs), &image("tiny").join("oci")]);
-    assert_eq!(lines(&done), ["0", "10"].repeat(4));
+    let done = shell(script, &[&place.store(), Path::new(&layerfs), &root]);
+    assert_eq!((done.code, lines(&done)), (0, ["0", "10"].repeat(5)));
 }
 
 #[test]
@@ -304,4 +328,78 @@ fn verify_names_what_is_broken() {
     flip(config, 20);
     let wrong = verify();
     assert!(wrong.code == 1 && wrong.err.contains("config is corrupt"), "{wrong:#?}");
+}
+
+/// Lies about lengths add up to no number at all.
+#[test]
+fn inspect_of_layers_that_claim_too_much() {
+    needs_images!();
+    let place = Place::new();
+    let layout = place.path("image");
+    copy(&image("tiny").join("oci"), &layout);
+    let script = r#"
+import hashlib, json, os, sys
+def read(name): return json.load(open(os.path.join(sys.argv[1], name)))
+def put(document):
+    data = json.dumps(document).encode()
+    digest = hashlib.sha256(data).hexdigest()
+    open(os.path.join(sys.argv[1], "blobs/sha256", digest), "wb").write(data)
+    return {"digest": "sha256:" + digest, "size": len(data)}
+index = read("index.json")
+manifest = read("blobs/sha256/" + index["manifests"][0]["digest"][7:])
+for layer in manifest["layers"]: layer["size"] = 2**63 - 1
+index["manifests"][0].update(put(manifest))
+json.dump(index, open(os.path.join(sys.argv[1], "index.json"), "w"))
+"#;
+    finish(Command::new("python3").args(["-c", script]).arg(&layout)).ok();
+    let done = place.layerfs(&[OsStr::new("inspect"), "--image".as_ref(), layout.as_os_str()]);
+    let json = place.path("inspect.json");
+    fs::write(&json, done.ok()).unwrap();
+    let size = finish(
+        Command::new("python3")
+            .args(["-c", "import json, sys; print(json.load(open(sys.argv[1]))[0]['Size'])"])
+            .arg(&json),
+    );
+    assert_eq!(size.ok(), u64::MAX.to_string());
+}
+
+/// Names that would take over a terminal do not reach it, however they are asked for.
+#[test]
+fn a_terminal_obeys_no_name() {
+    let place = Place::new();
+    let root = place.path("root");
+    let names: [&[u8]; 5] = [b"\x1b[31mred", b"c1\xc2\x9b31m", b"del\x7f", b"not\xfftext", b"it's\n"];
+    fs::create_dir(&root).unwrap();
+    for name in names {
+        fs::write(root.join(OsStr::from_bytes(name)), "").unwrap();
+    }
+    let is_safe = |out: &str| !out.chars().any(|char| char.is_control() && char != '\n');
+    for arguments in
+        [&["ls", "--json"][..], &["tree", "--json"], &["ls", "-lR", "--json"], &["verify", "--json"]]
+    {
+        let mut command = place.command();
+        let done = finish(command.args(arguments).arg(&root));
+        assert!(is_safe(done.ok()), "{arguments:?}: {}", done.out);
+        let json = place.path("json");
+        fs::write(&json, &done.out).unwrap();
+        finish(Command::new("jq").arg(".").arg(&json)).ok();
+    }
+    for name in names {
+        for json in [true, false] {
+            let mut command = place.command();
+            command.arg("which").args(json.then_some("--json")).arg(&root).arg(OsStr::from_bytes(name));
+            let done = finish(&mut command);
+            assert!(is_safe(done.ok()) && done.out.contains("visible"), "{}", done.out);
+        }
+        let gone = [name, b" gone"].concat();
+        let done = finish(place.command().arg("cat").arg(&root).arg(OsStr::from_bytes(&gone)));
+        assert!(done.code == 1 && is_safe(&done.err), "{done:?}");
+    }
+    // To a terminal; script(1) is one.
+    let layerfs = layerfs_path();
+    for command in ["ls", "tree", "ls -lR"] {
+        let script = "export LAYERFS_ROOT=\"$1\"; script -qec \"$2 $4 $3\" /dev/null | tr -d '\\r'";
+        let done = shell(script, &[&place.store(), Path::new(&layerfs), &root, Path::new(command)]);
+        assert!(is_safe(done.ok()) && done.out.contains("red"), "{command}: {}", done.out);
+    }
 }

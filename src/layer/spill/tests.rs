@@ -5,14 +5,15 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use flate2::{Compression, write::GzEncoder};
+use flate2::Compression;
 use proptest::prelude::*;
 use rustix::io::Errno;
 
 use super::*;
 use crate::index::{self, Expected, GRANULE_BYTES, LayerIndex};
-use crate::layer::{ChunkCache, Found, Layer as _, TarLayer};
-use crate::model::{EntryId, Name};
+use crate::layer::one_file::{OneFile, the_file};
+use crate::layer::{ChunkCache, Layer as _, TarLayer};
+use crate::model::EntryId;
 use crate::sys::fault::{self, Fault};
 use crate::sys::file_range::FileRange;
 
@@ -24,48 +25,27 @@ fn open(path: &Path, bytes_max: Option<u64>) -> std::io::Result<Arc<Spill>> {
     Spill::open(&SpillDir { path: path.to_owned(), bytes_max })
 }
 
-/// An image of one gzip layer with one file, and a spill directory.
-struct World {
-    dir: tempfile::TempDir,
-    content: Vec<u8>,
-}
+/// A layer, and a spill directory.
+struct World(OneFile);
 
 impl World {
     fn new(granules: usize) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut seed = 1_u32;
-        let mut next = || {
-            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            seed.to_be_bytes()[0] % 16
-        };
-        let content: Vec<u8> = (0..granules * GRANULE - 3000).map(|_| next()).collect();
-        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-        let mut header = tar::Header::new_ustar();
-        header.set_size(content.len() as u64);
-        tar.append_data(&mut header, "file", &content[..]).unwrap();
-        let blob = tar.into_inner().unwrap().finish().unwrap();
-        std::fs::write(dir.path().join("blob"), blob).unwrap();
-        let range = FileRange::open(&dir.path().join("blob")).unwrap();
-        index::build(&range, &Expected::default(), dir.path(), "index", &|_| {}).unwrap();
-        std::fs::create_dir(dir.path().join("spill")).unwrap();
-        Self { dir, content }
+        let world = Self(OneFile::new(granules * GRANULE - 3000, Compression::fast()));
+        std::fs::create_dir(world.spill_dir()).unwrap();
+        world
     }
 
     /// A mount of its own, as another process would have it: a small cache, and all decoded once again.
     fn mount(&self, cache: u64, bytes_max: Option<u64>) -> Mount {
-        let blob = FileRange::open(&self.dir.path().join("blob")).unwrap();
-        let index = Arc::new(LayerIndex::open(&self.dir.path().join("index")).unwrap());
         let spill = open(&self.spill_dir(), bytes_max).unwrap();
         spill.start();
-        let layer = TarLayer::new(index, blob, Arc::new(ChunkCache::new(cache))).with_spill(&spill);
-        let Found::Entry(file) = layer.lookup(layer.root(), Name::new(b"file").unwrap()).unwrap() else {
-            panic!("no file");
-        };
+        let layer = self.0.open(cache).with_spill(&spill);
+        let file = the_file(&layer);
         Mount { layer, file }
     }
 
     fn spill_dir(&self) -> PathBuf {
-        self.dir.path().join("spill")
+        self.0.dir.path().join("spill")
     }
 
     fn spill_file(&self) -> Option<PathBuf> {
@@ -78,17 +58,17 @@ impl World {
     }
 
     fn check(&self, mount: &Mount, granule: usize) {
-        let offset = granule * GRANULE % self.content.len();
-        let expected = &self.content[offset..(offset + 5000).min(self.content.len())];
+        let offset = granule * GRANULE % self.0.content.len();
+        let expected = &self.0.content[offset..(offset + 5000).min(self.0.content.len())];
         let mut bytes = vec![0; expected.len()];
         assert_eq!(mount.layer.read_at(mount.file, offset as u64, &mut bytes).unwrap(), expected.len());
         assert!(bytes == expected, "wrong bytes at {offset}");
     }
 
     fn check_all(&self, mount: &Mount) {
-        let mut bytes = vec![0; self.content.len()];
+        let mut bytes = vec![0; self.0.content.len()];
         mount.layer.read_at(mount.file, 0, &mut bytes).unwrap();
-        assert!(bytes == self.content, "wrong bytes");
+        assert!(bytes == self.0.content, "wrong bytes");
         mount.settle();
     }
 
@@ -148,10 +128,11 @@ fn what_is_decoded_twice_on_a_machine_is_decoded_no_more() {
     let second = world.mount(64 << 20, LARGE);
     world.check_all(&second);
     assert_eq!(second.decodes(), before);
-    assert!(blocks(&world.spill_file().unwrap()) >= world.content.len() as u64);
+    let bytes = world.0.content.len() as u64;
+    assert!(blocks(&world.spill_file().unwrap()) >= bytes);
     let written = |mount: &Mount| mount.spill().spill.written().0;
     assert_eq!(written(&first), 0);
-    assert!(written(&second) >= world.content.len() as u64);
+    assert!(written(&second) >= bytes);
     let third = world.mount(0, LARGE);
     world.check_all(&third);
     assert_eq!(third.decodes(), 0);
@@ -173,13 +154,13 @@ fn what_lies_far_behind_is_kept_at_once() {
 #[test]
 fn a_plain_tar_needs_no_second_place() {
     let world = World::new(2);
-    let tar = world.dir.path().join("tar");
+    let tar = world.0.dir.path().join("tar");
     let mut tar = tar::Builder::new(File::create(&tar).unwrap());
-    tar.append_path_with_name(world.dir.path().join("blob"), "file").unwrap();
+    tar.append_path_with_name(world.0.dir.path().join("blob"), "file").unwrap();
     tar.finish().unwrap();
-    let blob = FileRange::open(&world.dir.path().join("tar")).unwrap();
-    index::build(&blob, &Expected::default(), world.dir.path(), "plain", &|_| {}).unwrap();
-    let index = Arc::new(LayerIndex::open(&world.dir.path().join("plain")).unwrap());
+    let blob = FileRange::open(&world.0.dir.path().join("tar")).unwrap();
+    index::build(&blob, &Expected::default(), world.0.dir.path(), "plain", &|_| {}).unwrap();
+    let index = Arc::new(LayerIndex::open(&world.0.dir.path().join("plain")).unwrap());
     let spill = open(&world.spill_dir(), LARGE).unwrap();
     let layer = TarLayer::new(index, blob, Arc::new(ChunkCache::new(0))).with_spill(&spill);
     assert!(layer.chunks.spill.is_none());
@@ -205,7 +186,7 @@ fn a_flipped_byte_is_never_served() {
             let mount = world.mount(0, LARGE);
             world.check_all(&mount);
             // In the tar's padding, or a map byte that still says that the granule is here, nothing shows.
-            if place < world.content.len() as u64 {
+            if place < world.0.content.len() as u64 {
                 assert!(mount.decodes() > 0, "byte {place} was not looked at");
                 let granule = place / GRANULE_BYTES;
                 let mut state = [9];

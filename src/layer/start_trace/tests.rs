@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use flate2::{Compression, write::GzEncoder};
+use flate2::Compression;
 
 use super::*;
-use crate::index::{self, Expected, LayerIndex};
-use crate::layer::{ChunkCache, Found, Layer as _};
-use crate::model::{EntryId, Name};
-use crate::sys::file_range::FileRange;
+use crate::layer::Layer as _;
+use crate::layer::one_file::{OneFile, the_file};
+use crate::model::EntryId;
 
 const GRANULE: usize = 128 << 10;
 
@@ -59,43 +58,22 @@ fn what_is_news_is_merged() {
     assert_eq!(merge(&[1, 2, 3, 4], &[2]), Some(touches(&[2])), "far too much would be read ahead");
 }
 
-/// A gzip layer with one file, and where its trace is.
-struct World {
-    dir: tempfile::TempDir,
-}
+/// A layer, and where its trace is.
+struct World(OneFile);
 
 impl World {
     fn new(granules: usize) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut seed = 1_u32;
-        let mut next = || {
-            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            seed.to_be_bytes()[0] % 16
-        };
-        let content: Vec<u8> = (0..granules * GRANULE).map(|_| next()).collect();
-        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::new(6)));
-        let mut header = tar::Header::new_ustar();
-        header.set_size(content.len() as u64);
-        tar.append_data(&mut header, "file", &content[..]).unwrap();
-        let blob = tar.into_inner().unwrap().finish().unwrap();
-        std::fs::write(dir.path().join("blob"), blob).unwrap();
-        let range = FileRange::open(&dir.path().join("blob")).unwrap();
-        index::build(&range, &Expected::default(), dir.path(), "index", &|_| {}).unwrap();
-        Self { dir }
+        Self(OneFile::new(granules * GRANULE, Compression::new(6)))
     }
 
     fn trace(&self) -> PathBuf {
-        self.dir.path().join("trace")
+        self.0.dir.path().join("trace")
     }
 
     fn mount(&self, cache_bytes: u64) -> (Arc<StartTrace>, Arc<TarLayer>, EntryId) {
         let trace = StartTrace::open(&self.trace());
-        let blob = FileRange::open(&self.dir.path().join("blob")).unwrap();
-        let index = Arc::new(LayerIndex::open(&self.dir.path().join("index")).unwrap());
-        let layer = TarLayer::new(index, blob, Arc::new(ChunkCache::new(cache_bytes))).with_trace(&trace, 0);
-        let Found::Entry(file) = layer.lookup(layer.root(), Name::new(b"file").unwrap()).unwrap() else {
-            panic!("no file");
-        };
+        let layer = self.0.open(cache_bytes).with_trace(&trace, 0);
+        let file = the_file(&layer);
         (trace, layer, file)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{Lower, LowerDir, LowerRef, Union};
+use super::{LinkCounts, Lower, LowerDir, LowerRef, Union};
 use crate::layer::fake::FakeLayer;
 use crate::layer::{Layer, LayerError};
 use crate::model::{EntryId, FileKind, LayerOrdinal, Name};
@@ -293,4 +293,27 @@ fn compare_leaf(union: &Union, lower: LowerRef, node: &unpack::Node) {
     let mut buffer = vec![0; node.content.len() + 1];
     let count = union.read_at(lower, 0, &mut buffer).unwrap();
     assert_eq!(buffer[..count], node.content);
+}
+
+#[test]
+fn names_are_counted_once() {
+    const NAMES: u32 = 3000;
+    let mut layer = FakeLayer::new().file("d/0", b"").file("few/0", b"").link("few/1", "few/0");
+    for number in 1..NAMES {
+        layer = layer.link(&format!("d/{number}"), "d/0");
+    }
+    let union = union(vec![layer, FakeLayer::new().whiteout("d/7").file("d/8", b"other")]);
+    let counts = LinkCounts::default();
+    let listed = union.list(&dir(&union, "d")).unwrap();
+    assert_eq!(listed.len(), 2999);
+    for (name, listed) in listed {
+        if union.names(listed.lower).unwrap() == 1 {
+            assert_eq!(name.as_bytes(), b"8");
+            continue;
+        }
+        assert_eq!(counts.visible(&union, listed.lower).unwrap(), NAMES - 2);
+    }
+    assert_eq!(counts.visible(&union, leaf(&union, "few/0")).unwrap(), 2);
+    let looked_up = counts.counted.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(looked_up <= NAMES as usize + 10, "{looked_up} names were looked up");
 }

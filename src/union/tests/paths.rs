@@ -1,9 +1,15 @@
 //! Following paths, and telling where each comes from.
 
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+
 use proptest::prelude::*;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 use super::unpack;
 use super::*;
+use crate::layer::DirLayer;
 use crate::union::{Extent, FollowError, How, LastSymlink, Target, What};
 
 fn follow(union: &Union, path: &str) -> (String, Target) {
@@ -31,7 +37,7 @@ fn symlinks_lead_on_and_never_out() {
         assert!(matches!(target, Target::Found(Lower::Leaf(..))), "{path}: {target:?}");
     }
     for (path, real) in
-        [("", ""), ("/", ""), ("..", ""), ("lib", "usr/lib"), ("usr/up", ""), ("lib/", "usr/lib")]
+        [("/", ""), (".", ""), ("..", ""), ("lib", "usr/lib"), ("usr/up", ""), ("lib/", "usr/lib")]
     {
         let found = follow(&union, path);
         assert!(
@@ -39,10 +45,12 @@ fn symlinks_lead_on_and_never_out() {
             "{found:?}"
         );
     }
-    for (path, real) in [("nowhere", "usr/gone/x"), ("lib/gone/../z", "usr/lib/z"), ("gone", "gone")] {
+    for (path, real) in
+        [("nowhere", "usr/gone/x"), ("lib/gone/../z", "usr/lib/z"), ("gone", "gone"), ("", "")]
+    {
         assert_eq!(follow(&union, path), (real.to_owned(), Target::Absent));
     }
-    for path in ["lib/x/", "lib/x/y", "lib/x/..", "abs/z"] {
+    for path in ["lib/x/", "lib/x/.", "lib/x//./", "lib/x/y", "lib/x/..", "abs/", "abs/z"] {
         assert_eq!(follow(&union, path).1, Target::NotDirectory("usr/lib/x".len()), "{path}");
     }
     let long = format!("lib/{}", "x".repeat(300));
@@ -53,6 +61,97 @@ fn symlinks_lead_on_and_never_out() {
     assert_eq!(kept(b"lib/").path, b"usr/lib");
     assert_eq!(kept(b"lib/.").path, b"usr/lib");
     assert!(matches!(kept(b"l1").target, Target::Found(Lower::Leaf(_, FileKind::Symlink))));
+}
+
+/// Every path of up to three of these names, against the kernel's own walk in the same tree.
+#[test]
+fn paths_lead_where_the_kernel_says() {
+    const NAMES: [&str; 11] = ["d", "f", "to-d", "to-f", "abs", "up", "self", "slash", "gone", ".", ".."];
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    std::fs::create_dir_all(path("d/d")).unwrap();
+    for file in ["f", "d/f", "d/d/f"] {
+        std::fs::write(path(file), "").unwrap();
+    }
+    for (name, target) in [
+        ("to-d", "d"),
+        ("to-f", "d/f"),
+        ("abs", "/d/../d/d"),
+        ("up", "../../.."),
+        ("self", "self"),
+        ("slash", "f/"),
+        ("d/to-d", "../to-d/d/"),
+        ("d/to-f", "./f/."),
+        ("d/abs", "/f"),
+        ("d/up", ".."),
+        ("d/gone", "/nowhere"),
+    ] {
+        std::os::unix::fs::symlink(target, path(name)).unwrap();
+    }
+    let chain =
+        |number: usize| std::os::unix::fs::symlink(format!("c{}", number + 1), path(&format!("c{number}")));
+    (0..41).for_each(|number| chain(number).unwrap());
+    std::fs::write(path("c41"), "").unwrap();
+    let union = Union::new(vec![Arc::new(DirLayer::open(root.path()).unwrap())]);
+    let dir = std::fs::File::open(root.path()).unwrap();
+    let mut paths: Vec<String> =
+        vec!["".into(), "/".into(), "//".into(), "c0".into(), "c1".into(), "c1/".into()];
+    let mut longer = vec![String::new()];
+    for _ in 0..3 {
+        let next = longer.iter().flat_map(|path| NAMES.map(|name| format!("{path}/{name}")));
+        longer = next.collect();
+        paths.extend(
+            longer.iter().flat_map(|path| {
+                [path[1..].to_owned(), path.clone(), format!("{path}/"), format!("{path}//")]
+            }),
+        );
+    }
+    for path in paths {
+        for last in [LastSymlink::Follow, LastSymlink::Keep] {
+            assert_eq!(
+                ours(&union, &path, last),
+                the_kernels(&dir, root.path(), &path, last),
+                "{path:?} {last:?}"
+            );
+        }
+    }
+}
+
+fn ours(union: &Union, path: &str, last: LastSymlink) -> Result<String, &'static str> {
+    match union.follow(path.as_bytes(), last) {
+        Err(FollowError::Loop) => Err("ELOOP"),
+        Err(error) => panic!("{error}"),
+        Ok(place) => match place.target {
+            Target::Found(_) => Ok(format!("/{}", String::from_utf8(place.path).unwrap())),
+            Target::Absent => Err("ENOENT"),
+            Target::NotDirectory(_) => Err("ENOTDIR"),
+        },
+    }
+}
+
+fn the_kernels(
+    dir: &std::fs::File,
+    root: &Path,
+    path: &str,
+    last: LastSymlink,
+) -> Result<String, &'static str> {
+    let keep = if last == LastSymlink::Keep { OFlags::NOFOLLOW } else { OFlags::empty() };
+    let flags = OFlags::PATH | OFlags::CLOEXEC | keep;
+    let mut opened = Err(Errno::AGAIN);
+    // Somebody renamed something, somewhere (openat2(2)).
+    while opened.as_ref().err() == Some(&Errno::AGAIN) {
+        opened = rustix::fs::openat2(dir, path, flags, Mode::empty(), ResolveFlags::IN_ROOT);
+    }
+    match opened {
+        Ok(file) => {
+            let at = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
+            Ok(format!("/{}", at.strip_prefix(root).unwrap().display()))
+        }
+        Err(Errno::NOENT) => Err("ENOENT"),
+        Err(Errno::NOTDIR) => Err("ENOTDIR"),
+        Err(Errno::LOOP) => Err("ELOOP"),
+        Err(error) => panic!("{path}: {error}"),
+    }
 }
 
 #[test]
