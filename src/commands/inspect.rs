@@ -1,7 +1,10 @@
 //! `layerfs inspect`
 
+use std::sync::Arc;
+
 use super::args::{InspectArgs, PlatformArg};
 use super::environment;
+use super::progress::{Indexing, Told};
 use crate::container::{ContainerError, Containers, view};
 use crate::image::{self, Image, Sought};
 use crate::store::Store;
@@ -37,14 +40,23 @@ fn either(args: &InspectArgs, name: &str, store: &Store, containers: &Containers
 
 /// Also one with broken layers: that is something to look at.
 fn image(args: &InspectArgs, name: &str, store: &Store) -> anyhow::Result<String> {
-    let sought = Sought { platform: args.platform.platform.clone(), with_broken_layers: true };
+    let sought = Sought { with_broken_layers: true, ..args.platform.sought(Told::Progress) };
     Ok(image::open_sought(name, store, &sought)?.describe()?)
 }
 
 impl PlatformArg {
     /// Opens an image, for the platform that was asked for.
-    pub(super) fn open(&self, spec: &str, store: &Store) -> anyhow::Result<Image> {
-        let sought = Sought { platform: self.platform.clone(), with_broken_layers: false };
-        Ok(image::open_sought(spec, store, &sought)?)
+    pub(super) fn open(&self, spec: &str, store: &Store, told: Told) -> anyhow::Result<Image> {
+        Ok(image::open_sought(spec, store, &self.sought(told))?)
     }
+
+    /// What is looked for, and who is told when that takes long.
+    pub(super) fn sought(&self, told: Told) -> Sought {
+        Sought { platform: self.platform.clone(), ..any(told) }
+    }
+}
+
+/// Whatever there is.
+pub(super) fn any(told: Told) -> Sought {
+    Sought { progress: Some(Arc::new(Indexing::decompressing(told))), ..Sought::default() }
 }

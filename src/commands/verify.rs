@@ -42,9 +42,10 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<u8> {
 }
 
 fn verified(args: &VerifyArgs, name: &str, store: &Store) -> Result<Verified, ImageError> {
-    let sought = Sought { platform: args.platform.platform.clone(), with_broken_layers: true };
+    let told = Told::unless(args.quiet);
+    let sought = Sought { with_broken_layers: true, ..args.platform.sought(told) };
     let image = image::open_sought(name, store, &sought)?;
-    let progress = Indexing::checking(&image.layers, Told::unless(args.quiet));
+    let progress = Indexing::checking(&image.layers, told);
     Ok(look::verify(&image, &store.index_dir(), &progress))
 }
 

@@ -1,5 +1,8 @@
 //! The documents of an image as they are written, for those who want to see all of it, and what is looked for.
 
+use std::fmt::Debug;
+use std::sync::Arc;
+
 use super::TargetPlatform;
 use crate::model::Digest;
 use crate::store::Descriptor;
@@ -11,6 +14,14 @@ pub struct Sought {
     pub platform: Option<TargetPlatform>,
     /// Layers that are missing or of a wrong length are left out and told in [`Documents::broken`], instead of failing.
     pub with_broken_layers: bool,
+    /// Who is told when that takes long.
+    pub progress: Option<Arc<dyn Decompressing>>,
+}
+
+/// Told while an archive that is compressed as a whole is decompressed into the store.
+pub trait Decompressing: Debug + Send + Sync {
+    /// `done` of `total` bytes of the compressed file have been read.
+    fn decompressed(&self, done: u64, total: u64);
 }
 
 impl Sought {

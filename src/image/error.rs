@@ -55,18 +55,32 @@ pub enum ImageError {
         /// How one can tell.
         reason: String,
     },
-    /// `docker save | gzip`.
+    /// `docker save | gzip`, which cannot be decompressed into the store.
     #[error(
-        "{}: the whole archive is compressed with {format}, so nothing can be read at random in it: run `{command}` first \
-         (layers inside an archive may be compressed)", path.display()
+        "{}: the whole archive is compressed with {format} and has to be decompressed into the store, but: {source}; make \
+         that possible, or run `{command}` and use NEW.tar", path.display()
     )]
-    Compressed {
+    NotImported {
         /// The file.
         path: PathBuf,
-        /// How.
+        /// How it is compressed.
         format: &'static str,
         /// What undoes it.
         command: String,
+        /// Why not.
+        source: StoreError,
+    },
+    /// A compressed archive that is damaged.
+    #[error("{}: damaged {encoding} data: {reason} (at offset {offset}); copy the file again", path.display())]
+    Encoded {
+        /// The file.
+        path: PathBuf,
+        /// How it is compressed.
+        encoding: &'static str,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
     },
     /// An archive that is damaged.
     #[error("{}: bad archive at offset {offset}: {reason}", path.display())]

@@ -178,8 +178,8 @@ impl Checking<'_> {
         };
         if let Some(reason) = wrong {
             let offset = self.tar.blob.offset();
-            let mut defect =
-                self.defect(DefectKind::Blob, file.clone(), Some(offset..offset + blob_bytes), reason);
+            let range = (!self.tar.blob.is_stand_in()).then(|| offset..offset + blob_bytes);
+            let mut defect = self.defect(DefectKind::Blob, file.clone(), range, reason);
             defect.digest = Some(expected);
             self.found.defects.push(defect);
         }
