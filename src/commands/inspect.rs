@@ -6,7 +6,7 @@ use super::args::{InspectArgs, PlatformArg};
 use super::environment;
 use super::progress::{Indexing, Told};
 use crate::container::{ContainerError, Containers, view};
-use crate::image::{self, Image, Sought};
+use crate::image::{self, Image, ImageError, Sought};
 use crate::store::Store;
 
 /// Prints a JSON array, in the order of the names.
@@ -15,8 +15,11 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<u8> {
     let containers = environment::containers(&store)?;
     let mut documents = Vec::new();
     for name in &args.names {
-        let array =
-            if args.image { image(args, name, &store)? } else { either(args, name, &store, &containers)? };
+        let array = if args.image {
+            opened(args, name, &store)?.describe()?
+        } else {
+            either(args, name, &store, &containers)?
+        };
         documents.push(array.trim_start_matches("[\n").trim_end_matches("\n]\n").to_owned());
     }
     super::print(&format!("[\n{}\n]\n", documents.join(",\n")))?;
@@ -30,18 +33,18 @@ fn either(args: &InspectArgs, name: &str, store: &Store, containers: &Containers
             Ok(view::inspect(&[(container, status)])?)
         }
         // Most names are of containers, so that is what is said when there is no such image either.
-        Err(error @ ContainerError::NotFound(_)) => {
-            let told = |other| if std::path::Path::new(name).exists() { other } else { error.into() };
-            image(args, name, store).map_err(told)
-        }
+        Err(error @ ContainerError::NotFound(_)) => match opened(args, name, store) {
+            Err(ImageError::NotFound { .. } | ImageError::Reference { .. }) => Err(error.into()),
+            image => Ok(image?.describe()?),
+        },
         Err(error) => Err(error.into()),
     }
 }
 
 /// Also one with broken layers: that is something to look at.
-fn image(args: &InspectArgs, name: &str, store: &Store) -> anyhow::Result<String> {
+fn opened(args: &InspectArgs, name: &str, store: &Store) -> Result<Image, ImageError> {
     let sought = Sought { with_broken_layers: true, ..args.platform.sought(Told::Progress) };
-    Ok(image::open_sought(name, store, &sought)?.describe()?)
+    image::open_sought(name, store, &sought)
 }
 
 impl PlatformArg {

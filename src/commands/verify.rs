@@ -21,13 +21,17 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<u8> {
                 if !verified.defects.is_empty() {
                     code = code.max(DAMAGED);
                 }
+                for reason in &verified.unread {
+                    code = super::OWN_FAILURE;
+                    super::complain(&format!("Error: {reason}"));
+                }
                 if !args.json {
                     super::print(&text(&verified))?;
                 }
                 verified.json()
             }
             Err(error) => {
-                code = code.max(if is_damage(&error) { DAMAGED } else { super::OWN_FAILURE });
+                code = code.max(if error.is_damage() { DAMAGED } else { super::OWN_FAILURE });
                 let line = failure::line(&error);
                 super::complain(&format!("Error: {line}"));
                 serde_json::json!({ "image": name, "ok": false, "error": line })
@@ -49,19 +53,6 @@ fn verified(args: &VerifyArgs, name: &str, store: &Store) -> Result<Verified, Im
     Ok(look::verify(&image, &store.index_dir(), &progress))
 }
 
-/// Whether an image that cannot be opened is there, and broken.
-fn is_damage(error: &ImageError) -> bool {
-    matches!(
-        error,
-        ImageError::Archive { .. }
-            | ImageError::Missing { .. }
-            | ImageError::WrongDigest { .. }
-            | ImageError::WrongSize { .. }
-            | ImageError::Document { .. }
-            | ImageError::LayerCount { .. }
-    )
-}
-
 fn text(verified: &Verified) -> String {
     let name = verified.name.escape_debug();
     let defects: String = verified.defects.iter().map(|defect| format!("{}\n", defect.text())).collect();
@@ -70,6 +61,7 @@ fn text(verified: &Verified) -> String {
         _ => "; a plain directory has no digest to check against".to_owned(),
     };
     let state = match verified.defects.len() {
+        0 if !verified.unread.is_empty() => "not all of it could be read".to_owned(),
         0 => "good".to_owned(),
         1 => "1 thing is broken".to_owned(),
         count => format!("{count} things are broken"),

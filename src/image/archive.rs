@@ -50,6 +50,16 @@ impl Archive {
         Ok(archive)
     }
 
+    /// The names of all members, in no order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.members.keys().map(String::as_str)
+    }
+
+    /// Whether there is a member of that name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
     fn walk(&mut self) -> Result<(), ImageError> {
         let mut parser = Parser::new(limits());
         parser.set_allow_empty_path(true);

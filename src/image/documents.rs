@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::TargetPlatform;
+use super::{ImageError, TargetPlatform};
 use crate::model::Digest;
 use crate::store::Descriptor;
 
@@ -64,4 +64,12 @@ pub struct Broken {
     pub diff_id: Digest,
     /// What is wrong.
     pub reason: String,
+    /// Whether that is damage; else it could not be looked at.
+    pub is_damage: bool,
+}
+
+impl Broken {
+    pub(super) fn of(place: usize, diff_id: Digest, error: &ImageError) -> Self {
+        Self { place, diff_id, reason: error.to_string(), is_damage: error.is_damage() }
+    }
 }

@@ -68,7 +68,7 @@ pub enum ImageError {
         /// What undoes it.
         command: String,
         /// Why not.
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// A compressed archive that is damaged.
     #[error("{}: damaged {encoding} data: {reason} (at offset {offset}); copy the file again", path.display())]
@@ -119,6 +119,16 @@ pub enum ImageError {
         wanted: String,
         /// What there is.
         available: Vec<String>,
+    },
+    /// An image for another system.
+    #[error("{}: config {config_digest}: an image for {os}, not for linux", path.display())]
+    System {
+        /// The file or directory.
+        path: PathBuf,
+        /// The config that says so.
+        config_digest: Digest,
+        /// For which.
+        os: String,
     },
     /// Something that a document refers to is not there.
     #[error("{}: {what} is missing: there is no {} in it; the image is incomplete, copy it again", path.display(), name.escape_debug())]
@@ -208,6 +218,21 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// Whether the image is there, and broken: a new copy would help.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Archive { .. }
+                | Self::Encoded { .. }
+                | Self::Missing { .. }
+                | Self::WrongDigest { .. }
+                | Self::WrongSize { .. }
+                | Self::Document { .. }
+                | Self::LayerCount { .. }
+        )
+    }
+
     /// For `map_err`: names what was tried on which file.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source }

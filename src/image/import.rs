@@ -211,7 +211,7 @@ impl Import<'_> {
             path: self.file.to_path_buf(),
             format: self.encoding.name(),
             command: self.command(),
-            source,
+            source: Box::new(source),
         }
     }
 }

@@ -131,7 +131,7 @@ fn kind(archive: &Archive) -> Result<Transport, ImageError> {
         Ok(Transport::DockerArchive)
     } else if archive.open("index.json")?.is_some() {
         Ok(Transport::OciArchive)
-    } else if archive.open(oldest_archive::REPOSITORIES)?.is_some() {
+    } else if oldest_archive::is_one(archive) {
         Ok(Transport::DockerArchive)
     } else {
         let reason = "a tar archive, but with neither manifest.json (docker save) nor index.json (OCI) in it; \

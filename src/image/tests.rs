@@ -226,6 +226,7 @@ fn contradictions() {
     let windows = put(&path, br#"{"os":"windows","rootfs":{"diff_ids":[]}}"#);
     point_index_at(&path, put_manifest(&path, windows, &[]));
     assert_parts(&bench.error(&path), &["image for windows"]);
+    assert!(!bench.open(&path).unwrap_err().is_damage());
     let text = put(&path, b"no json");
     point_index_at(&path, put_manifest(&path, text, &[]));
     assert_parts(&bench.error(&path), &["not an image config", &text.0.to_string()]);
