@@ -143,7 +143,7 @@ fn prune_takes_what_nobody_uses() {
     // In use: by the mount.
     prune("0");
     assert_eq!(imports(&place).len(), 1);
-    assert_eq!(fs::read(mounted.path("usr/share/data")).unwrap().len(), 5 << 20);
+    assert_eq!(fs::read(mounted.path("usr/share/data")).unwrap().len(), 3 << 20);
     mounted.unmount();
     prune("0");
     assert_eq!(imports(&place), Vec::<String>::new());
