@@ -84,11 +84,14 @@ fn id_of<'a>(name: &'a str, files: &Archive) -> Option<&'a str> {
 pub(super) fn open(files: &Archive, tag: Option<&str>) -> Result<Image, ImageError> {
     let saved = images(files)?;
     let Some(digest) = tag.and_then(|tag| tag.strip_prefix('@')) else {
-        let by_id = saved.iter().find(|image| Some(image.config.as_str()) == tag);
-        let (image, name) = match by_id {
-            Some(image) => (image, image.repo_tags.first().cloned()),
-            None => choose(files, &saved, tag)?,
-        };
+        if let Some(image) = saved.iter().find(|image| Some(image.config.as_str()) == tag) {
+            return assemble(files, image, image.repo_tags.first().cloned());
+        }
+        // Where some have names those are meant: without a layer in the middle, what is below it looks like an image too.
+        let (named, nameless): (Vec<_>, Vec<_>) =
+            saved.into_iter().partition(|image| !image.repo_tags.is_empty());
+        let choice = if named.is_empty() { nameless } else { named };
+        let (image, name) = choose(files, &choice, tag)?;
         return assemble(files, image, name);
     };
     // Another one that is broken does not matter, unless the one that is looked for is not found.
