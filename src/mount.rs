@@ -29,6 +29,7 @@ use crate::fuse::Server;
 use crate::index::{self, Expected, IndexDir, IndexError, LayerIndex};
 use crate::layer::{DirLayer, Layer, LayerError, LayerSource, TarLayer, TarSource};
 use crate::model::limits::IMAGE_LAYERS_MAX;
+use crate::sys::atomic::touch;
 use crate::sys::memory;
 use crate::union::Union;
 use crate::upper::{Upper, UpperError, UpperOptions};
@@ -188,6 +189,7 @@ impl MountSpec {
         match LayerIndex::open_in(indexes, name.as_ref()) {
             // The length too: under one diffID there may be the tar itself, part of it, or something compressed.
             Ok(index) if index.diff_id() == tar.diff_id && index.blob_bytes() == tar.blob.len() => {
+                touch(&path);
                 return Ok(index);
             }
             Ok(_) => tracing::warn!("{}: of another layer; it is rebuilt", path.display()),
@@ -304,6 +306,19 @@ mod tests {
         let error = layers(&tar[..1024]).unwrap_err().to_string();
         assert!(error.contains("diffID"), "{error}");
         layers(&tar).unwrap();
+    }
+
+    #[test]
+    fn an_index_that_is_used_is_young() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(image(dir.path(), ["a", "b"], b"in a (1)"));
+        let entries = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let index =
+            entries.into_iter().find(|path| path.extension().is_some_and(|end| end == "lfx")).unwrap();
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(1_000_000);
+        std::fs::File::open(&index).unwrap().set_modified(old).unwrap();
+        drop(image(dir.path(), ["a", "b"], b"in a (1)"));
+        assert!(index.metadata().unwrap().modified().unwrap() > old);
     }
 
     /// A tar of one file with two names, with the same times and the same length whatever is in it.

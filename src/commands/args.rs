@@ -46,6 +46,8 @@ pub enum Command {
     Ps(PsArgs),
     /// Remove containers
     Rm(RmArgs),
+    /// Remove what nothing needs any more, or can be made again and was not used for long
+    Prune(PruneArgs),
     /// Show everything known about containers or images, as JSON
     Inspect(InspectArgs),
     /// Build the indexes of images ahead, so that their first mount takes no time
@@ -282,6 +284,18 @@ pub struct RmArgs {
     /// IDs, unique prefixes or names
     #[arg(required = true)]
     pub containers: Vec<String>,
+}
+
+/// `layerfs prune`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Removed are blobs of the store that no name and no container leads to, and what was made of images and was not used for \
+that long: indexes, decompressed archives, decoded parts of layers, start traces. Whatever is in use stays. Containers and \
+their changes are removed by `layerfs rm`.")]
+pub struct PruneArgs {
+    /// What was not used for so many days goes; 0 is all that is not in use
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub unused: u32,
 }
 
 /// `layerfs inspect`

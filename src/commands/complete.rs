@@ -3,6 +3,7 @@
 use anyhow::bail;
 
 use super::args::CompleteArgs;
+use super::progress::Told;
 use super::{environment, mount};
 use crate::container::completing;
 use crate::mount::{Caches, UpperDirs};
@@ -14,12 +15,12 @@ pub(super) fn run(args: &CompleteArgs) -> anyhow::Result<u8> {
         (Some(text), ..) => {
             let containers = environment::containers(&store)?;
             let held = containers.hold(containers.find(text)?)?;
-            let image = mount::image_of(&held, &store)?;
+            let image = mount::image_of(&held, &store, Told::Progress)?;
             completing::complete(&held, mount::open_layers(&store, &image, Caches::default())?)?;
             super::print(&format!("{}\n", held.id()))?;
         }
         (None, Some(dir), Some(image)) => {
-            let image = args.platform.open(image, &store)?;
+            let image = args.platform.open(image, &store, Told::Progress)?;
             completing::complete_upper(
                 &UpperDirs::below(dir),
                 mount::open_layers(&store, &image, Caches::default())?,

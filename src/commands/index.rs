@@ -5,24 +5,25 @@ use serde_json::json;
 use super::args::ImagesArgs;
 use super::environment;
 use super::progress::{Indexing, Told};
-use crate::look::told;
+use crate::look;
 use crate::mount::{Caches, IndexedLayer, MountSpec};
 
 /// Builds what is missing and prints a line for each layer.
 pub(super) fn run(args: &ImagesArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
+    let told = Told::unless(args.quiet);
     let mut documents = Vec::new();
     for name in &args.images {
-        let image = args.platform.open(name, &store)?;
+        let image = args.platform.open(name, &store, told)?;
         let spec =
             MountSpec { layers: image.layers, index_dir: store.index_dir(), caches: Caches::default() };
-        let layers = spec.build_ahead(&Indexing::of(&spec, Told::unless(args.quiet)))?;
+        let layers = spec.build_ahead(&Indexing::of(&spec, told))?;
         if args.json {
             let layers: Vec<_> = layers.iter().map(object).collect();
             documents.push(json!({ "image": image.name, "source": image.source, "layers": layers }));
         } else {
             let lines: String = layers.iter().map(line).collect();
-            super::print(&format!("{}\n{lines}", told(&image.name)))?;
+            super::print(&format!("{}\n{lines}", look::told(&image.name)))?;
         }
     }
     if args.json {

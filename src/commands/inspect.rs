@@ -1,9 +1,12 @@
 //! `layerfs inspect`
 
+use std::sync::Arc;
+
 use super::args::{InspectArgs, PlatformArg};
 use super::environment;
+use super::progress::{Indexing, Told};
 use crate::container::{ContainerError, Containers, view};
-use crate::image::{self, Image, Sought};
+use crate::image::{self, Image, ImageError, Sought};
 use crate::store::Store;
 
 /// Prints a JSON array, in the order of the names.
@@ -12,8 +15,11 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<u8> {
     let containers = environment::containers(&store)?;
     let mut documents = Vec::new();
     for name in &args.names {
-        let array =
-            if args.image { image(args, name, &store)? } else { either(args, name, &store, &containers)? };
+        let array = if args.image {
+            opened(args, name, &store)?.describe()?
+        } else {
+            either(args, name, &store, &containers)?
+        };
         documents.push(array.trim_start_matches("[\n").trim_end_matches("\n]\n").to_owned());
     }
     super::print_json(&format!("[\n{}\n]", documents.join(",\n")))?;
@@ -27,24 +33,33 @@ fn either(args: &InspectArgs, name: &str, store: &Store, containers: &Containers
             Ok(view::inspect(&[(container, status)])?)
         }
         // Most names are of containers, so that is what is said when there is no such image either.
-        Err(error @ ContainerError::NotFound(_)) => {
-            let told = |other| if std::path::Path::new(name).exists() { other } else { error.into() };
-            image(args, name, store).map_err(told)
-        }
+        Err(error @ ContainerError::NotFound(_)) => match opened(args, name, store) {
+            Err(ImageError::NotFound { .. } | ImageError::Reference { .. }) => Err(error.into()),
+            image => Ok(image?.describe()?),
+        },
         Err(error) => Err(error.into()),
     }
 }
 
 /// Also one with broken layers: that is something to look at.
-fn image(args: &InspectArgs, name: &str, store: &Store) -> anyhow::Result<String> {
-    let sought = Sought { platform: args.platform.platform.clone(), with_broken_layers: true };
-    Ok(image::open_sought(name, store, &sought)?.describe()?)
+fn opened(args: &InspectArgs, name: &str, store: &Store) -> Result<Image, ImageError> {
+    let sought = Sought { with_broken_layers: true, ..args.platform.sought(Told::Progress) };
+    image::open_sought(name, store, &sought)
 }
 
 impl PlatformArg {
     /// Opens an image, for the platform that was asked for.
-    pub(super) fn open(&self, spec: &str, store: &Store) -> anyhow::Result<Image> {
-        let sought = Sought { platform: self.platform.clone(), with_broken_layers: false };
-        Ok(image::open_sought(spec, store, &sought)?)
+    pub(super) fn open(&self, spec: &str, store: &Store, told: Told) -> anyhow::Result<Image> {
+        Ok(image::open_sought(spec, store, &self.sought(told))?)
     }
+
+    /// What is looked for, and who is told when that takes long.
+    pub(super) fn sought(&self, told: Told) -> Sought {
+        Sought { platform: self.platform.clone(), ..any(told) }
+    }
+}
+
+/// Whatever there is.
+pub(super) fn any(told: Told) -> Sought {
+    Sought { progress: Some(Arc::new(Indexing::decompressing(told))), ..Sought::default() }
 }

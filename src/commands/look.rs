@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use anyhow::Context as _;
 
 use super::args::{CatArgs, LsArgs, PlatformArg, TreeArgs, WhichArgs};
+use super::progress::Told;
 use super::{environment, failure, mount};
 use crate::image::Image;
 use crate::look::{self, Listing, LookError, Quoting};
@@ -63,7 +64,7 @@ pub(super) fn which(args: &WhichArgs) -> anyhow::Result<u8> {
 
 fn open(platform: &PlatformArg, spec: &str) -> anyhow::Result<(Image, Layers)> {
     let store = environment::store()?;
-    let image = platform.open(spec, &store)?;
+    let image = platform.open(spec, &store, Told::Progress)?;
     let layers = mount::open_layers(&store, &image, Caches::default())?;
     Ok((image, layers))
 }

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use super::environment;
+use super::progress::Told;
+use super::{environment, inspect};
 use crate::image;
 use crate::index::LayerIndex;
 use crate::model::Digest;
@@ -62,7 +63,7 @@ impl Lowers {
             }
             _ => {
                 let name = name.to_str().context("not UTF-8, and no directory")?;
-                let image = image::open(name, store)?;
+                let image = image::open_sought(name, store, &inspect::any(Told::Progress))?;
                 self.layers.extend(image.layers.into_iter().map(OverlayLayer::OfImage));
             }
         }

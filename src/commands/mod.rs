@@ -18,6 +18,7 @@ mod overlay_call;
 mod overlay_mount;
 mod overlay_options;
 mod progress;
+mod prune;
 mod ps;
 mod rm;
 mod run;
@@ -81,6 +82,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Complete(args) => complete::run(&args),
         Command::Ps(args) => ps::run(&args),
         Command::Rm(args) => rm::run(&args),
+        Command::Prune(args) => prune::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Index(args) => index::run(&args),
         Command::Ls(args) => look::ls(&args),

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use super::args::{MountArgs, OwnerArg};
-use super::environment;
 use super::progress::{Indexing, Told};
+use super::{environment, inspect};
 use crate::container::mounts::{self, MountPlan};
 use crate::container::{
     Changes, Containers, Held, ImageRecord, NewContainer, Owners, Purpose, State, ending,
@@ -93,8 +93,9 @@ fn new(
 ) -> anyhow::Result<Prepared> {
     let (Some(spec), Some(dir)) = (&args.image, &args.dir) else { bail!("IMAGE and DIR are needed") };
     let target = mount::mount_point(dir)?;
-    let image = args.platform.open(spec, store)?;
-    let layers = prepare(store, &image, &target, Told::unless(args.quiet))?;
+    let told = Told::unless(args.quiet);
+    let image = args.platform.open(spec, store, told)?;
+    let layers = prepare(store, &image, &target, told)?;
     let changes = match (&args.upper, options.flags.contains(&Flag::ReadOnly)) {
         (_, true) => Changes::Refused,
         (Some(dir), false) => Changes::In(made(dir)?),
@@ -115,6 +116,7 @@ fn new(
 
 /// A container that was mounted or run before.
 fn again(args: &MountArgs, containers: &Containers, store: &Store, id: &str) -> anyhow::Result<Prepared> {
+    let told = Told::unless(args.quiet);
     let container = containers.find(id)?;
     // With --container the only argument is where; it may also be where it was.
     let dir = match (&args.image, &args.dir, container.status()?.state) {
@@ -123,7 +125,7 @@ fn again(args: &MountArgs, containers: &Containers, store: &Store, id: &str) -> 
             // The same image may be called differently; an fstab line names it by its path.
             let is_same = *image == known.name
                 || *image == known.source
-                || known.is(&args.platform.open(image, store)?);
+                || known.is(&args.platform.open(image, store, told)?);
             anyhow::ensure!(is_same, "{id} is a container of {}, not of {image}", known.name);
             dir.clone()
         }
@@ -135,15 +137,15 @@ fn again(args: &MountArgs, containers: &Containers, store: &Store, id: &str) -> 
     anyhow::ensure!(same_owner, "--owner: container {id} was made with the other one: leave the option out");
     let target = mount::mount_point(&dir)?;
     let held = containers.hold(container)?;
-    let image = image_of(&held, store)?;
-    let layers = prepare(store, &image, &target, Told::unless(args.quiet))?;
+    let image = image_of(&held, store, told)?;
+    let layers = prepare(store, &image, &target, told)?;
     Ok(Prepared { held, image, layers, target })
 }
 
 /// The image that a container was made with.
-pub(super) fn image_of(held: &Held, store: &Store) -> anyhow::Result<Image> {
+pub(super) fn image_of(held: &Held, store: &Store, told: Told) -> anyhow::Result<Image> {
     let record = &held.config().image;
-    let image = image::open(&record.source, store)?;
+    let image = image::open_sought(&record.source, store, &inspect::any(told))?;
     anyhow::ensure!(
         record.is(&image),
         "{}: no longer the image of container {}",

@@ -1,10 +1,11 @@
-//! Progress of indexing: a line that is rewritten on a terminal, plain lines otherwise if it takes long.
+//! Progress of indexing, checking and decompressing: a line that is rewritten on a terminal, plain lines otherwise if it takes long.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::image::Decompressing;
 use crate::layer::LayerSource;
 use crate::mount::{MountSpec, Progress};
 
@@ -76,6 +77,11 @@ impl Indexing {
         Self::new("checking", Total::Bytes(layers.iter().map(bytes).sum()), told)
     }
 
+    /// Of an archive that is compressed as a whole.
+    pub(super) fn decompressing(told: Told) -> Self {
+        Self::new("decompressing", Total::AsTold, told)
+    }
+
     fn new(verb: &'static str, total: Total, told: Told) -> Self {
         let now = Instant::now();
         let shown = Shown { start: now, last: now, anything: false, done: BTreeMap::new(), total: None };
@@ -90,6 +96,19 @@ impl Indexing {
 
 impl Progress for Indexing {
     fn indexed(&self, layer: usize, layers: usize, done: u64, of_layer: u64) {
+        self.show(Some((layer, layers)), done, of_layer);
+    }
+}
+
+impl Decompressing for Indexing {
+    fn decompressed(&self, done: u64, total: u64) {
+        self.show(None, done, total);
+    }
+}
+
+impl Indexing {
+    /// `done` of `of_layer` bytes of a layer, or of what has none.
+    fn show(&self, layer: Option<(usize, usize)>, done: u64, of_layer: u64) {
         if self.told == Told::Nothing {
             return;
         }
@@ -99,7 +118,7 @@ impl Progress for Indexing {
             Total::Bytes(bytes) => *bytes,
             Total::AsTold => 0,
         });
-        shown.done.insert(layer, (done, of_layer));
+        shown.done.insert(layer.map_or(0, |(layer, _)| layer), (done, of_layer));
         let elapsed = shown.start.elapsed();
         if shown.last.elapsed() < self.interval() || elapsed < PATIENCE {
             return;
@@ -108,7 +127,7 @@ impl Progress for Indexing {
         shown.anything = true;
         let done: u64 = shown.done.values().map(|(done, _)| done).sum();
         let begun: u64 = shown.done.values().map(|(_, of_layer)| of_layer).sum();
-        let line = line(self.verb, (layer, layers), (done, total.max(begun)), elapsed, self.terminal);
+        let line = line(self.verb, layer, (done, total.max(begun)), elapsed, self.terminal);
         let (start, end) = if self.terminal { ("\r\x1b[K", "") } else { ("", "\n") };
         // Nobody is hurt by a lost progress line.
         std::io::stderr().write_all(format!("{start}{line}{end}").as_bytes()).ok();
@@ -116,20 +135,27 @@ impl Progress for Indexing {
 }
 
 /// What there is to say, 79 columns at most.
-fn line(verb: &str, layers: (usize, usize), bytes: (u64, u64), elapsed: Duration, with_bar: bool) -> String {
+fn line(
+    verb: &str,
+    layer: Option<(usize, usize)>,
+    bytes: (u64, u64),
+    elapsed: Duration,
+    with_bar: bool,
+) -> String {
     let (done, total) = bytes;
     let mega = |bytes: u64| bytes / 1_000_000;
     let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
     let rate = done / millis;
     let left = total.saturating_sub(done).checked_div(rate * 1000).map_or_else(|| "?".to_owned(), duration);
-    let bar = match with_bar {
-        true => {
+    let bar = match (with_bar, layer) {
+        (true, _) => {
             let filled = u128::from(done) * u128::from(BAR_COLUMNS) / u128::from(total.max(1));
             let filled = usize::try_from(filled).unwrap_or_default();
             let columns = usize::try_from(BAR_COLUMNS).unwrap_or_default();
             format!(" [{}{}]", "#".repeat(filled), " ".repeat(columns.saturating_sub(filled)))
         }
-        false => format!(" layer {} of {}:", layers.0, layers.1),
+        (false, Some((layer, layers))) => format!(" layer {layer} of {layers}:"),
+        (false, None) => ":".to_owned(),
     };
     format!("{verb}{bar} {} of {} MB, {} MB/s, {left} left", mega(done), mega(total), rate / 1000)
 }
@@ -156,15 +182,17 @@ mod tests {
     #[test]
     fn rate_and_time_left() {
         let second = Duration::from_secs(1);
-        let bar = line("indexing", (1, 5), (100_000_000, 400_000_000), second, true);
+        let bar = line("indexing", Some((1, 5)), (100_000_000, 400_000_000), second, true);
         assert_eq!(
             bar,
             format!("indexing [{}{}] 100 of 400 MB, 100 MB/s, 3 s left", "#".repeat(7), " ".repeat(23))
         );
-        let plain = line("checking", (2, 5), (0, 10_000_000_000), second, false);
+        let plain = line("checking", Some((2, 5)), (0, 10_000_000_000), second, false);
         assert_eq!(plain, "checking layer 2 of 5: 0 of 10000 MB, 0 MB/s, ? left");
-        let long = line("indexing", (1, 1), (50_000_000, 10_000_000_000), second, false);
+        let long = line("indexing", Some((1, 1)), (50_000_000, 10_000_000_000), second, false);
         assert!(long.ends_with("50 MB/s, 3:19 min left"), "{long}");
-        assert!(line("indexing", (1, 1), (0, 0), Duration::ZERO, true).contains("0 of 0 MB"));
+        let whole = line("decompressing", None, (50_000_000, 100_000_000), second, false);
+        assert_eq!(whole, "decompressing: 50 of 100 MB, 50 MB/s, 1 s left");
+        assert!(line("indexing", Some((1, 1)), (0, 0), Duration::ZERO, true).contains("0 of 0 MB"));
     }
 }

@@ -24,13 +24,14 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
     ending::sweep(&containers);
-    let image = args.platform.open(&args.image, &store)?;
+    let progress = Told::unless(args.quiet);
+    let image = args.platform.open(&args.image, &store, progress)?;
     if let Some(signal) = &image.config.config.stop_signal {
         ensure!(process::signal_number(signal).is_some(), "the image's StopSignal {signal:?} is no signal");
     }
     let arguments = command_line::arguments(&image.config.config, &wishes)?;
     let caches = environment::caches(&store, &image, &arguments)?;
-    let layers = mount::open_layers_told(&store, &image, caches, Told::unless(args.quiet))?;
+    let layers = mount::open_layers_told(&store, &image, caches, progress)?;
     let held = containers.create(NewContainer {
         name: args.name.clone(),
         image: ImageRecord::of(&image),

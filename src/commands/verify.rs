@@ -21,13 +21,17 @@ pub(super) fn run(args: &ImagesArgs) -> anyhow::Result<u8> {
                 if !verified.defects.is_empty() {
                     code = code.max(DAMAGED);
                 }
+                for reason in &verified.unread {
+                    code = super::OWN_FAILURE;
+                    super::complain(&format!("Error: {reason}"));
+                }
                 if !args.json {
                     super::print(&text(&verified))?;
                 }
                 verified.json()
             }
             Err(error) => {
-                code = code.max(if is_damage(&error) { DAMAGED } else { super::OWN_FAILURE });
+                code = code.max(if error.is_damage() { DAMAGED } else { super::OWN_FAILURE });
                 let line = failure::line(&error);
                 super::complain(&format!("Error: {line}"));
                 serde_json::json!({ "image": name, "ok": false, "error": line })
@@ -42,23 +46,11 @@ pub(super) fn run(args: &ImagesArgs) -> anyhow::Result<u8> {
 }
 
 fn verified(args: &ImagesArgs, name: &str, store: &Store) -> Result<Verified, ImageError> {
-    let sought = Sought { platform: args.platform.platform.clone(), with_broken_layers: true };
+    let told = Told::unless(args.quiet);
+    let sought = Sought { with_broken_layers: true, ..args.platform.sought(told) };
     let image = image::open_sought(name, store, &sought)?;
-    let progress = Indexing::checking(&image.layers, Told::unless(args.quiet));
+    let progress = Indexing::checking(&image.layers, told);
     Ok(look::verify(&image, &store.index_dir(), &progress))
-}
-
-/// Whether an image that cannot be opened is there, and broken.
-fn is_damage(error: &ImageError) -> bool {
-    matches!(
-        error,
-        ImageError::Archive { .. }
-            | ImageError::Missing { .. }
-            | ImageError::WrongDigest { .. }
-            | ImageError::WrongSize { .. }
-            | ImageError::Document { .. }
-            | ImageError::LayerCount { .. }
-    )
 }
 
 fn text(verified: &Verified) -> String {
@@ -69,6 +61,7 @@ fn text(verified: &Verified) -> String {
         _ => "; a plain directory has no digest to check against".to_owned(),
     };
     let state = match verified.defects.len() {
+        0 if !verified.unread.is_empty() => "not all of it could be read".to_owned(),
         0 => "good".to_owned(),
         1 => "1 thing is broken".to_owned(),
         count => format!("{count} things are broken"),

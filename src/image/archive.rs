@@ -16,6 +16,8 @@ const ENTRIES_MAX: u64 = 100 * 4 * IMAGE_LAYERS_MAX as u64;
 const LINKS_MAX: usize = 8;
 /// First read of a header: a PAX header with its records and the header proper.
 const HEADER_BYTES: usize = 2048;
+/// Of which a tar consists.
+const BLOCK_BYTES: usize = 512;
 /// A header that needs more than this is refused by the parser before.
 const HEADER_BYTES_MAX: usize = 4 << 20;
 
@@ -38,20 +40,28 @@ enum Member {
 
 impl Archive {
     /// Reads all headers.
-    pub(super) fn open(path: &Path) -> Result<Self, ImageError> {
-        let file = FileRange::open(path).map_err(ImageError::io("open", path))?;
-        refuse_compressed(&file)?;
+    pub(super) fn of(file: FileRange) -> Result<Self, ImageError> {
+        if file.is_empty() {
+            let reason = "the file is empty".to_owned();
+            return Err(ImageError::NotAnImage { path: file.to_path_buf(), reason });
+        }
         let mut archive = Self { file, members: HashMap::new() };
         archive.walk()?;
         Ok(archive)
     }
 
+    /// The names of all members, in no order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.members.keys().map(String::as_str)
+    }
+
+    /// Whether there is a member of that name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
     fn walk(&mut self) -> Result<(), ImageError> {
-        let limits = Limits {
-            max_metadata_size: u32::try_from(PAX_BYTES_MAX).unwrap_or(u32::MAX),
-            ..Limits::default()
-        };
-        let mut parser = Parser::new(limits);
+        let mut parser = Parser::new(limits());
         parser.set_allow_empty_path(true);
         let (mut offset, mut entries) = (0, 0);
         let mut buffer = vec![0; HEADER_BYTES];
@@ -179,24 +189,15 @@ fn normalise(path: &[u8]) -> String {
     parts.join("/")
 }
 
-fn refuse_compressed(file: &FileRange) -> Result<(), ImageError> {
-    let mut start = [0; 6];
-    let count = file.read_at(0, &mut start).map_err(ImageError::io("read", file.path()))?;
-    let (format, tool) = match &start[..count] {
-        [0x1f, 0x8b, ..] => ("gzip", "gunzip -k"),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => ("zstd", "zstd -d"),
-        [b'B', b'Z', b'h', ..] => ("bzip2", "bunzip2 -k"),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => ("xz", "unxz -k"),
-        [] => {
-            return Err(ImageError::NotAnImage {
-                path: file.to_path_buf(),
-                reason: "the file is empty".into(),
-            });
-        }
-        _ => return Ok(()),
-    };
-    let command = format!("{tool} {}", file.path().display());
-    Err(ImageError::Compressed { path: file.to_path_buf(), format, command })
+/// Whether a file that begins so may be a tar.
+pub(super) fn begins_tar(start: &[u8]) -> bool {
+    let mut parser = Parser::new(limits());
+    parser.set_allow_empty_path(true);
+    start.len() >= BLOCK_BYTES && parser.parse(start).is_ok()
+}
+
+fn limits() -> Limits {
+    Limits { max_metadata_size: u32::try_from(PAX_BYTES_MAX).unwrap_or(u32::MAX), ..Limits::default() }
 }
 
 #[cfg(test)]

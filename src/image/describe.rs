@@ -61,7 +61,7 @@ struct DescribedLayer {
     /// Told by its bytes, whatever the media type says.
     encoding: Option<&'static str>,
     size: Option<u64>,
-    /// The file that it lies in, and from where on.
+    /// The file that it lies in, and from where on, unless that is compressed as a whole.
     path: Option<String>,
     offset: Option<u64>,
     annotations: Value,
@@ -137,7 +137,7 @@ impl Image {
                 encoding: tar.map(|tar| encoding_name(&tar.blob)),
                 size: promised.map(|one| one.size).or(tar.map(|tar| tar.blob.len())),
                 path: path.map(|path| path.display().to_string()),
-                offset: tar.map(|tar| tar.blob.offset()),
+                offset: tar.filter(|tar| !tar.blob.is_stand_in()).map(|tar| tar.blob.offset()),
                 annotations: promised
                     .and_then(|one| serde_json::to_value(one.annotations.as_ref()?).ok())
                     .unwrap_or(Value::Null),

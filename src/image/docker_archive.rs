@@ -4,7 +4,7 @@ use super::files::{Files, read_document};
 use super::manifest::SavedImage;
 use super::oci_layout::{check_layers, parse_config};
 use super::reference::{self, Reference};
-use super::{Broken, Documents, Image, ImageError, Sought, oldest_archive};
+use super::{Archive, Broken, Documents, Image, ImageError, Sought, oldest_archive};
 use crate::layer::{LayerSource, TarSource};
 use crate::model::Digest;
 
@@ -14,10 +14,10 @@ pub(super) const MANIFEST: &str = "manifest.json";
 const BLOBS: &str = "blobs/sha256/";
 
 /// Opens the image with that name (any name when there is only one image), or `@DIGEST` of its config.
-pub(super) fn open(files: &dyn Files, tag: Option<&str>, sought: &Sought) -> Result<Image, ImageError> {
+pub(super) fn open(files: &Archive, tag: Option<&str>, sought: &Sought) -> Result<Image, ImageError> {
     let path = || files.place().to_owned();
     let Some(range) = files.open(MANIFEST)? else {
-        if files.open(oldest_archive::REPOSITORIES)?.is_some() {
+        if oldest_archive::is_one(files) {
             return oldest_archive::open(files, tag);
         }
         let reason = "no manifest.json in it, so no archive of `docker save`".to_owned();
@@ -116,7 +116,7 @@ fn assemble(
         });
         let blob = match blob {
             Err(error) if sought.with_broken_layers => {
-                broken.push(Broken { place, diff_id: *diff_id, reason: error.to_string() });
+                broken.push(Broken::of(place, *diff_id, &error));
                 continue;
             }
             blob => blob?,

@@ -1,6 +1,9 @@
 //! The documents of an image as they are written, for those who want to see all of it, and what is looked for.
 
-use super::TargetPlatform;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use super::{ImageError, TargetPlatform};
 use crate::model::Digest;
 use crate::store::Descriptor;
 
@@ -11,6 +14,14 @@ pub struct Sought {
     pub platform: Option<TargetPlatform>,
     /// Layers that are missing or of a wrong length are left out and told in [`Documents::broken`], instead of failing.
     pub with_broken_layers: bool,
+    /// Who is told when that takes long.
+    pub progress: Option<Arc<dyn Decompressing>>,
+}
+
+/// Told while an archive that is compressed as a whole is decompressed into the store.
+pub trait Decompressing: Debug + Send + Sync {
+    /// `done` of `total` bytes of the compressed file have been read.
+    fn decompressed(&self, done: u64, total: u64);
 }
 
 impl Sought {
@@ -53,4 +64,12 @@ pub struct Broken {
     pub diff_id: Digest,
     /// What is wrong.
     pub reason: String,
+    /// Whether that is damage; else it could not be looked at.
+    pub is_damage: bool,
+}
+
+impl Broken {
+    pub(super) fn of(place: usize, diff_id: Digest, error: &ImageError) -> Self {
+        Self { place, diff_id, reason: error.to_string(), is_damage: error.is_damage() }
+    }
 }

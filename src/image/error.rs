@@ -55,18 +55,32 @@ pub enum ImageError {
         /// How one can tell.
         reason: String,
     },
-    /// `docker save | gzip`.
+    /// `docker save | gzip`, which cannot be decompressed into the store.
     #[error(
-        "{}: the whole archive is compressed with {format}, so nothing can be read at random in it: run `{command}` first \
-         (layers inside an archive may be compressed)", path.display()
+        "{}: the whole archive is compressed with {format} and has to be decompressed into the store, but: {source}; make \
+         that possible, or run `{command}` and use NEW.tar", path.display()
     )]
-    Compressed {
+    NotImported {
         /// The file.
         path: PathBuf,
-        /// How.
+        /// How it is compressed.
         format: &'static str,
         /// What undoes it.
         command: String,
+        /// Why not.
+        source: Box<StoreError>,
+    },
+    /// A compressed archive that is damaged.
+    #[error("{}: damaged {encoding} data: {reason} (at offset {offset}); copy the file again", path.display())]
+    Encoded {
+        /// The file.
+        path: PathBuf,
+        /// How it is compressed.
+        encoding: &'static str,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
     },
     /// An archive that is damaged.
     #[error("{}: bad archive at offset {offset}: {reason}", path.display())]
@@ -105,6 +119,16 @@ pub enum ImageError {
         wanted: String,
         /// What there is.
         available: Vec<String>,
+    },
+    /// An image for another system.
+    #[error("{}: config {config_digest}: an image for {os}, not for linux", path.display())]
+    System {
+        /// The file or directory.
+        path: PathBuf,
+        /// The config that says so.
+        config_digest: Digest,
+        /// For which.
+        os: String,
     },
     /// Something that a document refers to is not there.
     #[error("{}: {what} is missing: there is no {} in it; the image is incomplete, copy it again", path.display(), name.escape_debug())]
@@ -194,6 +218,21 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// Whether the image is there, and broken: a new copy would help.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Archive { .. }
+                | Self::Encoded { .. }
+                | Self::Missing { .. }
+                | Self::WrongDigest { .. }
+                | Self::WrongSize { .. }
+                | Self::Document { .. }
+                | Self::LayerCount { .. }
+        )
+    }
+
     /// For `map_err`: names what was tried on which file.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source }

@@ -1,6 +1,7 @@
 //! Row 8: from the text that a user typed to an image: its config, and where its layers are.
 //!
-//! Nothing is copied or unpacked. Archives are walked by their headers, blobs become ranges of the files they lie in.
+//! Nothing is copied or unpacked. Archives are walked by their headers, blobs become ranges of the files they lie in; only an
+//! archive that is compressed as a whole is decompressed into the store first, once.
 //! Every document (manifest, index, config) is verified against its digest here; the bytes of layers are verified by
 //! whoever reads them.
 
@@ -16,6 +17,7 @@ mod docker_archive;
 mod documents;
 mod error;
 mod files;
+mod import;
 mod manifest;
 mod oci_layout;
 mod oldest_archive;
@@ -25,7 +27,7 @@ pub mod reference;
 mod rootfs;
 
 pub use describe::created_by;
-pub use documents::{Broken, Documents, Sought, Stored};
+pub use documents::{Broken, Decompressing, Documents, Sought, Stored};
 pub use error::ImageError;
 pub use manifest::host_architecture;
 pub use open::{open, open_sought};
@@ -54,6 +56,8 @@ pub struct Image {
 
 #[cfg(test)]
 mod cut_tests;
+#[cfg(test)]
+mod import_tests;
 #[cfg(test)]
 mod oldest_tests;
 #[cfg(test)]

@@ -93,9 +93,20 @@ fn names(files: &dyn Files, digest: Digest) -> Vec<String> {
 
 /// The manifest with that digest, whether a name leads to it or not.
 fn pinned(files: &dyn Files, digest: &str) -> Result<Descriptor, ImageError> {
-    let digest: Digest = digest.parse().map_err(|error| wrong(files, "digest".into(), format!("{error}")))?;
-    let range = blob(files, digest, "manifest")?;
+    // What nothing in the image leads to is not missing in it.
+    let absent = || ImageError::NoSuchTag {
+        path: files.place().to_owned(),
+        tag: format!("@{digest}"),
+        images: index(files).map_or_else(|_| Vec::new(), |index| all_names(&index)),
+    };
+    let digest: Digest = digest.parse().map_err(|_| absent())?;
+    let range = files.open(&blob_name(digest))?.ok_or_else(absent)?;
     Ok(Descriptor::new("", digest, range.len()))
+}
+
+fn all_names(index: &Index) -> Vec<String> {
+    let name = |one: &Descriptor| one.annotation(CONTAINERD_NAME).or(one.ref_name()).map(str::to_owned);
+    index.manifests.iter().filter_map(name).collect()
 }
 
 fn choose<'a>(
@@ -191,7 +202,7 @@ fn assemble(
     for (place, (layer, diff_id)) in manifest.layers.iter().zip(&config.rootfs.diff_ids).enumerate() {
         let blob = match sized_blob(files, layer, "layer") {
             Err(error) if sought.with_broken_layers => {
-                broken.push(Broken { place, diff_id: *diff_id, reason: error.to_string() });
+                broken.push(Broken::of(place, *diff_id, &error));
                 continue;
             }
             blob => blob?,
@@ -217,11 +228,8 @@ pub(super) fn parse_config(
     let config: ImageConfig = serde_json::from_slice(bytes)
         .map_err(|error| wrong(files, format!("config {digest}"), format!("not an image config: {error}")))?;
     if !matches!(config.os.as_str(), "" | "linux") {
-        return Err(wrong(
-            files,
-            format!("config {digest}"),
-            format!("an image for {}, not for linux", config.os.escape_debug()),
-        ));
+        let (path, os) = (files.place().to_owned(), config.os.escape_debug().to_string());
+        return Err(ImageError::System { path, config_digest: digest, os });
     }
     Ok(config)
 }
@@ -282,12 +290,16 @@ fn sized_blob(
 }
 
 fn blob(files: &dyn Files, digest: Digest, what: &str) -> Result<FileRange, ImageError> {
-    let name = format!("blobs/sha256/{}", digest.hex());
+    let name = blob_name(digest);
     files.open(&name)?.ok_or_else(|| ImageError::Missing {
         path: files.place().to_owned(),
         what: format!("{what} {digest}"),
         name,
     })
+}
+
+fn blob_name(digest: Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
 }
 
 fn wrong(files: &dyn Files, what: String, reason: String) -> ImageError {

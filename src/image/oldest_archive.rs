@@ -1,10 +1,10 @@
-//! Archives of `docker save` before Docker 1.10: `repositories` and, for each layer, `ID/json` and `ID/layer.tar`.
+//! Archives of `docker save` before Docker 1.10: `repositories`, unless only ids were saved, and for each layer `ID/json` and `ID/layer.tar`.
 //!
 //! Such an archive has no manifest, no config and no digests (Docker Image Specification v1.0.0). They are made here as
 //! docker makes them when it loads one: the config is the topmost layer's, with the digests of all layers. So every layer is
 //! read once each time that the archive is opened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -14,7 +14,7 @@ use super::docker_archive::choose;
 use super::files::{Files, read_document};
 use super::manifest::SavedImage;
 use super::oci_layout::{check_layers, parse_config};
-use super::{Documents, Image, ImageError, reference};
+use super::{Archive, Documents, Image, ImageError, reference};
 use crate::layer::{LayerSource, TarSource};
 use crate::model::Digest;
 use crate::model::limits::IMAGE_LAYERS_MAX;
@@ -23,69 +23,142 @@ use crate::sys::file_range::FileRange;
 /// The document that names the images.
 pub(super) const REPOSITORIES: &str = "repositories";
 /// What a layer says of itself and its place, of no use in a config.
-const LAYERS_OWN: [&str; 5] = ["id", "parent", "Size", "throwaway", "parent_id"];
+const LAYERS_OWN: [&str; 6] = ["id", "parent", "Size", "throwaway", "parent_id", "layer_id"];
+/// What is known of each layer.
+const JSON: &str = "/json";
 
-/// `ID/json`, as far as it says where the layer stands.
+/// `ID/json`, as far as it says where the layer stands and what made it.
 #[derive(Deserialize)]
 struct LayerJson {
     #[serde(default)]
     parent: Option<String>,
+    #[serde(default)]
+    created: Option<Value>,
+    #[serde(default)]
+    author: Option<Value>,
+    #[serde(default)]
+    comment: Option<Value>,
+    #[serde(default)]
+    container_config: Option<ContainerConfig>,
 }
 
-/// Opens the image with that name (any name when there is only one image), or `@DIGEST` of the config that is made.
-pub(super) fn open(files: &dyn Files, tag: Option<&str>) -> Result<Image, ImageError> {
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ContainerConfig {
+    #[serde(default)]
+    cmd: Option<Vec<String>>,
+}
+
+impl LayerJson {
+    /// What the image's history says of the layer, as docker writes it when it loads one.
+    fn history(&self) -> Value {
+        let command = self.container_config.as_ref().and_then(|config| config.cmd.as_ref());
+        let fields = [
+            ("created", self.created.clone()),
+            ("author", self.author.clone()),
+            ("created_by", command.map(|words| Value::from(words.join(" ")))),
+            ("comment", self.comment.clone()),
+        ];
+        let is_said = |value: &Value| !value.is_null() && value != "";
+        let said =
+            fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.filter(is_said)?)));
+        Value::Object(said.collect())
+    }
+}
+
+/// Whether an archive without other documents is one of these.
+pub(super) fn is_one(files: &Archive) -> bool {
+    files.has(REPOSITORIES) || files.names().any(|name| id_of(name, files).is_some())
+}
+
+/// The id of the layer whose `ID/json` this is.
+fn id_of<'a>(name: &'a str, files: &Archive) -> Option<&'a str> {
+    name.strip_suffix(JSON).filter(|id| files.has(&format!("{id}/layer.tar")))
+}
+
+/// Opens the image with that name (any name when there is only one image), the one whose topmost layer has that id, or
+/// `@DIGEST` of the config that is made.
+pub(super) fn open(files: &Archive, tag: Option<&str>) -> Result<Image, ImageError> {
     let saved = images(files)?;
     let Some(digest) = tag.and_then(|tag| tag.strip_prefix('@')) else {
-        let (image, name) = choose(files, &saved, tag)?;
+        if let Some(image) = saved.iter().find(|image| Some(image.config.as_str()) == tag) {
+            return assemble(files, image, image.repo_tags.first().cloned());
+        }
+        // Where some have names those are meant: without a layer in the middle, what is below it looks like an image too.
+        let (named, nameless): (Vec<_>, Vec<_>) =
+            saved.into_iter().partition(|image| !image.repo_tags.is_empty());
+        let choice = if named.is_empty() { nameless } else { named };
+        let (image, name) = choose(files, &choice, tag)?;
         return assemble(files, image, name);
     };
+    // Another one that is broken does not matter, unless the one that is looked for is not found.
+    let mut broken = None;
     for image in &saved {
-        let opened = assemble(files, image, image.repo_tags.first().cloned())?;
-        if opened.config_digest.to_string() == digest {
-            return Ok(opened);
+        match assemble(files, image, image.repo_tags.first().cloned()) {
+            Ok(opened) if opened.config_digest.to_string() == digest => return Ok(opened),
+            Ok(_) => {}
+            Err(error) => broken = broken.or(Some(error)),
         }
     }
     let images = saved.into_iter().flat_map(|image| image.repo_tags).collect();
-    Err(ImageError::NoSuchTag { path: files.place().to_owned(), tag: format!("@{digest}"), images })
+    let none = ImageError::NoSuchTag { path: files.place().to_owned(), tag: format!("@{digest}"), images };
+    Err(broken.unwrap_or(none))
 }
 
-/// Every image that has a name, by the id of its topmost layer.
-fn images(files: &dyn Files) -> Result<Vec<SavedImage>, ImageError> {
-    let bytes = document(files, REPOSITORIES)?;
-    let named: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(&bytes)
-        .map_err(|error| wrong(files, REPOSITORIES, format!("not a list of names: {error}")))?;
+/// Every image by the id of its topmost layer: those that have names, and those upon which nothing stands.
+fn images(files: &Archive) -> Result<Vec<SavedImage>, ImageError> {
     let mut images: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (repository, tags) in named {
-        for (tag, id) in tags {
-            images.entry(id).or_default().push(format!("{repository}:{tag}"));
+    if files.has(REPOSITORIES) {
+        let bytes = document(files, REPOSITORIES)?;
+        let named: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(&bytes)
+            .map_err(|error| wrong(files, REPOSITORIES, format!("not a list of names: {error}")))?;
+        for (repository, tags) in named {
+            for (tag, id) in tags {
+                images.entry(id).or_default().push(format!("{repository}:{tag}"));
+            }
         }
+    }
+    let ids: Vec<&str> = files.names().filter_map(|name| id_of(name, files)).collect();
+    let mut parents = HashSet::new();
+    for id in &ids {
+        // What cannot be read is told when its image is opened.
+        parents.extend(layer(files, id).ok().and_then(|layer| layer.parent));
+    }
+    for id in ids.into_iter().filter(|id| !parents.contains(*id)) {
+        images.entry(id.to_owned()).or_default();
     }
     let image = |(id, repo_tags)| SavedImage { config: id, repo_tags, layers: Vec::new() };
     Ok(images.into_iter().map(image).collect())
 }
 
-fn assemble(files: &dyn Files, image: &SavedImage, name: Option<String>) -> Result<Image, ImageError> {
+fn layer(files: &Archive, id: &str) -> Result<LayerJson, ImageError> {
+    let json = format!("{id}{JSON}");
+    serde_json::from_slice(&document(files, &json)?)
+        .map_err(|error| wrong(files, &json, format!("not a layer: {error}")))
+}
+
+fn assemble(files: &Archive, image: &SavedImage, name: Option<String>) -> Result<Image, ImageError> {
     let path = || files.place().to_owned();
     let top = document(files, &format!("{}/json", image.config))?;
-    let mut blobs = Vec::new();
+    let (mut blobs, mut history) = (Vec::new(), Vec::new());
     let mut next = Some(image.config.clone());
     while let Some(id) = next.filter(|id| !id.is_empty()) {
         if blobs.len() >= IMAGE_LAYERS_MAX {
             let (what, limit) = ("layers in one image".to_owned(), IMAGE_LAYERS_MAX as u64);
             return Err(ImageError::Limit { path: path(), what, count: limit + 1, limit });
         }
-        let json = format!("{id}/json");
-        let layer: LayerJson = serde_json::from_slice(&document(files, &json)?)
-            .map_err(|error| wrong(files, &json, format!("not a layer: {error}")))?;
+        let layer = layer(files, &id)?;
         blobs.push(member(files, &format!("{id}/layer.tar"))?);
+        history.push(layer.history());
         next = layer.parent;
     }
     blobs.reverse();
+    history.reverse();
     let diff_ids = blobs
         .iter()
         .map(|blob| blob.digest().map_err(ImageError::io("read", blob.path())))
         .collect::<Result<Vec<_>, _>>()?;
-    let bytes = config(files, &top, &diff_ids)?;
+    let bytes = config(files, &top, &diff_ids, history)?;
     let config_digest = Digest::from_bytes(Sha256::digest(&bytes).into());
     let config = parse_config(files, &bytes, config_digest)?;
     check_layers(files, blobs.len(), &config, config_digest)?;
@@ -102,7 +175,12 @@ fn assemble(files: &dyn Files, image: &SavedImage, name: Option<String>) -> Resu
 }
 
 /// The config document that stands for the image: always the same bytes for the same archive.
-fn config(files: &dyn Files, top: &[u8], diff_ids: &[Digest]) -> Result<Vec<u8>, ImageError> {
+fn config(
+    files: &dyn Files,
+    top: &[u8],
+    diff_ids: &[Digest],
+    history: Vec<Value>,
+) -> Result<Vec<u8>, ImageError> {
     let made = |error: serde_json::Error| wrong(files, "json", format!("not a layer: {error}"));
     let mut config: Map<String, Value> = serde_json::from_slice(top).map_err(made)?;
     LAYERS_OWN.iter().for_each(|key| drop(config.remove(*key)));
@@ -110,6 +188,7 @@ fn config(files: &dyn Files, top: &[u8], diff_ids: &[Digest]) -> Result<Vec<u8>,
     let rootfs =
         [("type".to_owned(), Value::from("layers")), ("diff_ids".to_owned(), Value::Array(diff_ids))];
     config.insert("rootfs".to_owned(), Value::Object(rootfs.into_iter().collect()));
+    config.insert("history".to_owned(), Value::Array(history));
     serde_json::to_vec(&config).map_err(made)
 }
 

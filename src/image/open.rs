@@ -2,8 +2,10 @@
 
 use super::{Archive, Directory, Files, Image, ImageError, Path, PathBuf, Reference, Store, absent};
 use super::{Sought, TargetPlatform};
-use super::{docker_archive, oci_layout, oldest_archive, reference, rootfs};
+use super::{docker_archive, import, oci_layout, oldest_archive, reference, rootfs};
+use crate::index::Encoding;
 use crate::store::Descriptor;
+use crate::sys::file_range::FileRange;
 
 /// A prefix that says what the rest is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +58,7 @@ fn find(spec: &str, store: &Store, sought: &Sought) -> Result<Image, ImageError>
     for (prefix, transport) in TRANSPORTS {
         if let Some(rest) = spec.strip_prefix(prefix) {
             let (path, tag) = split(rest)?.ok_or_else(|| ImageError::NoFile { spec: rest.to_owned() })?;
-            return open_as(transport, &path, tag.as_deref(), sought);
+            return open_as(transport, &path, tag.as_deref(), store, sought);
         }
     }
     let name = spec.strip_prefix("docker://").unwrap_or(spec);
@@ -64,13 +66,11 @@ fn find(spec: &str, store: &Store, sought: &Sought) -> Result<Image, ImageError>
         return open_name(name, store, sought);
     }
     let Some((path, tag)) = split(spec)? else { return open_name(spec, store, sought) };
-    let transport = match sniff(&path, tag.as_deref()) {
+    let transport = match sniff(&path, tag.as_deref(), store, sought) {
         Ok(Some(transport)) => transport,
         Ok(None) => return open_name(spec, store, sought),
         // A file in the working directory that happens to be called like an image.
-        Err(error @ (ImageError::NotAnImage { .. } | ImageError::Compressed { .. }))
-            if !spec.contains('/') =>
-        {
+        Err(error @ (ImageError::NotAnImage { .. } | ImageError::Encoded { .. })) if !spec.contains('/') => {
             return match open_name(spec, store, sought) {
                 Err(ImageError::NotFound { .. } | ImageError::Reference { .. }) => Err(error),
                 other => other,
@@ -78,7 +78,7 @@ fn find(spec: &str, store: &Store, sought: &Sought) -> Result<Image, ImageError>
         }
         Err(error) => return Err(error),
     };
-    open_as(transport, &path, tag.as_deref(), sought)
+    open_as(transport, &path, tag.as_deref(), store, sought)
 }
 
 /// The longest part of the text that names a file, and what comes after it and a colon.
@@ -100,7 +100,12 @@ fn split(spec: &str) -> Result<Option<(PathBuf, Option<String>)>, ImageError> {
 }
 
 /// What kind of image is at an existing path; `None` for a name that happens to begin like a directory.
-fn sniff(path: &Path, tag: Option<&str>) -> Result<Option<Transport>, ImageError> {
+fn sniff(
+    path: &Path,
+    tag: Option<&str>,
+    store: &Store,
+    sought: &Sought,
+) -> Result<Option<Transport>, ImageError> {
     if path.is_dir() {
         let layout = Directory(path.to_owned());
         if tag.is_none() && is_written_by_skopeo(&layout)? {
@@ -116,18 +121,22 @@ fn sniff(path: &Path, tag: Option<&str>) -> Result<Option<Transport>, ImageError
             (None, Some(_)) => None,
         });
     }
-    let archive = open_archive(path)?;
+    kind(&open_archive(path, store, sought)?).map(Some)
+}
+
+/// What kind of image an archive holds.
+fn kind(archive: &Archive) -> Result<Transport, ImageError> {
     // First, because newer dockers write both, and only this one has all the names.
     if archive.open(docker_archive::MANIFEST)?.is_some() {
-        Ok(Some(Transport::DockerArchive))
+        Ok(Transport::DockerArchive)
     } else if archive.open("index.json")?.is_some() {
-        Ok(Some(Transport::OciArchive))
-    } else if archive.open(oldest_archive::REPOSITORIES)?.is_some() {
-        Ok(Some(Transport::DockerArchive))
+        Ok(Transport::OciArchive)
+    } else if oldest_archive::is_one(archive) {
+        Ok(Transport::DockerArchive)
     } else {
         let reason = "a tar archive, but with neither manifest.json (docker save) nor index.json (OCI) in it; \
                       unpack a plain root filesystem and use the directory";
-        Err(ImageError::NotAnImage { path: path.to_owned(), reason: reason.to_owned() })
+        Err(ImageError::NotAnImage { path: archive.place().to_owned(), reason: reason.to_owned() })
     }
 }
 
@@ -146,8 +155,10 @@ fn open_as(
     transport: Transport,
     path: &Path,
     tag: Option<&str>,
+    store: &Store,
     sought: &Sought,
 ) -> Result<Image, ImageError> {
+    let open_archive = || open_archive(path, store, sought);
     match (transport, tag) {
         (Transport::Oci, _) => {
             let path = std::path::absolute(path).map_err(ImageError::io("find", path))?;
@@ -158,8 +169,8 @@ fn open_as(
             }
             oci_layout::open(&layout, tag, "oci", sought)
         }
-        (Transport::OciArchive, _) => oci_layout::open(&open_archive(path)?, tag, "oci-archive", sought),
-        (Transport::DockerArchive, _) => docker_archive::open(&open_archive(path)?, tag, sought),
+        (Transport::OciArchive, _) => oci_layout::open(&open_archive()?, tag, "oci-archive", sought),
+        (Transport::DockerArchive, _) => docker_archive::open(&open_archive()?, tag, sought),
         (Transport::Directory, None) => rootfs::open(path),
         (Transport::Directory, Some(tag)) => {
             Err(ImageError::NoFile { spec: format!("{}:{tag}", path.display()) })
@@ -167,14 +178,21 @@ fn open_as(
     }
 }
 
-fn open_archive(path: &Path) -> Result<Archive, ImageError> {
+fn open_archive(path: &Path, store: &Store, sought: &Sought) -> Result<Archive, ImageError> {
     let path = std::path::absolute(path).map_err(ImageError::io("find", path))?;
     let metadata = std::fs::metadata(&path).map_err(ImageError::io("read", &path))?;
     // Opening a fifo would wait for ever, and a device has no end.
     if !metadata.is_file() {
         return Err(ImageError::NotAnImage { path, reason: "neither a regular file nor a directory".into() });
     }
-    Archive::open(&path)
+    let file = FileRange::open(&path).map_err(ImageError::io("open", &path))?;
+    match import::encoding_of(&file)? {
+        Encoding::Tar => Archive::of(file),
+        encoding => {
+            let check = |archive: &Archive| kind(archive).map(drop);
+            Archive::of(import::tar_in(&file, encoding, store, sought, &check)?)
+        }
+    }
 }
 
 fn open_name(spec: &str, store: &Store, sought: &Sought) -> Result<Image, ImageError> {

@@ -1,6 +1,7 @@
 //! What an image is made to run on, as `--platform` says it: `OS/ARCH[/VARIANT]` in Go's words, with the aliases that
 //! containerd and docker know.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::str::FromStr;
 
@@ -34,13 +35,18 @@ impl TargetPlatform {
         let architecture = architecture.to_ascii_lowercase();
         let variant = variant.filter(|variant| !variant.is_empty()).map(str::to_ascii_lowercase);
         let (architecture, variant) = match (architecture.as_str(), variant.as_deref()) {
+            ("amd64" | "x86_64" | "x86-64", Some("v1" | "1")) => ("amd64", None),
+            ("amd64" | "x86_64" | "x86-64", Some(number @ ("2" | "3" | "4"))) => {
+                ("amd64", Some(format!("v{number}")))
+            }
             ("x86_64" | "x86-64", _) => ("amd64", variant),
             ("i386" | "x86", _) => ("386", None),
-            ("aarch64", None) | ("arm64" | "aarch64", Some("8" | "v8")) => ("arm64", None),
+            ("aarch64", None) | ("arm64" | "aarch64", Some("8" | "v8" | "v8.0")) => ("arm64", None),
+            ("arm64" | "aarch64", Some("9" | "v9.0")) => ("arm64", Some("v9".to_owned())),
+            ("aarch64", _) => ("arm64", variant),
             ("armhf", _) => ("arm", Some("v7".to_owned())),
             ("armel", _) => ("arm", Some("v6".to_owned())),
             ("arm", Some(number @ ("5" | "6" | "7" | "8"))) => ("arm", Some(format!("v{number}"))),
-            ("amd64", Some("v1")) => ("amd64", None),
             (other, _) => (other, variant),
         };
         Self { os, architecture: architecture.to_owned(), variant }
@@ -60,17 +66,94 @@ impl TargetPlatform {
 
     /// Whether an image that says `other` of itself is one for this platform.
     pub(super) fn fits(&self, other: &Self) -> bool {
-        self.os == other.os
-            && self.architecture == other.architecture
-            && (self.variant.is_none() || self.variant == other.variant)
+        self.rank(other).is_some()
     }
 
-    /// The first that fits; without a variant asked for, one without is preferred: `amd64/v3` does not run on every amd64.
+    /// The one that fits best; of equals the first.
     pub(super) fn choose<T>(&self, all: impl Iterator<Item = (T, Self)> + Clone) -> Option<T> {
-        let fitting = all.filter(|(_, one)| self.fits(one));
-        let plain = fitting.clone().find(|(_, one)| one.variant == self.variant);
-        plain.or_else(|| fitting.clone().next()).map(|(found, _)| found)
+        let ranked = all.filter_map(|(found, one)| Some((self.rank(&one)?, found)));
+        ranked.min_by_key(|(rank, _)| *rank).map(|(_, found)| found)
     }
+
+    /// How well an image for `other` runs here, if it does; less is better. As `Only` of containerd/platforms has it: a
+    /// processor runs what is made for its variant and for earlier ones, and `arm` is `arm/v7`. Without a variant asked for,
+    /// an image without is preferred, then what this machine runs. Unlike there an `arm` image that names no variant is
+    /// taken for any, last of all, as skopeo does; and neither 386 for amd64 nor arm for arm64, whose programs the
+    /// system call filter does not let run.
+    fn rank(&self, other: &Self) -> Option<Rank> {
+        if self.os != other.os || self.architecture != other.architecture {
+            return None;
+        }
+        let wanted = match &self.variant {
+            None if self.variant == other.variant => return Some(Rank::AsAsked),
+            None => newest(&self.architecture),
+            variant => level(&self.architecture, variant.as_deref()),
+        };
+        match (wanted, level(&self.architecture, other.variant.as_deref())) {
+            _ if self.variant == other.variant => Some(Rank::AsAsked),
+            (Some(wanted), Some(level)) if level <= wanted => Some(Rank::Earlier(Reverse(level))),
+            (Some(_), Some(_)) => None,
+            _ if other.variant.is_none() || self.variant.is_none() => Some(Rank::Unknown),
+            _ => None,
+        }
+    }
+}
+
+/// How well an image fits, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    AsAsked,
+    /// Of an earlier variant: the latest first.
+    Earlier(Reverse<Level>),
+    /// Nothing is known of one of the variants.
+    Unknown,
+}
+
+/// Major and minor number of a variant.
+type Level = (u32, u32);
+
+/// The number of a variant, where later ones run what is made for earlier ones.
+fn level(architecture: &str, variant: Option<&str>) -> Option<Level> {
+    let Some(variant) = variant else {
+        return match architecture {
+            "amd64" => Some((1, 0)),
+            "arm64" => Some((8, 0)),
+            _ => None,
+        };
+    };
+    if !matches!(architecture, "amd64" | "arm64" | "arm") {
+        return None;
+    }
+    let (major, minor) = variant.strip_prefix('v')?.split_once('.').unwrap_or((&variant[1..], "0"));
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// The latest variant that is meant when none is said.
+fn newest(architecture: &str) -> Option<Level> {
+    match architecture {
+        "arm" => Some((7, 0)),
+        "amd64" if architecture == host_architecture() => Some((host_amd64_level(), 0)),
+        other => level(other, None),
+    }
+}
+
+/// Which of the levels of the x86-64 psABI this processor has.
+#[cfg(target_arch = "x86_64")]
+fn host_amd64_level() -> u32 {
+    macro_rules! has {
+        ($($feature:tt)*) => { $(std::arch::is_x86_feature_detected!($feature))&&* };
+    }
+    let levels = [
+        has!("cmpxchg16b" "popcnt" "sse3" "ssse3" "sse4.1" "sse4.2"),
+        has!("avx" "avx2" "bmi1" "bmi2" "f16c" "fma" "lzcnt" "movbe" "xsave"),
+        has!("avx512f" "avx512bw" "avx512cd" "avx512dq" "avx512vl"),
+    ];
+    levels.into_iter().take_while(|has| *has).fold(1, |level, _| level + 1)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn host_amd64_level() -> u32 {
+    1
 }
 
 impl FromStr for TargetPlatform {
@@ -118,6 +201,10 @@ mod tests {
             ("linux/armhf", "linux/arm/v7"),
             ("linux/arm/6", "linux/arm/v6"),
             ("linux/i386", "linux/386"),
+            ("linux/x86_64/v1", "linux/amd64"),
+            ("linux/amd64/1", "linux/amd64"),
+            ("linux/x86-64/v2", "linux/amd64/v2"),
+            ("linux/aarch64/v9", "linux/arm64/v9"),
         ] {
             assert_eq!(parsed(text).to_string(), same);
         }
@@ -126,16 +213,63 @@ mod tests {
         }
     }
 
+    fn choose<'a>(wanted: &str, offered: &[&'a str]) -> Option<&'a str> {
+        parsed(wanted).choose(offered.iter().map(|text| (*text, parsed(text))))
+    }
+
     #[test]
     fn variants() {
         let offered = ["linux/amd64/v3", "linux/amd64", "linux/arm/v6", "linux/arm/v7", "linux/arm64/v8"];
-        let choose = |wanted: &str| parsed(wanted).choose(offered.iter().map(|text| (*text, parsed(text))));
-        assert_eq!(choose("linux/amd64"), Some("linux/amd64"));
-        assert_eq!(choose("linux/amd64/v3"), Some("linux/amd64/v3"));
-        assert_eq!(choose("linux/arm"), Some("linux/arm/v6"));
-        assert_eq!(choose("linux/arm/v7"), Some("linux/arm/v7"));
-        assert_eq!(choose("linux/arm64"), Some("linux/arm64/v8"));
-        assert_eq!(choose("linux/arm/v5"), None);
-        assert_eq!(choose("linux/s390x"), None);
+        for (wanted, found) in [
+            ("linux/amd64", Some("linux/amd64")),
+            ("linux/amd64/v3", Some("linux/amd64/v3")),
+            ("linux/amd64/v4", Some("linux/amd64/v3")),
+            ("linux/amd64/v2", Some("linux/amd64")),
+            ("linux/x86_64/v1", Some("linux/amd64")),
+            ("linux/arm", Some("linux/arm/v7")),
+            ("linux/arm/v7", Some("linux/arm/v7")),
+            ("linux/arm/v8", Some("linux/arm/v7")),
+            ("linux/arm/v6", Some("linux/arm/v6")),
+            ("linux/arm/v5", None),
+            ("linux/arm64", Some("linux/arm64/v8")),
+            ("linux/arm64/v8.2", Some("linux/arm64/v8")),
+            ("linux/s390x", None),
+            ("linux/386", None),
+        ] {
+            assert_eq!(choose(wanted, &offered), found, "{wanted}");
+        }
+    }
+
+    #[test]
+    fn later_variants_run_what_is_for_earlier_ones() {
+        assert_eq!(choose("linux/amd64/v3", &["linux/amd64", "linux/amd64/v2"]), Some("linux/amd64/v2"));
+        assert_eq!(choose("linux/amd64/v2", &["linux/amd64/v3", "linux/amd64/v4"]), None);
+        assert_eq!(
+            choose("linux/arm/v7", &["linux/arm/v8", "linux/arm/v5", "linux/arm/v6"]),
+            Some("linux/arm/v6")
+        );
+        assert_eq!(
+            choose("linux/arm", &["linux/arm/v5", "linux/arm/v8", "linux/arm/v6"]),
+            Some("linux/arm/v6")
+        );
+        assert_eq!(choose("linux/arm/v6", &["linux/arm/v7", "linux/arm"]), Some("linux/arm"));
+        assert_eq!(choose("linux/arm64", &["linux/arm64/v9"]), None);
+        assert_eq!(choose("linux/arm64/v9", &["linux/arm64", "linux/arm64/v9.1"]), Some("linux/arm64"));
+        // Of what is not known to be a row nothing follows.
+        assert_eq!(choose("linux/ppc64le/power9", &["linux/ppc64le/power8"]), None);
+        assert_eq!(
+            choose("linux/ppc64le/power9", &["linux/ppc64le/power8", "linux/ppc64le"]),
+            Some("linux/ppc64le")
+        );
+        assert_eq!(choose("linux/ppc64le", &["linux/ppc64le/power8"]), Some("linux/ppc64le/power8"));
+    }
+
+    #[test]
+    fn this_machine_takes_what_it_can_run() {
+        let levels: Vec<String> = (2..=5).map(|level| format!("linux/amd64/v{level}")).collect();
+        let offered: Vec<&str> = levels.iter().map(String::as_str).collect();
+        let own = host_amd64_level();
+        let expected = (host_architecture() == "amd64" && own > 1).then(|| format!("linux/amd64/v{own}"));
+        assert_eq!(choose("linux/amd64", &offered).map(str::to_owned), expected);
     }
 }

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::{Descriptor, MEDIA_TYPE_MANIFEST};
+use crate::sys::file_range::FileRange;
 
 const GZIP_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
@@ -225,6 +226,7 @@ fn contradictions() {
     let windows = put(&path, br#"{"os":"windows","rootfs":{"diff_ids":[]}}"#);
     point_index_at(&path, put_manifest(&path, windows, &[]));
     assert_parts(&bench.error(&path), &["image for windows"]);
+    assert!(!bench.open(&path).unwrap_err().is_damage());
     let text = put(&path, b"no json");
     point_index_at(&path, put_manifest(&path, text, &[]));
     assert_parts(&bench.error(&path), &["not an image config", &text.0.to_string()]);
@@ -249,7 +251,7 @@ fn several_platforms() {
     point_index_at(&path, put(&path, index.as_bytes()));
     assert_eq!(salt(&bench.open(&path).unwrap()), "native");
     let chosen = |platform: &str| {
-        let sought = Sought { platform: Some(platform.parse().unwrap()), with_broken_layers: false };
+        let sought = Sought { platform: Some(platform.parse().unwrap()), ..Sought::default() };
         open_sought(&path, &bench.store, &sought)
     };
     let image = chosen("linux/pdp11").unwrap();
@@ -270,7 +272,7 @@ fn several_platforms() {
     std::fs::write(format!("{path}/index.json"), index).unwrap();
     // Without an index the config says what it is for.
     let single = bench.layout("single", &["one"]);
-    let sought = Sought { platform: Some("linux/pdp11".parse().unwrap()), with_broken_layers: false };
+    let sought = Sought { platform: Some("linux/pdp11".parse().unwrap()), ..Sought::default() };
     let error = open_sought(&single, &bench.store, &sought).unwrap_err().to_string();
     assert_parts(&error, &["no image for linux/pdp11", "linux/amd64"]);
     let index = format!(r#"{{"schemaVersion":2,"manifests":[{foreign}]}}"#);
@@ -407,7 +409,7 @@ fn linked_layers() {
 
     // A link to itself is an error, not a loop.
     let bytes = fs::read(&path).unwrap();
-    let files = Archive::open(Path::new(&path)).unwrap();
+    let files = Archive::of(FileRange::open(Path::new(&path)).unwrap()).unwrap();
     assert_parts(
         &files.open("loop/layer.tar").unwrap_err().to_string(),
         &["loop/layer.tar", "too many links"],
@@ -458,8 +460,6 @@ fn files_that_are_no_archives() {
         fs::write(bench.path(name), bytes).unwrap();
         bench.error(&bench.path(name))
     };
-    assert_parts(&file("a.tar.gz", &[0x1f, 0x8b, 8, 0]), &["gzip", "gunzip -k", "a.tar.gz"]);
-    assert_parts(&file("a.tar.zst", &[0x28, 0xb5, 0x2f, 0xfd]), &["zstd -d"]);
     assert_parts(&file("text", b"hello"), &["not an image", "neither a directory nor a tar"]);
     assert_parts(&file("noise", &[b'x'; 4096]), &["not an image", "neither a directory nor a tar"]);
     assert_parts(&file("empty", b""), &["not an image", "empty"]);

@@ -1,7 +1,7 @@
 //! What can go wrong with an index.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::model::Digest;
 
@@ -79,6 +79,12 @@ impl IndexError {
     #[must_use]
     pub fn is_other_version(&self) -> bool {
         matches!(self, Self::Stale { reason, .. } if *reason == Self::OTHER_VERSION)
+    }
+
+    /// Whether it is an error of reading or writing this file.
+    #[must_use]
+    pub fn is_of(&self, file: &Path) -> bool {
+        matches!(self, Self::Io { path, .. } if path == file)
     }
 
     /// Whether [`build`](super::build) is the remedy: there is no index, or none that can be used.

@@ -17,6 +17,7 @@ mod build;
 mod bzip2;
 mod decode;
 mod decoder;
+mod decompress;
 mod encoding;
 mod error;
 mod format;
@@ -36,6 +37,7 @@ mod zstd_frames;
 
 pub use build::{Expected, build};
 pub use decoder::Decoder;
+pub use decompress::decompress;
 pub use encoding::Encoding;
 pub use error::IndexError;
 pub use format::{GRANULE_BYTES, SPAN_BYTES};

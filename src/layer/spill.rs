@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
 use crate::model::{Counter, Digest};
@@ -188,7 +188,18 @@ impl LayerSpill {
         }
         let found = SpillFile::open(self.spill.dir.as_fd(), &self.layer.diff_id.hex());
         let file = found.ok()?.filter(|file| file.layer() == self.layer)?;
+        self.is_used();
         Some(self.remember(file))
+    }
+
+    /// What is used is not what goes first, nor what is collected.
+    fn is_used(&self) {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        let name = self.layer.diff_id.hex();
+        if let Err(error) = files::utimensat(self.spill.dir.as_fd(), name, &times, AtFlags::empty()) {
+            tracing::debug!("spill of {}: {error}", self.layer.diff_id);
+        }
     }
 
     fn known(&self) -> Option<Arc<SpillFile>> {

@@ -19,7 +19,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
@@ -30,6 +30,7 @@ use crate::model::limits::LAYER_BYTES_MAX;
 use crate::sys::atomic::TEMP_PREFIX;
 use crate::sys::{files, process};
 
+mod bounds;
 #[cfg(test)]
 mod tests;
 
@@ -216,21 +217,28 @@ fn read_ahead(trace: &Weak<StartTrace>, end: Instant) {
     }
 }
 
-/// What the next start should read ahead: what this one touched, then what others touched besides, unless that is more.
-/// `None` when what is known is as good: it has all that was touched, and not twice as much.
+/// What the next start should read ahead. A start is at least half as long as what is known: what it touched comes first,
+/// then what others touched besides, as much again at most. A shorter glance takes nothing away, and what is new in it comes
+/// last. `None` when what is known is as good.
 fn merged(before: &[Touch], noted: Vec<Touch>, known: &HashSet<Touch>) -> Option<Vec<Touch>> {
     if noted.is_empty() {
         return None;
     }
     let others: Vec<Touch> = before.iter().filter(|touch| !known.contains(touch)).copied().collect();
     let is_covered = before.len() - others.len() == noted.len();
-    let is_little = others.len() <= noted.len();
-    if is_covered && is_little {
+    let is_glance = 2 * noted.len() < before.len();
+    if is_covered && (is_glance || others.len() <= noted.len()) {
         return None;
     }
-    let mut merged = noted;
-    if is_little {
-        merged.extend(others);
+    let mut merged;
+    if is_glance {
+        let learnt: HashSet<&Touch> = before.iter().collect();
+        merged = before.to_vec();
+        merged.extend(noted.into_iter().filter(|touch| !learnt.contains(touch)));
+    } else {
+        let room = noted.len();
+        merged = noted;
+        merged.extend(others.into_iter().take(room));
     }
     merged.truncate(TOUCHES_MAX);
     Some(merged)
@@ -259,6 +267,10 @@ impl Place {
         // NONBLOCK: whatever was put there, opening it must not wait.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(files::openat(&self.dir, &*self.name, flags, Mode::empty())?);
+        // What is used is not what goes first.
+        if let Err(error) = file.set_modified(SystemTime::now()) {
+            tracing::debug!("{}: {error}", self.name.display());
+        }
         let mut text = Vec::new();
         file.take(FILE_BYTES_MAX).read_to_end(&mut text)?;
         Ok(parse(&text))
@@ -274,7 +286,7 @@ impl Place {
             files::unlinkat(&self.dir, &*temp, AtFlags::empty())?;
             return Err(error.into());
         }
-        Ok(())
+        Ok(bounds::keep(self.dir.as_fd(), &self.name)?)
     }
 
     fn rename(&self, temp: &OsStr) -> rustix::io::Result<()> {

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::bytes_text::{self, shown, told};
 use crate::image::Image;
+use crate::index::IndexError;
 use crate::layer::{Damage, Hit, LayerSource, TarLayer, TarSource};
 use crate::model::Digest;
 use crate::mount::{Caches, MountSpec, Progress};
@@ -72,6 +73,8 @@ pub struct Verified {
     pub unverifiable: usize,
     /// What is broken.
     pub defects: Vec<Defect>,
+    /// What could not be looked at, and why.
+    pub unread: Vec<String>,
 }
 
 /// One layer that is being checked.
@@ -91,7 +94,8 @@ pub fn verify(image: &Image, index_dir: &Path, progress: &dyn Progress) -> Verif
         caches: Caches::default(),
     };
     let name = image.name.clone();
-    let mut found = Verified { name, layers: 0, bytes: 0, unverifiable: 0, defects: Vec::new() };
+    let mut found =
+        Verified { name, layers: 0, bytes: 0, unverifiable: 0, defects: Vec::new(), unread: Vec::new() };
     let places = image.layers_by_place();
     let count = places.len();
     for (place, source) in places.into_iter().enumerate() {
@@ -106,6 +110,10 @@ pub fn verify(image: &Image, index_dir: &Path, progress: &dyn Progress) -> Verif
         }
     }
     for broken in &image.documents.broken {
+        if !broken.is_damage {
+            found.unread.push(format!("layer {}: {}", broken.place + 1, broken.reason));
+            continue;
+        }
         found.defects.push(Defect {
             kind: DefectKind::Document,
             layer: Some(broken.place + 1),
@@ -132,6 +140,10 @@ impl Checking<'_> {
         }
         match opened {
             Ok(layer) => self.read(&layer, report),
+            // An index that cannot be kept says nothing of the layer.
+            Err(error @ IndexError::Io { .. }) if !error.is_of(self.tar.blob.path()) => {
+                self.found.unread.push(format!("layer {}: {error}", self.number));
+            }
             Err(error) => {
                 // Without an index there is no telling where: the whole blob is in doubt.
                 let defect =
@@ -174,8 +186,8 @@ impl Checking<'_> {
         };
         if let Some(reason) = wrong {
             let offset = self.tar.blob.offset();
-            let mut defect =
-                self.defect(DefectKind::Blob, file.clone(), Some(offset..offset + blob_bytes), reason);
+            let range = (!self.tar.blob.is_stand_in()).then(|| offset..offset + blob_bytes);
+            let mut defect = self.defect(DefectKind::Blob, file.clone(), range, reason);
             defect.digest = Some(expected);
             self.found.defects.push(defect);
         }
@@ -295,8 +307,9 @@ impl Verified {
             "layers": self.layers,
             "bytes": self.bytes,
             "unverifiable": self.unverifiable,
-            "ok": self.defects.is_empty(),
+            "ok": self.defects.is_empty() && self.unread.is_empty(),
             "defects": defects,
+            "unread": self.unread,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Removes what nothing reaches: blobs that no name leads to, and caches of blobs that are not there any more.
 //!
 //! Errs on the side of keeping. A document that cannot be read ends the collection before anything is removed; every
-//! digest that a reachable document mentions is kept, whatever field it stands in.
+//! descriptor in a reachable document is followed, whatever field it stands in.
 
 use std::collections::HashSet;
 use std::fs::DirEntry;
@@ -24,7 +24,7 @@ pub struct GcPolicy {
     /// Blobs younger than this stay: another tool may be writing an image to the layout, and knows nothing of our locks.
     pub blob_age_min: Duration,
     /// Indexes younger than this stay even when their blob is not in the store: it may be in an archive elsewhere. So do
-    /// spill files and start traces that were not used for less than that.
+    /// spill files, start traces and decompressed archives that were not used for less than that.
     pub index_age_min: Duration,
     /// Blobs that are needed though no name leads to them (containers).
     pub keep: HashSet<Digest>,
@@ -37,7 +37,7 @@ pub struct Collected {
     pub blobs: u64,
     /// Indexes.
     pub indexes: u64,
-    /// Spill files and start traces.
+    /// Spill files, start traces and decompressed archives.
     pub caches: u64,
     /// Temporary files that a crash left behind.
     pub temporaries: u64,
@@ -79,6 +79,10 @@ pub fn collect(
         }
     }
     collect_caches(store, policy, &live, &mut done)?;
+    let imports = store.imports().clean(None, policy.index_age_min)?;
+    done.caches += imports.imports;
+    done.temporaries += imports.temporaries;
+    done.bytes += imports.bytes;
     Ok(done)
 }
 
@@ -118,7 +122,7 @@ fn reachable(store: &Store, policy: &GcPolicy) -> Result<HashSet<Digest>, StoreE
     Ok(live)
 }
 
-/// Every digest that the blob mentions, if it is a manifest or an index.
+/// Every digest that the blob refers to, if it is a manifest, an index or a config.
 fn mentioned(store: &Store, digest: Digest) -> Result<Vec<Digest>, StoreError> {
     let range = store.blobs().get(digest)?;
     let path = store.blobs().path(digest);
@@ -133,21 +137,32 @@ fn mentioned(store: &Store, digest: Digest) -> Result<Vec<Digest>, StoreError> {
     let document: Value = serde_json::from_slice(&bytes)
         .map_err(|error| StoreError::Document { path: path.clone(), reason: format!("not JSON: {error}") })?;
     let mut found = Vec::new();
-    // A config mentions the digests of uncompressed layers: no blobs of ours, but spill files are named by them.
-    if document.get("schemaVersion").is_some() || document.get("rootfs").is_some() {
+    if document.get("schemaVersion").is_some() {
         digests_in(&document, &mut found);
+    } else if let Some(Value::Array(diff_ids)) = document.pointer("/rootfs/diff_ids") {
+        // Uncompressed layers: no blobs of ours, but spill files are named by them. What else a config says, in labels
+        // and variables, is its author's.
+        found.extend(diff_ids.iter().filter_map(digest_of));
     }
     Ok(found)
 }
 
+/// What a manifest or an index refers to: descriptors, whatever field they stand in. Annotations are free text.
 fn digests_in(value: &Value, found: &mut Vec<Digest>) {
     match value {
         // serde_json itself bounds the depth at 128.
-        Value::Object(fields) => fields.values().for_each(|field| digests_in(field, found)),
+        Value::Object(fields) => {
+            found.extend(fields.get("digest").and_then(digest_of));
+            let others = fields.iter().filter(|(key, _)| *key != "annotations");
+            others.for_each(|(_, field)| digests_in(field, found));
+        }
         Value::Array(items) => items.iter().for_each(|item| digests_in(item, found)),
-        Value::String(text) => found.extend(text.parse::<Digest>().ok()),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
+}
+
+fn digest_of(value: &Value) -> Option<Digest> {
+    value.as_str()?.parse().ok()
 }
 
 fn files_of(dir: &Path) -> Result<Vec<(DirEntry, Duration)>, StoreError> {
@@ -372,6 +387,24 @@ mod tests {
         assert_eq!(collect(&store, &lock, &policy(AT_ONCE, AT_ONCE)).unwrap().caches, 3);
         assert!(kept.iter().chain(&others).all(|path| path.exists()));
         assert!(!gone.iter().any(|path| path.exists()));
+    }
+
+    #[test]
+    fn what_is_only_talked_about_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let [label, note, nested] = ["label", "note", "nested"].map(|text| put(&store, text).digest);
+        let config = put(
+            &store,
+            &format!(r#"{{"rootfs":{{"diff_ids":[]}},"config":{{"Labels":{{"a":"{label}"}}}}}}"#),
+        );
+        let rest = format!(r#""annotations":{{"digest":"{note}"}},"unknown":[{{"digest":"{nested}"}}]"#);
+        let manifest = format!(r#"{{"schemaVersion":2,"config":{{"digest":"{}"}},{rest}}}"#, config.digest);
+        store.refs().set("image:one", &put(&store, &manifest)).unwrap();
+        let lock = store.lock_exclusive().unwrap();
+        assert_eq!(collect(&store, &lock, &policy(AT_ONCE, LATER)).unwrap().blobs, 2);
+        let has = |digest| store.blobs().has(digest).unwrap();
+        assert_eq!([config.digest, nested, label, note].map(has), [true, true, false, false]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Row 2: content-addressed blobs, names, locks and garbage collection: an OCI image layout on disk.
 //!
 //! The store owns the directory below its root and nothing else. `oci/` is a layout that skopeo, umoci and buildah read
-//! and write (`oci:<root>/oci:NAME:TAG`). The store knows nothing about what is in `index/`, `spill/` and `trace/`
-//! but that it can be made again.
+//! and write (`oci:<root>/oci:NAME:TAG`). The store knows nothing about what is in `index/`, `spill/`, `trace/`
+//! and `imported/` but that it can be made again.
 //!
 //! Invariants: a file in `blobs/sha256` is complete and hashes to its name when the store wrote it; `index.json` is only
 //! replaced as a whole, under the lock `refs.lock`.
@@ -17,6 +17,7 @@ use crate::sys::atomic;
 mod blobs;
 mod error;
 mod gc;
+mod imports;
 mod layout;
 mod locks;
 mod refs;
@@ -24,6 +25,7 @@ mod refs;
 pub use blobs::{BlobPin, Blobs};
 pub use error::StoreError;
 pub use gc::{Collected, GcPolicy, collect};
+pub use imports::{ImportKey, Imports, NewImport, Removed, Turn};
 pub use layout::{Descriptor, Index, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, OCI_LAYOUT, Platform, REF_NAME};
 pub use locks::{StoreLock, StoreLockExclusive};
 pub use refs::Refs;
@@ -89,6 +91,12 @@ impl Store {
     #[must_use]
     pub fn trace_dir(&self) -> PathBuf {
         self.root.join("trace")
+    }
+
+    /// Archives that were compressed as a whole.
+    #[must_use]
+    pub fn imports(&self) -> Imports {
+        Imports::at(self.root.join("imported"))
     }
 
     /// Where containers are kept.

@@ -5,9 +5,12 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 /// What the name of every temporary file starts with, so that a collector can tell one that a crash left behind.
 pub const TEMP_PREFIX: &str = ".tmp-";
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Replaces the file at `path`: after a crash it holds the old contents or the new ones, never a mixture.
 ///
@@ -70,6 +73,21 @@ impl Drop for TempFile {
         {
             tracing::warn!(path = %self.path.display(), %error, "temporary file stays behind");
         }
+    }
+}
+
+/// Notes that a cache is in use, once a day: what was not used for long is what a collector takes. Best effort.
+pub fn touch(path: &Path) {
+    let set = || {
+        let file = File::open(path)?;
+        let now = SystemTime::now();
+        match now.duration_since(file.metadata()?.modified()?) {
+            Ok(age) if age < DAY => Ok(()),
+            _ => file.set_modified(now),
+        }
+    };
+    if let Err(error) = set() {
+        tracing::debug!(path = %path.display(), %error, "its use is not noted");
     }
 }
 

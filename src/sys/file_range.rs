@@ -1,6 +1,6 @@
 //! A stretch of an open file: a blob on its own or inside an archive.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ pub struct FileRange {
     path: Arc<Path>,
     offset: u64,
     len: u64,
+    is_stand_in: bool,
 }
 
 impl FileRange {
@@ -29,9 +30,34 @@ impl FileRange {
     /// # Errors
     /// What open(2) and fstat(2) say.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        Self::of(File::open(path)?, path, false)
+    }
+
+    /// The whole of an open file that stands in for the one at `path`, which messages name: its content in another form.
+    ///
+    /// # Errors
+    /// What fstat(2) says.
+    pub fn stand_in(file: File, path: &Path) -> io::Result<Self> {
+        Self::of(file, path, true)
+    }
+
+    fn of(file: File, path: &Path, is_stand_in: bool) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        Ok(Self { file: Arc::new(file), path: path.into(), offset: 0, len })
+        Ok(Self { file: Arc::new(file), path: path.into(), offset: 0, len, is_stand_in })
+    }
+
+    /// Whether another file than that at [`Self::path`] is read: then [`Self::offset`] is not a place in that.
+    #[must_use]
+    pub fn is_stand_in(&self) -> bool {
+        self.is_stand_in
+    }
+
+    /// What fstat(2) says of the file.
+    ///
+    /// # Errors
+    /// What fstat(2) says.
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
     }
 
     /// A part of it; `None` when it does not lie inside.

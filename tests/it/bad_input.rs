@@ -219,3 +219,52 @@ fn unknown_container() {
     clear_error(&done, FAILED, &["no-such-container"]);
     left_nothing(&place);
 }
+
+#[test]
+fn inspect_says_what_is_broken() {
+    needs_mount!();
+    let place = Place::new();
+    let layout = layout(&place);
+    fs::write(layout.join("index.json"), "{").unwrap();
+    let (gone, typo) = (place.path("gone"), format!("{}:v9", image("tiny").join("oci").display()));
+    for (name, word) in [
+        (layout.to_str().unwrap(), "index.json"),
+        (gone.to_str().unwrap(), "no such file or directory"),
+        (&typo, "no image \"v9\""),
+    ] {
+        let done = place.layerfs(&["inspect", name]);
+        assert!(done.code == 125 && done.err.contains(word) && !done.err.contains("container"), "{done:#?}");
+    }
+    let done = place.layerfs(&["inspect", "gone"]);
+    assert!(done.code == 125 && done.err.contains("no such container"), "{done:#?}");
+}
+
+#[test]
+fn verify_tells_damage_from_what_it_could_not_look_at() {
+    needs_mount!();
+    let place = Place::new();
+    let verify = |image: &str| place.layerfs(&["verify", "--quiet", image]);
+    let layout = layout(&place);
+    let name = layout.to_str().unwrap();
+    verify(name).ok();
+    for digest in ["@sha256:00", &format!("@sha256:{}", "0".repeat(64))] {
+        let done = verify(&format!("oci:{name}:{digest}"));
+        assert!(done.code == 125 && done.err.contains("no image \"@sha256:00"), "{done:#?}");
+    }
+    // An index that cannot be kept.
+    let digest = layer_digest(&layout, 0);
+    let index = place.store().join("index").join(format!("{}.lfx", digest.trim_start_matches("sha256:")));
+    fs::remove_file(&index).unwrap();
+    fs::create_dir(&index).unwrap();
+    let done = verify(name);
+    assert!(done.code == 125 && done.err.contains(".lfx") && done.out.contains("not all of it"), "{done:#?}");
+    fs::remove_dir(&index).unwrap();
+    if !is_root() {
+        shell("chmod 0 \"$1\"", &[&blob(&layout, &digest)]).ok();
+        let done = verify(name);
+        assert!(done.code == 125 && done.err.contains("Permission denied"), "{done:#?}");
+        shell("chmod 600 \"$1\"", &[&blob(&layout, &digest)]).ok();
+    }
+    fs::remove_file(blob(&layout, &digest)).unwrap();
+    assert_eq!(verify(name).code, 1);
+}

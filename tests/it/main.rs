@@ -21,6 +21,7 @@ mod extents;
 mod foreign;
 mod forms;
 mod full;
+mod imported;
 mod launcher;
 mod lifecycle;
 mod look;

@@ -55,7 +55,14 @@ fn what_is_news_is_merged() {
     assert_eq!(merge(&[1, 2], &[2, 1]), None);
     assert_eq!(merge(&[1, 2, 3], &[2, 1]), None, "all is covered");
     assert_eq!(merge(&[1, 2], &[2, 3]), Some(touches(&[2, 3, 1])));
-    assert_eq!(merge(&[1, 2, 3, 4], &[2]), Some(touches(&[2])), "far too much would be read ahead");
+    assert_eq!(merge(&[1, 2, 3, 4, 5], &[4, 3]), None, "a glance at what is known");
+    assert_eq!(
+        merge(&[1, 2, 3, 4, 5], &[9, 2]),
+        Some(touches(&[1, 2, 3, 4, 5, 9])),
+        "a glance at something else"
+    );
+    assert_eq!(merge(&[1, 2, 3, 4, 5], &[9, 2, 8]), Some(touches(&[9, 2, 8, 1, 3, 4])), "as much again");
+    assert_eq!(merge(&[1, 2, 3, 4, 5], &[2, 1]), None);
 }
 
 /// A layer, and where its trace is.
@@ -159,4 +166,14 @@ fn it_is_written_down_in_time() {
     read_one(&layer, file, 1);
     drop((trace, layer));
     assert!(!world.trace().exists(), "closed is closed");
+}
+
+#[test]
+fn a_trace_that_is_used_is_young() {
+    let world = World::new(2);
+    std::fs::write(world.trace(), text(&touches(&[1]))).unwrap();
+    let old = SystemTime::now() - Duration::from_secs(1_000_000);
+    std::fs::File::open(world.trace()).unwrap().set_modified(old).unwrap();
+    drop(world.mount(1 << 20));
+    assert!(world.trace().metadata().unwrap().modified().unwrap() > old);
 }

@@ -1,0 +1,67 @@
+//! A whole file decoded once, front to back: for what is compressed from outside and cannot be read where it lies.
+
+use std::ops::ControlFlow;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::{io, thread};
+
+use super::decode::{self, Halt};
+use super::encoding::Encoding;
+use super::source::DecodeError;
+use super::stream::{CHUNK_BYTES, CHUNKS_AHEAD, Chunk, ChunkReader};
+use crate::sys::file_range::FileRange;
+
+/// Decodes `blob` and gives what comes out to `take`, piece by piece, until that breaks off. `progress` is told now and
+/// then how many bytes of the blob were read so far.
+///
+/// # Errors
+/// [`DecodeError`]: the blob cannot be read, or is damaged; what was taken until then is of no use.
+pub fn decompress(
+    blob: &FileRange,
+    encoding: Encoding,
+    take: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(), DecodeError> {
+    let (raw, raw_ahead) = sync_channel(CHUNKS_AHEAD);
+    let (checkpoints, checkpoints_ahead) = sync_channel(CHUNKS_AHEAD);
+    thread::scope(|scope| {
+        let reader = scope.spawn(move || read(blob, &raw, progress));
+        // Nobody will start from them.
+        scope.spawn(move || checkpoints_ahead.iter().for_each(drop));
+        let raw = ChunkReader::new(raw_ahead);
+        let mut send = |chunk: Chunk| match take(&chunk) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Halt::Stopped),
+        };
+        // A decoder that panics on hostile bytes has not decoded them.
+        let decode = AssertUnwindSafe(|| decode::all(encoding, raw, &mut send, &checkpoints));
+        let decoded = panic::catch_unwind(decode).unwrap_or(Err(Halt::Panicked));
+        drop(checkpoints);
+        // Before the decoder's word: to it, the bytes only end too early.
+        reader.join().map_err(|_| io::Error::other("a thread of the decompression panicked"))??;
+        let bad = |reason: &str| DecodeError::Bad { offset: 0, reason: reason.to_owned() };
+        match decoded {
+            Ok(()) | Err(Halt::Stopped) => Ok(()),
+            Err(Halt::Bad(error)) => Err(error),
+            Err(Halt::TooLong) => Err(bad("more than 1 TiB comes out of it")),
+            Err(Halt::Panicked) => Err(bad("the decoder panicked")),
+        }
+    })
+}
+
+fn read(blob: &FileRange, to: &SyncSender<Chunk>, progress: &(dyn Fn(u64) + Sync)) -> io::Result<()> {
+    let mut position = 0;
+    while position < blob.len() {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let count = blob.read_at(position, &mut chunk)?;
+        chunk.truncate(count);
+        position += count as u64;
+        if to.send(Arc::new(chunk)).is_err() {
+            // The decoder has ended and says why.
+            break;
+        }
+        progress(position);
+    }
+    Ok(())
+}
