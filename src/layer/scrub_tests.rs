@@ -171,3 +171,18 @@ fn every_name_of_what_is_hit_is_counted() {
     let everything = layer.files_in(std::slice::from_ref(&(0..end)), 1000).unwrap();
     assert_eq!((everything[0].count, everything[0].paths.len()), (52, 52));
 }
+
+#[test]
+fn what_is_wrong_on_the_way_is_no_obstacle() {
+    let dir = tempfile::tempdir().unwrap();
+    let tar = tar(dense);
+    let granule_bytes = usize::try_from(GRANULE_BYTES).unwrap();
+    // Stored, so that what is changed can still be decoded.
+    let layer = damaged(dir.path(), &gzip(&tar, 0), |blob| blob[granule_bytes * 3 / 2] ^= 1);
+    let mut bytes = [0; 1000];
+    for granule in [3, 2, 0] {
+        layer.chunks().read(TarOffset(granule as u64 * GRANULE_BYTES), &mut bytes).unwrap();
+        assert!(bytes == tar[granule * granule_bytes..granule * granule_bytes + 1000]);
+    }
+    assert!(layer.chunks().read(TarOffset(GRANULE_BYTES), &mut bytes).is_err());
+}
