@@ -1,6 +1,7 @@
 //! How fast the data plane is without FUSE: building indexes, reading layers, walking unions. Prints medians.
 //!
-//! `cargo bench --bench layers [FILTER]`; under a minute in all.
+//! `cargo bench --bench layers [FILTER]`; under a minute in all. `LAYERFS_BENCH_LAYER=layer.tar.gz` measures that layer
+//! instead of made-up ones, beside zcat(1) and the decoder alone.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,12 +14,13 @@ use std::hint::black_box;
 use std::io::{BufWriter, Read as _, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flate2::{Compression, write::GzEncoder};
-use layerfs::index::{self, Expected, LayerIndex};
-use layerfs::layer::{ChunkCache, Found, Layer, Spill, SpillDir, TarLayer};
+use layerfs::index::{self, Content, Expected, InodeNumber, LayerIndex};
+use layerfs::layer::{ChunkCache, Layer, Spill, SpillDir, TarLayer};
 use layerfs::model::{EntryId, Name};
 use layerfs::sys::file_range::FileRange;
 use layerfs::union::{Lower, LowerDir, Union};
@@ -43,6 +45,14 @@ fn main() {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let bench = Bench { filter };
+    if let Some(blob) = std::env::var_os("LAYERFS_BENCH_LAYER") {
+        let blob = Path::new(&blob);
+        bench.decoder(blob);
+        bench.build("layer", blob);
+        bench.reads("layer", blob);
+        bench.readers("layer", blob);
+        return;
+    }
     let big = dir.path().join("big.tar");
     big_tar(&big);
     let compressed = dir.path().join("big.tar.gz");
@@ -82,14 +92,60 @@ impl Bench {
         println!("{name:<28} {median:>12.1} {unit} ({low:.1} .. {high:.1})");
     }
 
+    /// What everything else is held against.
+    fn decoder(&self, blob: &Path) {
+        self.measure("decoder alone", "MB/s of the tar", || {
+            let start = Instant::now();
+            let mut decoder = flate2::read::MultiGzDecoder::new(File::open(blob).unwrap());
+            let (mut buffer, mut bytes) = (vec![0; GRANULE_BYTES], 0);
+            while let count @ 1.. = decoder.read(&mut buffer).unwrap() {
+                bytes += count;
+            }
+            (bytes as f64 / 1e6, start.elapsed())
+        });
+        self.measure("zcat", "MB/s of the tar", || {
+            let start = Instant::now();
+            let mut zcat = Command::new("zcat").arg(blob).stdout(Stdio::piped()).spawn().unwrap();
+            let bytes = std::io::copy(&mut zcat.stdout.take().unwrap(), &mut std::io::sink()).unwrap();
+            assert!(zcat.wait().unwrap().success());
+            (bytes as f64 / 1e6, start.elapsed())
+        });
+    }
+
     fn build(&self, name: &str, blob: &Path) {
         let blob = FileRange::open(blob).unwrap();
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         self.measure(&format!("index {name}"), "MB/s of the tar", || {
             let start = Instant::now();
             index::build(&blob, &Expected::default(), dir.path(), "index", &|_| {}).unwrap();
-            (FILES as f64 * FILE_BYTES as f64 / 1e6, start.elapsed())
+            let time = start.elapsed();
+            (LayerIndex::open(&dir.path().join("index")).unwrap().tar_bytes() as f64 / 1e6, time)
         });
+    }
+
+    /// Each its own share of the files, from its first to its last byte.
+    fn readers(&self, name: &str, blob: &Path) {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        for readers in [1, 4] {
+            self.measure(&format!("read {name}, {readers} readers"), "MB/s", || {
+                let layer = open(blob, dir.path());
+                let files = files(&layer);
+                let start = Instant::now();
+                let share = files.iter().map(|file| size(&layer, *file)).sum::<u64>() / readers + 1;
+                let mut before = 0;
+                let shares = files.chunk_by(|file, _| {
+                    let share_before = before / share;
+                    before += size(&layer, *file);
+                    before / share == share_before
+                });
+                let read = |files: &[EntryId]| read_files(&layer, files, &mut |_| {});
+                let bytes: u64 = std::thread::scope(|scope| {
+                    let threads: Vec<_> = shares.map(|files| scope.spawn(|| read(files))).collect();
+                    threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+                });
+                (bytes as f64 / 1e6, start.elapsed())
+            });
+        }
     }
 
     fn reads(&self, name: &str, blob: &Path) {
@@ -98,33 +154,29 @@ impl Bench {
         if !names.iter().any(|name| name.contains(&self.filter)) {
             return;
         }
+        self.measure(&names[0], "MB/s", || read_all(&open(blob, dir.path()), &mut |_| {}));
+        let (mut random, mut times) = (Random(7), Vec::new());
         let mut buffer = vec![0; READ_BYTES];
-        self.measure(&names[0], "MB/s", || {
-            let layer = open(blob, dir.path());
-            let files = files(&layer);
-            let start = Instant::now();
-            let mut bytes = 0;
-            for file in &files {
-                let mut offset = 0;
-                while let count @ 1.. = layer.read_at(*file, offset, &mut buffer).unwrap() {
-                    offset += count as u64;
-                }
-                bytes += offset;
-            }
-            (bytes as f64 / 1e6, start.elapsed())
-        });
-        let mut random = Random(7);
         self.measure(&names[1], "reads/s of 4 KiB", || {
             let layer = open(blob, dir.path());
-            let files = files(&layer);
+            let large = |file: &EntryId| size(&layer, *file) >= READ_BYTES as u64;
+            let files: Vec<EntryId> = files(&layer).into_iter().filter(large).collect();
             let start = Instant::now();
             for _ in 0..RANDOM_READS {
                 let file = files[random.below(files.len())];
-                let offset = random.below(FILE_BYTES - READ_BYTES) as u64;
+                let last = usize::try_from(size(&layer, file)).unwrap() - READ_BYTES;
+                let offset = random.below(last + 1) as u64;
+                let start = Instant::now();
                 assert_eq!(layer.read_at(file, offset, &mut buffer).unwrap(), READ_BYTES);
+                times.push(start.elapsed());
             }
             (f64::from(RANDOM_READS), start.elapsed())
         });
+        times.sort();
+        if let Some(last) = times.last() {
+            let at = |part: usize| times[times.len() * part / 100];
+            println!("    p50 {:?}, p90 {:?}, p99 {:?}, worst {last:?}", at(50), at(90), at(99));
+        }
     }
 
     /// From the spill, and the same bytes from a file of their own, through the same page cache.
@@ -188,10 +240,15 @@ fn spilled(blob: &Path, dir: &Path) -> TarLayer {
 
 fn read_all(layer: &TarLayer, each: &mut dyn FnMut(&[u8])) -> (f64, Duration) {
     let files = files(layer);
-    let mut buffer = vec![0; GRANULE_BYTES];
     let start = Instant::now();
+    let bytes = read_files(layer, &files, each);
+    (bytes as f64 / 1e6, start.elapsed())
+}
+
+fn read_files(layer: &TarLayer, files: &[EntryId], each: &mut dyn FnMut(&[u8])) -> u64 {
+    let mut buffer = vec![0; GRANULE_BYTES];
     let mut bytes = 0;
-    for file in &files {
+    for file in files {
         let mut offset = 0;
         while let count @ 1.. = layer.read_at(*file, offset, &mut buffer).unwrap() {
             each(&buffer[..count]);
@@ -199,7 +256,7 @@ fn read_all(layer: &TarLayer, each: &mut dyn FnMut(&[u8])) -> (f64, Duration) {
         }
         bytes += offset;
     }
-    (bytes as f64 / 1e6, start.elapsed())
+    bytes
 }
 
 fn read_file(file: &File, each: &mut dyn FnMut(&[u8])) -> (f64, Duration) {
@@ -251,12 +308,20 @@ fn open(blob: &Path, dir: &Path) -> TarLayer {
     TarLayer::new(index, blob, Arc::new(ChunkCache::with_default_size()))
 }
 
+fn size(layer: &TarLayer, id: EntryId) -> u64 {
+    layer.entry(id).unwrap().metadata.size
+}
+
+/// All regular files, in the order of the tar.
 fn files(layer: &TarLayer) -> Vec<EntryId> {
-    let entry = |item: layerfs::layer::DirItem| match item.found {
-        Found::Entry(id) => id,
-        other => unreachable!("{other:?}"),
+    let place = |id: u32| match layer.index().inode(InodeNumber(id)).unwrap().content {
+        Content::Contiguous(place) => Some((place, EntryId(id.into()))),
+        _ => None,
     };
-    layer.read_dir(layer.root()).unwrap().into_iter().map(entry).collect()
+    let count = u32::try_from(layer.index().inode_count()).unwrap();
+    let mut files: Vec<_> = (0..count).filter_map(place).collect();
+    files.sort();
+    files.into_iter().map(|(_, id)| id).collect()
 }
 
 /// Content that compresses about as programs and libraries do, to less than a half.

@@ -5,6 +5,7 @@
 //! into use; [`serve`] answers (in the server, perhaps in a user namespace of its own). [`Standalone`] does the last two
 //! for mounts that belong to no container.
 
+mod asking;
 mod caches;
 mod indexing;
 mod overlay;
@@ -16,6 +17,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use asking::AskError;
 pub use caches::{Caches, OpenCaches};
 pub use indexing::{IndexDamage, IndexedLayer};
 pub use overlay::{OverlayLayer, OverlaySpec};
@@ -25,7 +27,7 @@ pub use serving::{Place, Standalone};
 use crate::fs::{Fs, FsError, OwnerView};
 use crate::fuse::Server;
 use crate::index::{self, Expected, IndexError, LayerIndex};
-use crate::layer::{ChunkCache, DirLayer, Layer, LayerError, LayerSource, TarLayer, TarSource};
+use crate::layer::{DirLayer, Layer, LayerError, LayerSource, TarLayer, TarSource};
 use crate::model::limits::IMAGE_LAYERS_MAX;
 use crate::sys::atomic::touch;
 use crate::sys::memory;
@@ -123,12 +125,9 @@ impl MountSpec {
         if self.layers.len() > IMAGE_LAYERS_MAX {
             return Err(MountError::TooManyLayers(self.layers.len()));
         }
-        let cache = Arc::new(ChunkCache::with_default_size());
         let caches = self.caches.open();
         let opened = std::thread::scope(|scope| {
-            let open = |place: usize, source: &LayerSource| {
-                self.open_layer(place, source, &cache, &caches, progress)
-            };
+            let open = |place: usize, source: &LayerSource| self.open_layer(place, source, &caches, progress);
             // One at a time decodes; building a layer has threads of its own. Two layers overlap where one waits.
             let (odd, even): (Vec<_>, Vec<_>) =
                 self.layers.iter().enumerate().partition(|(place, _)| place % 2 == 1);
@@ -158,7 +157,6 @@ impl MountSpec {
         &self,
         place: usize,
         source: &LayerSource,
-        cache: &Arc<ChunkCache>,
         caches: &OpenCaches,
         progress: &dyn Progress,
     ) -> Result<Arc<dyn Layer>, MountError> {
@@ -168,7 +166,7 @@ impl MountSpec {
                 let failed = |source| MountError::Index { layer: place + 1, source: Box::new(source) };
                 let report = |done| progress.indexed(place + 1, self.layers.len(), done, tar.blob.len());
                 let index = self.index(tar, &report).map_err(failed)?;
-                let layer = TarLayer::new(Arc::new(index), tar.blob.clone(), Arc::clone(cache));
+                let layer = TarLayer::new(Arc::new(index), tar.blob.clone(), Arc::clone(&caches.chunks));
                 Ok(caches.help(place, layer))
             }
         }
@@ -235,7 +233,8 @@ pub struct MountServer {
 pub fn serve(fs: Fs, caches: OpenCaches, device: OwnedFd) -> io::Result<MountServer> {
     // What indexing needed is not needed any more.
     memory::give_back();
-    Ok(MountServer { server: Server::attach(Arc::new(fs), device)?, caches })
+    let server = Server::attach(Arc::new(fs), caches.meter(), device)?;
+    Ok(MountServer { server, caches })
 }
 
 impl MountServer {

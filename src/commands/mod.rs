@@ -22,6 +22,7 @@ mod prune;
 mod ps;
 mod rm;
 mod run;
+mod stats;
 mod umount;
 mod verify;
 
@@ -89,6 +90,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Cat(args) => look::cat(&args),
         Command::Which(args) => look::which(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Stats(args) => stats::run(&args),
         Command::Completions(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "layerfs", &mut script);

@@ -24,6 +24,7 @@ mod process;
 mod rootfs;
 pub mod running;
 mod state;
+mod stats;
 pub mod tree;
 pub mod view;
 
@@ -33,6 +34,7 @@ pub use id::ContainerId;
 pub use moment::Moment;
 pub use process::ProcessId;
 pub use state::{Changes, Config, ImageRecord, LayerRecord, Owners, Purpose, State, Status};
+pub use stats::NoStats;
 
 use crate::mount::UpperDirs;
 use crate::sys::lock;

@@ -17,8 +17,10 @@ use super::ContainerError;
 /// What a directory is called while it waits at the top.
 const MOVED_PREFIX: &str = ".layerfs-removing-";
 const OWNER_ALL: Mode = Mode::RWXU;
+/// How often a directory that others are removing, too, is looked through.
+const ROUNDS_MAX: u32 = 100;
 
-/// Removes the directory at `path`. One that is not there is removed already.
+/// Removes the directory at `path`. What is not there is removed already: several may do this at the same time.
 ///
 /// # Errors
 /// [`ContainerError::Io`] with the path that could not be removed; calling it again goes on from there.
@@ -30,8 +32,20 @@ pub fn remove(path: &Path) -> Result<(), ContainerError> {
         Err(errno) => return Err(failed("open", path, errno)),
     };
     let mut removal = Removal { top, path, moved: 0, waiting: Vec::new() };
-    removal.run()?;
-    rustix::fs::unlinkat(CWD, &name, AtFlags::REMOVEDIR).map_err(|errno| failed("remove", path, errno))
+    for round in 1.. {
+        removal.run()?;
+        match gone(rustix::fs::unlinkat(CWD, &name, AtFlags::REMOVEDIR)) {
+            // Somebody else who removes it has moved more to the top meanwhile.
+            Err(Errno::NOTEMPTY | Errno::EXIST) if round < ROUNDS_MAX => {}
+            result => return result.map_err(|errno| failed("remove", path, errno)),
+        }
+    }
+    Ok(())
+}
+
+/// What is not there is removed already.
+fn gone(removed: Result<(), Errno>) -> Result<(), Errno> {
+    if removed == Err(Errno::NOENT) { Ok(()) } else { removed }
 }
 
 struct Removal<'a> {
@@ -63,15 +77,21 @@ impl Removal<'_> {
                     self.move_to_top(&dir, &inner)?;
                 }
             }
-            rustix::fs::unlinkat(&self.top, &name, AtFlags::REMOVEDIR)
-                .map_err(|errno| self.failed("remove", &name, errno))?;
+            match gone(rustix::fs::unlinkat(&self.top, &name, AtFlags::REMOVEDIR)) {
+                // Somebody else has moved it, and emptied it or not.
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+                result => result.map_err(|errno| self.failed("remove", &name, errno))?,
+            }
         }
         Ok(())
     }
 
     fn move_to_top(&mut self, dir: &OwnedFd, name: &CStr) -> Result<(), ContainerError> {
         // A directory that changes its parent must itself be writable.
-        open_dir(dir, name).map_err(|errno| self.failed("open", name, errno))?;
+        match open_dir(dir, name) {
+            Err(Errno::NOENT) => return Ok(()),
+            opened => drop(opened.map_err(|errno| self.failed("open", name, errno))?),
+        }
         loop {
             let target = c_string(OsStr::new(&format!("{MOVED_PREFIX}{}", self.moved)));
             self.moved += 1;
@@ -80,6 +100,7 @@ impl Removal<'_> {
                     self.waiting.push(target);
                     return Ok(());
                 }
+                Err(Errno::NOENT) => return Ok(()),
                 // Left behind by a removal that was interrupted.
                 Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
                 Err(errno) => return Err(self.failed("move", name, errno)),
@@ -94,8 +115,8 @@ impl Removal<'_> {
 
 /// Removes anything but a directory with something in it; says whether it did.
 fn remove_simple(dir: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
-    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
-        Err(Errno::ISDIR) => match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+    match gone(rustix::fs::unlinkat(dir, name, AtFlags::empty())) {
+        Err(Errno::ISDIR) => match gone(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)) {
             Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
             other => other.map(|()| true),
         },
@@ -131,8 +152,16 @@ fn open_dir_of(dir: impl std::os::fd::AsFd, name: &CStr, resolve: ResolveFlags) 
 
 fn names(dir: &OwnedFd) -> Result<Vec<CString>, Errno> {
     let mut names = Vec::new();
-    for entry in Dir::read_from(dir)? {
-        let entry = entry?;
+    // Opens the directory again, through itself: one that was removed holds nothing.
+    let list = match Dir::read_from(dir) {
+        Err(Errno::NOENT) => return Ok(names),
+        list => list?,
+    };
+    for entry in list {
+        let entry = match entry {
+            Err(Errno::NOENT) => break,
+            entry => entry?,
+        };
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
             names.push(entry.file_name().to_owned());
         }
@@ -182,6 +211,25 @@ mod tests {
         remove(&tree).unwrap();
         assert!(!tree.exists());
         remove(&tree).unwrap();
+    }
+
+    #[test]
+    fn several_at_the_same_time() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..20 {
+            let tree = dir.path().join(format!("tree-{round}"));
+            for wide in 0..20 {
+                fs::create_dir_all(tree.join(format!("wide/{wide}/x/y/z"))).unwrap();
+                fs::write(tree.join(format!("wide/{wide}/x/file")), "").unwrap();
+                fs::create_dir_all(tree.join(format!("{wide}/x"))).unwrap();
+            }
+            let removed: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| remove(&tree))).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert!(removed.iter().all(Result::is_ok), "{removed:?}");
+            assert!(!tree.exists());
+        }
     }
 
     #[test]

@@ -63,7 +63,9 @@ impl Fs {
             _ => Vec::new(),
         };
         let mut content = |offset: u64, buffer: &mut [u8]| {
-            self.union.read_at(lower, offset, buffer).map_err(|error| FsError::Layer(error).errno())
+            let read = self.union.read_at(lower, offset, buffer);
+            read.inspect(|count| self.counts.copied_bytes.add(*count as u64))
+                .map_err(|error| FsError::Layer(error).errno())
         };
         let mut origin = origin(node, metadata, xattrs, &target, &mut content, keep_bytes);
         origin.later = self.later(node, lower, &metadata)?;
@@ -100,6 +102,7 @@ impl Fs {
     fn raise_named(&self, node: &Node, mut origin: Origin<'_>) -> Result<Arc<OwnedFd>, FsError> {
         let Some(place) = self.table.place(node.ino) else {
             let object = self.upper()?.copy_up_nameless(&mut origin)?;
+            self.counts.copy_ups.add(1);
             *node.sharing() = Sharing::of(&object);
             let pinned = Arc::new(object.pinned);
             let part =
@@ -134,6 +137,7 @@ impl Fs {
     }
 
     fn raised(&self, node: &Node, object: Object, home: Home) -> Arc<OwnedFd> {
+        self.counts.copy_ups.add(1);
         let part = UpperPart { home, ..UpperPart::named(object.attr.st_ino) };
         *node.sharing() = Sharing::of(&object);
         let pinned = self.pins.keep(node.ino, object.pinned);

@@ -11,6 +11,7 @@ mod caller;
 mod changes;
 mod complete;
 mod copy_up;
+mod counts;
 mod create;
 mod error;
 mod file;
@@ -52,6 +53,7 @@ pub use readdir::{DirEntry, DirName, Heard};
 pub use rename::{End, RenameMode};
 pub use statfs::Space;
 
+use counts::Counts;
 use link_counts::LinkCounts;
 use node::{LowerPart, Node, UpperPart};
 use owners::Owners;
@@ -75,6 +77,7 @@ pub struct Fs {
     unsettled: Unsettled,
     link_counts: LinkCounts,
     release: Release,
+    counts: Counts,
     /// Reading a file of a layer sets its time of access.
     keeps_access_times: bool,
 }
@@ -122,6 +125,7 @@ impl Fs {
             unsettled: Unsettled::default(),
             link_counts: LinkCounts::default(),
             release: Release::default(),
+            counts: Counts::default(),
         };
         fs.take_over(&lower)?;
         fs.recover()?;
@@ -142,12 +146,6 @@ impl Fs {
     pub fn without_access_times_of_dirs(mut self) -> Self {
         self.upper = self.upper.map(Upper::without_access_times_of_dirs);
         self
-    }
-
-    /// How many nodes the kernel holds, for statistics.
-    #[must_use]
-    pub fn nodes(&self) -> usize {
-        self.table.len()
     }
 
     fn upper(&self) -> Result<&Upper, FsError> {

@@ -4,70 +4,40 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::convert::{caller, errno, file_attr, file_type, ino, mode_bits, name, nothing, set_time};
+use super::mounted::{Adapter, sized};
 use super::policy::{FOR_EVER, NEEDED, WANTED, WRITE_BYTES_MAX};
-use crate::fs::{Attr, End, Fs, FsError, Heard, New, RenameMode, Seek};
-use crate::model::{DeviceId, FileKind};
+use super::requests::Kind;
+use crate::fs::{End, RenameMode, Seek};
+use crate::model::{DeviceId, FileKind, stats};
 use crate::upper::{Change, What};
-
-/// Answers the kernel's requests for one mount.
-#[derive(Debug)]
-pub(super) struct Adapter {
-    fs: Arc<Fs>,
-    /// Set once there is a session.
-    notifier: Arc<OnceLock<Notifier>>,
-}
 
 /// Numbers are never given to another object, so there is only one generation.
 const GENERATION: Generation = Generation(0);
 /// There are no handles.
 const NO_HANDLE: FileHandle = FileHandle(0);
 
-/// Replies with the value, or with the error's errno.
+/// Replies with the value, or with the error's errno; what `$asked` begins ends before.
 macro_rules! answer {
-    ($reply:ident, $result:expr, |$value:ident| $answer:expr) => {
+    ($asked:expr, $reply:ident, $result:expr, |$value:ident| $answer:expr) => {{
+        let asked = $asked;
         match $result {
-            Ok($value) => $answer,
-            Err(error) => $reply.error(errno(&error)),
+            Ok($value) => {
+                asked.answered();
+                $answer
+            }
+            Err(error) => $reply.error(asked.failed(errno(&error))),
         }
-    };
-}
-
-impl Adapter {
-    pub(super) fn new(fs: Arc<Fs>, notifier: Arc<OnceLock<Notifier>>) -> Self {
-        Self { fs, notifier }
-    }
-
-    /// Before a reader is told that there are no more names: the kernel forgets what was put together from several
-    /// states of the directory, because it would go on giving it to readers who began after the last change.
-    fn at_end(&self, number: INodeNo, heard: Heard) {
-        if let (Heard::End { mixed: true }, Some(notifier)) = (heard, self.notifier.get())
-            && let Err(error) = notifier.inval_inode(number, 0, 0)
-        {
-            tracing::debug!("inode {}: listing not dropped: {error}", number.0);
-        }
-    }
-
-    fn create(
-        &self,
-        request: &Request,
-        at: (INodeNo, &OsStr),
-        what: What<'_>,
-        modes: (u32, u32),
-    ) -> Result<Attr, FsError> {
-        let (mode, umask) = (mode_bits(modes.0), mode_bits(modes.1));
-        self.fs.create(ino(at.0), name(at.1)?, &New { what, mode, umask, caller: caller(request) })
-    }
+    }};
 }
 
 impl Filesystem for Adapter {
@@ -86,19 +56,21 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEntry) {
-        let found = name(child).and_then(|child| self.fs.lookup(ino(parent), child));
-        answer!(reply, found, |attr| {
+        let find = || self.fs.lookup(ino(parent), name(child)?);
+        answer!(self.begin(Kind::Lookup), reply, find(), |attr| {
             let attr = attr.as_ref().map_or_else(nothing, file_attr);
             reply.entry(&FOR_EVER, &attr, GENERATION);
         });
     }
 
     fn forget(&self, _request: &Request, number: INodeNo, count: u64) {
+        self.requests.forgotten.add(1);
         self.fs.forget(ino(number), count);
     }
 
     fn getattr(&self, _request: &Request, number: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
-        answer!(reply, self.fs.getattr(ino(number)), |attr| reply.attr(&FOR_EVER, &file_attr(&attr)));
+        answer!(self.begin(Kind::Getattr), reply, self.fs.getattr(ino(number)), |attr| reply
+            .attr(&FOR_EVER, &file_attr(&attr)));
     }
 
     fn setattr(
@@ -121,12 +93,13 @@ impl Filesystem for Adapter {
     ) {
         let times = (atime.map(set_time), mtime.map(set_time));
         let set = Change { mode: mode.map(mode_bits), uid, gid, size, atime: times.0, mtime: times.1 };
-        let result = self.fs.setattr(ino(number), caller(request), &set);
-        answer!(reply, result, |attr| reply.attr(&FOR_EVER, &file_attr(&attr)));
+        let change = || self.fs.setattr(ino(number), caller(request), &set);
+        answer!(self.begin(Kind::Setattr), reply, change(), |attr| reply.attr(&FOR_EVER, &file_attr(&attr)));
     }
 
     fn readlink(&self, _request: &Request, number: INodeNo, reply: ReplyData) {
-        answer!(reply, self.fs.read_link(ino(number)), |target| reply.data(&target));
+        answer!(self.begin(Kind::Readlink), reply, self.fs.read_link(ino(number)), |target| reply
+            .data(&target));
     }
 
     fn mknod(
@@ -144,10 +117,14 @@ impl Filesystem for Adapter {
             Some(
                 kind @ (FileKind::CharDevice | FileKind::BlockDevice | FileKind::Fifo | FileKind::Socket),
             ) => What::Special(kind, DeviceId::decode(rdev)),
-            _ => return reply.error(Errno::EINVAL),
+            _ => return reply.error(self.requests.refused(Kind::Mknod, Errno::EINVAL)),
         };
-        let made = self.create(request, (parent, child), what, (mode, umask));
-        answer!(reply, made, |attr| reply.entry(&FOR_EVER, &file_attr(&attr), GENERATION));
+        let make = || self.create(request, (parent, child), what, (mode, umask));
+        answer!(self.begin(Kind::Mknod), reply, make(), |attr| reply.entry(
+            &FOR_EVER,
+            &file_attr(&attr),
+            GENERATION
+        ));
     }
 
     fn mkdir(
@@ -159,14 +136,22 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let made = self.create(request, (parent, child), What::Dir, (mode, umask));
-        answer!(reply, made, |attr| reply.entry(&FOR_EVER, &file_attr(&attr), GENERATION));
+        let make = || self.create(request, (parent, child), What::Dir, (mode, umask));
+        answer!(self.begin(Kind::Mkdir), reply, make(), |attr| reply.entry(
+            &FOR_EVER,
+            &file_attr(&attr),
+            GENERATION
+        ));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, child: &OsStr, target: &Path, reply: ReplyEntry) {
         let what = What::Symlink(target.as_os_str().as_bytes());
-        let made = self.create(request, (parent, child), what, (0o777, 0));
-        answer!(reply, made, |attr| reply.entry(&FOR_EVER, &file_attr(&attr), GENERATION));
+        let make = || self.create(request, (parent, child), what, (0o777, 0));
+        answer!(self.begin(Kind::Symlink), reply, make(), |attr| reply.entry(
+            &FOR_EVER,
+            &file_attr(&attr),
+            GENERATION
+        ));
     }
 
     fn create(
@@ -179,20 +164,20 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        let made = Self::create(self, request, (parent, child), What::File, (mode, umask));
-        answer!(reply, made, |attr| {
+        let make = || Self::create(self, request, (parent, child), What::File, (mode, umask));
+        answer!(self.begin(Kind::Create), reply, make(), |attr| {
             reply.created(&FOR_EVER, &file_attr(&attr), GENERATION, NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE);
         });
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEmpty) {
-        let result = name(child).and_then(|child| self.fs.unlink(ino(parent), child));
-        answer!(reply, result, |_done| reply.ok());
+        let remove = || self.fs.unlink(ino(parent), name(child)?);
+        answer!(self.begin(Kind::Unlink), reply, remove(), |_done| reply.ok());
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEmpty) {
-        let result = name(child).and_then(|child| self.fs.rmdir(ino(parent), child));
-        answer!(reply, result, |_done| reply.ok());
+        let remove = || self.fs.rmdir(ino(parent), name(child)?);
+        answer!(self.begin(Kind::Rmdir), reply, remove(), |_done| reply.ok());
     }
 
     fn rename(
@@ -211,26 +196,30 @@ impl Filesystem for Adapter {
             // Nothing is there if NOREPLACE comes with it: the kernel has looked, and holds both directories' locks.
             flags if flags.contains(RenameFlags::RENAME_WHITEOUT) => RenameMode::LeaveDevice(caller(request)),
             flags if flags.is_empty() => RenameMode::Replace,
-            _ => return reply.error(Errno::EINVAL),
+            _ => return reply.error(self.requests.refused(Kind::Rename, Errno::EINVAL)),
         };
         let rename = || {
             let from = End { parent: ino(parent), name: name(child)? };
             self.fs.rename(from, End { parent: ino(new_parent), name: name(new_child)? }, mode)
         };
-        answer!(reply, rename(), |_done| reply.ok());
+        answer!(self.begin(Kind::Rename), reply, rename(), |_done| reply.ok());
     }
 
     fn link(&self, _request: &Request, number: INodeNo, parent: INodeNo, child: &OsStr, reply: ReplyEntry) {
-        let made = name(child).and_then(|child| self.fs.link(ino(number), ino(parent), child));
-        answer!(reply, made, |attr| reply.entry(&FOR_EVER, &file_attr(&attr), GENERATION));
+        let make = || self.fs.link(ino(number), ino(parent), name(child)?);
+        answer!(self.begin(Kind::Link), reply, make(), |attr| reply.entry(
+            &FOR_EVER,
+            &file_attr(&attr),
+            GENERATION
+        ));
     }
 
     fn open(&self, _request: &Request, _number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS);
+        reply.error(self.requests.refused(Kind::Open, Errno::ENOSYS));
     }
 
     fn opendir(&self, _request: &Request, _number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS);
+        reply.error(self.requests.refused(Kind::Opendir, Errno::ENOSYS));
     }
 
     fn read(
@@ -244,9 +233,12 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let asked = self.begin(Kind::Read);
         let mut buffer = vec![0; usize::try_from(size).unwrap_or(0)];
-        let result = self.fs.read(ino(number), offset, &mut buffer);
-        answer!(reply, result, |count| reply.data(&buffer[..count]));
+        answer!(asked, reply, self.fs.read(ino(number), offset, &mut buffer), |count| {
+            self.requests.read_bytes.add(count as u64);
+            reply.data(&buffer[..count]);
+        });
     }
 
     fn write(
@@ -262,9 +254,11 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let sheds = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID).then(|| caller(request));
-        let result = self.fs.write(ino(number), offset, data, sheds);
-        // A request is at most WRITE_BYTES_MAX long.
-        answer!(reply, result, |count| reply.written(u32::try_from(count).unwrap_or(0)));
+        answer!(self.begin(Kind::Write), reply, self.fs.write(ino(number), offset, data, sheds), |count| {
+            self.requests.written_bytes.add(count as u64);
+            // A request is at most WRITE_BYTES_MAX long.
+            reply.written(u32::try_from(count).unwrap_or(0));
+        });
     }
 
     fn flush(
@@ -275,7 +269,7 @@ impl Filesystem for Adapter {
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::ENOSYS);
+        reply.error(self.requests.refused(Kind::Flush, Errno::ENOSYS));
     }
 
     fn release(
@@ -288,6 +282,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        self.begin(Kind::Release).answered();
         reply.ok();
     }
 
@@ -299,7 +294,7 @@ impl Filesystem for Adapter {
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        answer!(reply, self.fs.fsync(ino(number), data_only), |_done| reply.ok());
+        answer!(self.begin(Kind::Fsync), reply, self.fs.fsync(ino(number), data_only), |_done| reply.ok());
     }
 
     fn fsyncdir(
@@ -310,7 +305,7 @@ impl Filesystem for Adapter {
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        answer!(reply, self.fs.fsync_dir(ino(number)), |_done| reply.ok());
+        answer!(self.begin(Kind::Fsyncdir), reply, self.fs.fsync_dir(ino(number)), |_done| reply.ok());
     }
 
     fn readdir(
@@ -321,12 +316,13 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        let asked = self.begin(Kind::Readdir);
         let result = self.fs.readdir(ino(number), offset, false, &mut |entry, _| {
             let name = OsStr::from_bytes(entry.name.as_bytes());
             !reply.add(INodeNo(entry.ino.0), entry.next, file_type(entry.kind), name)
         });
         let result = result.inspect(|heard| self.at_end(number, *heard));
-        answer!(reply, result, |_heard| reply.ok());
+        answer!(asked, reply, result, |_heard| reply.ok());
     }
 
     fn readdirplus(
@@ -337,17 +333,18 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let asked = self.begin(Kind::Readdirplus);
         let result = self.fs.readdir(ino(number), offset, true, &mut |entry, attr| {
             let name = OsStr::from_bytes(entry.name.as_bytes());
             let attr = attr.map_or_else(nothing, file_attr);
             !reply.add(INodeNo(entry.ino.0), entry.next, name, &FOR_EVER, &attr, GENERATION)
         });
         let result = result.inspect(|heard| self.at_end(number, *heard));
-        answer!(reply, result, |_heard| reply.ok());
+        answer!(asked, reply, result, |_heard| reply.ok());
     }
 
     fn statfs(&self, _request: &Request, _number: INodeNo, reply: ReplyStatfs) {
-        answer!(reply, self.fs.statfs(), |space| reply.statfs(
+        answer!(self.begin(Kind::Statfs), reply, self.fs.statfs(), |space| reply.statfs(
             space.blocks,
             space.blocks_free,
             space.blocks_available,
@@ -371,29 +368,36 @@ impl Filesystem for Adapter {
     ) {
         let flags = u32::try_from(flags).unwrap_or(u32::MAX);
         let (number, name) = (ino(number), attribute.as_bytes());
-        let result = self.fs.setxattr(number, name, value, flags);
-        let result = result.and_then(|()| self.fs.after_xattr(number, name, caller(request)));
-        answer!(reply, result, |_done| reply.ok());
+        let set = || {
+            self.fs.setxattr(number, name, value, flags)?;
+            self.fs.after_xattr(number, name, caller(request))
+        };
+        answer!(self.begin(Kind::Setxattr), reply, set(), |_done| reply.ok());
     }
 
-    fn getxattr(&self, _request: &Request, number: INodeNo, attribute: &OsStr, size: u32, reply: ReplyXattr) {
-        let result = self.fs.getxattr(ino(number), attribute.as_bytes());
-        answer!(reply, result, |value| sized(reply, size, &value));
+    fn getxattr(&self, request: &Request, number: INodeNo, attribute: &OsStr, size: u32, reply: ReplyXattr) {
+        if attribute == stats::ATTRIBUTE {
+            // Not counted: who looks often should not see himself.
+            return match self.told_to(&caller(request)) {
+                Ok(stats) => sized(reply, size, &stats),
+                Err(error) => reply.error(error),
+            };
+        }
+        let get = || self.fs.getxattr(ino(number), attribute.as_bytes());
+        answer!(self.begin(Kind::Getxattr), reply, get(), |value| sized(reply, size, &value));
     }
 
     fn listxattr(&self, request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        let list = self.fs.listxattr_for(ino(number), caller(request)).map(|names| {
-            names.into_iter().flat_map(|mut name| {
-                name.push(0);
-                name
-            })
+        let list = || self.fs.listxattr_for(ino(number), caller(request));
+        answer!(self.begin(Kind::Listxattr), reply, list(), |names| {
+            let ended = |name: Vec<u8>| name.into_iter().chain([0]);
+            sized(reply, size, &names.into_iter().flat_map(ended).collect::<Vec<u8>>());
         });
-        answer!(reply, list, |bytes| sized(reply, size, &bytes.collect::<Vec<u8>>()));
     }
 
     fn removexattr(&self, _request: &Request, number: INodeNo, attribute: &OsStr, reply: ReplyEmpty) {
-        let result = self.fs.removexattr(ino(number), attribute.as_bytes());
-        answer!(reply, result, |_done| reply.ok());
+        let remove = || self.fs.removexattr(ino(number), attribute.as_bytes());
+        answer!(self.begin(Kind::Removexattr), reply, remove(), |_done| reply.ok());
     }
 
     fn fallocate(
@@ -407,9 +411,11 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let mode = u32::try_from(mode).unwrap_or(u32::MAX);
-        let result = self.fs.shed_privileges(ino(number), caller(request));
-        let result = result.and_then(|()| self.fs.fallocate(ino(number), mode, offset, length));
-        answer!(reply, result, |_done| reply.ok());
+        let allocate = || {
+            self.fs.shed_privileges(ino(number), caller(request))?;
+            self.fs.fallocate(ino(number), mode, offset, length)
+        };
+        answer!(self.begin(Kind::Fallocate), reply, allocate(), |_done| reply.ok());
     }
 
     fn lseek(
@@ -425,9 +431,9 @@ impl Filesystem for Adapter {
         let seek = match (u64::try_from(offset), whence) {
             (Ok(offset), 3) => Seek::Data(offset),
             (Ok(offset), 4) => Seek::Hole(offset),
-            _ => return reply.error(Errno::EINVAL),
+            _ => return reply.error(self.requests.refused(Kind::Lseek, Errno::EINVAL)),
         };
-        answer!(reply, self.fs.seek(ino(number), seek), |offset| reply
+        answer!(self.begin(Kind::Lseek), reply, self.fs.seek(ino(number), seek), |offset| reply
             .offset(i64::try_from(offset).unwrap_or(i64::MAX)));
     }
 
@@ -446,19 +452,25 @@ impl Filesystem for Adapter {
     ) {
         // At most what the reply can count.
         let len = usize::try_from(len.min(1 << 30)).unwrap_or(0);
-        let shed = self.fs.shed_privileges(ino(number_out), caller(request));
-        let copy =
-            || self.fs.copy_file_range((ino(number_in), offset_in), (ino(number_out), offset_out), len);
-        let result = shed.and_then(|()| copy());
-        answer!(reply, result, |count| reply.written(u32::try_from(count).unwrap_or(0)));
+        let copy = || {
+            self.fs.shed_privileges(ino(number_out), caller(request))?;
+            self.fs.copy_file_range((ino(number_in), offset_in), (ino(number_out), offset_out), len)
+        };
+        answer!(self.begin(Kind::CopyFileRange), reply, copy(), |count| reply
+            .written(u32::try_from(count).unwrap_or(0)));
     }
-}
 
-/// An attribute's answer: its length when asked with size 0, else its bytes if they fit (getxattr(2)).
-fn sized(reply: ReplyXattr, size: u32, bytes: &[u8]) {
-    match u32::try_from(bytes.len()) {
-        Ok(length) if size == 0 => reply.size(length),
-        Ok(length) if length <= size => reply.data(bytes),
-        _ => reply.error(Errno::ERANGE),
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        _handle: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _data: &[u8],
+        _size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(self.requests.refused(Kind::Ioctl, Errno::ENOSYS));
     }
 }

@@ -4,7 +4,9 @@
 
 mod adapter;
 mod convert;
+mod mounted;
 mod policy;
+mod requests;
 mod session;
 
 pub use session::{Flag, Server};

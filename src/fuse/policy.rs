@@ -11,6 +11,10 @@ use fuser::InitFlags;
 /// How long names, attributes and "not there" are true: ten years.
 pub(super) const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// Threads that read requests. Many more than can run: they wait for disks (fsync, copy-up, a layer's first read), and
+/// while all of them do nobody else is served. An idle one costs a few pages and nothing else.
+pub(super) const THREADS: usize = 16;
+
 /// Largest write that the kernel sends at once: 256 pages, `fs.fuse.max_pages_limit` by default.
 pub(super) const WRITE_BYTES_MAX: u32 = 1 << 20;
 

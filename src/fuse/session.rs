@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use fuser::{Config, Session, SessionACL};
 
-use super::adapter::Adapter;
+use super::mounted::Adapter;
+use super::policy::THREADS;
 use crate::fs::Fs;
+use crate::layer::ReadMeter;
 
 /// A flag of the mount, as mount(8) calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,19 +41,16 @@ pub struct Server {
     fs: Arc<Fs>,
 }
 
-/// Threads that read requests. Many more than can run: they wait for disks (fsync, copy-up, a layer's first read), and
-/// while all of them do nobody else is served. An idle one costs a few pages and nothing else.
-const THREADS: usize = 16;
-
 impl Server {
     /// Shakes hands with the kernel through the descriptor of `/dev/fuse` that something has been mounted with: the mount is
-    /// usable afterwards, once [`Self::run`] is called. Who may use it is the kernel's affair.
+    /// usable afterwards, once [`Self::run`] is called. Who may use it is the kernel's affair. `reads` tells what is read of
+    /// the layers.
     ///
     /// # Errors
     /// What the handshake says.
-    pub fn attach(fs: Arc<Fs>, device: OwnedFd) -> io::Result<Self> {
+    pub fn attach(fs: Arc<Fs>, reads: ReadMeter, device: OwnedFd) -> io::Result<Self> {
         let notifier = Arc::new(OnceLock::new());
-        let adapter = Adapter::new(Arc::clone(&fs), Arc::clone(&notifier));
+        let adapter = Adapter::new(Arc::clone(&fs), Arc::clone(&notifier), reads);
         let mut config = Config::default();
         config.n_threads = Some(THREADS);
         let session = Session::from_fd(adapter, device, SessionACL::All, config)?;

@@ -1,9 +1,14 @@
-//! Verified granules in memory, shared by all layers of a process: the least recently used go first.
+//! Verified granules in memory, shared by all layers of a process: the least recently used go first. With them goes the
+//! other memory that reading costs: decoders for who reads on, and buffers for the next granules.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
+
+use super::read_counts::ReadCounts;
+use super::suspended::Suspended;
+use crate::index::GRANULE_BYTES;
 
 /// What the cache takes at most when nobody says otherwise.
 const BYTES_DEFAULT: u64 = 256 << 20;
@@ -11,6 +16,8 @@ const BYTES_DEFAULT: u64 = 256 << 20;
 const MEMORY_PARTS: u64 = 20;
 /// Independently locked parts, so that readers of different granules rarely wait for each other.
 const SHARDS: u64 = 8;
+/// Buffers kept for the next granules: memory fresh from the system costs a third of what checking its content does.
+const BUFFERS_MAX: usize = 16;
 
 /// Names a layer within the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +29,11 @@ pub struct ChunkCache {
     shards: Vec<Mutex<Shard>>,
     shard_bytes_max: u64,
     next_layer: AtomicU64,
+    /// Of granules that had to go.
+    buffers: Mutex<Vec<Vec<u8>>>,
+    pub(super) suspended: Suspended,
+    /// What its layers count: they share it as they share this.
+    pub(super) counts: ReadCounts,
 }
 
 #[derive(Debug)]
@@ -39,6 +51,9 @@ impl ChunkCache {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             shard_bytes_max: bytes_max / SHARDS,
             next_layer: AtomicU64::new(0),
+            buffers: Mutex::default(),
+            suspended: Suspended::default(),
+            counts: ReadCounts::default(),
         }
     }
 
@@ -64,6 +79,26 @@ impl ChunkCache {
         shard.granules.get(&(layer, granule)).cloned()
     }
 
+    /// A buffer of a granule's length or less; whatever was in it still is.
+    pub(super) fn buffer(&self, len: usize) -> Vec<u8> {
+        let buffer = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut buffer = buffer.unwrap_or_default();
+        if buffer.capacity() < len {
+            // From calloc(3), which knows that the system's memory is zeros already.
+            return vec![0; len];
+        }
+        buffer.resize(len, 0);
+        buffer
+    }
+
+    /// Takes back what [`Self::buffer`] gave.
+    pub(super) fn give_back(&self, buffer: Vec<u8>) {
+        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffers.len() < BUFFERS_MAX && buffer.capacity() as u64 == GRANULE_BYTES {
+            buffers.push(buffer);
+        }
+    }
+
     /// Whether it is there; that nobody has asked for it stays as it is.
     pub(super) fn has(&self, layer: LayerKey, granule: u64) -> bool {
         let Some(shard) = self.shard(granule) else { return false };
@@ -74,20 +109,25 @@ impl ChunkCache {
     pub(super) fn put(&self, layer: LayerKey, granule: u64, bytes: Arc<Vec<u8>>) {
         let Some(shard) = self.shard(granule) else { return };
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = Vec::new();
         shard.bytes += bytes.len() as u64;
         if let Some((_, old)) = shard.granules.push((layer, granule), bytes) {
             shard.bytes -= old.len() as u64;
+            gone.push(old);
         }
         while shard.bytes > self.shard_bytes_max {
-            match shard.granules.pop_lru() {
-                Some((_, old)) => shard.bytes -= old.len() as u64,
-                None => break,
-            }
+            let Some((_, old)) = shard.granules.pop_lru() else { break };
+            shard.bytes -= old.len() as u64;
+            gone.push(old);
         }
+        drop(shard);
+        // What a reader still looks at is freed when it is done.
+        gone.into_iter().filter_map(Arc::into_inner).for_each(|buffer| self.give_back(buffer));
     }
 
     /// Drops what there is of a layer.
     pub(super) fn remove_layer(&self, layer: LayerKey) {
+        self.suspended.remove_layer(layer);
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             let mut freed = 0;

@@ -10,17 +10,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::LayerError;
 use super::chunk_cache::{ChunkCache, LayerKey};
+use super::read_counts::{ReadCounts, Tier};
 use super::spill::{LayerSpill, Spill};
 use super::start_trace::Touches;
 use crate::index::{Checkpoint, DecodeError, Decoder, Encoding, GRANULE_BYTES, IndexError, LayerIndex};
 use crate::model::{EntryId, TarOffset};
 use crate::sys::file_range::FileRange;
-
-/// Suspended decoders kept for sequential readers: few programs read more files at a time.
-const DECODERS_MAX: usize = 8;
-/// What they may take together, but for the last used: of gzip 100 KiB each, of zstd and xz as much as the history that
-/// the blob was compressed with, which is 8 MiB in most and 128 MiB at most.
-const DECODERS_BYTES_MAX: u64 = 32 << 20;
 
 /// One granule of a layer, or what there is of it at the end.
 #[derive(Clone, Debug)]
@@ -39,11 +34,9 @@ pub(super) struct ChunkReader {
     blob: FileRange,
     cache: Arc<ChunkCache>,
     key: LayerKey,
-    /// Spans that some thread is decoding. Never held together with `decoders`.
+    /// Spans that some thread is decoding.
     busy: Mutex<HashSet<u64>>,
     idle: Condvar,
-    /// Suspended at the start of a granule, the last used at the end. Never held across I/O.
-    decoders: Mutex<Vec<Decoder>>,
     /// Of a compressed layer.
     pub(super) spill: Option<Arc<LayerSpill>>,
     /// Of a compressed layer: who wants to know which granules are asked for.
@@ -87,7 +80,6 @@ impl ChunkReader {
             key,
             busy: Mutex::default(),
             idle: Condvar::new(),
-            decoders: Mutex::default(),
             spill: None,
             touches: None,
             #[cfg(test)]
@@ -128,11 +120,20 @@ impl ChunkReader {
         Ok(())
     }
 
+    fn counts(&self) -> &ReadCounts {
+        &self.cache.counts
+    }
+
     fn granule(&self, granule: u64) -> Result<VerifiedChunk, LayerError> {
+        self.granule_or_error(granule).inspect_err(|_| self.counts().failed.add(1))
+    }
+
+    fn granule_or_error(&self, granule: u64) -> Result<VerifiedChunk, LayerError> {
         if let Some(touches) = &self.touches {
             touches.add(granule);
         }
         if let Some(bytes) = self.cache.get(self.key, granule) {
+            self.counts().memory_hits.add(1);
             return Ok(VerifiedChunk(bytes));
         }
         let place = granule * GRANULE_BYTES;
@@ -144,7 +145,6 @@ impl ChunkReader {
         let diff_id = self.index.diff_id();
         tracing::warn!(%diff_id, offset = place, reason, "wrong bytes in a layer: reading again");
         self.cache.remove_layer(self.key);
-        self.decoders.lock().unwrap_or_else(PoisonError::into_inner).clear();
         match self.load(granule) {
             Ok(chunk) => Ok(chunk),
             Err(Failure::Layer(error)) => Err(error),
@@ -191,6 +191,7 @@ impl ChunkReader {
             return Brought::Not;
         }
         if self.spilled(granule).is_some() {
+            self.counts().ahead.add(1);
             return Brought::Now;
         }
         let Ok(checkpoint) = guarded(|| self.checkpoint(granule)) else { return Brought::Failed };
@@ -199,7 +200,10 @@ impl ChunkReader {
             return Brought::Not;
         }
         match guarded(|| self.decode_from(&checkpoint, granule)) {
-            Ok(_) => Brought::Now,
+            Ok(_) => {
+                self.counts().ahead.add(1);
+                Brought::Now
+            }
             Err(_) => Brought::Failed,
         }
     }
@@ -207,11 +211,12 @@ impl ChunkReader {
     fn load_unguarded(&self, granule: u64) -> Result<VerifiedChunk, Failure> {
         match self.index.encoding() {
             Encoding::Tar => {
-                let mut bytes = vec![0; self.granule_len(granule)];
+                let clock = self.counts().start(Tier::Plain);
+                let mut bytes = self.cache.buffer(self.granule_len(granule));
                 let read = self.blob.read_at(granule * GRANULE_BYTES, &mut bytes);
                 let count = read.map_err(|source| self.io(source))?;
                 bytes.truncate(count);
-                self.verify(granule, bytes)
+                self.verify(granule, bytes).inspect(|_| clock.stop())
             }
             _ => match self.spilled(granule) {
                 Some(chunk) => Ok(chunk),
@@ -223,15 +228,23 @@ impl ChunkReader {
     /// From the spill, if it is there and right.
     fn spilled(&self, granule: u64) -> Option<VerifiedChunk> {
         let spill = self.spill.as_ref()?;
-        let verified = self.verify(granule, spill.get(granule)?);
+        let clock = self.counts().start(Tier::Spill);
+        let mut bytes = self.cache.buffer(self.granule_len(granule));
+        if !spill.get(granule, &mut bytes) {
+            self.cache.give_back(bytes);
+            return None;
+        }
+        let verified = self.verify(granule, bytes).inspect(|_| clock.stop());
         verified.inspect_err(|_| spill.forget(granule)).ok()
     }
 
     /// One decoder per span at a time: who comes later finds the granule in the cache.
     fn decode(&self, granule: u64) -> Result<VerifiedChunk, Failure> {
         let checkpoint = self.checkpoint(granule)?;
+        let clock = self.counts().start(Tier::Waited);
         let _turn = self.take_turn(checkpoint.number);
         if let Some(bytes) = self.cache.get(self.key, granule) {
+            clock.stop();
             return Ok(VerifiedChunk(bytes));
         }
         // A long span may have more than the cache holds: it went through since.
@@ -247,10 +260,15 @@ impl ChunkReader {
     }
 
     fn decode_from(&self, checkpoint: &Checkpoint, granule: u64) -> Result<VerifiedChunk, Failure> {
+        let clock = self.counts().start(Tier::Decoded);
         let place = TarOffset(granule * GRANULE_BYTES);
-        let mut decoder = match self.take_decoder(checkpoint.place, place) {
-            Some(decoder) => decoder,
+        let mut decoder = match self.cache.suspended.take(self.key, checkpoint.place, place) {
+            Some(decoder) => {
+                self.counts().decodes_continued.add(1);
+                decoder
+            }
             None => {
+                self.counts().decodes_resumed.add(1);
                 let window = self.index.window(checkpoint).map_err(|error| self.bad_index(&error))?;
                 let resumed = Decoder::resume(self.index.encoding(), &self.blob, checkpoint, &window);
                 resumed.map_err(|error| self.undecoded(error))?
@@ -259,21 +277,11 @@ impl ChunkReader {
         #[cfg(test)]
         self.decodes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let chunk = self.decode_to(&mut decoder, granule, checkpoint.place)?;
-        self.suspend(decoder);
+        if decoder.position().0 < self.index.tar_bytes() {
+            self.cache.suspended.keep(self.key, decoder);
+        }
+        clock.stop();
         Ok(chunk)
-    }
-
-    /// Keeps a decoder for whoever reads on; the longest unused make room for it.
-    fn suspend(&self, decoder: Decoder) {
-        if decoder.position().0 >= self.index.tar_bytes() {
-            return;
-        }
-        let mut decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
-        decoders.push(decoder);
-        let bytes = |decoders: &[Decoder]| decoders.iter().map(Decoder::memory_bytes).sum::<u64>();
-        while decoders.len() > DECODERS_MAX || (decoders.len() > 1 && bytes(&decoders) > DECODERS_BYTES_MAX) {
-            decoders.remove(0);
-        }
     }
 
     /// Decodes up to the end of `granule`; whole granules on the way are verified and kept. `start` is where decoding would
@@ -290,8 +298,9 @@ impl ChunkReader {
             let is_whole = position.is_multiple_of(GRANULE_BYTES);
             let skip = usize::try_from(position % GRANULE_BYTES).unwrap_or(0);
             let len = self.granule_len(now).saturating_sub(skip);
-            let mut bytes = vec![0; len];
+            let mut bytes = self.cache.buffer(len);
             let read = decoder.read(&mut bytes).map_err(|error| self.undecoded(error))?;
+            self.counts().decoded_bytes.add(read as u64);
             if read < len || len == 0 || now > granule {
                 return Err(Failure::Wrong("decoding ends too early".to_owned()));
             }
@@ -303,17 +312,15 @@ impl ChunkReader {
                 if now == granule {
                     return Ok(chunk);
                 }
+            } else {
+                self.cache.give_back(bytes);
             }
         }
     }
 
-    /// A decoder that stands between the checkpoint and the place.
-    fn take_decoder(&self, from: TarOffset, to: TarOffset) -> Option<Decoder> {
-        let mut decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
-        let usable = |(_, decoder): &(usize, &Decoder)| (from..=to).contains(&decoder.position());
-        let best = decoders.iter().enumerate().filter(usable).max_by_key(|(_, decoder)| decoder.position());
-        let number = best?.0;
-        Some(decoders.remove(number))
+    /// How many decoders are suspended, and the memory that they hold on to.
+    pub(super) fn suspended(&self) -> (u64, u64) {
+        self.cache.suspended.held(self.key)
     }
 
     pub(super) fn take_turn(&self, span: u64) -> Turn<'_> {
@@ -333,8 +340,10 @@ impl ChunkReader {
     fn verify(&self, granule: u64, bytes: Vec<u8>) -> Result<VerifiedChunk, Failure> {
         let expected = self.index.granule_digest(granule).map_err(|error| self.bad_index(&error))?;
         if bytes.len() != self.granule_len(granule) || *blake3::hash(&bytes).as_bytes() != expected {
+            self.counts().mismatches.add(1);
             return Err(Failure::Wrong("the bytes do not have the digest that the index says".to_owned()));
         }
+        self.counts().verified_bytes.add(bytes.len() as u64);
         let bytes = Arc::new(bytes);
         self.cache.put(self.key, granule, Arc::clone(&bytes));
         Ok(VerifiedChunk(bytes))

@@ -19,7 +19,7 @@ fn skippable(content: &[u8]) -> Vec<u8> {
 }
 
 /// What a program makes of its input.
-fn through(command: &str, data: &[u8]) -> Vec<u8> {
+pub(super) fn through(command: &str, data: &[u8]) -> Vec<u8> {
     let mut child = Command::new("sh")
         .args(["-c", command])
         .stdin(Stdio::piped())
@@ -40,7 +40,7 @@ fn parts(command: &str, data: &[u8], bytes: usize) -> Vec<u8> {
     data.chunks(bytes).flat_map(|part| through(command, part)).collect()
 }
 
-fn tar_of(data: &[u8]) -> Vec<u8> {
+pub(super) fn tar_of(data: &[u8]) -> Vec<u8> {
     Maker::default().add(b'0', "big", "", data).end()
 }
 

@@ -15,10 +15,12 @@ mod encoding_tests;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+mod read_counts;
 mod scrub;
 mod source;
 mod spill;
 mod start_trace;
+mod suspended;
 mod tar_layer;
 #[cfg(test)]
 mod tar_tests;
@@ -27,6 +29,7 @@ pub use chunk_cache::ChunkCache;
 pub use diff_layer::DiffLayer;
 pub use dir_layer::DirLayer;
 pub use error::LayerError;
+pub use read_counts::ReadMeter;
 pub use scrub::Scrubbed;
 pub use source::{LayerSource, TarSource};
 pub use spill::{Spill, SpillDir};
@@ -144,6 +147,11 @@ pub trait Layer: Send + Sync + Debug {
     /// [`LayerError`]
     fn changed_at(&self, _id: EntryId) -> Result<Option<Timestamp>, LayerError> {
         Ok(None)
+    }
+
+    /// How many decoders it keeps for readers that may go on, and the bytes of memory that they take.
+    fn suspended_decoders(&self) -> (u64, u64) {
+        (0, 0)
     }
 
     /// Gives back memory that holds only what can be read again. Every entry that was told since the call before stays

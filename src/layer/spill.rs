@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
-use crate::model::Digest;
+use crate::model::{Counter, Digest};
 use crate::sys::{files, process};
 
 mod budget;
@@ -61,6 +61,10 @@ pub struct Spill {
     /// Something went wrong, or there is no room.
     stopped: AtomicBool,
     queue: OnceLock<SyncSender<Decoded>>,
+    /// Bytes that this process has written.
+    written_bytes: Counter,
+    /// Granules that found no room in the queue.
+    skipped: Counter,
 }
 
 /// One layer's spill file.
@@ -91,7 +95,8 @@ impl Spill {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = files::openat(rustix::fs::CWD, &path, flags, Mode::empty())?;
         let (stopped, queue) = (AtomicBool::new(false), OnceLock::new());
-        Ok(Arc::new(Self { dir, path, bytes_max, stopped, queue }))
+        let (written_bytes, skipped) = (Counter::default(), Counter::default());
+        Ok(Arc::new(Self { dir, path, bytes_max, stopped, queue, written_bytes, skipped }))
     }
 
     /// Lets it write, in a thread of its own: to be called when this process will not fork any more.
@@ -113,6 +118,11 @@ impl Spill {
         Arc::new(LayerSpill { spill: Arc::clone(self), layer, file: Mutex::default() })
     }
 
+    /// Bytes that this process has written into it, and granules that it had no time to look at.
+    pub(super) fn written(&self) -> (u64, u64) {
+        (self.written_bytes.get(), self.skipped.get())
+    }
+
     fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
     }
@@ -125,24 +135,23 @@ impl Spill {
 }
 
 impl LayerSpill {
-    /// What lies in the place of a granule, if the map says that it is there; to be verified.
-    pub(super) fn get(&self, granule: u64) -> Option<Vec<u8>> {
-        let file = self.opened()?;
-        let read = || {
+    /// Fills `bytes` with what lies in the place of a granule, to be verified; whether the map says that it is there.
+    pub(super) fn get(&self, granule: u64, bytes: &mut [u8]) -> bool {
+        let Some(file) = self.opened() else { return false };
+        let mut read = || {
             let state = file.state(granule)?;
-            if !state.is_here() {
-                return Ok(None);
+            if !state.is_here() || !file.read(granule, bytes)? {
+                return Ok(false);
             }
-            let bytes = file.content(granule)?;
-            if state == State::Kept && bytes.is_some() {
+            if state == State::Kept {
                 // A store that cannot be written to has nobody who evicts.
                 file.set_state(granule, State::Used).ok();
             }
-            Ok(bytes)
+            Ok(true)
         };
         read().unwrap_or_else(|error: Errno| {
             tracing::debug!("spill of {}: {error}", self.layer.diff_id);
-            None
+            false
         })
     }
 
@@ -162,11 +171,13 @@ impl LayerSpill {
         let Some(queue) = self.spill.queue.get() else { return };
         let at_once = distance > FAR_BYTES;
         let decoded = Decoded { layer: Arc::clone(self), granule, bytes: Arc::clone(bytes), at_once };
-        if let Err(TrySendError::Full(decoded)) = queue.try_send(decoded)
-            && at_once
-        {
+        match queue.try_send(decoded) {
             // To come here again would take longer than to write it now.
-            decoded.take_in_or_stop(&mut Budget::new(self.spill.bytes_max));
+            Err(TrySendError::Full(decoded)) if at_once => {
+                decoded.take_in_or_stop(&mut Budget::new(self.spill.bytes_max));
+            }
+            Err(TrySendError::Full(_)) => self.spill.skipped.add(1),
+            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
         }
     }
 
@@ -249,7 +260,9 @@ impl Decoded {
             State::Absent if !at_once => file.set_state(*granule, State::Seen),
             State::Absent | State::Seen => {
                 if budget.ask(layer.spill.dir.as_fd(), bytes.len() as u64)? {
-                    return file.keep(*granule, bytes);
+                    file.keep(*granule, bytes)?;
+                    layer.spill.written_bytes.add(bytes.len() as u64);
+                    return Ok(());
                 }
                 layer.spill.stop(&"the budget is too small");
                 Ok(())

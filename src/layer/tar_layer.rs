@@ -144,6 +144,10 @@ fn found(child: Child) -> Found {
 }
 
 impl Layer for TarLayer {
+    fn suspended_decoders(&self) -> (u64, u64) {
+        self.chunks.suspended()
+    }
+
     fn release_memory(&self, _in_use: &dyn Fn() -> Vec<EntryId>) {
         if let Err(error) = self.index.release_memory() {
             tracing::debug!("{}: {error}", self.index.path().display());

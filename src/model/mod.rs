@@ -2,7 +2,9 @@
 //!
 //! Untrusted bytes become one of these types at the edge and are not checked again further in.
 
+pub mod counter;
 pub mod digest;
+pub mod histogram;
 pub mod ids;
 pub mod image_config;
 pub mod limits;
@@ -10,9 +12,12 @@ pub mod meta;
 pub mod name;
 pub mod posix_acl;
 pub mod recorded_owner;
+pub mod stats;
 pub mod whiteout;
 
+pub use counter::Counter;
 pub use digest::Digest;
+pub use histogram::{Distribution, Histogram};
 pub use ids::{EntryId, Ino, LayerOrdinal, TarOffset};
 pub use image_config::ImageConfig;
 pub use meta::{DeviceId, FileKind, Metadata, Timestamp};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::layer::{Layer, Spill, SpillDir, StartTrace, TarLayer};
+use crate::layer::{ChunkCache, Layer, ReadMeter, Spill, SpillDir, StartTrace, TarLayer};
 
 /// What else may be kept of layers, besides their indexes; nothing by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Caches {
 /// What works beside the server of some layers.
 #[derive(Clone, Debug, Default)]
 pub struct OpenCaches {
+    /// In memory.
+    pub(super) chunks: Arc<ChunkCache>,
     spill: Option<Arc<Spill>>,
     trace: Option<Arc<StartTrace>>,
 }
@@ -31,7 +33,8 @@ impl Caches {
                 None
             }
         });
-        OpenCaches { spill, trace: self.trace.as_deref().map(StartTrace::open) }
+        let trace = self.trace.as_deref().map(StartTrace::open);
+        OpenCaches { chunks: Arc::new(ChunkCache::with_default_size()), spill, trace }
     }
 }
 
@@ -45,6 +48,11 @@ impl OpenCaches {
             (Some(trace), Ok(number)) => layer.with_trace(trace, number),
             _ => Arc::new(layer),
         }
+    }
+
+    /// Tells what is read of the layers.
+    pub(super) fn meter(&self) -> ReadMeter {
+        ReadMeter::new(Arc::clone(&self.chunks), self.spill.clone())
     }
 
     /// To be called when nobody reads any more: what was noted is written down, whoever still reads ahead.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Caches, Layers, MountError, MountSpec, OpenCaches, Progress};
 use crate::index::{Expected, IndexError, LayerIndex, build};
-use crate::layer::{ChunkCache, DiffLayer, Layer, LayerSource, TarLayer};
+use crate::layer::{DiffLayer, Layer, LayerSource, TarLayer};
 use crate::model::Digest;
 use crate::model::limits::IMAGE_LAYERS_MAX;
 use crate::sys::file_range::FileRange;
@@ -57,9 +57,8 @@ impl OverlaySpec {
         if self.layers.len() > IMAGE_LAYERS_MAX {
             return Err(MountError::TooManyLayers(self.layers.len()));
         }
-        let cache = Arc::new(ChunkCache::with_default_size());
         let caches = self.caches.open();
-        let open = |(place, layer)| self.open(place, layer, &cache, &caches, progress);
+        let open = |(place, layer)| self.open(place, layer, &caches, progress);
         let layers = self.layers.iter().enumerate().map(open).collect::<Result<_, _>>()?;
         Ok(Layers { union: Union::new(layers), caches })
     }
@@ -68,7 +67,6 @@ impl OverlaySpec {
         &self,
         place: usize,
         layer: &OverlayLayer,
-        cache: &Arc<ChunkCache>,
         caches: &OpenCaches,
         progress: &dyn Progress,
     ) -> Result<Arc<dyn Layer>, MountError> {
@@ -81,7 +79,7 @@ impl OverlaySpec {
             OverlayLayer::OfImage(source) => {
                 let index_dir = self.index_dir.clone();
                 let spec = MountSpec { layers: Vec::new(), index_dir, caches: Caches::default() };
-                return spec.open_layer(place, source, cache, caches, progress);
+                return spec.open_layer(place, source, caches, progress);
             }
             OverlayLayer::Indexed { index, blob } => (index_of(index, blob).map_err(failed)?, blob),
             OverlayLayer::Blob { blob, digest } => {
@@ -89,7 +87,7 @@ impl OverlaySpec {
                 (self.index(blob, *digest, &report).map_err(failed)?, blob)
             }
         };
-        let layer = TarLayer::new(Arc::new(index), blob.clone(), Arc::clone(cache));
+        let layer = TarLayer::new(Arc::new(index), blob.clone(), Arc::clone(&caches.chunks));
         Ok(caches.help(place, layer))
     }
 

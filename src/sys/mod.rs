@@ -24,3 +24,4 @@ pub mod power;
 pub mod process;
 pub mod seccomp;
 pub mod syscall_numbers;
+pub mod usage;

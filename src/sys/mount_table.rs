@@ -54,14 +54,34 @@ impl MountId {
     }
 
     fn find(self, table: &[u8]) -> Option<PathBuf> {
-        let (number, device) = (self.number.to_string(), format!("{}:{}", self.device.0, self.device.1));
-        let mut lines = table.split(|byte| *byte == b'\n').map(|line| line.split(|byte| *byte == b' '));
-        lines.find_map(|mut fields| {
-            let same = fields.next()? == number.as_bytes() && fields.nth(1)? == device.as_bytes();
-            let mount_point = fields.nth(1)?;
-            same.then(|| PathBuf::from(unescape(mount_point)))
-        })
+        let mut lines = table.split(|byte| *byte == b'\n');
+        let line = lines.find(|line| self.is_of(line))?;
+        Some(PathBuf::from(unescape(line.split(|byte| *byte == b' ').nth(4)?)))
     }
+
+    /// Whether a line of the table is this mount's.
+    fn is_of(self, line: &[u8]) -> bool {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let number = fields.next().is_some_and(|field| field == self.number.to_string().as_bytes());
+        let device = format!("{}:{}", self.device.0, self.device.1);
+        number && fields.nth(1).is_some_and(|field| field == device.as_bytes())
+    }
+}
+
+/// The type of the filesystem that this path is in; `None` when this process does not see its mount.
+///
+/// # Errors
+/// What statx(2) says, or when /proc cannot be read.
+pub fn filesystem_of(path: &Path) -> io::Result<Option<String>> {
+    let mount = MountId::at(path)?;
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    let line = table.split(|byte| *byte == b'\n').find(|line| mount.is_of(line));
+    Ok(line.and_then(kind_of))
+}
+
+fn kind_of(line: &[u8]) -> Option<String> {
+    let mut fields = line.split(|byte| *byte == b' ').skip_while(|field| *field != b"-");
+    fields.nth(1).map(|kind| String::from_utf8_lossy(kind).into_owned())
 }
 
 /// The type of the filesystem mounted on exactly this path (absolute, without symlinks), the topmost if there are
@@ -76,11 +96,9 @@ pub fn filesystem_at(path: &Path) -> io::Result<Option<String>> {
 fn find(table: &[u8], path: &Path) -> Option<String> {
     let mut found = None;
     for line in table.split(|byte| *byte == b'\n') {
-        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-        let Some(separator) = fields.iter().position(|field| *field == b"-") else { continue };
-        let (Some(mount_point), Some(kind)) = (fields.get(4), fields.get(separator + 1)) else { continue };
+        let Some(mount_point) = line.split(|byte| *byte == b' ').nth(4) else { continue };
         if unescape(mount_point).as_bytes() == path.as_os_str().as_bytes() {
-            found = Some(String::from_utf8_lossy(kind).into_owned());
+            found = kind_of(line).or(found);
         }
     }
     found
@@ -119,6 +137,7 @@ mod tests {
         assert_eq!(find(31, 41), Some("/mnt/a b".into()));
         assert_eq!(find(30, 41), None, "the number was given to another mount");
         assert_eq!(find(40, 40), None);
+        assert_eq!(filesystem_of(Path::new("/proc/self/status")).unwrap(), Some("proc".to_owned()));
         // Not the root: btrfs tells two devices for one mount.
         let proc = MountId::at(Path::new("/proc")).unwrap();
         assert_eq!(proc.place().unwrap(), Some("/proc".into()));

@@ -116,6 +116,13 @@ impl Union {
         self.layers.len()
     }
 
+    /// How many decoders all layers keep for readers that may go on, and the bytes of memory that they take.
+    #[must_use]
+    pub fn suspended_decoders(&self) -> (u64, u64) {
+        let all = self.layers.iter().map(|layer| layer.suspended_decoders());
+        all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
     /// The root directory: the roots of all layers down to the first opaque one.
     ///
     /// # Errors

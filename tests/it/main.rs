@@ -34,6 +34,7 @@ mod random;
 mod real_images;
 mod run;
 mod spill;
+mod stats;
 mod stress;
 mod surroundings;
 mod survive;

@@ -188,7 +188,7 @@ impl World {
         self.fs().settle(Duration::ZERO).ok();
         self.forget_numbers();
         if self.open.is_empty() {
-            assert_eq!(self.fs().nodes(), 1, "nodes that nobody holds");
+            assert_eq!(self.fs().stats().nodes, 1, "nodes that nobody holds");
         }
     }
 

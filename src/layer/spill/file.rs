@@ -213,12 +213,10 @@ impl SpillFile {
         files::write_all_at(&self.file, &[state as u8], self.layer.map_start() + granule)
     }
 
-    /// What lies in the place of a granule, of which nobody knows whether it is the granule; `None` at the end of the file.
-    pub(super) fn content(&self, granule: u64) -> Result<Option<Vec<u8>>, Errno> {
-        let len = usize::try_from(self.layer.granule_len(granule)).unwrap_or(0);
-        let mut bytes = vec![0; len];
-        let count = files::read_full_at(&self.file, &mut bytes, granule * GRANULE_BYTES)?;
-        Ok((count == len).then_some(bytes))
+    /// Fills `bytes` from the place of a granule, of which nobody knows whether it is the granule; whether there is as much.
+    pub(super) fn read(&self, granule: u64, bytes: &mut [u8]) -> Result<bool, Errno> {
+        let count = files::read_full_at(&self.file, bytes, granule * GRANULE_BYTES)?;
+        Ok(count == bytes.len())
     }
 
     /// Keeps a granule. What of it found no place is taken away again.

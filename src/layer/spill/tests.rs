@@ -128,6 +128,12 @@ fn blocks(path: &Path) -> u64 {
     path.metadata().unwrap().blocks() * 512
 }
 
+/// What the spill has of a whole granule.
+fn kept(spill: &LayerSpill, granule: u64) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(GRANULE_BYTES).unwrap()];
+    spill.get(granule, &mut bytes).then_some(bytes)
+}
+
 #[test]
 fn what_is_decoded_twice_on_a_machine_is_decoded_no_more() {
     let world = World::new(20);
@@ -143,6 +149,9 @@ fn what_is_decoded_twice_on_a_machine_is_decoded_no_more() {
     world.check_all(&second);
     assert_eq!(second.decodes(), before);
     assert!(blocks(&world.spill_file().unwrap()) >= world.content.len() as u64);
+    let written = |mount: &Mount| mount.spill().spill.written().0;
+    assert_eq!(written(&first), 0);
+    assert!(written(&second) >= world.content.len() as u64);
     let third = world.mount(0, LARGE);
     world.check_all(&third);
     assert_eq!(third.decodes(), 0);
@@ -157,8 +166,8 @@ fn what_lies_far_behind_is_kept_at_once() {
     mount.spill().decoded(0, &bytes, FAR_BYTES);
     mount.spill().decoded(1, &bytes, FAR_BYTES + 1);
     mount.settle();
-    assert_eq!(mount.spill().get(0), None);
-    assert_eq!(mount.spill().get(1).unwrap(), *bytes);
+    assert_eq!(kept(mount.spill(), 0), None);
+    assert_eq!(kept(mount.spill(), 1).unwrap(), *bytes);
 }
 
 #[test]
@@ -279,7 +288,7 @@ fn every_call_may_fail() {
             let took = take_in(&layer, 4, &bytes, &mut Budget::new(None));
             let count = fault::calls().len();
             fault::disarm();
-            let got = spill.layer(Digest::from_bytes([3; 32]), 10 * GRANULE_BYTES).get(4);
+            let got = kept(&spill.layer(Digest::from_bytes([3; 32]), 10 * GRANULE_BYTES), 4);
             match took {
                 Ok(()) => assert_eq!(got.as_ref(), Some(&*bytes), "{errno} at {at}"),
                 Err(_) => assert_eq!(got, None, "{errno} at {at}"),
@@ -332,14 +341,14 @@ fn stays_within_its_budget_and_keeps_what_was_used() {
         for (number, layer) in layers.iter().enumerate() {
             take_in(layer, round, &bytes, &mut budgets[number % 2]).unwrap();
             // Asked for all the time.
-            assert!(layers[0].get(0).is_some(), "in round {round}");
+            assert!(kept(&layers[0], 0).is_some(), "in round {round}");
             most = most.max(total());
         }
     }
     // Each writer looks every eighth of the budget.
     assert!(most <= LIMIT + LIMIT / 8, "{most}");
     assert!(most >= LIMIT * 3 / 4, "{most}");
-    let kept = layers.iter().map(|layer| (0..64).filter(|granule| layer.get(*granule).is_some()).count());
+    let kept = layers.iter().map(|layer| (0..64).filter(|granule| kept(layer, *granule).is_some()).count());
     assert!(kept.sum::<usize>() >= 40);
 }
 
@@ -510,4 +519,5 @@ fn a_queue_that_is_full_makes_nobody_wait() {
         layer.decoded(granule, &Arc::new(vec![7; GRANULE]), 0);
     }
     assert_eq!(receiver.try_iter().count(), 2);
+    assert_eq!(spill.written(), (0, 6));
 }
