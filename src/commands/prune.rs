@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use anyhow::Context as _;
+
 use super::args::PruneArgs;
 use super::environment;
 use crate::model::Digest;
@@ -15,7 +17,9 @@ const BLOB_AGE_MIN: Duration = Duration::from_secs(24 * 3600);
 pub(super) fn run(args: &PruneArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let lock = store.lock_exclusive()?;
-    let containers = environment::containers(&store)?.list()?;
+    // What a damaged one needs is not known: it might be what would go.
+    let containers = environment::containers(&store)?.all();
+    let containers = containers.context("nothing was removed: remove that container first (layerfs rm)")?;
     let policy = GcPolicy {
         blob_age_min: BLOB_AGE_MIN,
         index_age_min: Duration::from_secs(u64::from(args.unused) * 24 * 3600),
