@@ -57,8 +57,8 @@ pub enum ImageError {
     },
     /// `docker save | gzip`, which cannot be decompressed into the store.
     #[error(
-        "{}: the whole archive is compressed with {format} and has to be decompressed into the store, but: {source}; make \
-         that possible, or run `{command}` and use NEW.tar", path.display()
+        "{}: the whole archive is compressed with {format} and has to be decompressed into the store; make that possible, \
+         or run `{command}` and use NEW.tar: {source}", path.display()
     )]
     NotImported {
         /// The file.

@@ -19,6 +19,7 @@ use crate::model::Digest;
 use crate::model::limits::LAYER_BYTES_MAX;
 use crate::store::{ImportKey, Imports, NewImport, Store, StoreError, Turn};
 use crate::sys::file_range::FileRange;
+use crate::sys::sealed::SealedFile;
 
 /// What is not used for so long goes when the next one comes.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -70,14 +71,14 @@ impl Import<'_> {
             Some(tar) => tar,
             None => self.make(&key, check)?,
         };
-        FileRange::stand_in(tar, self.file.path()).map_err(ImageError::io("read", self.file.path()))
+        Ok(FileRange::stand_in(tar, self.file.path()))
     }
 
     fn make(
         &self,
         key: &ImportKey,
         check: &dyn Fn(&Archive) -> Result<(), ImageError>,
-    ) -> Result<std::fs::File, ImageError> {
+    ) -> Result<SealedFile, ImageError> {
         self.imports.clean(Some(key), UNUSED).map_err(self.failed())?;
         self.settle()?;
         let key = &self.key()?;
@@ -89,8 +90,8 @@ impl Import<'_> {
         if self.key()?.state != key.state {
             return Err(self.refused("it was changed while it was read"));
         }
-        let again = import.file().try_clone().and_then(|tar| FileRange::stand_in(tar, self.file.path()));
-        check(&Archive::of(again.map_err(ImageError::io("read", import.target()))?)?)?;
+        let tar = import.sealed().map_err(self.failed())?;
+        check(&Archive::of(FileRange::stand_in(tar, self.file.path()))?)?;
         import.publish().map_err(self.failed())?;
         let gone = || self.refused("what was decompressed was removed from the store at once");
         self.imports.find(key).map_err(self.failed())?.ok_or_else(gone)
@@ -99,7 +100,6 @@ impl Import<'_> {
     fn decompress(&self, import: &mut NewImport) -> Result<(), ImageError> {
         let limit = self.bytes_max;
         let target = import.target().to_owned();
-        let file = import.file();
         let mut bytes = 0_u64;
         let mut stopped = None;
         let mut take = |chunk: &[u8]| {
@@ -112,7 +112,7 @@ impl Import<'_> {
                 Err(ImageError::Limit { path, what, count: bytes, limit })
             } else {
                 let write = |source| StoreError::Io { action: "write", path: target.clone(), source };
-                file.write_all(chunk).map_err(write).map_err(self.failed())
+                import.write_all(chunk).map_err(write).map_err(self.failed())
             };
             match taken {
                 Ok(()) => ControlFlow::Continue(()),
@@ -189,7 +189,13 @@ impl Import<'_> {
             Encoding::Bzip2 => "bzip2 -dc",
             Encoding::Gzip | Encoding::Tar => "gzip -dc",
         };
-        format!("{tool} {} >NEW.tar", self.file.path().display())
+        // As a shell takes it: it will be pasted there.
+        let path = self.file.path().display().to_string();
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@".contains(&byte);
+        match path.bytes().all(is_plain) {
+            true => format!("{tool} {path} >NEW.tar"),
+            false => format!("{tool} '{}' >NEW.tar", path.replace('\'', r"'\''")),
+        }
     }
 
     fn limited(&self) -> String {

@@ -289,3 +289,40 @@ fn several_at_once() {
     });
     assert_eq!((decompressed.into_inner(), bench.imports().len()), (1, 1));
 }
+
+#[test]
+fn what_rots_in_the_store_is_never_read_and_made_again() {
+    let bench = Bench::new();
+    let layer = tar_of(&[("file", b"content of some file")]);
+    let archive = archive(&layer);
+    let spec = bench.write("rots.tar.gz", &gzip(&archive));
+    let read = || -> Result<Vec<u8>, String> {
+        let image = bench
+            .open(&spec)
+            .0
+            .map_err(|error| format!("{error}: {:?}", std::error::Error::source(&error)))?;
+        let LayerSource::Tar(tar) = &image.layers[0] else { panic!("a directory") };
+        let mut bytes = vec![0; layer.len()];
+        tar.blob.read_at(0, &mut bytes).map_err(|error| error.to_string())?;
+        Ok(bytes)
+    };
+    assert!(read().unwrap() == layer);
+    let path = bench.store.root().join("imported").join(&bench.imports()[0]);
+    let whole = fs::read(&path).unwrap();
+    assert!(whole.starts_with(&archive) && whole.len() > archive.len());
+    let mut told = 0;
+    for place in (0..whole.len()).step_by(397).chain([archive.len(), whole.len() - 1]) {
+        let mut bad = whole.clone();
+        bad[place] ^= 1;
+        fs::write(&path, &bad).unwrap();
+        let found = read();
+        if let Err(error) = &found {
+            assert!(error.contains("damaged") && error.contains("made again"), "{place}: {error}");
+            told += 1;
+        }
+        // Whether the first or the second: it is right, and so is the file in the store.
+        assert!(found.or_else(|_| read()).unwrap() == layer, "{place}");
+        assert!(fs::read(&path).unwrap() == whole, "{place}");
+    }
+    assert!(told > 0);
+}

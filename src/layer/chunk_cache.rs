@@ -81,20 +81,16 @@ impl ChunkCache {
 
     /// A buffer of a granule's length or less; whatever was in it still is.
     pub(super) fn buffer(&self, len: usize) -> Vec<u8> {
-        let buffer = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut buffer = buffer.unwrap_or_default();
-        if buffer.capacity() < len {
-            // From calloc(3), which knows that the system's memory is zeros already.
-            return vec![0; len];
-        }
-        buffer.resize(len, 0);
-        buffer
+        let recycled = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // The end of a layer takes no more than it is counted for.
+        let is_whole = len as u64 == GRANULE_BYTES;
+        is_whole.then(recycled).flatten().unwrap_or_else(|| vec![0; len])
     }
 
     /// Takes back what [`Self::buffer`] gave.
     pub(super) fn give_back(&self, buffer: Vec<u8>) {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffers.len() < BUFFERS_MAX && buffer.capacity() as u64 == GRANULE_BYTES {
+        if buffers.len() < BUFFERS_MAX && buffer.len() as u64 == GRANULE_BYTES {
             buffers.push(buffer);
         }
     }

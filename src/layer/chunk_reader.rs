@@ -2,10 +2,12 @@
 //!
 //! A read goes place -> granule -> cache, else spill, else blob. What leaves is a [`VerifiedChunk`]: its bytes hash to
 //! what the index says, and there is no other way to make one. A mismatch drops what was cached of the layer, starts
-//! afresh from the blob once, and then is an error.
+//! afresh from the blob once, and then is an error. Nobody can have a layer decoded from its beginning again and again by
+//! that: it is done [`REREADS_MAX`] times.
 
 use std::collections::HashSet;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::LayerError;
@@ -16,6 +18,10 @@ use super::start_trace::Touches;
 use crate::index::{Checkpoint, DecodeError, Decoder, Encoding, GRANULE_BYTES, IndexError, LayerIndex};
 use crate::model::{EntryId, TarOffset};
 use crate::sys::file_range::FileRange;
+
+/// How often wrong bytes of a layer are looked for again from the start of their span: what was wrong on its way from the
+/// disk is right then. Of a layer that has so many, the blob is wrong.
+const REREADS_MAX: u32 = 16;
 
 /// One granule of a layer, or what there is of it at the end.
 #[derive(Clone, Debug)]
@@ -37,13 +43,15 @@ pub(super) struct ChunkReader {
     /// Spans that some thread is decoding.
     busy: Mutex<HashSet<u64>>,
     idle: Condvar,
+    /// See [`REREADS_MAX`].
+    rereads: AtomicU32,
     /// Of a compressed layer.
     pub(super) spill: Option<Arc<LayerSpill>>,
     /// Of a compressed layer: who wants to know which granules are asked for.
     touches: Option<Touches>,
     /// How often something was decoded.
     #[cfg(test)]
-    pub(super) decodes: std::sync::atomic::AtomicU32,
+    pub(super) decodes: AtomicU32,
 }
 
 /// What became of reading ahead.
@@ -80,10 +88,11 @@ impl ChunkReader {
             key,
             busy: Mutex::default(),
             idle: Condvar::new(),
+            rereads: AtomicU32::new(0),
             spill: None,
             touches: None,
             #[cfg(test)]
-            decodes: std::sync::atomic::AtomicU32::new(0),
+            decodes: AtomicU32::new(0),
         }
     }
 
@@ -120,7 +129,7 @@ impl ChunkReader {
         Ok(())
     }
 
-    fn counts(&self) -> &ReadCounts {
+    pub(super) fn counts(&self) -> &ReadCounts {
         &self.cache.counts
     }
 
@@ -143,9 +152,13 @@ impl ChunkReader {
             Err(Failure::Wrong(reason)) => reason,
         };
         let diff_id = self.index.diff_id();
-        tracing::warn!(%diff_id, offset = place, reason, "wrong bytes in a layer: reading again");
-        self.cache.remove_layer(self.key);
-        match self.load(granule) {
+        let mut again = Err(Failure::Wrong(reason));
+        if self.rereads.fetch_add(1, Ordering::Relaxed) < REREADS_MAX {
+            tracing::warn!(%diff_id, offset = place, "wrong bytes in a layer: reading again");
+            self.cache.remove_layer(self.key);
+            again = self.load(granule);
+        }
+        match again {
             Ok(chunk) => Ok(chunk),
             Err(Failure::Layer(error)) => Err(error),
             Err(Failure::Wrong(reason)) => {
@@ -232,7 +245,10 @@ impl ChunkReader {
             return None;
         }
         let verified = self.verify(granule, bytes).inspect(|_| clock.stop());
-        verified.inspect_err(|_| spill.forget(granule)).ok()
+        if let Err(Failure::Wrong(_)) = verified {
+            spill.forget(granule);
+        }
+        verified.ok()
     }
 
     /// One decoder per span at a time: who comes later finds the granule in the cache.
@@ -272,13 +288,14 @@ impl ChunkReader {
             }
         };
         #[cfg(test)]
-        self.decodes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let chunk = self.decode_to(&mut decoder, granule, checkpoint.place)?;
-        if decoder.position().0 < self.index.tar_bytes() {
+        self.decodes.fetch_add(1, Ordering::Relaxed);
+        let chunk = self.decode_to(&mut decoder, granule, checkpoint.place);
+        // Even of wrong bytes it goes on as one would that begins again, if it came so far.
+        let end = (granule + 1) * GRANULE_BYTES;
+        if decoder.position().0 == end && end < self.index.tar_bytes() {
             self.cache.suspended.keep(self.key, decoder);
         }
-        clock.stop();
-        Ok(chunk)
+        chunk.inspect(|_| clock.stop())
     }
 
     /// Decodes up to the end of `granule`; whole granules on the way are verified and kept. `start` is where decoding would
@@ -302,12 +319,13 @@ impl ChunkReader {
                 return Err(Failure::Wrong("decoding ends too early".to_owned()));
             }
             if is_whole {
-                let verified = self.verify(now, bytes);
+                // A wrong one on the way is for its own readers to hear of: what is behind it may be right.
+                let is_wanted = now == granule;
+                let verified = if is_wanted { self.verify(now, bytes) } else { self.compare(now, bytes) };
                 if let (Some(spill), Ok(chunk)) = (&self.spill, &verified) {
                     spill.decoded(now, &chunk.0, position.saturating_sub(start.0));
                 }
-                // A wrong one on the way is for its own readers to hear of: what is behind it may be right.
-                if now == granule {
+                if is_wanted {
                     return verified;
                 }
             } else {
@@ -334,11 +352,19 @@ impl ChunkReader {
         usize::try_from(rest.min(GRANULE_BYTES)).unwrap_or(0)
     }
 
-    /// The only place where bytes become a [`VerifiedChunk`].
+    /// What somebody waits for.
     fn verify(&self, granule: u64, bytes: Vec<u8>) -> Result<VerifiedChunk, Failure> {
+        let verified = self.compare(granule, bytes);
+        if let Err(Failure::Wrong(_)) = verified {
+            self.counts().mismatches.add(1);
+        }
+        verified
+    }
+
+    /// The only place where bytes become a [`VerifiedChunk`].
+    fn compare(&self, granule: u64, bytes: Vec<u8>) -> Result<VerifiedChunk, Failure> {
         let expected = self.index.granule_digest(granule).map_err(|error| self.bad_index(&error))?;
         if bytes.len() != self.granule_len(granule) || *blake3::hash(&bytes).as_bytes() != expected {
-            self.counts().mismatches.add(1);
             return Err(Failure::Wrong("the bytes do not have the digest that the index says".to_owned()));
         }
         self.counts().verified_bytes.add(bytes.len() as u64);

@@ -1,12 +1,12 @@
 //! Archives that were compressed as a whole, decompressed: `imported/<file>-<state>`.
 //!
 //! The name says of which file, and in which state, so a file that was changed is another one. Nothing in here is needed:
-//! whatever is missing is made again from the file that the user has. An import is a temporary file, locked (flock(2)) by who
+//! whatever is missing or damaged is made again from the file that the user has. An import is a temporary file, locked (flock(2)) by who
 //! writes it, until it is complete and flushed; then it is renamed. Who reads one holds a shared lock on it. So what a
 //! killed process left is known by nobody's lock, and who comes second waits for the first.
 
 use std::fs::{DirBuilder, File, FileTimes, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::StoreError;
 use crate::model::Digest;
 use crate::sys::atomic::{self, TEMP_PREFIX, TempFile};
+use crate::sys::sealed::{SealedFile, Sealer};
 
 /// Who waits for another's import looks this often whether it is done.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -46,7 +47,7 @@ pub enum Turn {
     /// It is to be made.
     Ours(NewImport),
     /// Somebody else made it meanwhile.
-    Done(File),
+    Done(SealedFile),
 }
 
 /// An import that is being made: gone when dropped, unless published.
@@ -54,6 +55,8 @@ pub enum Turn {
 pub struct NewImport {
     temp: Temp,
     target: PathBuf,
+    /// `None` when the seal is written.
+    sealer: Option<Sealer>,
 }
 
 #[derive(Debug)]
@@ -88,10 +91,11 @@ impl Imports {
     }
 
     /// The import of that file in that state, if there is one. It counts as used now, and as in use while the file is open.
+    /// One without its seal is none, and removed.
     ///
     /// # Errors
     /// When it is there and cannot be opened.
-    pub fn find(&self, key: &ImportKey) -> Result<Option<File>, StoreError> {
+    pub fn find(&self, key: &ImportKey) -> Result<Option<SealedFile>, StoreError> {
         let path = self.path(key);
         let file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -106,7 +110,14 @@ impl Imports {
         if let Err(error) = used {
             tracing::debug!("{}: {error}", path.display());
         }
-        Ok(Some(file))
+        let io = |source| StoreError::Io { action: "read", path: path.clone(), source };
+        let again = file.try_clone().map_err(io)?;
+        let sealed = SealedFile::of(file, &path).map_err(io)?;
+        if sealed.is_none() && is_at(&again, &path).map_err(io)? {
+            tracing::warn!("{}: its seal is damaged: it is made again", path.display());
+            std::fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+        }
+        Ok(sealed)
     }
 
     /// Waits while somebody else makes the import and gets on with it; else it is the caller's turn.
@@ -135,6 +146,7 @@ impl Imports {
                     return Ok(Turn::Ours(NewImport {
                         temp: Temp::Shared(SharedTemp { file, path }),
                         target,
+                        sealer: Some(Sealer::default()),
                     }));
                 }
                 Err(TryLockError::WouldBlock) => {}
@@ -151,8 +163,13 @@ impl Imports {
             }
             thread::sleep(PAUSE);
         }
-        let temp = TempFile::create_in(&self.dir).map_err(StoreError::io("create a file in", &self.dir))?;
-        Ok(Turn::Ours(NewImport { temp: Temp::Own(temp), target }))
+        let mut temp =
+            TempFile::create_in(&self.dir).map_err(StoreError::io("create a file in", &self.dir))?;
+        // So that nobody takes it for what was left behind; where there are no locks, nothing is.
+        if let Err(error) = temp.file().try_lock() {
+            tracing::debug!("lock {}: {error}", self.dir.display());
+        }
+        Ok(Turn::Ours(NewImport { temp: Temp::Own(temp), target, sealer: Some(Sealer::default()) }))
     }
 
     /// Removes what nobody is making and what nobody uses: of the file in other states, and all that was not used for `age`.
@@ -195,8 +212,7 @@ impl Imports {
 }
 
 impl NewImport {
-    /// Where to write it.
-    pub fn file(&mut self) -> &mut File {
+    fn file(&mut self) -> &mut File {
         match &mut self.temp {
             Temp::Shared(temp) => &mut temp.file,
             Temp::Own(temp) => temp.file(),
@@ -209,17 +225,47 @@ impl NewImport {
         &self.target
     }
 
+    /// All that was written, as who finds it will read it; nothing can be added any more.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn sealed(&mut self) -> Result<SealedFile, StoreError> {
+        let target = self.target.clone();
+        let io = |source| StoreError::Io { action: "write", path: target.clone(), source };
+        if let Some(sealer) = self.sealer.take() {
+            self.file().write_all(&sealer.finish()).map_err(io)?;
+        }
+        let file = self.file().try_clone().map_err(io)?;
+        let sealed = SealedFile::of(file, &target).map_err(io)?;
+        sealed.ok_or_else(|| io(io::Error::other("what was written is not what is there")))
+    }
+
     /// Makes it durable and visible.
     ///
     /// # Errors
     /// What the system says; then nothing of it is left.
-    pub fn publish(self) -> Result<(), StoreError> {
-        let Self { temp, target } = self;
+    pub fn publish(mut self) -> Result<(), StoreError> {
+        drop(self.sealed()?);
+        let Self { temp, target, .. } = self;
         let published = match temp {
             Temp::Own(temp) => temp.publish(&target, 0o600),
             Temp::Shared(temp) => temp.publish(&target),
         };
         published.map_err(StoreError::io("write", &target))
+    }
+}
+
+impl io::Write for NewImport {
+    fn write(&mut self, content: &[u8]) -> io::Result<usize> {
+        let count = self.file().write(content)?;
+        if let (Some(sealer), Some(written)) = (&mut self.sealer, content.get(..count)) {
+            sealer.update(written);
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file().flush()
     }
 }
 
@@ -268,7 +314,8 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 
 /// Removes a file that nobody has locked and that was not used for `age`; the bytes that it took.
 fn remove_unused(path: &Path, age: Duration) -> io::Result<Option<u64>> {
-    let file = match File::open(path) {
+    // For writing: on NFS flock(2) wants that of who locks alone.
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
@@ -284,9 +331,10 @@ fn remove_unused(path: &Path, age: Duration) -> io::Result<Option<u64>> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Write as _};
+    use std::io::Read as _;
 
     use super::*;
+    use crate::sys::file_range::FileRange;
 
     const LATER: Duration = Duration::from_secs(3600);
 
@@ -307,13 +355,13 @@ mod tests {
 
     fn put(imports: &Imports, key: &ImportKey, text: &str) {
         let mut import = ours(imports, key);
-        import.file().write_all(text.as_bytes()).unwrap();
+        import.write_all(text.as_bytes()).unwrap();
         import.publish().unwrap();
     }
 
-    fn text(mut file: File) -> String {
+    fn text(file: SealedFile) -> String {
         let mut text = String::new();
-        file.read_to_string(&mut text).unwrap();
+        FileRange::stand_in(file, Path::new("the user's")).reader().read_to_string(&mut text).unwrap();
         text
     }
 
@@ -327,7 +375,7 @@ mod tests {
         let imports = imports(&dir);
         assert!(imports.find(&key(1, 1)).unwrap().is_none());
         let mut dropped = ours(&imports, &key(1, 1));
-        dropped.file().write_all(b"half").unwrap();
+        dropped.write_all(b"half").unwrap();
         assert!(imports.find(&key(1, 1)).unwrap().is_none());
         drop(dropped);
         assert_eq!(count(&imports), 0);
@@ -354,7 +402,7 @@ mod tests {
             });
             thread::sleep(2 * PAUSE);
             assert!(!second.is_finished());
-            first.file().write_all(b"first").unwrap();
+            first.write_all(b"first").unwrap();
             if is_published {
                 first.publish().unwrap();
             } else {
@@ -380,7 +428,7 @@ mod tests {
                     Turn::Done(file) => assert_eq!(text(file), "whole"),
                     Turn::Ours(mut import) => {
                         made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                        import.file().write_all(b"whole").unwrap();
+                        import.write_all(b"whole").unwrap();
                         import.publish().unwrap();
                     }
                 });

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use super::sealed::SealedFile;
 use crate::model::Digest;
 
 /// Read at once when all of it is hashed.
@@ -17,11 +18,27 @@ const PIECE_BYTES: usize = 1 << 20;
 /// and a file that shrinks gives an error, never SIGBUS.
 #[derive(Clone, Debug)]
 pub struct FileRange {
-    file: Arc<File>,
+    file: Content,
     path: Arc<Path>,
     offset: u64,
     len: u64,
-    is_stand_in: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    /// The file at [`FileRange::path`].
+    Own(Arc<File>),
+    /// One that stands in for it.
+    StandIn(Arc<SealedFile>),
+}
+
+impl Content {
+    fn file(&self) -> &File {
+        match self {
+            Self::Own(file) => file,
+            Self::StandIn(file) => file.file(),
+        }
+    }
 }
 
 impl FileRange {
@@ -30,26 +47,22 @@ impl FileRange {
     /// # Errors
     /// What open(2) and fstat(2) say.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Self::of(File::open(path)?, path, false)
-    }
-
-    /// The whole of an open file that stands in for the one at `path`, which messages name: its content in another form.
-    ///
-    /// # Errors
-    /// What fstat(2) says.
-    pub fn stand_in(file: File, path: &Path) -> io::Result<Self> {
-        Self::of(file, path, true)
-    }
-
-    fn of(file: File, path: &Path, is_stand_in: bool) -> io::Result<Self> {
+        let file = File::open(path)?;
         let len = file.metadata()?.len();
-        Ok(Self { file: Arc::new(file), path: path.into(), offset: 0, len, is_stand_in })
+        Ok(Self { file: Content::Own(Arc::new(file)), path: path.into(), offset: 0, len })
+    }
+
+    /// The content of a file that stands in for the one at `path`, which messages name: its content in another form.
+    #[must_use]
+    pub fn stand_in(file: SealedFile, path: &Path) -> Self {
+        let len = file.bytes();
+        Self { file: Content::StandIn(Arc::new(file)), path: path.into(), offset: 0, len }
     }
 
     /// Whether another file than that at [`Self::path`] is read: then [`Self::offset`] is not a place in that.
     #[must_use]
     pub fn is_stand_in(&self) -> bool {
-        self.is_stand_in
+        matches!(self.file, Content::StandIn(_))
     }
 
     /// What fstat(2) says of the file.
@@ -57,7 +70,7 @@ impl FileRange {
     /// # Errors
     /// What fstat(2) says.
     pub fn metadata(&self) -> io::Result<Metadata> {
-        self.file.metadata()
+        self.file.file().metadata()
     }
 
     /// A part of it; `None` when it does not lie inside.
@@ -94,11 +107,17 @@ impl FileRange {
     /// Fills `buffer` from `position`; fewer bytes only at the end of the range.
     ///
     /// # Errors
-    /// What pread(2) says; `UnexpectedEof` when the file became shorter than the range.
+    /// What pread(2) says; `UnexpectedEof` when the file became shorter than the range, `InvalidData` when what stands in
+    /// for it was damaged.
     pub fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let rest = self.len.saturating_sub(position);
         let want = usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.len());
-        match self.file.read_exact_at(&mut buffer[..want], self.offset.saturating_add(position)) {
+        let (buffer, at) = (&mut buffer[..want], self.offset.saturating_add(position));
+        let read = match &self.file {
+            Content::Own(file) => file.read_exact_at(buffer, at),
+            Content::StandIn(file) => file.read_exact_at(buffer, at),
+        };
+        match read {
             Ok(()) => Ok(want),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
