@@ -46,7 +46,7 @@ pub enum Command {
     Ps(PsArgs),
     /// Remove containers
     Rm(RmArgs),
-    /// Remove what nothing needs any more, or can be made again and was not used for long
+    /// Remove what can be made again and was not used for long
     Prune(PruneArgs),
     /// Show everything known about containers or images, as JSON
     Inspect(InspectArgs),
@@ -289,11 +289,11 @@ pub struct RmArgs {
 /// `layerfs prune`
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-Removed are blobs of the store that no name and no container leads to, and what was made of images and was not used for \
-that long: indexes, decompressed archives, decoded parts of layers, start traces. Whatever is in use stays. Containers and \
-their changes are removed by `layerfs rm`.")]
+Removed is what was made of images, can be made again and was not used for that long: indexes, decompressed archives, \
+decoded parts of layers, start traces; for images in the store these are kept. So are the images themselves. Temporary files \
+go when they are a day old. Containers and their changes are removed by `layerfs rm`.")]
 pub struct PruneArgs {
-    /// What was not used for so many days goes; 0 is all that is not in use
+    /// What was not used for so many days goes; 0 is all of it
     #[arg(long, value_name = "DAYS", default_value_t = 30)]
     pub unused: u32,
 }

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use super::args::StatsArgs;
 use super::environment;
 use crate::container::ContainerError;
+use crate::look::told;
 use crate::model::stats::Stats;
 
 /// Prints the live counters of one mount.
@@ -18,7 +19,7 @@ pub(super) fn run(args: &StatsArgs) -> anyhow::Result<u8> {
     } else if args.prometheus {
         stats.prometheus(&name(&args.mount))
     } else {
-        stats.table()
+        stats.table().split('\n').map(told).collect::<Vec<_>>().join("\n")
     };
     super::print(&text)?;
     Ok(0)
@@ -44,8 +45,19 @@ fn ask(mount: &Path) -> anyhow::Result<Stats> {
     }
 }
 
-/// How monitoring tells mounts apart: by an absolute path, so that it does not matter where this ran.
+/// How monitoring tells mounts apart: by an absolute path, so that it does not matter where this ran. A terminal may be
+/// shown it as well; made safe before it becomes a label, whose own escapes are few.
 fn name(mount: &Path) -> String {
     let real = mount.canonicalize().unwrap_or_else(|_| mount.to_owned());
-    real.to_string_lossy().into_owned()
+    told(&real.to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_terminal_obeys_the_name_of_a_mount() {
+        assert_eq!(name(Path::new("/nowhere/\u{1b}[2Jb\u{202e}\n")), r"/nowhere/\u{1b}[2Jb\u{202e}\n");
+    }
 }

@@ -181,14 +181,6 @@ impl Containers {
         Ok(found)
     }
 
-    /// All of them, in no order: for who must not overlook any.
-    ///
-    /// # Errors
-    /// When the directory or a config cannot be read, or one is damaged.
-    pub fn all(&self) -> Result<Vec<Container>, ContainerError> {
-        self.ids()?.into_iter().filter_map(|id| self.load(id).transpose()).collect()
-    }
-
     /// The one with this name, this id, or an id that begins like this.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! When copy-up happens, and where it goes. How is the upper's business.
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -62,13 +63,26 @@ impl Fs {
             FileKind::Symlink => self.union.read_link(lower)?,
             _ => Vec::new(),
         };
+        let copied_bytes = Cell::new(0);
         let mut content = |offset: u64, buffer: &mut [u8]| {
             let read = self.union.read_at(lower, offset, buffer);
-            read.inspect(|count| self.counts.copied_bytes.add(*count as u64))
+            read.inspect(|count| copied_bytes.set(copied_bytes.get() + *count as u64))
                 .map_err(|error| FsError::Layer(error).errno())
         };
         let mut origin = origin(node, metadata, xattrs, &target, &mut content, keep_bytes);
         origin.later = self.later(node, lower, &metadata)?;
+        let raised = self.raise_origin(node, lower, names, origin);
+        // What could not be written was not copied.
+        raised.inspect(|_| self.counts.copied_bytes.add(copied_bytes.get()))
+    }
+
+    fn raise_origin(
+        &self,
+        node: &Node,
+        lower: LowerRef,
+        names: u32,
+        mut origin: Origin<'_>,
+    ) -> Result<Arc<OwnedFd>, FsError> {
         if names > 0 && self.is_linked(lower, node.ino)? {
             let copied = self.upper()?.copy_up(&mut origin)?;
             self.announce(node, &copied);

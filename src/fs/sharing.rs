@@ -216,7 +216,6 @@ impl Fs {
             let length = (range.end - at).min(COPY_BYTES);
             buffer.resize(usize::try_from(length).unwrap_or(0), 0);
             self.read_lower(lower, &mut buffer, at)?;
-            self.counts.copied_bytes.add(length);
             // Something may be there from a change that failed, or was forgotten with the machine's last boot.
             let is_hole = match files::seek(file, SeekFrom::Data(at)) {
                 Ok(data) => data >= at + length,
@@ -229,6 +228,7 @@ impl Fs {
                     files::write_all_at(file, block, at + (place * blocks) as u64).on_file("copy up")?;
                 }
             }
+            self.counts.copied_bytes.add(length);
             at += length;
         }
         Ok(())

@@ -103,7 +103,9 @@ impl Fs {
             LowerPart::Dir(dir) => self.union.dir_xattrs(&dir)?,
             LowerPart::None => return Err(FsError::Lost(ino)),
         };
-        xattrs.retain(|(name, _)| !is_private(name));
+        // What is refused by name is not there for anybody.
+        let is_refused = |name: &[u8]| name.starts_with(b"system.") && must_exist(name).is_err();
+        xattrs.retain(|(name, _)| !is_private(name) && !is_refused(name));
         Ok(xattrs)
     }
 }
@@ -115,5 +117,30 @@ fn must_exist(name: &[u8]) -> Result<(), FsError> {
         None => Err(FsError::NotSupported),
         Some([]) => Err(FsError::Invalid),
         Some(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::fs::OwnerView;
+    use crate::layer::fake::FakeLayer;
+    use crate::model::Name;
+    use crate::union::Union;
+
+    #[test]
+    fn what_is_refused_by_name_is_not_listed() {
+        let acl = b"system.posix_acl_access";
+        let mut layer = FakeLayer::new().file("f", b"");
+        for key in ["system.nfs4_acl", crate::model::stats::ATTRIBUTE, "user.x"] {
+            layer = layer.xattr("f", key, b"1");
+        }
+        let fs = Fs::new(Union::new(vec![Arc::new(layer)]), None, OwnerView::Image).unwrap();
+        let ino = fs.lookup(Ino::ROOT, Name::new(b"f").unwrap()).unwrap().unwrap().ino;
+        assert_eq!(fs.listxattr(ino).unwrap(), [b"user.x"]);
+        assert!(matches!(fs.getxattr(ino, b"system.nfs4_acl"), Err(FsError::NotSupported)));
+        assert!(matches!(fs.getxattr(ino, acl), Err(FsError::NoAttribute)));
     }
 }

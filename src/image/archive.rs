@@ -3,15 +3,17 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use tar_core::parse::{Limits, ParseEvent, ParsedEntry, Parser};
+use tar_core::parse::{Limits, ParseError, ParseEvent, ParsedEntry, Parser};
 
 use super::ImageError;
 use super::files::Files;
-use crate::model::limits::{IMAGE_LAYERS_MAX, PAX_BYTES_MAX};
+use crate::model::limits::{IMAGE_LAYERS_MAX, PATH_BYTES_MAX, PAX_BYTES_MAX};
 use crate::sys::file_range::FileRange;
 
 /// Entries in an archive: a `docker save` of a hundred images with as many layers as an image may have.
 const ENTRIES_MAX: u64 = 100 * 4 * IMAGE_LAYERS_MAX as u64;
+/// Names and link targets that are kept in memory: 300 bytes for each of so many entries.
+const NAMES_BYTES_MAX: u64 = 64 << 20;
 /// Links to links: the symlinked layers of `docker save` need one.
 const LINKS_MAX: usize = 8;
 /// First read of a header: a PAX header with its records and the header proper.
@@ -26,6 +28,8 @@ const HEADER_BYTES_MAX: usize = 4 << 20;
 pub(super) struct Archive {
     file: FileRange,
     members: HashMap<String, Member>,
+    /// Of names and targets.
+    names_bytes: u64,
 }
 
 /// What a name in the archive is.
@@ -45,7 +49,7 @@ impl Archive {
             let reason = "the file is empty".to_owned();
             return Err(ImageError::NotAnImage { path: file.to_path_buf(), reason });
         }
-        let mut archive = Self { file, members: HashMap::new() };
+        let mut archive = Self { file, members: HashMap::new(), names_bytes: 0 };
         archive.walk()?;
         Ok(archive)
     }
@@ -68,8 +72,12 @@ impl Archive {
         while offset < self.file.len() {
             let count =
                 self.file.read_at(offset, &mut buffer).map_err(ImageError::io("read", self.file.path()))?;
-            let event =
-                parser.parse(&buffer[..count]).map_err(|error| self.bad(offset, &error.to_string()))?;
+            let event = parser.parse(&buffer[..count]).map_err(|error| match error {
+                ParseError::PathTooLong { len, limit } => {
+                    self.too_much("bytes of a name in the archive", len as u64, u64::from(limit))
+                }
+                error => self.bad(offset, &error.to_string()),
+            })?;
             let step = match event {
                 ParseEvent::NeedData { min_bytes }
                     if count == buffer.len() && min_bytes <= HEADER_BYTES_MAX =>
@@ -85,7 +93,7 @@ impl Archive {
                 ParseEvent::SparseEntry { consumed, entry, .. } => {
                     let name = normalise(&entry.path);
                     self.data_of(&name, offset + consumed as u64, entry.size)?;
-                    self.members.insert(name, Member::Sparse);
+                    self.keep(name, Member::Sparse)?;
                     consumed as u64 + entry.padded_size()
                 }
                 ParseEvent::Entry { consumed, entry } => {
@@ -99,8 +107,7 @@ impl Archive {
             buffer.truncate(HEADER_BYTES);
             entries += 1;
             if entries > ENTRIES_MAX {
-                let (path, what) = (self.file.to_path_buf(), "entries in the archive".to_owned());
-                return Err(ImageError::Limit { path, what, count: entries, limit: ENTRIES_MAX });
+                return Err(self.too_much("entries in the archive", entries, ENTRIES_MAX));
             }
         }
         Ok(())
@@ -122,6 +129,15 @@ impl Archive {
         } else {
             return Ok(());
         };
+        self.keep(name, member)
+    }
+
+    fn keep(&mut self, name: String, member: Member) -> Result<(), ImageError> {
+        let target = if let Member::Link(target) = &member { target.len() } else { 0 };
+        self.names_bytes += (name.len() + target) as u64;
+        if self.names_bytes > NAMES_BYTES_MAX {
+            return Err(self.too_much("bytes of names in the archive", self.names_bytes, NAMES_BYTES_MAX));
+        }
         self.members.insert(name, member);
         Ok(())
     }
@@ -138,6 +154,10 @@ impl Archive {
                 ),
             )
         })
+    }
+
+    fn too_much(&self, what: &str, count: u64, limit: u64) -> ImageError {
+        ImageError::Limit { path: self.file.to_path_buf(), what: what.to_owned(), count, limit }
     }
 
     fn bad(&self, offset: u64, reason: &str) -> ImageError {
@@ -191,18 +211,46 @@ fn normalise(path: &[u8]) -> String {
 
 /// Whether a file that begins so may be a tar.
 pub(super) fn begins_tar(start: &[u8]) -> bool {
-    let mut parser = Parser::new(limits());
+    // A name that is too long is told as such when all is read.
+    let mut parser = Parser::new(Limits { max_path_len: None, ..limits() });
     parser.set_allow_empty_path(true);
     start.len() >= BLOCK_BYTES && parser.parse(start).is_ok()
 }
 
 fn limits() -> Limits {
-    Limits { max_metadata_size: u32::try_from(PAX_BYTES_MAX).unwrap_or(u32::MAX), ..Limits::default() }
+    Limits {
+        max_metadata_size: u32::try_from(PAX_BYTES_MAX).unwrap_or(u32::MAX),
+        max_path_len: u32::try_from(PATH_BYTES_MAX).ok(),
+        ..Limits::default()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_have_limits() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("long.tar");
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        let mut archive = |len: usize| {
+            let mut builder = tar::Builder::new(std::fs::File::create(&path).unwrap());
+            builder.append_data(&mut header, "a".repeat(len), std::io::empty()).unwrap();
+            builder.finish().unwrap();
+            assert!(begins_tar(&std::fs::read(&path).unwrap()[..1024]));
+            Archive::of(FileRange::open(&path).unwrap())
+        };
+        let error = archive(PATH_BYTES_MAX + 1).unwrap_err().to_string();
+        assert!(error.contains("bytes of a name in the archive: 4097"), "{error}");
+        let mut archive = archive(PATH_BYTES_MAX).unwrap();
+        // Both have room for their own, and for that of the one before.
+        let kept = |number: usize| archive.keep(format!("{number:04096}"), Member::Link("b".repeat(1 << 20)));
+        let error = (0..64).map(kept).find_map(Result::err).unwrap().to_string();
+        assert!(error.contains("bytes of names in the archive"), "{error}");
+        assert_eq!(archive.members.len(), 64);
+    }
 
     #[test]
     fn names_stay_inside() {

@@ -4,7 +4,7 @@
 //! docker makes them when it loads one: the config is the topmost layer's, with the digests of all layers. So every layer is
 //! read once each time that the archive is opened.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -17,7 +17,7 @@ use super::oci_layout::{check_layers, parse_config};
 use super::{Archive, Documents, Image, ImageError, reference};
 use crate::layer::{LayerSource, TarSource};
 use crate::model::Digest;
-use crate::model::limits::IMAGE_LAYERS_MAX;
+use crate::model::limits::{DOCUMENT_BYTES_MAX, IMAGE_LAYERS_MAX};
 use crate::sys::file_range::FileRange;
 
 /// The document that names the images.
@@ -66,6 +66,23 @@ impl LayerJson {
     }
 }
 
+/// The digests of ranges of one file, by offset and length: many layers may be links to one, and images have some in common.
+#[derive(Debug, Default)]
+pub(super) struct Hashed(HashMap<(u64, u64), Digest>);
+
+impl Hashed {
+    /// Each range is read once.
+    pub(super) fn digest(&mut self, range: &FileRange) -> Result<Digest, ImageError> {
+        let place = (range.offset(), range.len());
+        if let Some(known) = self.0.get(&place) {
+            return Ok(*known);
+        }
+        let digest = range.digest().map_err(ImageError::io("read", range.path()))?;
+        self.0.insert(place, digest);
+        Ok(digest)
+    }
+}
+
 /// Whether an archive without other documents is one of these.
 pub(super) fn is_one(files: &Archive) -> bool {
     files.has(REPOSITORIES) || files.names().any(|name| id_of(name, files).is_some())
@@ -80,21 +97,26 @@ fn id_of<'a>(name: &'a str, files: &Archive) -> Option<&'a str> {
 /// `@DIGEST` of the config that is made.
 pub(super) fn open(files: &Archive, tag: Option<&str>) -> Result<Image, ImageError> {
     let saved = images(files)?;
+    let mut hashed = Hashed::default();
     let Some(digest) = tag.and_then(|tag| tag.strip_prefix('@')) else {
         if let Some(image) = saved.iter().find(|image| Some(image.config.as_str()) == tag) {
-            return assemble(files, image, image.repo_tags.first().cloned());
+            return assemble(files, image, image.repo_tags.first().cloned(), &mut hashed);
         }
         // Where some have names those are meant: without a layer in the middle, what is below it looks like an image too.
         let (named, nameless): (Vec<_>, Vec<_>) =
             saved.into_iter().partition(|image| !image.repo_tags.is_empty());
         let choice = if named.is_empty() { nameless } else { named };
-        let (image, name) = choose(files, &choice, tag)?;
-        return assemble(files, image, name);
+        if choice.is_empty() {
+            let reason = "no image in it: every layer stands upon another one".to_owned();
+            return Err(ImageError::NotAnImage { path: files.place().to_owned(), reason });
+        }
+        let (image, name) = choose(files, &choice, tag).map_err(|error| with_ids(error, &choice))?;
+        return assemble(files, image, name, &mut hashed);
     };
     // Another one that is broken does not matter, unless the one that is looked for is not found.
     let mut broken = None;
     for image in &saved {
-        match assemble(files, image, image.repo_tags.first().cloned()) {
+        match assemble(files, image, image.repo_tags.first().cloned(), &mut hashed) {
             Ok(opened) if opened.config_digest.to_string() == digest => return Ok(opened),
             Ok(_) => {}
             Err(error) => broken = broken.or(Some(error)),
@@ -103,6 +125,20 @@ pub(super) fn open(files: &Archive, tag: Option<&str>) -> Result<Image, ImageErr
     let images = saved.into_iter().flat_map(|image| image.repo_tags).collect();
     let none = ImageError::NoSuchTag { path: files.place().to_owned(), tag: format!("@{digest}"), images };
     Err(broken.unwrap_or(none))
+}
+
+/// Images without names are told apart by their ids.
+fn with_ids(error: ImageError, choice: &[SavedImage]) -> ImageError {
+    let ids = || choice.iter().map(|image| image.config.clone()).collect();
+    match error {
+        ImageError::Ambiguous { path, images } if images.is_empty() => {
+            ImageError::Ambiguous { path, images: ids() }
+        }
+        ImageError::NoSuchTag { path, tag, images } if images.is_empty() => {
+            ImageError::NoSuchTag { path, tag, images: ids() }
+        }
+        other => other,
+    }
 }
 
 /// Every image by the id of its topmost layer: those that have names, and those upon which nothing stands.
@@ -137,27 +173,47 @@ fn layer(files: &Archive, id: &str) -> Result<LayerJson, ImageError> {
         .map_err(|error| wrong(files, &json, format!("not a layer: {error}")))
 }
 
-fn assemble(files: &Archive, image: &SavedImage, name: Option<String>) -> Result<Image, ImageError> {
-    let path = || files.place().to_owned();
-    let top = document(files, &format!("{}/json", image.config))?;
+/// The topmost layer and what it stands upon: layers and what made them, base first.
+fn chain(files: &Archive, top: &str) -> Result<(Vec<FileRange>, Vec<Value>), ImageError> {
+    let too_much = |what: &str, count: u64, limit: u64| {
+        let path = files.place().to_owned();
+        Err(ImageError::Limit { path, what: what.to_owned(), count, limit })
+    };
     let (mut blobs, mut history) = (Vec::new(), Vec::new());
-    let mut next = Some(image.config.clone());
+    let (mut met, mut history_bytes) = (HashSet::new(), 0);
+    let mut next = Some(top.to_owned());
     while let Some(id) = next.filter(|id| !id.is_empty()) {
         if blobs.len() >= IMAGE_LAYERS_MAX {
-            let (what, limit) = ("layers in one image".to_owned(), IMAGE_LAYERS_MAX as u64);
-            return Err(ImageError::Limit { path: path(), what, count: limit + 1, limit });
+            return too_much("layers in one image", blobs.len() as u64 + 1, IMAGE_LAYERS_MAX as u64);
+        }
+        if !met.insert(id.clone()) {
+            return Err(wrong(files, &format!("{id}{JSON}"), "the layer stands upon itself".to_owned()));
         }
         let layer = layer(files, &id)?;
         blobs.push(member(files, &format!("{id}/layer.tar"))?);
-        history.push(layer.history());
+        let made = layer.history();
+        history_bytes += made.to_string().len() as u64;
+        if history_bytes > DOCUMENT_BYTES_MAX {
+            return too_much("bytes of history in one image", history_bytes, DOCUMENT_BYTES_MAX);
+        }
+        history.push(made);
         next = layer.parent;
     }
     blobs.reverse();
     history.reverse();
-    let diff_ids = blobs
-        .iter()
-        .map(|blob| blob.digest().map_err(ImageError::io("read", blob.path())))
-        .collect::<Result<Vec<_>, _>>()?;
+    Ok((blobs, history))
+}
+
+fn assemble(
+    files: &Archive,
+    image: &SavedImage,
+    name: Option<String>,
+    hashed: &mut Hashed,
+) -> Result<Image, ImageError> {
+    let path = || files.place().to_owned();
+    let top = document(files, &format!("{}/json", image.config))?;
+    let (blobs, history) = chain(files, &image.config)?;
+    let diff_ids = blobs.iter().map(|blob| hashed.digest(blob)).collect::<Result<Vec<_>, _>>()?;
     let bytes = config(files, &top, &diff_ids, history)?;
     let config_digest = Digest::from_bytes(Sha256::digest(&bytes).into());
     let config = parse_config(files, &bytes, config_digest)?;

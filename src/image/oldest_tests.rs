@@ -4,10 +4,12 @@ use std::fs;
 
 use sha2::{Digest as _, Sha256};
 
+use super::oldest_archive::Hashed;
 use super::{Image, ImageError, created_by, open};
 use crate::layer::LayerSource;
 use crate::model::Digest;
 use crate::store::Store;
+use crate::sys::file_range::FileRange;
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -151,7 +153,8 @@ fn ids_that_were_saved_without_a_name() {
         })
     };
     let path = bench.archive("", &|name, text| nameless(name, text).and_then(|text| apart(name, text)));
-    assert!(matches!(bench.open(&path), Err(ImageError::Ambiguous { .. })));
+    assert!(bench.open(&path).unwrap_err().to_string().contains("bbbb, cccc"));
+    assert!(bench.open(&format!("{path}:dddd")).unwrap_err().to_string().contains("bbbb, cccc"));
     assert_eq!(layers(&bench.open(&format!("{path}:bbbb")).unwrap()), ["layer 0", "layer 1"]);
     let path = bench.archive(r#"{"x":{"1":"bbbb"}}"#, &apart);
     assert_eq!(layers(&bench.open(&format!("{path}:cccc")).unwrap()), ["layer 0", "layer 0"]);
@@ -175,6 +178,29 @@ fn damaged_ones() {
     };
     assert!(error(one, &instead("bbbb/json", "[")).contains("not a layer"));
     assert!(error(one, &instead("cccc/json", "[]")).contains("not a layer"));
-    // A layer upon itself has no end.
-    assert!(error(one, &instead("aaaa/json", r#"{"parent":"cccc"}"#)).contains("layers in one image"));
+    let upon_itself = instead("aaaa/json", r#"{"parent":"cccc"}"#);
+    assert!(error(one, &upon_itself).contains("cccc/json: the layer stands upon itself"));
+    let without_names = error("", &|name, text| upon_itself(name, text).filter(|_| name != "repositories"));
+    assert!(without_names.contains("no image in it: every layer stands"), "{without_names}");
+    // Each document is small enough, all of them together are not.
+    let long = format!(r#","comment":"{}","os""#, "x".repeat(3 << 20));
+    let history = error(one, &|_, text| Some(text.replace(r#","os""#, &long)));
+    assert!(history.contains("bytes of history"), "{history:.300}");
+}
+
+#[test]
+fn a_range_is_hashed_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("blob");
+    fs::write(&path, "bytes").unwrap();
+    let range = FileRange::open(&path).unwrap();
+    let part = range.slice(1, 4).unwrap();
+    let mut hashed = Hashed::default();
+    let [whole, other] = [&range, &part].map(|range| hashed.digest(range).unwrap());
+    assert_eq!(
+        [whole, other],
+        [&b"bytes"[..], b"ytes"].map(|text| Digest::from_bytes(Sha256::digest(text).into()))
+    );
+    fs::write(&path, "ABCDE").unwrap();
+    assert_eq!([&range, &part].map(|range| hashed.digest(range).unwrap()), [whole, other]);
 }

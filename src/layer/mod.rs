@@ -34,7 +34,7 @@ pub use diff_layer::DiffLayer;
 pub use dir_layer::DirLayer;
 pub use error::LayerError;
 pub use read_counts::ReadMeter;
-pub use scrub::{Damage, Hit, Scrubbed};
+pub use scrub::{Damage, Hit, PathsMax, Scrubbed};
 pub use source::{LayerSource, TarSource};
 pub use spill::{Spill, SpillDir};
 pub use start_trace::StartTrace;

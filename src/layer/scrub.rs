@@ -11,7 +11,7 @@ use std::panic::{self, AssertUnwindSafe};
 use super::tar_layer::TarLayer;
 use super::{Layer as _, LayerError};
 use crate::index::{
-    Checkpoint, Child, Content, Decoder, Encoding, GRANULE_BYTES, IndexError, InodeNumber, LayerIndex,
+    Checkpoint, Child, Content, Decoder, Encoding, GRANULE_BYTES, IndexError, Inode, InodeNumber, LayerIndex,
 };
 use crate::model::{EntryId, FileKind, TarOffset};
 use crate::sys::file_range::FileRange;
@@ -27,6 +27,23 @@ pub enum Damage {
 
 /// Told of each granule: its place in the uncompressed layer, and its bytes or what is wrong with them.
 pub type Scrubbed<'a> = dyn FnMut(Range<u64>, Result<&[u8], Damage>) + 'a;
+
+/// How many paths are named; what is beyond is only counted.
+#[derive(Clone, Copy, Debug)]
+pub struct PathsMax {
+    /// For one stretch.
+    pub each: usize,
+    /// For all of them together.
+    pub together: usize,
+}
+
+/// A file with several names that was met.
+#[derive(Debug)]
+struct Met {
+    names: usize,
+    /// The stretches in which it has content.
+    touched: Vec<usize>,
+}
 
 /// Files that a damaged stretch hits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,52 +76,69 @@ impl TarLayer {
         }
     }
 
-    /// Which files have content in stretches of the uncompressed layer, which are in order and apart; with at most
-    /// `paths_max` paths for each. One walk, however many there are.
+    /// Which files have content in stretches of the uncompressed layer, which are in order and apart. One walk, however many
+    /// there are.
     ///
     /// # Errors
     /// [`LayerError`] when the index cannot say.
-    pub fn files_in(&self, damaged: &[Range<u64>], paths_max: usize) -> Result<Vec<Hit>, LayerError> {
+    pub fn files_in(&self, damaged: &[Range<u64>], paths_max: PathsMax) -> Result<Vec<Hit>, LayerError> {
         let mut hits = vec![Hit::default(); damaged.len()];
-        // Names of an object with several that were met: all are counted at the first.
-        let mut met: HashMap<InodeNumber, usize> = HashMap::new();
+        // All names of a file with several are counted at the first.
+        let mut met: HashMap<InodeNumber, Met> = HashMap::new();
+        let mut named = 0;
         let mut ahead: Vec<(InodeNumber, Vec<u8>)> = vec![(self.index().root(), Vec::new())];
         while let Some((number, path)) = ahead.pop() {
             let entry = EntryId(u64::from(number.0));
             let bad = |error: IndexError| super::chunk_reader::bad_index(self.index(), entry, &error);
             let inode = self.index().inode(number).map_err(bad)?;
-            let mut stretches = Vec::new();
-            match &inode.content {
-                Content::Contiguous(place) => stretches.push((place.0, inode.metadata.size)),
-                Content::Sparse(extents) => {
-                    let all = self.index().extents(extents, 0, u64::MAX).map_err(bad)?;
-                    stretches.extend(all.iter().map(|extent| (extent.place.0, extent.len)));
+            if let Content::Names(_) = &inode.content {
+                for (name, child) in self.index().children(&inode).map_err(bad)?.into_iter().rev() {
+                    let Child::Object(number) = child else { continue };
+                    let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
+                    ahead.push((number, [&path, slash, name.as_bytes()].concat()));
                 }
-                Content::Names(_) => {
-                    for (name, child) in self.index().children(&inode).map_err(bad)?.into_iter().rev() {
-                        let Child::Object(number) = child else { continue };
-                        let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
-                        ahead.push((number, [&path, slash, name.as_bytes()].concat()));
-                    }
-                }
-                Content::Target(_) | Content::Nothing => {}
-            }
-            let before = if inode.names > 1 { met.entry(number).or_default() } else { &mut 0 };
-            let (is_first, is_enough) = (*before == 0, *before >= paths_max);
-            *before += 1;
-            if is_enough && !is_first {
                 continue;
             }
-            for hit in touched(damaged, &stretches) {
-                let hit = &mut hits[hit];
-                hit.count += if is_first { u64::from(inode.names) } else { 0 };
-                if hit.paths.len() < paths_max {
+            let first;
+            let touched = match met.get_mut(&number) {
+                Some(known) if known.names >= paths_max.each => continue,
+                Some(known) => {
+                    known.names += 1;
+                    &known.touched
+                }
+                None => {
+                    let touched = touched(damaged, &self.stretches(&inode).map_err(bad)?);
+                    touched.iter().for_each(|hit| hits[*hit].count += u64::from(inode.names));
+                    if inode.names > 1 {
+                        &met.entry(number).or_insert(Met { names: 1, touched }).touched
+                    } else {
+                        first = touched;
+                        &first
+                    }
+                }
+            };
+            for hit in touched {
+                let hit = &mut hits[*hit];
+                if hit.paths.len() < paths_max.each && named < paths_max.together {
                     hit.paths.push(path.clone());
+                    named += 1;
                 }
             }
         }
         hits.iter_mut().for_each(|hit| hit.paths.sort());
         Ok(hits)
+    }
+
+    /// Where a file's content lies: place and length, in order.
+    fn stretches(&self, inode: &Inode) -> Result<Vec<(u64, u64)>, IndexError> {
+        match &inode.content {
+            Content::Contiguous(place) => Ok(vec![(place.0, inode.metadata.size)]),
+            Content::Sparse(extents) => {
+                let all = self.index().extents(extents, 0, u64::MAX)?;
+                Ok(all.iter().map(|extent| (extent.place.0, extent.len)).collect())
+            }
+            Content::Names(_) | Content::Target(_) | Content::Nothing => Ok(Vec::new()),
+        }
     }
 
     /// Looks at every object that the index names, with its attributes and targets.

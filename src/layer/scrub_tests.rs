@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::encoding_tests::through;
-use super::scrub::{Damage, Hit};
+use super::scrub::{Damage, Hit, PathsMax};
 use super::tar_tests::{Maker, gzip, noise, open};
 use super::{ChunkCache, TarLayer};
 use crate::index::{GRANULE_BYTES, LayerIndex};
@@ -69,6 +69,10 @@ fn scrubbed(layer: &TarLayer, tar: &[u8]) -> Vec<Option<Damage>> {
     told
 }
 
+fn each(each: usize) -> PathsMax {
+    PathsMax { each, together: 1000 }
+}
+
 fn granule(number: usize) -> Range<u64> {
     let start = number as u64 * GRANULE_BYTES;
     start..start + GRANULE_BYTES
@@ -92,7 +96,7 @@ fn wrong_bytes_in_a_long_span_are_one_granule() {
         }
         let mut files = vec![file_at(granule(hit).start), file_at(granule(hit).end - 1)];
         files.dedup();
-        let found = layer.files_in(&[granule(hit)], 5).unwrap();
+        let found = layer.files_in(&[granule(hit)], each(5)).unwrap();
         assert_eq!(found, [Hit { count: files.len() as u64, paths: files }], "{name}");
     }
 }
@@ -160,7 +164,7 @@ fn every_name_of_what_is_hit_is_counted() {
     let layer = damaged(dir.path(), &tar, |_| {});
     let end = tar.len() as u64;
     let all = [0..1, 512..600, 300_000..300_001, 700_000..800_000, end - 1..end];
-    let hits = layer.files_in(&all, 4).unwrap();
+    let hits = layer.files_in(&all, each(4)).unwrap();
     let found: Vec<(u64, Vec<String>)> = hits
         .into_iter()
         .map(|hit| (hit.count, hit.paths.into_iter().map(|path| String::from_utf8(path).unwrap()).collect()))
@@ -169,8 +173,12 @@ fn every_name_of_what_is_hit_is_counted() {
     let with_other = (51, some.clone());
     let expected = [(0, vec![]), (50, some.clone()), (50, some.clone()), with_other, (0, vec![])];
     assert_eq!(found, expected);
-    let everything = layer.files_in(std::slice::from_ref(&(0..end)), 1000).unwrap();
+    let everything = layer.files_in(std::slice::from_ref(&(0..end)), each(1000)).unwrap();
     assert_eq!((everything[0].count, everything[0].paths.len()), (52, 52));
+    // All of them together have a limit, and are still counted.
+    let few = layer.files_in(&all, PathsMax { each: 4, together: 6 }).unwrap();
+    assert_eq!(few.iter().map(|hit| hit.paths.len()).sum::<usize>(), 6);
+    assert!(few.iter().zip(&expected).all(|(hit, (count, _))| hit.count == *count));
 }
 
 #[test]

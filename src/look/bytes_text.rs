@@ -24,7 +24,7 @@ impl Quoting {
 
 /// Whether a terminal would obey it instead of showing it: controls, C1 among them, and what turns the direction of text.
 fn is_obeyed(char: char) -> bool {
-    let turns = matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns = matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     char.is_control() || turns
 }
 
@@ -222,6 +222,16 @@ mod tests {
                     prop_assert_eq!(&serde_json::from_str::<Value>(&safe).unwrap(), &object);
                 }
             }
+        }
+    }
+
+    /// All of Bidi_Control (UAX #9), lines and paragraphs.
+    #[test]
+    fn what_turns_text_is_never_shown() {
+        for char in "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}\u{2028}\u{2029}".chars() {
+            assert_eq!(told(&char.to_string()), char.escape_default().to_string());
+            assert_eq!(safe_json(&format!("\"{char}\"")), format!("\"\\u{:04x}\"", u32::from(char)));
+            assert!(shown(char.to_string().as_bytes()).is_ascii());
         }
     }
 

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::bytes_text::{self, shown, told};
 use crate::image::Image;
 use crate::index::IndexError;
-use crate::layer::{Damage, Hit, LayerSource, TarLayer, TarSource};
+use crate::layer::{Damage, Hit, LayerSource, PathsMax, TarLayer, TarSource};
 use crate::model::Digest;
 use crate::mount::{Caches, MountSpec, Progress};
 
@@ -23,6 +23,8 @@ use crate::mount::{Caches, MountSpec, Progress};
 const GRANULES_AHEAD: usize = 16;
 /// Paths that are named for one damaged stretch; the others are counted.
 const PATHS_MAX: usize = 20;
+/// Paths that are named for all of them: damage may be in every other granule.
+const PATHS_TOGETHER_MAX: usize = 10_000;
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,7 +216,9 @@ impl Checking<'_> {
         }
         let ranges: Vec<Range<u64>> = damaged.iter().map(|(_, range)| range.clone()).collect();
         // An index that cannot say is a defect of its own: the walk finds it.
-        let mut hits = layer.files_in(&ranges, PATHS_MAX).unwrap_or_default().into_iter();
+        let named: usize = self.found.defects.iter().map(|defect| defect.hit.paths.len()).sum();
+        let paths_max = PathsMax { each: PATHS_MAX, together: PATHS_TOGETHER_MAX.saturating_sub(named) };
+        let mut hits = layer.files_in(&ranges, paths_max).unwrap_or_default().into_iter();
         for (damage, range) in damaged {
             let (kind, reason) = match damage {
                 Damage::Differs => (DefectKind::Content, "they do not have their digest".to_owned()),

@@ -1,7 +1,7 @@
-//! Removes what nothing reaches: blobs that no name leads to, and caches of blobs that are not there any more.
+//! Removes what nothing needs: caches that were not used for long, and blobs that no name leads to.
 //!
-//! Errs on the side of keeping. A document that cannot be read ends the collection before anything is removed; every
-//! descriptor in a reachable document is followed, whatever field it stands in.
+//! Errs on the side of keeping. For blobs, a document that cannot be read ends the collection before anything is removed,
+//! and every descriptor in a reachable document is followed, whatever field it stands in. Caches can be made again.
 
 use std::collections::HashSet;
 use std::fs::DirEntry;
@@ -18,15 +18,16 @@ use crate::model::limits::DOCUMENT_BYTES_MAX;
 use crate::sys::atomic::TEMP_PREFIX;
 use crate::sys::lock::FileLock;
 
-/// What may be removed.
+/// Temporary files younger than this are somebody's who is writing: not everybody takes our locks.
+const TEMPORARY_AGE_MIN: Duration = Duration::from_secs(24 * 3600);
+
+/// Which blobs may be removed.
 #[derive(Clone, Debug)]
 pub struct GcPolicy {
-    /// Blobs younger than this stay: another tool may be writing an image to the layout, and knows nothing of our locks.
+    /// Younger ones stay: another tool may be writing an image to the layout, and knows nothing of our locks. It may also
+    /// use one again that is old, so no age is enough for a layout that others write to meanwhile.
     pub blob_age_min: Duration,
-    /// Indexes younger than this stay even when their blob is not in the store: it may be in an archive elsewhere. So do
-    /// spill files, start traces and decompressed archives that were not used for less than that.
-    pub index_age_min: Duration,
-    /// Blobs that are needed though no name leads to them (containers).
+    /// What is needed though no name leads to it (containers).
     pub keep: HashSet<Digest>,
 }
 
@@ -47,116 +48,143 @@ pub struct Collected {
     pub in_use: u64,
 }
 
-/// Collects garbage. The lock says that nobody is adding anything.
+/// What the names lead to.
+#[derive(Debug, Default)]
+struct Reached {
+    live: HashSet<Digest>,
+    /// The documents that do not say where they lead.
+    broken: Vec<StoreError>,
+}
+
+/// What a document refers to.
+#[derive(Clone, Copy, Debug)]
+struct Mention {
+    digest: Digest,
+    /// A layer leads nowhere, whatever its bytes look like.
+    is_layer: bool,
+}
+
+/// Removes what was made of images, is of none in the store and was not used for `unused`: indexes, spill files, start
+/// traces, decompressed archives; and temporary files of yesterday. Blobs stay. Whoever uses a cache goes on with it; it is
+/// made again when it is needed.
 ///
 /// # Errors
-/// [`StoreError`]; what is reachable is never touched.
-pub fn collect(
+/// [`StoreError`]
+pub fn collect_caches(
     store: &Store,
     _lock: &StoreLockExclusive,
-    policy: &GcPolicy,
+    unused: Duration,
 ) -> Result<Collected, StoreError> {
-    let live = reachable(store, policy)?;
+    // Of images that cannot be read, caches are of no use.
+    let live = reachable(store, &HashSet::new())?.live;
     let mut done = Collected::default();
     for (entry, age) in files_of(store.blobs().dir())? {
-        if age < policy.blob_age_min {
-            continue;
-        }
-        match digest_named(&entry, "") {
-            Some(digest) if live.contains(&digest) => {}
-            Some(_) => remove_blob(&entry, &mut done)?,
-            None => remove_temporary(&entry, &mut done)?,
-        }
+        remove_temporary(&entry, age, &mut done)?;
     }
     for (entry, age) in files_of(&store.index_dir())? {
-        if age < policy.index_age_min {
-            continue;
-        }
         match digest_named(&entry, ".lfx") {
-            Some(digest) if live.contains(&digest) || store.blobs().has(digest)? => {}
+            Some(digest) if age < unused || live.contains(&digest) || store.blobs().has(digest)? => {}
             Some(_) => done.indexes += remove_file(&entry, &mut done.bytes)?,
-            None => remove_temporary(&entry, &mut done)?,
+            None => remove_temporary(&entry, age, &mut done)?,
         }
     }
-    collect_caches(store, policy, &live, &mut done)?;
-    let imports = store.imports().clean(None, policy.index_age_min)?;
+    // Spill files are named by the diffID, start traces by the config.
+    let mut entries = files_of(&store.spill_dir())?;
+    entries.extend(files_of(&store.trace_dir())?);
+    for (entry, age) in entries {
+        match digest_leading(&entry) {
+            Some(digest) if age < unused || live.contains(&digest) => {}
+            Some(_) => done.caches += remove_file(&entry, &mut done.bytes)?,
+            None => remove_temporary(&entry, age, &mut done)?,
+        }
+    }
+    let imports = store.imports().clean(None, unused)?;
     done.caches += imports.imports;
     done.temporaries += imports.temporaries;
     done.bytes += imports.bytes;
     Ok(done)
 }
 
-/// Spill files (named by the diffID) and start traces (by the config) of images that are not in the store. Whoever uses one
-/// goes on with it; it is made again when it is needed.
-fn collect_caches(
+/// Removes blobs that nothing reaches. The lock says that none of us is adding anything; that no other tool is, the caller
+/// must know.
+///
+/// # Errors
+/// [`StoreError`]; what is reachable is never touched.
+pub fn collect_blobs(
     store: &Store,
+    _lock: &StoreLockExclusive,
     policy: &GcPolicy,
-    live: &HashSet<Digest>,
-    done: &mut Collected,
-) -> Result<(), StoreError> {
-    let mut entries = files_of(&store.spill_dir())?;
-    entries.extend(files_of(&store.trace_dir())?);
-    for (entry, age) in entries {
-        if age < policy.index_age_min {
-            continue;
-        }
-        match digest_leading(&entry) {
-            Some(digest) if live.contains(&digest) => {}
-            Some(_) => done.caches += remove_file(&entry, &mut done.bytes)?,
-            None => remove_temporary(&entry, done)?,
+) -> Result<Collected, StoreError> {
+    let Reached { live, broken } = reachable(store, &policy.keep)?;
+    if let Some(error) = broken.into_iter().next() {
+        return Err(error);
+    }
+    let mut done = Collected::default();
+    for (entry, age) in files_of(store.blobs().dir())? {
+        let digest = digest_named(&entry, "");
+        if age >= policy.blob_age_min && digest.is_some_and(|digest| !live.contains(&digest)) {
+            remove_blob(&entry, &mut done)?;
         }
     }
-    Ok(())
+    Ok(done)
 }
 
-/// All digests that can be reached from the names, and those that the policy keeps.
-fn reachable(store: &Store, policy: &GcPolicy) -> Result<HashSet<Digest>, StoreError> {
-    let mut live = HashSet::new();
-    let mut open: Vec<Digest> = store.refs().read()?.manifests.iter().map(|known| known.digest).collect();
-    open.extend(&policy.keep);
-    while let Some(digest) = open.pop() {
-        if live.insert(digest) && store.blobs().has(digest)? {
-            open.extend(mentioned(store, digest)?);
+/// All digests that can be reached from the names, and those to keep.
+fn reachable(store: &Store, keep: &HashSet<Digest>) -> Result<Reached, StoreError> {
+    let mut reached = Reached::default();
+    let names = store.refs().read()?.manifests;
+    let roots = names.iter().map(|known| known.digest).chain(keep.iter().copied());
+    let mut open: Vec<Mention> = roots.map(|digest| Mention { digest, is_layer: false }).collect();
+    let mut read = HashSet::new();
+    while let Some(Mention { digest, is_layer }) = open.pop() {
+        reached.live.insert(digest);
+        if !is_layer && read.insert(digest) && store.blobs().has(digest)? {
+            match mentioned(store, digest) {
+                Ok(found) => open.extend(found),
+                Err(error) => reached.broken.push(error),
+            }
         }
     }
-    Ok(live)
+    Ok(reached)
 }
 
 /// Every digest that the blob refers to, if it is a manifest, an index or a config.
-fn mentioned(store: &Store, digest: Digest) -> Result<Vec<Digest>, StoreError> {
+fn mentioned(store: &Store, digest: Digest) -> Result<Vec<Mention>, StoreError> {
     let range = store.blobs().get(digest)?;
     let path = store.blobs().path(digest);
     if range.len() > DOCUMENT_BYTES_MAX {
         return Ok(Vec::new());
     }
-    let mut first = [0; 1];
-    if range.read_at(0, &mut first).map_err(StoreError::io("read", &path))? == 0 || first[0] != b'{' {
+    let bytes = std::fs::read(&path).map_err(StoreError::io("read", &path))?;
+    if !bytes.trim_ascii_start().starts_with(b"{") {
         return Ok(Vec::new());
     }
-    let bytes = std::fs::read(&path).map_err(StoreError::io("read", &path))?;
     let document: Value = serde_json::from_slice(&bytes)
         .map_err(|error| StoreError::Document { path: path.clone(), reason: format!("not JSON: {error}") })?;
     let mut found = Vec::new();
     if document.get("schemaVersion").is_some() {
-        digests_in(&document, &mut found);
+        mentions_in(&document, false, &mut found);
     } else if let Some(Value::Array(diff_ids)) = document.pointer("/rootfs/diff_ids") {
         // Uncompressed layers: no blobs of ours, but spill files are named by them. What else a config says, in labels
         // and variables, is its author's.
-        found.extend(diff_ids.iter().filter_map(digest_of));
+        let digests = diff_ids.iter().filter_map(digest_of);
+        found.extend(digests.map(|digest| Mention { digest, is_layer: true }));
     }
     Ok(found)
 }
 
 /// What a manifest or an index refers to: descriptors, whatever field they stand in. Annotations are free text.
-fn digests_in(value: &Value, found: &mut Vec<Digest>) {
+fn mentions_in(value: &Value, is_layer: bool, found: &mut Vec<Mention>) {
     match value {
         // serde_json itself bounds the depth at 128.
         Value::Object(fields) => {
-            found.extend(fields.get("digest").and_then(digest_of));
-            let others = fields.iter().filter(|(key, _)| *key != "annotations");
-            others.for_each(|(_, field)| digests_in(field, found));
+            let digest = fields.get("digest").and_then(digest_of);
+            found.extend(digest.map(|digest| Mention { digest, is_layer }));
+            for (key, field) in fields.iter().filter(|(key, _)| *key != "annotations") {
+                mentions_in(field, is_layer || key == "layers", found);
+            }
         }
-        Value::Array(items) => items.iter().for_each(|item| digests_in(item, found)),
+        Value::Array(items) => items.iter().for_each(|item| mentions_in(item, is_layer, found)),
         Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
@@ -207,9 +235,10 @@ fn remove_blob(entry: &DirEntry, done: &mut Collected) -> Result<(), StoreError>
     Ok(())
 }
 
-fn remove_temporary(entry: &DirEntry, done: &mut Collected) -> Result<(), StoreError> {
+fn remove_temporary(entry: &DirEntry, age: Duration, done: &mut Collected) -> Result<(), StoreError> {
     // Anything else was put there by people or by a later version: not ours to remove.
-    if entry.file_name().to_string_lossy().starts_with(TEMP_PREFIX) {
+    let is_temporary = entry.file_name().to_string_lossy().starts_with(TEMP_PREFIX);
+    if is_temporary && age >= TEMPORARY_AGE_MIN {
         done.temporaries += remove_file(entry, &mut done.bytes)?;
     }
     Ok(())
@@ -238,8 +267,8 @@ mod tests {
     const AT_ONCE: Duration = Duration::ZERO;
     const LATER: Duration = Duration::from_secs(3600);
 
-    fn policy(blob_age_min: Duration, index_age_min: Duration) -> GcPolicy {
-        GcPolicy { blob_age_min, index_age_min, keep: HashSet::new() }
+    fn policy(blob_age_min: Duration) -> GcPolicy {
+        GcPolicy { blob_age_min, keep: HashSet::new() }
     }
 
     fn put(store: &Store, text: &str) -> Descriptor {
@@ -275,12 +304,11 @@ mod tests {
         let kept = put_image(&store, "one");
         let gone = put_image(&store, "two");
         store.refs().remove("image:two").unwrap();
-        std::fs::write(store.blobs().dir().join(".tmp-1-1"), "left").unwrap();
         std::fs::write(store.blobs().dir().join("README"), "people's").unwrap();
         let lock = store.lock_exclusive().unwrap();
-        assert_eq!(collect(&store, &lock, &policy(LATER, LATER)).unwrap(), Collected::default());
-        let done = collect(&store, &lock, &policy(AT_ONCE, LATER)).unwrap();
-        assert_eq!((done.blobs, done.temporaries, done.in_use), (4, 1, 0));
+        assert_eq!(collect_blobs(&store, &lock, &policy(LATER)).unwrap(), Collected::default());
+        let done = collect_blobs(&store, &lock, &policy(AT_ONCE)).unwrap();
+        assert_eq!((done.blobs, done.in_use), (4, 0));
         assert!(kept.iter().all(|digest| store.blobs().has(*digest).unwrap()));
         assert!(!gone.iter().any(|digest| store.blobs().has(*digest).unwrap()));
         assert!(store.blobs().dir().join("README").exists());
@@ -293,12 +321,12 @@ mod tests {
         let (pinned, needed) = (put(&store, "pinned").digest, put(&store, "needed").digest);
         let pin = store.blobs().pin(pinned).unwrap();
         let lock = store.lock_exclusive().unwrap();
-        let mut policy = policy(AT_ONCE, AT_ONCE);
+        let mut policy = policy(AT_ONCE);
         policy.keep.insert(needed);
-        let done = collect(&store, &lock, &policy).unwrap();
+        let done = collect_blobs(&store, &lock, &policy).unwrap();
         assert_eq!((done.blobs, done.in_use), (0, 1));
         drop(pin);
-        let done = collect(&store, &lock, &policy).unwrap();
+        let done = collect_blobs(&store, &lock, &policy).unwrap();
         assert_eq!((done.blobs, done.in_use), (1, 0));
         assert!(store.blobs().has(needed).unwrap());
     }
@@ -329,7 +357,7 @@ mod tests {
             scope.spawn(|| {
                 for _ in 0..200 {
                     if let Ok(lock) = store.lock_exclusive() {
-                        let done = collect(&store, &lock, &policy(AT_ONCE, AT_ONCE)).unwrap();
+                        let done = collect_blobs(&store, &lock, &policy(AT_ONCE)).unwrap();
                         removed.fetch_add(done.blobs, std::sync::atomic::Ordering::Relaxed);
                     }
                     std::thread::yield_now();
@@ -338,12 +366,12 @@ mod tests {
         });
         let lock = store.lock_exclusive().unwrap();
         removed.fetch_add(
-            collect(&store, &lock, &policy(AT_ONCE, AT_ONCE)).unwrap().blobs,
+            collect_blobs(&store, &lock, &policy(AT_ONCE)).unwrap().blobs,
             std::sync::atomic::Ordering::Relaxed,
         );
         let names = store.refs().list().unwrap();
         assert_eq!(names.len(), 3 * 7);
-        let live = reachable(&store, &policy(AT_ONCE, AT_ONCE)).unwrap();
+        let live = reachable(&store, &HashSet::new()).unwrap().live;
         assert_eq!(live.len(), 3 * 7 * 4);
         assert!(live.iter().all(|digest| store.blobs().has(*digest).unwrap()));
         assert_eq!(std::fs::read_dir(store.blobs().dir()).unwrap().count(), live.len());
@@ -360,8 +388,8 @@ mod tests {
             std::fs::write(store.index_dir().join(format!("{}.lfx", digest.hex())), "index").unwrap();
         }
         let lock = store.lock_exclusive().unwrap();
-        assert_eq!(collect(&store, &lock, &policy(AT_ONCE, LATER)).unwrap().indexes, 0);
-        assert_eq!(collect(&store, &lock, &policy(AT_ONCE, AT_ONCE)).unwrap().indexes, 1);
+        assert_eq!(collect_caches(&store, &lock, LATER).unwrap().indexes, 0);
+        assert_eq!(collect_caches(&store, &lock, AT_ONCE).unwrap().indexes, 1);
         assert!(store.index_dir().join(format!("{}.lfx", layer.hex())).exists());
     }
 
@@ -383,10 +411,54 @@ mod tests {
             std::fs::write(path, "cache").unwrap();
         }
         let lock = store.lock_exclusive().unwrap();
-        assert_eq!(collect(&store, &lock, &policy(AT_ONCE, LATER)).unwrap().caches, 0);
-        assert_eq!(collect(&store, &lock, &policy(AT_ONCE, AT_ONCE)).unwrap().caches, 3);
+        assert_eq!(collect_caches(&store, &lock, LATER).unwrap().caches, 0);
+        assert_eq!(collect_caches(&store, &lock, AT_ONCE).unwrap().caches, 3);
         assert!(kept.iter().chain(&others).all(|path| path.exists()));
         assert!(!gone.iter().any(|path| path.exists()));
+    }
+
+    /// For who prunes, blobs are not to be taken, whatever leads to them, nor what somebody is still writing.
+    #[test]
+    fn of_images_only_what_can_be_made_again_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let nameless = put(&store, "nameless").digest;
+        store.refs().set("broken:1", &put(&store, "{broken")).unwrap();
+        let dirs = [store.blobs().dir().to_owned(), store.index_dir(), store.spill_dir(), store.trace_dir()];
+        let [young, old] = ["young", "old"]
+            .map(|name| dirs.iter().map(|dir| dir.join(format!("{TEMP_PREFIX}{name}"))).collect::<Vec<_>>());
+        for path in young.iter().chain(&old) {
+            std::fs::write(path, "left").unwrap();
+        }
+        for path in &old {
+            let yesterday = SystemTime::now() - TEMPORARY_AGE_MIN;
+            std::fs::File::options().write(true).open(path).unwrap().set_modified(yesterday).unwrap();
+        }
+        let lock = store.lock_exclusive().unwrap();
+        let done = collect_caches(&store, &lock, AT_ONCE).unwrap();
+        assert_eq!((done.temporaries, done.bytes, done.blobs), (4, 16, 0));
+        assert!(store.blobs().has(nameless).unwrap() && young.iter().all(|path| path.exists()));
+    }
+
+    #[test]
+    fn a_document_may_begin_with_a_space_and_a_layer_with_a_brace() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let [layer, config] = [put(&store, "{no JSON").digest, put(&store, "config").digest];
+        let text = format!(
+            "\n\t {{\"schemaVersion\":2,\"config\":{{\"digest\":\"{config}\"}},\"layers\":[{{\"digest\":\"{layer}\"}}]}}"
+        );
+        store.refs().set("image:one", &put(&store, &text)).unwrap();
+        let lock = store.lock_exclusive().unwrap();
+        assert_eq!(collect_blobs(&store, &lock, &policy(AT_ONCE)).unwrap().blobs, 0);
+        // What is a layer of one may be a document of another.
+        let inner = put(&store, &format!(r#"{{"schemaVersion":2,"config":{{"digest":"{config}"}}}}"#)).digest;
+        let outer = format!(r#"{{"schemaVersion":2,"layers":[{{"digest":"{inner}"}}]}}"#);
+        store.refs().set("image:two", &put(&store, &outer)).unwrap();
+        store.refs().remove("image:one").unwrap();
+        store.refs().set("image:three", &Descriptor::new(MEDIA_TYPE_MANIFEST, inner, 1)).unwrap();
+        collect_blobs(&store, &lock, &policy(AT_ONCE)).unwrap();
+        assert!(store.blobs().has(config).unwrap());
     }
 
     #[test]
@@ -402,7 +474,7 @@ mod tests {
         let manifest = format!(r#"{{"schemaVersion":2,"config":{{"digest":"{}"}},{rest}}}"#, config.digest);
         store.refs().set("image:one", &put(&store, &manifest)).unwrap();
         let lock = store.lock_exclusive().unwrap();
-        assert_eq!(collect(&store, &lock, &policy(AT_ONCE, LATER)).unwrap().blobs, 2);
+        assert_eq!(collect_blobs(&store, &lock, &policy(AT_ONCE)).unwrap().blobs, 2);
         let has = |digest| store.blobs().has(digest).unwrap();
         assert_eq!([config.digest, nested, label, note].map(has), [true, true, false, false]);
     }
@@ -415,7 +487,7 @@ mod tests {
         store.refs().set("broken:1", &broken).unwrap();
         let garbage = put(&store, "garbage").digest;
         let lock = store.lock_exclusive().unwrap();
-        let error = collect(&store, &lock, &policy(AT_ONCE, AT_ONCE)).unwrap_err().to_string();
+        let error = collect_blobs(&store, &lock, &policy(AT_ONCE)).unwrap_err().to_string();
         assert!(error.contains(&broken.digest.hex()), "{error}");
         assert!(store.blobs().has(garbage).unwrap());
     }

@@ -28,7 +28,7 @@ impl Store {
         Ok(StoreLock { _lock: lock })
     }
 
-    /// For [`super::collect`]. Never waits.
+    /// For [`super::collect_blobs`] and [`super::collect_caches`]. Never waits.
     ///
     /// # Errors
     /// [`StoreError::Busy`] when somebody holds a lock.

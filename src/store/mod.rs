@@ -24,7 +24,7 @@ mod refs;
 
 pub use blobs::{BlobPin, Blobs};
 pub use error::StoreError;
-pub use gc::{Collected, GcPolicy, collect};
+pub use gc::{Collected, GcPolicy, collect_blobs, collect_caches};
 pub use imports::{ImportKey, Imports, NewImport, Removed, Turn};
 pub use layout::{Descriptor, Index, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, OCI_LAYOUT, Platform, REF_NAME};
 pub use locks::{StoreLock, StoreLockExclusive};

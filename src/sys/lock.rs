@@ -89,7 +89,11 @@ impl FileLock {
     /// # Errors
     /// What open(2) and flock(2) say.
     pub fn try_exclusive_existing(path: &Path) -> io::Result<Option<Self>> {
-        let file = File::open(path)?;
+        // NFS makes it a lock of the whole file, for which the descriptor must be writable (flock(2)).
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Err(error) if is_unwritable(&error) => File::open(path)?,
+            file => file?,
+        };
         Ok(granted(file.try_lock())?.then(|| Self { file, path: path.to_owned() }))
     }
 
@@ -122,6 +126,11 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
+fn is_unwritable(error: &io::Error) -> bool {
+    use io::ErrorKind::{ExecutableFileBusy, PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | ExecutableFileBusy)
+}
+
 fn granted(answer: Result<(), TryLockError>) -> io::Result<bool> {
     match answer {
         Ok(()) => Ok(true),
@@ -132,6 +141,8 @@ fn granted(answer: Result<(), TryLockError>) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
@@ -167,6 +178,15 @@ mod tests {
         let pin = FileLock::pin(&path).unwrap().unwrap();
         assert!(FileLock::try_exclusive_existing(&path).unwrap().is_none());
         drop(pin);
+        let held = FileLock::try_exclusive_existing(&path).unwrap().unwrap();
+        assert_eq!((held.file().write(b"y").unwrap(), std::fs::read(&path).unwrap()), (1, b"y".to_vec()));
+    }
+
+    #[test]
+    fn what_may_not_be_written_can_be_locked() {
+        // Nobody may write to a program that runs, not even root.
+        let path = std::env::current_exe().unwrap();
+        assert!(OpenOptions::new().write(true).open(&path).is_err());
         assert!(FileLock::try_exclusive_existing(&path).unwrap().is_some());
     }
 }

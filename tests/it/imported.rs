@@ -154,7 +154,7 @@ fn prune_takes_what_nobody_uses() {
     let path = compressed(&place, "gzip -1 -c", &tiny);
     let mounted = place.mount(&["--rm"], &path);
     let prune = |days: &str| place.layerfs(&["prune", "--unused", days]).ok().to_owned();
-    assert!(prune("30").starts_with("removed 0 indexes, 0 caches, 0 blobs"));
+    assert!(prune("30").starts_with("removed 0 indexes, 0 caches, 0 temporary files"));
     // In use: by the mount.
     prune("0");
     assert_eq!(imports(&place).len(), 1);

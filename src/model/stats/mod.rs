@@ -1,7 +1,7 @@
 //! The live counters of a mount as one document: what a server tells, and what is shown of it.
 //!
-//! A server answers a read of the extended attribute [`ATTRIBUTE`] of any of its objects with [`Stats::encode`]. No
-//! program can have an attribute of that name: `system.` is not for it, so nothing of an image or an upper is hidden by it.
+//! A server answers a read of the extended attribute [`ATTRIBUTE`] of any of its objects with [`Stats::encode`]. It
+//! refuses to set attributes in `system.` that are no ACLs, and shows none that an image has, so nothing is hidden by it.
 
 mod json;
 mod prometheus;
