@@ -21,6 +21,10 @@ fn spilled(place: &Place) -> Vec<PathBuf> {
 fn known(place: &Place, is_there: bool) -> usize {
     let count = |path: &PathBuf| {
         let bytes = fs::read(path).unwrap();
+        // One that is just being made.
+        if bytes.len() < FOOTER_BYTES {
+            return 0;
+        }
         let tar_bytes = u64::from_le_bytes(bytes[bytes.len() - 16..][..8].try_into().unwrap());
         let granules = usize::try_from(tar_bytes.div_ceil(GRANULE_BYTES)).unwrap();
         let map = &bytes[bytes.len() - FOOTER_BYTES - granules..][..granules];
