@@ -345,7 +345,18 @@ mod tests {
     fn an_upper_belongs_to_its_layers() {
         let dir = tempfile::tempdir().unwrap();
         let dirs = UpperDirs::below(dir.path());
-        let open = |layers: &Layers| layers.clone().into_fs(Some(&dirs), OwnerView::Image);
+        let open = |layers: &Layers| {
+            let since = std::time::Instant::now();
+            loop {
+                match layers.clone().into_fs(Some(&dirs), OwnerView::Image) {
+                    // A child that another test has forked holds all descriptors until it executes something.
+                    Err(MountError::Upper(UpperError::InUse(_))) if since.elapsed().as_secs() < 30 => {
+                        std::thread::sleep(std::time::Duration::from_millis(5));
+                    }
+                    opened => return opened,
+                }
+            }
+        };
         let ino = |fs: &Fs, name: &str| {
             let found = fs.lookup(Ino::ROOT, Name::new(name.as_bytes()).unwrap()).unwrap().unwrap();
             (found.ino, found.nlink)
