@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::fs::{Mode, OFlags};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::format::{self, Header, PAGE_BYTES, Section};
@@ -45,13 +45,7 @@ impl IndexDir {
     /// Removes the file of that name, if it still is this one. One that is published between the look and the removal goes in
     /// its place, as publishing takes no lock: then the next mount builds one that was there, and nothing else is lost.
     fn remove(&self, name: &OsString, id: (u64, u64)) -> std::io::Result<bool> {
-        let dir = self.held()?;
-        let found = files::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO)?;
-        let is_same = (rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino) == id;
-        if is_same {
-            files::unlinkat(dir, name, AtFlags::empty())?;
-        }
-        Ok(is_same)
+        Ok(files::unlink_same(self.held()?, name, id)?)
     }
 }
 

@@ -139,6 +139,20 @@ pub fn copy_file_range(
     rustix::fs::copy_file_range(from, from_offset, to, Some(to_offset), len)
 }
 
+/// Removes the file of that name, if it still is the one with this device and inode number; whether it was. One that takes
+/// the name between the look and the removal goes in its place: for files that can be made again.
+///
+/// # Errors
+/// As statx(2) and unlinkat(2).
+pub fn unlink_same(dir: impl AsFd, name: impl Arg + Copy, id: (u64, u64)) -> Result<bool> {
+    let found = statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO)?;
+    let is_same = (rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino) == id;
+    if is_same {
+        unlinkat(&dir, name, AtFlags::empty())?;
+    }
+    Ok(is_same)
+}
+
 /// Fills `buffer` from `offset`; fewer bytes only at the end of the file.
 ///
 /// # Errors

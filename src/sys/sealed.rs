@@ -12,7 +12,8 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::{Mutex, TryLockError};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::files;
 
@@ -184,19 +185,16 @@ impl SealedFile {
         Err(io::Error::new(io::ErrorKind::InvalidData, what))
     }
 
-    /// Removes it, if its name still leads to it. One that takes its name between the look and the removal goes in its
-    /// place, and is made again like this one.
+    /// Removes it, if its name still leads to it.
+    ///
+    /// # Errors
+    /// What [`files::unlink_same`] says.
     pub fn remove(&self) -> io::Result<()> {
-        let found = match files::statx(&self.dir, &self.name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO) {
-            Err(rustix::io::Errno::NOENT) => return Ok(()),
-            found => found?,
-        };
         let own = self.file.metadata()?;
-        let id = (rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino);
-        if id == (own.dev(), own.ino()) {
-            files::unlinkat(&self.dir, &self.name, AtFlags::empty())?;
+        match files::unlink_same(&self.dir, &self.name, (own.dev(), own.ino())) {
+            Ok(_) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 }
 
