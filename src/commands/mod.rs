@@ -41,7 +41,7 @@ const OWN_FAILURE: u8 = 125;
 /// Runs the program with these arguments, the first being its own name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     crate::sys::process::stop_ignoring_children();
-    crate::sys::memory::keep_together();
+    crate::sys::memory::arrange();
     let args: Vec<OsString> = args.into_iter().collect();
     let done = if overlay_call::is_overlay_call(&args, command_names().iter().map(String::as_str)) {
         overlay_mount::run(args.into_iter().skip(1))

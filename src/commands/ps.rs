@@ -3,18 +3,13 @@
 use super::args::PsArgs;
 use super::environment;
 use crate::container::view::{self, Width};
-use crate::container::{Container, Moment, Status};
+use crate::container::{Container, Moment};
 
 /// Prints a table, or ids.
 pub(super) fn run(args: &PsArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
-    let mut rows: Vec<(Container, Status)> = Vec::new();
-    for container in environment::containers(&store)?.list()? {
-        let status = container.status()?;
-        if args.all || status.can_stop() {
-            rows.push((container, status));
-        }
-    }
+    let mut rows = environment::containers(&store)?.list_with_status()?;
+    rows.retain(|(_, status)| args.all || status.can_stop());
     let width = if args.no_trunc { Width::Full } else { Width::Short };
     if args.quiet {
         let id = |container: &Container| match width {

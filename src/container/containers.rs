@@ -10,9 +10,8 @@ use std::time::{Duration, SystemTime};
 use super::id::{is_name, random_name};
 use super::{
     Changes, Config, Container, ContainerError, ContainerId, ImageRecord, Moment, Owners, Purpose, State,
-    tree,
+    Status, documents, tree,
 };
-use crate::sys::atomic;
 use crate::sys::lock::{self, FileLock};
 
 /// Random names that are tried; from the third on they carry one of 65536 numbers.
@@ -78,7 +77,7 @@ impl Held {
     /// # Errors
     /// When it cannot be written; then the old state stands.
     pub fn set_state(&self, state: &State) -> Result<(), ContainerError> {
-        write_json(&self.container.state_path(), state)
+        documents::write_state(&self.container.dir, state)
     }
 }
 
@@ -141,7 +140,6 @@ impl Containers {
             for part in ["upper", "work"] {
                 create_dir(&new.join(part), 0o755)?;
             }
-            write_json(&new.join("state.json"), &State::Created)?;
             let dir = self.dir.join(id.to_string());
             std::fs::rename(&new, &dir).map_err(ContainerError::io("create", &dir))?;
             Ok(lock)
@@ -154,7 +152,7 @@ impl Containers {
         let NewContainer { image, purpose, command, owners, changes, remove_at_end, .. } = new;
         let created = Moment::now();
         let config = Config { id, name, created, image, purpose, command, owners, changes, remove_at_end };
-        if let Err(error) = write_json(&dir.join("config.json"), &config) {
+        if let Err(error) = documents::write_config(dir, &config) {
             self.release_name(&config.name, id)?;
             return Err(error);
         }
@@ -179,6 +177,19 @@ impl Containers {
         }
         found.sort_by_key(|container| std::cmp::Reverse((container.config.created, container.config.id)));
         Ok(found)
+    }
+
+    /// All of them with what is true of them now; not those that are removed meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::list`], and when a state cannot be read.
+    pub fn list_with_status(&self) -> Result<Vec<(Container, Status)>, ContainerError> {
+        let with_status = |container: Container| match container.status() {
+            Ok(status) => Some(Ok((container, status))),
+            Err(ContainerError::NotFound(_)) => None,
+            Err(error) => Some(Err(error)),
+        };
+        self.list()?.into_iter().filter_map(with_status).collect()
     }
 
     /// The one with this name, this id, or an id that begins like this.
@@ -249,7 +260,7 @@ impl Containers {
         let mut found = Vec::new();
         for name in self.entries()? {
             let path = self.dir.join(&name);
-            let unfinished = ContainerId::parse(&name).is_some() && !exists(&path.join("config.json"))?;
+            let unfinished = ContainerId::parse(&name).is_some() && !documents::has_config(&path)?;
             let stuck = name.starts_with(NEW_PREFIX) && is_old(&path)?;
             if !unfinished && !stuck && !name.starts_with(REMOVING_PREFIX) {
                 continue;
@@ -268,15 +279,7 @@ impl Containers {
 
     fn load(&self, id: ContainerId) -> Result<Option<Container>, ContainerError> {
         let dir = self.dir.join(id.to_string());
-        let path = dir.join("config.json");
-        match std::fs::read(&path) {
-            Ok(bytes) => {
-                let config = serde_json::from_slice(&bytes).map_err(ContainerError::document(&path))?;
-                Ok(Some(Container { config, dir }))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(ContainerError::io("read", &path)(error)),
-        }
+        Ok(documents::config(&dir)?.map(|config| Container { config, dir }))
     }
 
     fn ids(&self) -> Result<Vec<ContainerId>, ContainerError> {
@@ -311,24 +314,29 @@ impl Containers {
         Err(ContainerError::NoFreeName(NAME_ATTEMPTS_MAX))
     }
 
+    /// Held by who gives a name or takes it back, for that moment: what one has looked at must not be another's link when
+    /// it is removed.
+    fn lock_names(&self) -> Result<FileLock, ContainerError> {
+        let path = self.names.join(".lock");
+        FileLock::exclusive(&path).map_err(ContainerError::io("lock", &path))
+    }
+
     /// Gives the name to `id`, or says who has it.
     fn link_name(&self, name: &str, id: ContainerId) -> Result<Option<ContainerId>, ContainerError> {
         let path = self.names.join(name);
         let target = format!("../containers/{id}");
+        let _alone = self.lock_names()?;
         match symlink(&target, &path) {
             Ok(()) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(ContainerError::io("create", &path)(error)),
         }
-        // Somebody may have removed the owner by hand. One at a time looks and replaces, so that two who find the same
-        // dead link do not remove each other's new one.
-        let lock_path = self.names.join(".lock");
-        let _lock = FileLock::exclusive(&lock_path).map_err(ContainerError::io("lock", &lock_path))?;
+        // Somebody may have removed the owner by hand.
         if let Some(owner) = self.owner_of(name)? {
             let dir = self.dir.join(owner.to_string());
             let lock = dir.join("lock");
             let being_made = lock::is_held(&lock).map_err(ContainerError::io("test the lock", &lock))?;
-            if being_made || exists(&dir.join("config.json"))? {
+            if being_made || documents::has_config(&dir)? {
                 return Ok(Some(owner));
             }
             remove_if_there(&path)?;
@@ -343,6 +351,7 @@ impl Containers {
     }
 
     fn release_name(&self, name: &str, id: ContainerId) -> Result<(), ContainerError> {
+        let _alone = self.lock_names()?;
         if self.owner_of(name)? == Some(id) { remove_if_there(&self.names.join(name)) } else { Ok(()) }
     }
 
@@ -403,10 +412,6 @@ fn create_dir(path: &Path, mode: u32) -> Result<(), ContainerError> {
     DirBuilder::new().recursive(true).mode(mode).create(path).map_err(ContainerError::io("create", path))
 }
 
-fn exists(path: &Path) -> Result<bool, ContainerError> {
-    path.try_exists().map_err(ContainerError::io("read", path))
-}
-
 fn remove_if_there(path: &Path) -> Result<(), ContainerError> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -414,11 +419,6 @@ fn remove_if_there(path: &Path) -> Result<(), ContainerError> {
         }
         _ => Ok(()),
     }
-}
-
-fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), ContainerError> {
-    let text = serde_json::to_vec_pretty(value).map_err(ContainerError::document(path))?;
-    atomic::write(path, &text, 0o600).map_err(ContainerError::io("write", path))
 }
 
 #[cfg(test)]

@@ -29,6 +29,22 @@ fn running() -> State {
     State::Running { process: ProcessId { pid: 1, start_ticks: 1 }, started: Moment::now() }
 }
 
+/// Drops it, and waits for children that other tests have forked: they hold all descriptors until they execute something.
+fn let_go(held: Held) {
+    let lock = held.lock_path();
+    drop(held);
+    let since = std::time::Instant::now();
+    while lock::is_held(&lock).unwrap() && since.elapsed().as_secs() < 30 {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+/// How many names there are, beside the lock for giving them.
+fn names_given(root: &std::path::Path) -> usize {
+    let names = fs::read_dir(root.join("names")).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name != ".lock").count()
+}
+
 #[test]
 fn from_creation_to_removal() {
     let dir = tempfile::tempdir().unwrap();
@@ -56,7 +72,7 @@ fn from_creation_to_removal() {
     assert!(error.contains("is mounted") && error.contains("layerfs umount /m"), "{error}");
 
     // Whoever held it dies without a word.
-    drop(held);
+    let_go(held);
     let container = all.find("one").unwrap();
     let status = container.status().unwrap();
     assert!(status.is_unclean() && status.can_remove());
@@ -65,7 +81,7 @@ fn from_creation_to_removal() {
     all.remove(container).unwrap();
     assert!(matches!(all.find("one"), Err(ContainerError::NotFound(_))));
     assert!(all.list().unwrap().is_empty() && all.leftovers().unwrap().is_empty());
-    assert_eq!(fs::read_dir(dir.path().join("names")).unwrap().count(), 0);
+    assert_eq!(names_given(dir.path()), 0);
     assert_eq!(fs::read_dir(dir.path().join("containers")).unwrap().count(), 0);
     all.create(new(Some("one"))).unwrap();
 }
@@ -118,7 +134,7 @@ fn interrupted_creations_and_removals_are_swept() {
     fs::remove_file(held.dir().join("config.json")).unwrap();
     assert!(all.leftovers().unwrap().is_empty(), "still being made");
     assert!(matches!(all.create(new(Some("half"))), Err(ContainerError::NameTaken { .. })));
-    drop(held);
+    let_go(held);
     let gone = all.create(new(None)).unwrap().detach(&all).unwrap();
     assert!(gone.path().exists() && all.list().unwrap().is_empty());
     drop(gone);
@@ -144,6 +160,43 @@ fn a_damaged_config_is_named_and_hides_no_other() {
     assert_eq!(listed, [whole.id()]);
     let error = all.find(&held.id().to_string()).unwrap_err().to_string();
     assert!(error.contains("config.json") && error.contains(&held.id().to_string()), "{error}");
+}
+
+/// What is not flushed may be empty after a power cut.
+#[test]
+fn what_a_power_cut_leaves() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Containers::open(dir.path()).unwrap();
+    let kept = all.create(new(Some("kept"))).unwrap();
+    kept.set_state(&running()).unwrap();
+    let kept_dir = kept.dir().to_owned();
+    let lost = all.create(NewContainer { remove_at_end: true, ..new(Some("lost")) }).unwrap();
+    let lost_dir = lost.dir().to_owned();
+    let_go(kept);
+    let_go(lost);
+    fs::write(kept_dir.join("state.json"), "").unwrap();
+    fs::write(lost_dir.join("config.json"), "").unwrap();
+    let listed = all.list_with_status().unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!((listed[0].0.dir(), &listed[0].1.state), (&*kept_dir, &State::Created));
+    let left = all.leftovers().unwrap();
+    assert_eq!(left.iter().map(Removal::path).collect::<Vec<_>>(), [lost_dir]);
+    left.iter().try_for_each(Removal::delete).unwrap();
+    all.create(new(Some("lost"))).unwrap();
+    // What was flushed cannot become empty so: that is damage, and its changes are not anybody's to remove.
+    fs::write(kept_dir.join("config.json"), "").unwrap();
+    assert!(all.leftovers().unwrap().iter().all(|left| left.path() != kept_dir));
+    assert!(matches!(all.find("kept"), Err(ContainerError::Document { .. })));
+}
+
+#[test]
+fn one_that_is_gone_has_no_status() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Containers::open(dir.path()).unwrap();
+    let held = all.create(new(None)).unwrap();
+    let seen = Container::clone(&held);
+    held.detach(&all).unwrap().delete().unwrap();
+    assert!(matches!(seen.status(), Err(ContainerError::NotFound(_))));
 }
 
 /// Many at once fight for one name: one has it at a time, and looking never waits nor disturbs.
@@ -177,13 +230,7 @@ fn one_name_for_many() {
         }
     });
     assert!(all.list().unwrap().is_empty() && all.leftovers().unwrap().is_empty());
-    assert_eq!(
-        fs::read_dir(dir.path().join("names"))
-            .unwrap()
-            .filter(|entry| entry.as_ref().unwrap().file_name() != ".lock")
-            .count(),
-        0
-    );
+    assert_eq!(names_given(dir.path()), 0);
 }
 
 /// The lock is a process's own: kill -9 gives it back.
@@ -194,7 +241,7 @@ fn killed_holder() {
     let held = all.create(new(Some("one"))).unwrap();
     held.set_state(&running()).unwrap();
     let lock = held.dir().join("lock");
-    drop(held);
+    let_go(held);
     let mut holder = Command::new("flock")
         .arg(&lock)
         .args(["sh", "-c", "echo ready; exec sleep 100"])

@@ -44,8 +44,8 @@ fn try_sweep(containers: &Containers) -> Result<(), ContainerError> {
     for removal in containers.leftovers()? {
         delete(removal, &IdMaps::for_caller())?;
     }
-    for container in containers.list()? {
-        if container.config().remove_at_end && container.status()?.can_remove() {
+    for (container, status) in containers.list_with_status()? {
+        if container.config().remove_at_end && status.can_remove() {
             delete(containers.detach(container)?, &IdMaps::for_caller())?;
         }
     }

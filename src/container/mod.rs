@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 pub mod command_line;
 pub mod completing;
 mod containers;
+mod documents;
 pub mod ending;
 mod error;
 mod id;
@@ -106,12 +107,12 @@ impl Container {
     pub fn status(&self) -> Result<Status, ContainerError> {
         // The lock first: who finishes writes the state, then lets go. The other way round a container that ends in
         // between would look as if it had been killed.
-        let status = Status { held: self.is_held()?, state: self.read_state()? };
+        let status = Status { held: self.is_held()?, state: documents::state(&self.dir)? };
         if !status.is_unclean() {
             return Ok(status);
         }
         // Unless one that began in between looks so: then it is held now, or has written that it ended.
-        Ok(Status { held: self.is_held()?, state: self.read_state()? })
+        Ok(Status { held: self.is_held()?, state: documents::state(&self.dir)? })
     }
 
     fn is_held(&self) -> Result<bool, ContainerError> {
@@ -119,17 +120,7 @@ impl Container {
         lock::is_held(&lock).map_err(ContainerError::io("test the lock", &lock))
     }
 
-    fn read_state(&self) -> Result<State, ContainerError> {
-        let path = self.state_path();
-        let bytes = std::fs::read(&path).map_err(ContainerError::io("read", &path))?;
-        serde_json::from_slice(&bytes).map_err(ContainerError::document(&path))
-    }
-
     fn lock_path(&self) -> PathBuf {
         self.dir.join("lock")
-    }
-
-    fn state_path(&self) -> PathBuf {
-        self.dir.join("state.json")
     }
 }

@@ -4,10 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Container, ContainerError, ContainerId, Containers, Held, Moment, Owners, ProcessId, State};
+use super::{
+    Container, ContainerError, ContainerId, Containers, Held, Moment, Owners, ProcessId, State, Status,
+};
 use crate::fs::OwnerView;
 use crate::fuse::Flag;
 use crate::mount::{Layers, MountError, MountServer, OwnMount, Place, UpperDirs};
+use crate::sys::lock::Watch;
 use crate::sys::{daemon, fuse_mount, mount_table};
 
 /// How and where a container is mounted.
@@ -102,6 +105,8 @@ pub fn mount_in_background(
     match daemon::fork().map_err(system("fork"))? {
         daemon::Forked::Parent(server) => {
             drop(held);
+            // This process is about to end: to unmap all indexes one by one first takes as long as to open them.
+            std::mem::forget(layers);
             match server.wait() {
                 Ok(_) => Ok(container.id()),
                 Err(message) => {
@@ -241,7 +246,7 @@ fn end(containers: &Containers, held: Held, plan: &MountPlan, started: Moment) -
     Ok(held.set_state(&State::Exited { exit_code: 0, started, finished: Moment::now() })?)
 }
 
-/// Unmounts and waits until the server has written everything and is gone.
+/// Unmounts and waits until the server has written everything, or removed what it was to remove, and is gone.
 ///
 /// # Errors
 /// [`ServeError`]
@@ -251,10 +256,12 @@ pub fn unmount(containers: &Containers, dir: &Path, lazy: bool) -> Result<(), Se
     if lazy {
         return fuse_mount::unmount_lazily(&target).map_err(system("umount"));
     }
+    let lock = served.map_or(Ok(None), |container| Watch::of(&container.lock_path()));
+    let lock = lock.map_err(system("open the lock of the container"))?;
     fuse_mount::unmount_idle(&target).map_err(system("umount"))?;
-    let Some(container) = served else { return Ok(()) };
+    let Some(lock) = lock else { return Ok(()) };
     let since = Instant::now();
-    while is_served(&container) {
+    while lock.is_held().map_err(system("flock"))? {
         if since.elapsed() > END_WAIT {
             return Err(ServeError::StillServing { target, waited: END_WAIT });
         }
@@ -279,19 +286,11 @@ fn mounted_target(dir: &Path) -> Result<PathBuf, ServeError> {
     }
 }
 
-/// A container that is gone was removed by its server, which has ended then.
-fn is_served(container: &Container) -> bool {
-    container.status().is_ok_and(|status| status.held)
-}
-
 fn mounted_at(containers: &Containers, target: &Path) -> Result<Option<Container>, ServeError> {
-    for container in containers.list()? {
-        match container.status()?.state {
-            State::Mounted { mountpoint, .. } if mountpoint == target => return Ok(Some(container)),
-            _ => {}
-        }
-    }
-    Ok(None)
+    let here =
+        |status: &Status| matches!(&status.state, State::Mounted { mountpoint, .. } if mountpoint == target);
+    let all = containers.list_with_status()?;
+    Ok(all.into_iter().find(|(_, status)| here(status)).map(|(container, _)| container))
 }
 
 /// The real path of a mount point whose server may be dead: only its parent is looked at.

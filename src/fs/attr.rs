@@ -44,7 +44,7 @@ impl Fs {
             Some(pinned) => {
                 // Not the times of a moment when a copy gets its place there.
                 let names = (node.kind == FileKind::Directory).then(|| node.names_shared());
-                let attr = self.upper()?.attr(&pinned, b"(node)")?;
+                let attr = self.upper_attr(node, &pinned)?;
                 drop(names);
                 Ok(self.attr_from(node, &attr))
             }

@@ -1,13 +1,14 @@
 //! New objects: files, directories, symlinks, special files.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use super::caller::Caller;
 use super::find::{Found, FoundLower};
-use super::node::Home;
+use super::node::{Home, Node};
 use super::{Attr, Fs, FsError};
-use crate::model::{Ino, Name, posix_acl};
-use crate::upper::{Fresh, Looked, Object, What};
+use crate::model::{Ino, Name};
+use crate::upper::{Fresh, Object, Recorded, There, What};
 
 /// A new object.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +28,7 @@ pub(super) struct Inherited {
     mode: u16,
     uid: u32,
     gid: u32,
-    default_acl: Option<Vec<u8>>,
+    default_acl: Option<Arc<[u8]>>,
 }
 
 impl Fs {
@@ -36,44 +37,52 @@ impl Fs {
     /// # Errors
     /// [`FsError::Exists`] when the name leads to something.
     pub fn create(&self, parent: Ino, name: Name<'_>, new: &New<'_>) -> Result<Attr, FsError> {
-        let object = self.make(parent, name, new)?;
+        let (object, recorded) = self.make(parent, name, new)?;
         let kind = object.attr.metadata.kind;
         let own = Ino::of_upper(object.attr.st_ino);
         let ino = own.unwrap_or_else(|| self.table.number(super::table::Foreign::Upper(object.attr.st_ino)));
         let found = Found { ino, kind, lower: FoundLower::None, upper: Some((object, Home::Named)) };
-        self.enter(found, parent, name)
+        let attr = self.enter(found, parent, name)?;
+        if let Some(node) = self.table.get(attr.ino) {
+            node.is_new(recorded);
+        }
+        Ok(attr)
     }
 
-    fn make(&self, parent: Ino, name: Name<'_>, new: &New<'_>) -> Result<Object, FsError> {
+    fn make(&self, parent: Ino, name: Name<'_>, new: &New<'_>) -> Result<(Object, Recorded), FsError> {
         let upper = self.upper()?;
         upper.may_be_created(name)?;
         let dir = self.node(parent)?;
         let _using = self.using_layers();
         let lower = self.view(&dir)?.lower;
         let pinned = self.raise(&dir, 0)?;
-        let over_whiteout = match upper.look(&pinned, name)? {
-            Looked::Object(_) => return Err(FsError::Exists),
-            Looked::Whiteout => true,
-            Looked::Absent if self.union.lookup(&lower, name)?.is_some() => return Err(FsError::Exists),
-            Looked::Absent => false,
+        let over_whiteout = match upper.there(&pinned, name)? {
+            There::Object(_) => return Err(FsError::Exists),
+            There::Whiteout => true,
+            There::Nothing if self.union.lookup(&lower, name)?.is_some() => return Err(FsError::Exists),
+            There::Nothing => false,
         };
-        let inherited = self.inherited(&pinned, new)?;
+        let inherited = self.inherited(&dir, &pinned, new)?;
         let fresh = Fresh { over_whiteout, ..inherited.fresh(new.what) };
         let _names = dir.names_shared();
-        let object = upper.create(&pinned, name, &fresh)?;
+        let created = upper.create(&pinned, name, &fresh)?;
         dir.touch();
-        Ok(object)
+        Ok(created)
     }
 
     /// What a directory hands down to an object that is created in it: its default ACL in place of the umask (acl(5)),
     /// and, if it is setgid, its group, and the bit to directories (inode(7)).
-    pub(super) fn inherited(&self, dir: &OwnedFd, new: &New<'_>) -> Result<Inherited, FsError> {
-        let upper = self.upper()?;
+    pub(super) fn inherited(
+        &self,
+        dir: &Node,
+        pinned: &OwnedFd,
+        new: &New<'_>,
+    ) -> Result<Inherited, FsError> {
         let default_acl = match new.what {
             What::Symlink(_) => None,
-            _ => upper.xattr(dir, posix_acl::DEFAULT)?,
+            _ => self.default_acl(dir, pinned)?,
         };
-        let parent = upper.attr(dir, b"(parent)")?.metadata;
+        let parent = self.upper_attr(dir, pinned)?.metadata;
         let (uid, gid) = self.owners.stored_owner(new.caller);
         let mode = if default_acl.is_some() { new.mode } else { new.mode & !new.umask };
         if parent.mode & 0o2000 == 0 {

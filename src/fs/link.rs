@@ -2,7 +2,7 @@
 
 use super::{Attr, Fs, FsError};
 use crate::model::{FileKind, Ino, Name};
-use crate::upper::{Looked, Moved};
+use crate::upper::{Moved, There};
 
 impl Fs {
     /// Gives an object one more name, copying it up before. Counts one lookup.
@@ -21,11 +21,11 @@ impl Fs {
         let lower = self.view(&dir)?.lower;
         let source = self.raise(&node, u64::MAX)?;
         let pinned = self.raise(&dir, 0)?;
-        let whiteout = match upper.look(&pinned, name)? {
-            Looked::Object(_) => return Err(FsError::Exists),
-            Looked::Whiteout => true,
-            Looked::Absent if self.union.lookup(&lower, name)?.is_some() => return Err(FsError::Exists),
-            Looked::Absent => false,
+        let whiteout = match upper.there(&pinned, name)? {
+            There::Object(_) => return Err(FsError::Exists),
+            There::Whiteout => true,
+            There::Nothing if self.union.lookup(&lower, name)?.is_some() => return Err(FsError::Exists),
+            There::Nothing => false,
         };
         let to =
             Moved { dir: std::os::fd::AsFd::as_fd(&*pinned), name, kind: None, whiteout, lower: whiteout };

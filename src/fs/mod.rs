@@ -16,6 +16,7 @@ mod create;
 mod error;
 mod file;
 mod find;
+mod known;
 mod link;
 mod link_counts;
 mod listing;

@@ -1,11 +1,12 @@
 //! Nodes: what the kernel holds a number for.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rustix::io::Errno;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::known::Known;
 use super::listing::Listing;
 use super::sharing::Sharing;
 use crate::model::{FileKind, Ino, Timestamp};
@@ -28,7 +29,9 @@ pub(super) struct Node {
     copy_up: Mutex<()>,
     names: RwLock<()>,
     sharing: Mutex<Option<Sharing>>,
-    listing: Mutex<Listing>,
+    /// Of a directory that was read.
+    listing: OnceLock<Box<Mutex<Listing>>>,
+    known: Mutex<Known>,
 }
 
 /// Where a node's bytes and attributes are.
@@ -102,7 +105,8 @@ impl Node {
             copy_up: Mutex::new(()),
             names: RwLock::new(()),
             sharing: Mutex::new(None),
-            listing: Mutex::new(Listing::default()),
+            listing: OnceLock::new(),
+            known: Mutex::default(),
         }
     }
 
@@ -157,7 +161,13 @@ impl Node {
 
     /// The names that were told to readers of this directory.
     pub(super) fn listing(&self) -> MutexGuard<'_, Listing> {
-        self.listing.lock().unwrap_or_else(PoisonError::into_inner)
+        let listing = self.listing.get_or_init(Box::default);
+        listing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What need not be asked again; never held across I/O, and nothing is locked under it.
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says that an object of a layer was read. As of a filesystem that is mounted `relatime`, the time is kept if there

@@ -12,7 +12,6 @@ use super::file::must_be_regular;
 use super::node::{Home, Node, UpperPart};
 use super::{Fs, FsError};
 use crate::model::Ino;
-use crate::upper::Looked;
 
 /// Descriptors kept of each kind: enough for the working set of a build, far below any `RLIMIT_NOFILE` in use (1024
 /// is the smallest; mounting raises it to the hard limit).
@@ -132,10 +131,8 @@ impl Fs {
         for place in self.table.places(node.ino) {
             let parent = self.node(place.parent)?;
             let Some(dir) = self.pin(&parent)? else { continue };
-            if let Looked::Object(object) = upper.look(&dir, place.name.as_name())?
-                && object.attr.st_ino == part.st_ino
-            {
-                return Ok(Some(object.pinned));
+            if let Some(pinned) = upper.pinned_as(&dir, place.name.as_name(), part.st_ino)? {
+                return Ok(Some(pinned));
             }
         }
         Ok(None)

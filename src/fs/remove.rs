@@ -8,7 +8,7 @@ use super::node::{Home, LowerPart, Node, UpperPart};
 use super::{End, Fs, FsError};
 use crate::model::{FileKind, Ino, Name};
 use crate::union::LowerRef;
-use crate::upper::{Going, Kept, Looked, Object, Upper};
+use crate::upper::{Going, Kept, Object, There, Upper};
 
 /// An object one of whose names is about to go. Dropped, it stays as it is.
 pub(super) struct Leaving<'a> {
@@ -70,7 +70,7 @@ impl Fs {
         };
         let hide = self.union.lookup(&view.lower, name)?.is_some();
         // An object of the link index may have this name in the upper too, or only in the layers.
-        let in_upper = matches!(upper.look(&pinned, name)?, Looked::Object(_));
+        let in_upper = matches!(upper.there(&pinned, name)?, There::Object(_));
         let leaving = self.leaving(&found, End { parent, name }, in_upper)?;
         let names = dir.names_shared();
         if in_upper {

@@ -8,7 +8,7 @@ use super::find::{Found, FoundLower};
 use super::node::{Home, LowerPart, Node};
 use super::{Fs, FsError, New};
 use crate::model::{DeviceId, FileKind, Ino, Name};
-use crate::upper::{Looked, Moved, Rename, What};
+use crate::upper::{Moved, Rename, There, What};
 
 /// What renameat2(2) is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Fs {
         let found = self.find(&view, end.name)?;
         let lower = self.union.lookup(&view.lower, end.name)?.is_some();
         let pinned = self.raise(&dir, 0)?;
-        let in_upper = matches!(self.upper()?.look(&pinned, end.name)?, Looked::Object(_));
+        let in_upper = matches!(self.upper()?.there(&pinned, end.name)?, There::Object(_));
         Ok(Ready { end, dir, pinned, found, lower, in_upper })
     }
 
@@ -165,7 +165,8 @@ impl Fs {
             RenameMode::Exchange => upper.exchange(&rename)?,
             RenameMode::LeaveDevice(caller) => {
                 let what = What::Special(FileKind::CharDevice, DeviceId::default());
-                let inherited = self.inherited(&from.pinned, &New { what, mode: 0, umask: 0, caller })?;
+                let inherited =
+                    self.inherited(&from.dir, &from.pinned, &New { what, mode: 0, umask: 0, caller })?;
                 upper.rename_leaving_device(&rename, &inherited.fresh(what))?;
             }
         }
@@ -173,10 +174,10 @@ impl Fs {
     }
 
     fn moved<'a>(&self, ready: &'a Ready<'_>) -> Result<Moved<'a>, FsError> {
-        let (kind, whiteout) = match self.upper()?.look(&ready.pinned, ready.end.name)? {
-            Looked::Absent => (None, false),
-            Looked::Whiteout => (None, true),
-            Looked::Object(object) => (Some(object.attr.metadata.kind), false),
+        let (kind, whiteout) = match self.upper()?.there(&ready.pinned, ready.end.name)? {
+            There::Nothing => (None, false),
+            There::Whiteout => (None, true),
+            There::Object(kind) => (Some(kind), false),
         };
         Ok(Moved { dir: ready.pinned.as_fd(), name: ready.end.name, kind, whiteout, lower: ready.lower })
     }

@@ -36,7 +36,7 @@ impl Fs {
         let pinned = self.raise(&node, cut.unwrap_or(u64::MAX))?;
         let attr = match (self.change_raised(&node, &pinned, caller, chowned, change), cut) {
             (Err(error), Some(size)) => {
-                let attr = self.upper()?.attr(&pinned, b"(node)")?;
+                let attr = self.upper_attr(&node, &pinned)?;
                 if attr.metadata.size != size {
                     return Err(error);
                 }
@@ -62,10 +62,11 @@ impl Fs {
         mut change: Change,
     ) -> Result<UpperAttr, FsError> {
         let upper = self.upper()?;
+        let _changing = node.changing();
         if change.mode.is_none() && (chowned || change.size.is_some()) {
             // The kernel leaves this to us (FUSE_HANDLE_KILLPRIV_V2), and fuser 0.18 does not hand over what the
             // kernel says about truncating.
-            let Metadata { mode, gid, .. } = self.attr_from(node, &upper.attr(pinned, b"(node)")?).metadata;
+            let Metadata { mode, gid, .. } = self.attr_from(node, &self.upper_attr(node, pinned)?).metadata;
             let left = without_privileges(mode, gid, &caller);
             change.mode = (left != mode && (chowned || !caller.keeps_setuid())).then_some(left);
         }
@@ -109,6 +110,7 @@ impl Fs {
         let pinned = self.raise(node, u64::MAX)?;
         let left = Change { mode: Some(left), ..Change::default() };
         let attributes = node.attributes();
+        let _changing = node.changing();
         self.upper()?.change(&pinned, b"(node)", &left)?;
         drop(attributes);
         self.drop_capabilities(node)?;
@@ -136,6 +138,7 @@ impl Fs {
         let left = without_privileges(mode, gid, caller);
         if left != mode {
             let change = Change { mode: Some(left), ..Change::default() };
+            let _changing = node.changing();
             self.upper()?.change(&pinned, b"(node)", &change)?;
         }
         drop(attributes);
@@ -157,6 +160,7 @@ impl Fs {
             let pinned = self.raise(&node, u64::MAX)?;
             let _attributes = node.attributes();
             let change = Change { mode: Some(mode & !0o2000), ..Change::default() };
+            let _changing = node.changing();
             self.upper()?.change(&pinned, b"(node)", &change)?;
         }
         Ok(())
@@ -165,10 +169,10 @@ impl Fs {
     /// File capabilities do not survive a change of owner or content (capabilities(7)).
     pub(super) fn drop_capabilities(&self, node: &Node) -> Result<(), FsError> {
         let Some(pinned) = self.pin(node)? else { return Ok(()) };
-        let upper = self.upper()?;
         let _attributes = node.attributes();
-        if node.kind == FileKind::Regular && upper.xattr(&pinned, CAPABILITY)?.is_some() {
-            upper.remove_xattr(&pinned, CAPABILITY)?;
+        if node.kind == FileKind::Regular && self.has_capabilities(node, &pinned)? {
+            let _changing = node.changing();
+            self.upper()?.remove_xattr(&pinned, CAPABILITY)?;
         }
         Ok(())
     }

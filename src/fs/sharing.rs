@@ -20,7 +20,8 @@ use crate::upper::{Change, Identity, Object, Partial, SetTime, UpperAttr, check_
 /// What a node's content shares with a file of a layer.
 #[derive(Clone, Debug)]
 pub(super) struct Sharing {
-    pub(super) partial: Partial,
+    /// Boxed, as hardly any node has one.
+    pub(super) partial: Box<Partial>,
     /// The layer's file, once it was found and is the right one.
     lower: Option<LowerRef>,
     /// The mark in the upper still says that more bytes are the layer's. It must be written before the file grows.
@@ -47,7 +48,7 @@ const BLOCK_BYTES: usize = 4096;
 impl Sharing {
     /// What the marks of an object say.
     pub(super) fn of(object: &Object) -> Option<Self> {
-        let mut partial = Partial::clone(object.marks.partial.as_deref()?);
+        let mut partial = object.marks.partial.clone()?;
         // A truncate comes before the mark that tells of it: after a crash in between the mark is still to be written.
         let marked = partial.map.lower_bytes();
         partial.map.truncate(object.attr.metadata.size);
@@ -270,6 +271,7 @@ impl Fs {
         if let Some(sharing) = sharing.as_mut().filter(|sharing| sharing.unsaved) {
             self.save(node, sharing)?;
         }
+        let _changing = node.changing();
         let result = upper.change(&pinned, b"(node)", change);
         // Also when what follows the truncate has failed.
         let size = if result.is_ok() { size } else { upper.attr(&pinned, b"(node)")?.metadata.size };
@@ -305,6 +307,7 @@ impl Fs {
         let lower = self.lower_of(&sharing)?;
         let upper = self.upper()?;
         let pinned = self.pin(node)?.ok_or(FsError::Lost(node.ino))?;
+        let _changing = node.changing();
         let before = upper.attr(&pinned, b"(node)")?;
         let capabilities = upper.xattr(&pinned, super::xattr::CAPABILITY)?;
         let mut map = sharing.partial.map.clone();

@@ -282,6 +282,10 @@ impl Inner {
         if slot.places.iter().any(known) {
             return;
         }
+        if slot.places.is_empty() {
+            // Nearly always the only one.
+            slot.places.reserve_exact(1);
+        }
         slot.places.push(Place { parent, name: name.to_owned() });
         if let Some(parent) = self.slots.get_mut(&parent) {
             parent.children += 1;

@@ -5,7 +5,7 @@ use rustix::fs::XattrFlags;
 use super::node::LowerPart;
 use super::{Caller, Fs, FsError};
 use crate::layer::Xattr;
-use crate::model::{Ino, posix_acl};
+use crate::model::{FileKind, Ino, posix_acl};
 use crate::upper::is_private;
 
 /// File capabilities (capabilities(7)).
@@ -22,6 +22,10 @@ impl Fs {
         let _using = self.using_layers();
         let lower = node.state().lower.clone();
         if let Some(pinned) = self.pin(&node)? {
+            let is_file = node.kind == FileKind::Regular;
+            if is_file && name == CAPABILITY && !self.has_capabilities(&node, &pinned)? {
+                return Err(FsError::NoAttribute);
+            }
             let value = self.upper()?.xattr(&pinned, name)?.ok_or(FsError::NoAttribute)?;
             return self.owners.shown_xattr(name, value);
         }
@@ -68,6 +72,7 @@ impl Fs {
         let value = self.owners.stored_xattr(name, value)?;
         let pinned = self.raise(&node, u64::MAX)?;
         let _attributes = node.attributes();
+        let _changing = node.changing();
         Ok(self.upper()?.set_xattr(&pinned, name, &value, flags)?)
     }
 
@@ -84,6 +89,7 @@ impl Fs {
         let node = self.node(ino)?;
         let pinned = self.raise(&node, u64::MAX)?;
         let _attributes = node.attributes();
+        let _changing = node.changing();
         Ok(self.upper()?.remove_xattr(&pinned, name)?)
     }
 

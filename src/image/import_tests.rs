@@ -37,8 +37,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
+        let (dir, store) = super::tests::new_store();
         Self { dir, store }
     }
 

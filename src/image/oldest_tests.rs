@@ -21,8 +21,7 @@ const IDS: [&str; 3] = ["aaaa", "bbbb", "cccc"];
 
 impl Bench {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
+        let (dir, store) = super::tests::new_store();
         Self { dir, store }
     }
 

@@ -14,6 +14,13 @@ use crate::sys::file_range::FileRange;
 
 const GZIP_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
+/// An empty store, and the directory that it is in.
+pub(super) fn new_store() -> (TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("store")).unwrap();
+    (dir, store)
+}
+
 struct Bench {
     dir: TempDir,
     store: Store,
@@ -21,8 +28,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
+        let (dir, store) = new_store();
         Self { dir, store }
     }
 

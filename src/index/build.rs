@@ -23,7 +23,7 @@ use super::decode::{self, Halt};
 use super::encoding::Encoding;
 use super::format::{GRANULE_BYTES, SpanRecord};
 use super::source::DecodeError;
-use super::stream::{CHUNK_BYTES, CHUNKS_AHEAD, Chunk, ChunkReader};
+use super::stream::{self, CHUNK_BYTES, CHUNKS_AHEAD, Chunk, ChunkReader};
 use super::tar::{self, TarError};
 use super::tree::{NameOf, Tree};
 use super::window::{Found, Reducer};
@@ -194,19 +194,8 @@ fn check_decoded(blob: &FileRange, encoding: Encoding, decoded: Result<(), Halt>
 /// First stage: the blob's bytes and digest.
 fn read(blob: &FileRange, to: &SyncSender<Chunk>, progress: &(dyn Fn(u64) + Sync)) -> io::Result<Digest> {
     let mut sha256 = Sha256::new();
-    let mut position = 0;
-    while position < blob.len() {
-        let mut chunk = vec![0; CHUNK_BYTES];
-        let count = blob.read_at(position, &mut chunk)?;
-        chunk.truncate(count);
-        position += count as u64;
-        sha256.update(&chunk);
-        if to.send(Arc::new(chunk)).is_err() {
-            // The next stage has failed and says why; nobody will look at this digest.
-            break;
-        }
-        progress(position);
-    }
+    stream::send(blob, to, &mut |chunk| sha256.update(chunk), progress)?;
+    // Of a part only when the next stage has failed: nobody will look at it then.
     Ok(Digest::from_bytes(sha256.finalize().into()))
 }
 

@@ -2,14 +2,13 @@
 
 use std::ops::ControlFlow;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::{io, thread};
 
 use super::decode::{self, Halt};
 use super::encoding::Encoding;
 use super::source::DecodeError;
-use super::stream::{CHUNK_BYTES, CHUNKS_AHEAD, Chunk, ChunkReader};
+use super::stream::{self, CHUNKS_AHEAD, Chunk, ChunkReader};
 use crate::sys::file_range::FileRange;
 
 /// Decodes `blob` and gives what comes out to `take`, piece by piece, until that breaks off. `progress` is told now and
@@ -26,7 +25,7 @@ pub fn decompress(
     let (raw, raw_ahead) = sync_channel(CHUNKS_AHEAD);
     let (checkpoints, checkpoints_ahead) = sync_channel(CHUNKS_AHEAD);
     thread::scope(|scope| {
-        let reader = scope.spawn(move || read(blob, &raw, progress));
+        let reader = scope.spawn(move || stream::send(blob, &raw, &mut |_| {}, progress));
         // Nobody will start from them.
         scope.spawn(move || checkpoints_ahead.iter().for_each(drop));
         let raw = ChunkReader::new(raw_ahead);
@@ -48,20 +47,4 @@ pub fn decompress(
             Err(Halt::Panicked) => Err(bad("the decoder panicked")),
         }
     })
-}
-
-fn read(blob: &FileRange, to: &SyncSender<Chunk>, progress: &(dyn Fn(u64) + Sync)) -> io::Result<()> {
-    let mut position = 0;
-    while position < blob.len() {
-        let mut chunk = vec![0; CHUNK_BYTES];
-        let count = blob.read_at(position, &mut chunk)?;
-        chunk.truncate(count);
-        position += count as u64;
-        if to.send(Arc::new(chunk)).is_err() {
-            // The decoder has ended and says why.
-            break;
-        }
-        progress(position);
-    }
-    Ok(())
 }

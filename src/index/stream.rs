@@ -2,7 +2,9 @@
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SyncSender};
+
+use crate::sys::file_range::FileRange;
 
 /// Bytes that several threads look at.
 pub(super) type Chunk = Arc<Vec<u8>>;
@@ -11,6 +13,30 @@ pub(super) type Chunk = Arc<Vec<u8>>;
 pub(super) const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks on their way between two threads: evens out the pace, 2 MiB at most.
 pub(super) const CHUNKS_AHEAD: usize = 8;
+
+/// Sends a blob down a channel, front to back, for as long as somebody listens. `each` sees what is sent; `progress` is told
+/// how many bytes of the blob were sent so far.
+pub(super) fn send(
+    blob: &FileRange,
+    to: &SyncSender<Chunk>,
+    each: &mut dyn FnMut(&[u8]),
+    progress: &(dyn Fn(u64) + Sync),
+) -> io::Result<()> {
+    let mut position = 0;
+    while position < blob.len() {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let count = blob.read_at(position, &mut chunk)?;
+        chunk.truncate(count);
+        position += count as u64;
+        each(&chunk);
+        if to.send(Arc::new(chunk)).is_err() {
+            // Who listened has ended and says why.
+            break;
+        }
+        progress(position);
+    }
+    Ok(())
+}
 
 /// What comes out of a channel, as a reader; the end of the channel is the end of the stream.
 #[derive(Debug)]

@@ -86,16 +86,23 @@ impl TarLayer {
         // All names of a file with several are counted at the first.
         let mut met: HashMap<InodeNumber, Met> = HashMap::new();
         let mut named = 0;
-        let mut ahead: Vec<(InodeNumber, Vec<u8>)> = vec![(self.index().root(), Vec::new())];
-        while let Some((number, path)) = ahead.pop() {
+        // What is still to be looked at, by its name and the length of the path before that: whole paths of all would be
+        // gigabytes of a hostile layer.
+        let mut ahead: Vec<(InodeNumber, usize, Vec<u8>)> = vec![(self.index().root(), 0, Vec::new())];
+        let mut path: Vec<u8> = Vec::new();
+        while let Some((number, above, name)) = ahead.pop() {
+            path.truncate(above);
+            if above > 0 {
+                path.push(b'/');
+            }
+            path.extend(name);
             let entry = EntryId(u64::from(number.0));
             let bad = |error: IndexError| super::chunk_reader::bad_index(self.index(), entry, &error);
             let inode = self.index().inode(number).map_err(bad)?;
             if let Content::Names(_) = &inode.content {
                 for (name, child) in self.index().children(&inode).map_err(bad)?.into_iter().rev() {
                     let Child::Object(number) = child else { continue };
-                    let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
-                    ahead.push((number, [&path, slash, name.as_bytes()].concat()));
+                    ahead.push((number, path.len(), name.as_bytes().to_vec()));
                 }
                 continue;
             }

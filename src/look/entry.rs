@@ -1,5 +1,7 @@
 //! One object of an image as it is listed.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::bytes_text::{self, Quoting};
@@ -9,32 +11,58 @@ use crate::model::{FileKind, Metadata};
 use crate::union::{LinkCounts, Lower, Union};
 
 /// An object with what stat(2) says of it.
+///
+/// There is one for each name of a directory at a time, and a hostile image has long paths and targets: so the path is
+/// put together, and the target read, when they are shown.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its path, relative to the root, without symlinks.
-    pub path: Vec<u8>,
+    /// Where it is, relative to the root, without symlinks: shared by all that is there.
+    dir: Arc<[u8]>,
+    /// The last name of its path; nothing for the root.
+    name: Box<[u8]>,
     /// What is at that path.
     pub lower: Lower,
     /// What stat(2) says, with the image's own ids.
     pub metadata: Metadata,
-    /// Of a symlink.
-    pub target: Option<Vec<u8>>,
 }
 
 impl Entry {
     /// Looks at what is at a path.
-    pub(super) fn of(union: &Union, path: Vec<u8>, lower: Lower) -> Result<Self, LayerError> {
+    pub(super) fn of(union: &Union, path: &[u8], lower: Lower) -> Result<Self, LayerError> {
+        let (dir, name) = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => (&path[..slash], &path[slash + 1..]),
+            None => (&[][..], path),
+        };
+        Self::below(union, &Arc::from(dir), name, lower)
+    }
+
+    /// Looks at what has a name in a directory.
+    pub(super) fn below(
+        union: &Union,
+        dir: &Arc<[u8]>,
+        name: &[u8],
+        lower: Lower,
+    ) -> Result<Self, LayerError> {
         let metadata = match &lower {
             Lower::Dir(dir) => union.dir_metadata(dir)?,
             Lower::Leaf(leaf, _) | Lower::Link(leaf, _) => union.metadata(*leaf)?,
         };
-        let target = match lower {
+        Ok(Self { dir: Arc::clone(dir), name: name.into(), lower, metadata })
+    }
+
+    /// Its path, relative to the root, without symlinks.
+    pub(super) fn path(&self) -> Vec<u8> {
+        if self.dir.is_empty() { self.name.to_vec() } else { [&self.dir, &b"/"[..], &self.name].concat() }
+    }
+
+    /// Where it leads, if it is a symlink.
+    fn target(&self, union: &Union) -> Result<Option<Vec<u8>>, LayerError> {
+        match self.lower {
             Lower::Leaf(leaf, FileKind::Symlink) | Lower::Link(leaf, FileKind::Symlink) => {
-                Some(union.read_link(leaf)?)
+                union.read_link(leaf).map(Some)
             }
-            _ => None,
-        };
-        Ok(Self { path, lower, metadata, target })
+            _ => Ok(None),
+        }
     }
 
     /// Names that lead to it; 1 for directories, and for a name that an upper layer gave it.
@@ -48,17 +76,17 @@ impl Entry {
     /// The last name of its path; nothing for the root.
     #[must_use]
     pub fn name(&self) -> &[u8] {
-        self.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+        &self.name
     }
 
     /// What it is called and, of a symlink, where it leads.
-    pub(super) fn label(&self, name: &[u8], quoting: Quoting) -> Vec<u8> {
+    pub(super) fn label(&self, union: &Union, name: &[u8], quoting: Quoting) -> Result<Vec<u8>, LayerError> {
         let mut label = quoting.quoted(name);
-        if let Some(target) = &self.target {
+        if let Some(target) = self.target(union)? {
             label.extend_from_slice(b" -> ");
-            label.extend(quoting.quoted(target));
+            label.extend(quoting.quoted(&target));
         }
-        label
+        Ok(label)
     }
 
     /// The columns before the name.
@@ -77,14 +105,15 @@ impl Entry {
     }
 
     /// The object as JSON. Names that are no text are there a second time, exactly, under `*_base64`.
-    pub(super) fn json(&self, links: u32) -> Map<String, Value> {
+    pub(super) fn json(&self, union: &Union, counts: &LinkCounts) -> Result<Map<String, Value>, LayerError> {
         let metadata = &self.metadata;
         let mut object = Map::new();
-        bytes_text::put(&mut object, "path", &[b"/", &self.path[..]].concat());
+        bytes_text::put(&mut object, "path", &[b"/", &self.path()[..]].concat());
         bytes_text::put(&mut object, "name", self.name());
-        if let Some(target) = &self.target {
-            bytes_text::put(&mut object, "target", target);
+        if let Some(target) = self.target(union)? {
+            bytes_text::put(&mut object, "target", &target);
         }
+        let links = self.links(union, counts)?;
         let mut set = |key: &str, value: Value| object.insert(key.to_owned(), value);
         set("type", kind_word(metadata.kind).into());
         set("mode", format!("{:04o}", metadata.mode).into());
@@ -103,7 +132,7 @@ impl Entry {
         if let Some(layer) = self.layer() {
             set("layer", layer.into());
         }
-        object
+        Ok(object)
     }
 
     /// The layer that it comes from, counted from 1 at the base; of a directory the topmost.

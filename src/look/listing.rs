@@ -1,5 +1,7 @@
 //! `ls`: the objects of a directory, or of all below it.
 
+use std::sync::Arc;
+
 use super::bytes_text::{Quoting, safe_json, shown};
 use super::entry::Entry;
 use super::{LookError, Sink, find};
@@ -36,8 +38,8 @@ pub fn list(union: &Union, path: &[u8], listing: Listing, sink: &mut Sink<'_>) -
         Lower::Dir(dir) if listing.recursive => writer.walk(path, &real, &dir, 0)?,
         Lower::Dir(dir) => writer.dir(&real, &dir).map(drop)?,
         leaf => {
-            let entry = Entry::of(union, real.clone(), leaf).map_err(layer_error(path))?;
-            writer.rows(&[(path.to_vec(), entry)])?;
+            let entry = Entry::of(union, &real, leaf).map_err(layer_error(path))?;
+            writer.rows(&[entry], Some(path))?;
         }
     }
     writer.put(match (listing.json, writer.told) {
@@ -51,10 +53,11 @@ pub fn list(union: &Union, path: &[u8], listing: Listing, sink: &mut Sink<'_>) -
 pub(super) fn entries(union: &Union, real: &[u8], dir: &LowerDir) -> Result<Vec<Entry>, LookError> {
     let mut entries = Vec::new();
     let failed = layer_error(real);
+    let place = Arc::from(real);
     for name in union.list(dir).map_err(&failed)?.into_keys() {
         // Found again, because a directory is made of several parts.
         let Some(lower) = union.lookup(dir, name.as_name()).map_err(&failed)? else { continue };
-        entries.push(Entry::of(union, joined(real, name.as_bytes()), lower).map_err(&failed)?);
+        entries.push(Entry::below(union, &place, name.as_bytes(), lower).map_err(&failed)?);
     }
     Ok(entries)
 }
@@ -62,10 +65,6 @@ pub(super) fn entries(union: &Union, real: &[u8], dir: &LowerDir) -> Result<Vec<
 pub(super) fn layer_error(path: &[u8]) -> impl Fn(crate::layer::LayerError) -> LookError + use<> {
     let path = shown(path);
     move |source| LookError::Layer { path: path.clone(), source }
-}
-
-fn joined(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') }
 }
 
 struct Writer<'a, 'b> {
@@ -83,15 +82,13 @@ impl Writer<'_, '_> {
     }
 
     fn links(&self, entry: &Entry) -> Result<u32, LookError> {
-        entry.links(self.union, &self.counts).map_err(layer_error(&entry.path))
+        entry.links(self.union, &self.counts).map_err(layer_error(&entry.path()))
     }
 
     fn dir(&mut self, real: &[u8], dir: &LowerDir) -> Result<Vec<Entry>, LookError> {
         let entries = entries(self.union, real, dir)?;
-        let rows: Vec<(Vec<u8>, Entry)> =
-            entries.into_iter().map(|entry| (entry.name().to_vec(), entry)).collect();
-        self.rows(&rows)?;
-        Ok(rows.into_iter().map(|(_, entry)| entry).collect())
+        self.rows(&entries, None)?;
+        Ok(entries)
     }
 
     /// `typed` is how the heading calls the directory.
@@ -106,17 +103,18 @@ impl Writer<'_, '_> {
         for entry in self.dir(real, dir)? {
             if let Lower::Dir(below) = &entry.lower {
                 let slash: &[u8] = if typed.ends_with(b"/") { b"" } else { b"/" };
-                self.walk(&[typed, slash, entry.name()].concat(), &entry.path, below, depth + 1)?;
+                self.walk(&[typed, slash, entry.name()].concat(), &entry.path(), below, depth + 1)?;
             }
         }
         Ok(())
     }
 
-    fn rows(&mut self, rows: &[(Vec<u8>, Entry)]) -> Result<(), LookError> {
+    /// `typed` is how one is called that was asked for by itself.
+    fn rows(&mut self, rows: &[Entry], typed: Option<&[u8]>) -> Result<(), LookError> {
         let columns: Vec<[String; 6]> = match self.listing.long && !self.listing.json {
             true => rows
                 .iter()
-                .map(|(_, entry)| Ok(entry.columns(self.links(entry)?)))
+                .map(|entry| Ok(entry.columns(self.links(entry)?)))
                 .collect::<Result<_, LookError>>()?,
             false => Vec::new(),
         };
@@ -124,16 +122,19 @@ impl Writer<'_, '_> {
         for (width, column) in columns.iter().flat_map(|row| widths_of(row).into_iter().enumerate()) {
             widths[width] = widths[width].max(column);
         }
-        for (number, (name, entry)) in rows.iter().enumerate() {
+        for (number, entry) in rows.iter().enumerate() {
+            let name = typed.unwrap_or(entry.name());
+            let failed = |error| layer_error(&entry.path())(error);
             if self.listing.json {
-                let object = serde_json::Value::from(entry.json(self.links(entry)?)).to_string();
+                let object = entry.json(self.union, &self.counts).map_err(failed)?;
+                let object = serde_json::Value::from(object).to_string();
                 let comma = if self.told > 0 { "," } else { "" };
                 self.put(format!("{comma}\n{}", safe_json(&object)).as_bytes())?;
             } else if let Some(row) = columns.get(number) {
                 let cell = |(text, width): (&String, &usize)| format!("{text:>width$} ");
                 let mut line: Vec<u8> =
                     row.iter().zip(&widths).flat_map(|pair| cell(pair).into_bytes()).collect();
-                line.extend(entry.label(name, self.listing.quoting));
+                line.extend(entry.label(self.union, name, self.listing.quoting).map_err(failed)?);
                 line.push(b'\n');
                 self.put(&line)?;
             } else {

@@ -20,7 +20,7 @@ pub fn tree(
     sink: &mut Sink<'_>,
 ) -> Result<(), LookError> {
     let (real, lower) = find(union, path, LastSymlink::Follow)?;
-    let root = Entry::of(union, real, lower).map_err(layer_error(path))?;
+    let root = Entry::of(union, &real, lower).map_err(layer_error(path))?;
     let Lower::Dir(_) = root.lower else {
         return Err(LookError::NotDirectory {
             path: shown(path),
@@ -65,14 +65,15 @@ impl Drawing<'_, '_> {
         if bars.len() >= self.depth_max {
             return Ok(());
         }
-        let entries = entries(self.union, &of.path, dir)?;
+        let entries = entries(self.union, &of.path(), dir)?;
         let count = entries.len();
         for (number, entry) in entries.into_iter().enumerate() {
             let is_last = number + 1 == count;
             let mut line: Vec<u8> =
                 bars.iter().flat_map(|more| if *more { b"|   " } else { b"    " }).copied().collect();
             line.extend_from_slice(if is_last { b"`-- " } else { b"|-- " });
-            line.extend(entry.label(entry.name(), self.quoting));
+            let label = entry.label(self.union, entry.name(), self.quoting);
+            line.extend(label.map_err(|error| layer_error(&entry.path())(error))?);
             line.push(b'\n');
             self.put(&line)?;
             match &entry.lower {
@@ -89,14 +90,14 @@ impl Drawing<'_, '_> {
     }
 
     fn object(&mut self, entry: &Entry, depth: usize) -> Result<(), LookError> {
-        let links = entry.links(self.union, &self.counts).map_err(layer_error(&entry.path))?;
-        let text = safe_json(&serde_json::Value::from(entry.json(links)).to_string());
+        let object = entry.json(self.union, &self.counts).map_err(layer_error(&entry.path()))?;
+        let text = safe_json(&serde_json::Value::from(object).to_string());
         let Lower::Dir(dir) = &entry.lower else { return self.put(text.as_bytes()) };
         // Contents are written as they are met, behind the object's other members.
         self.put(text.strip_suffix('}').unwrap_or(&text).as_bytes())?;
         self.put(b",\"contents\":[")?;
         if depth < self.depth_max {
-            for (number, child) in entries(self.union, &entry.path, dir)?.iter().enumerate() {
+            for (number, child) in entries(self.union, &entry.path(), dir)?.iter().enumerate() {
                 self.put(if number > 0 { b",\n" } else { b"\n" })?;
                 self.object(child, depth + 1)?;
             }

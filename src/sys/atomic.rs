@@ -22,6 +22,18 @@ pub fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     temp.publish(path, mode)
 }
 
+/// As [`write`], for what only matters until the system stops: after a power cut the file may also be empty, missing or
+/// the one before. After a crash of the program alone it is what `write` promises.
+///
+/// # Errors
+/// What the system says; then the old file is still there.
+pub fn write_volatile(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let mut temp = TempFile::create_in(parent(path)?)?;
+    temp.file().write_all(contents)?;
+    temp.file().set_permissions(Permissions::from_mode(mode))?;
+    temp.rename(path)
+}
+
 /// A file that nobody sees yet: removed when dropped, unless published.
 #[derive(Debug)]
 pub struct TempFile {
@@ -57,12 +69,17 @@ impl TempFile {
     ///
     /// # Errors
     /// What the system says; then the temporary file is removed.
-    pub fn publish(mut self, target: &Path, mode: u32) -> io::Result<()> {
+    pub fn publish(self, target: &Path, mode: u32) -> io::Result<()> {
         self.file.set_permissions(Permissions::from_mode(mode))?;
         self.file.sync_all()?;
+        self.rename(target)?;
+        sync_dir(parent(target)?)
+    }
+
+    fn rename(mut self, target: &Path) -> io::Result<()> {
         std::fs::rename(&self.path, target)?;
         self.published = true;
-        sync_dir(parent(target)?)
+        Ok(())
     }
 }
 
@@ -79,11 +96,10 @@ impl Drop for TempFile {
 /// Notes that a cache is in use, once a day: what was not used for long is what a collector takes. Best effort.
 pub fn touch(path: &Path) {
     let set = || {
-        let file = File::open(path)?;
         let now = SystemTime::now();
-        match now.duration_since(file.metadata()?.modified()?) {
+        match now.duration_since(std::fs::metadata(path)?.modified()?) {
             Ok(age) if age < DAY => Ok(()),
-            _ => file.set_modified(now),
+            _ => File::open(path)?.set_modified(now),
         }
     };
     if let Err(error) = set() {
@@ -116,6 +132,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         write(&path, b"one", 0o600).unwrap();
+        write_volatile(&path, b"between", 0o600).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"between");
         write(&path, b"two", 0o644).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o644);

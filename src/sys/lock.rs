@@ -115,10 +115,35 @@ impl FileLock {
 /// # Errors
 /// What open(2) and flock(2) say.
 pub fn is_held(path: &Path) -> io::Result<bool> {
-    match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-        Ok(file) => Ok(!granted(file.try_lock_shared())?),
+    Watch::of(path)?.map_or(Ok(false), |file| file.is_held())
+}
+
+/// Watches a lock through a descriptor: also when the file is renamed or unlinked meanwhile.
+#[derive(Debug)]
+pub struct Watch(File);
+
+impl Watch {
+    /// Opens a file; `None` when there is none.
+    ///
+    /// # Errors
+    /// What open(2) says.
+    pub fn of(path: &Path) -> io::Result<Option<Self>> {
+        match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            file => file.map(|file| Some(Self(file))),
+        }
+    }
+
+    /// Whether somebody holds the lock exclusively now. Never waits.
+    ///
+    /// # Errors
+    /// What flock(2) says.
+    pub fn is_held(&self) -> io::Result<bool> {
+        let is_free = granted(self.0.try_lock_shared())?;
+        if is_free {
+            self.0.unlock()?;
+        }
+        Ok(!is_free)
     }
 }
 
@@ -145,6 +170,18 @@ mod tests {
 
     use super::*;
 
+    /// A child that another test has forked holds all descriptors until it executes something.
+    fn soon<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+        let since = Instant::now();
+        loop {
+            match ask() {
+                Some(answer) => return answer,
+                None => assert!(since.elapsed().as_secs() < 30, "still held"),
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
     #[test]
     fn exclusive_keeps_others_out_until_dropped() {
         let dir = tempfile::tempdir().unwrap();
@@ -155,8 +192,8 @@ mod tests {
         assert!(FileLock::try_exclusive(&path).unwrap().is_none());
         assert!(FileLock::exclusive_soon(&path).unwrap().is_none());
         drop(held);
-        assert!(!is_held(&path).unwrap());
-        assert!(FileLock::try_exclusive(&path).unwrap().is_some());
+        soon(|| (!is_held(&path).unwrap()).then_some(()));
+        soon(|| FileLock::try_exclusive(&path).unwrap());
     }
 
     #[test]
@@ -178,7 +215,7 @@ mod tests {
         let pin = FileLock::pin(&path).unwrap().unwrap();
         assert!(FileLock::try_exclusive_existing(&path).unwrap().is_none());
         drop(pin);
-        let held = FileLock::try_exclusive_existing(&path).unwrap().unwrap();
+        let held = soon(|| FileLock::try_exclusive_existing(&path).unwrap());
         assert_eq!((held.file().write(b"y").unwrap(), std::fs::read(&path).unwrap()), (1, b"y".to_vec()));
     }
 

@@ -15,7 +15,7 @@ use super::copy_up::set_times;
 use super::error::At as _;
 use super::format::Writer;
 use super::handle::{self, pin};
-use super::marks::{self, Namespace, OVERRIDE_STAT};
+use super::marks::{self, Attributes, Namespace, OVERRIDE_STAT};
 use super::scratch::{names, remove_tree};
 use super::{Upper, UpperError, Whiteouts, look};
 use crate::model::whiteout::{Meaning, meaning};
@@ -39,7 +39,7 @@ pub(super) fn namespace_of(upper: &OwnedFd, found: Namespace) -> Result<Namespac
     walk(upper, &mut |dir| {
         for (namespace, seen) in [(Namespace::Trusted, &mut trusted), (Namespace::User, &mut user)] {
             for mark in ["opaque", "redirect", "origin", "impure"] {
-                *seen |= marks::get(dir, &namespace.name(mark))?.is_some();
+                *seen |= marks::get(dir, namespace.name(mark))?.is_some();
             }
         }
         Ok(!trusted)
@@ -96,7 +96,7 @@ impl Upper {
             self.namespace.set_opaque(dir)?;
         }
         // Damage is told now and not when a program stumbles over it.
-        self.namespace.read(dir, b"(directory)", self.boot)?;
+        self.namespace.read(&Attributes::of(dir.as_fd()), b"(directory)", self.boot)?;
         for bytes in names(dir)? {
             let Ok(name) = Name::new(&bytes) else { continue };
             match meaning(&bytes) {
@@ -134,11 +134,11 @@ impl Upper {
         if attr.metadata.kind != FileKind::Regular {
             return Ok(());
         }
-        if attr.metadata.size == 0 && marks::get(&pinned, &self.namespace.name("whiteout"))?.is_some() {
+        if attr.metadata.size == 0 && marks::get(&pinned, self.namespace.name("whiteout"))?.is_some() {
             return self.replace(dir, name);
         }
         self.adopt_owner(&pinned)?;
-        self.namespace.read(&pinned, name.as_bytes(), self.boot).map(drop)
+        self.namespace.read(&Attributes::of(pinned.as_fd()), name.as_bytes(), self.boot).map(drop)
     }
 
     /// Puts a whiteout of this upper's form in place of an object that is one in another.

@@ -10,6 +10,7 @@ use super::create::What;
 use super::error::At as _;
 use super::handle::{self, reopen};
 use super::hard_links::number;
+use super::owner::{self, Recorded};
 use super::partial::Partial;
 use super::scratch::Scratch;
 use super::{ExtentMap, Object, Upper, UpperAttr, UpperError};
@@ -146,14 +147,22 @@ impl Upper {
             return Ok(());
         }
         if !self.is_shared() {
-            self.dress(&root.pinned, &handle::stat(&root.pinned)?.metadata, origin)?;
+            let real = handle::stat(&root.pinned)?;
+            let had = owner::recorded(&root.pinned, &real, b"/")?;
+            self.dress(&root.pinned, &real.metadata, origin, Some(had))?;
         }
         self.number(&root.pinned, origin)
     }
 
-    /// Gives an object everything that its original has but the content.
-    fn dress(&self, pinned: &OwnedFd, real: &Metadata, origin: &Origin<'_>) -> Result<(), UpperError> {
-        self.owners.apply(pinned, real, &origin.metadata)?;
+    /// Gives an object everything that its original has but the content. `had` as in [`owner::Owners::apply`].
+    fn dress(
+        &self,
+        pinned: &OwnedFd,
+        real: &Metadata,
+        origin: &Origin<'_>,
+        had: Option<Recorded>,
+    ) -> Result<(), UpperError> {
+        self.owners.apply(pinned, real, &origin.metadata, had)?;
         for (name, value) in &origin.xattrs {
             self.copy_xattr(pinned, name, value)?;
         }
@@ -174,7 +183,7 @@ impl Upper {
         let file = reopen(pinned, OFlags::RDWR).at("open")?;
         if let Some(partial) = self.partial_of(origin) {
             files::ftruncate(&file, partial.map.lower_bytes()).at("ftruncate")?;
-            self.dress(pinned, real, origin)?;
+            self.dress(pinned, real, origin, None)?;
             match self.set_partial(pinned, &partial) {
                 // No fsync: filesystems with a journal keep the order of what is changed of one file (its size, its
                 // marks, its name), so that it is never seen without the mark.
@@ -185,7 +194,7 @@ impl Upper {
         }
         // Before the attributes: writing would take capabilities away.
         copy_content(&file, origin.content, origin.keep_bytes.min(origin.metadata.size))?;
-        self.dress(pinned, real, origin)?;
+        self.dress(pinned, real, origin, None)?;
         self.number(pinned, origin)?;
         if origin.keep_bytes == 0 {
             // Nothing that could be missing.
@@ -216,7 +225,7 @@ impl Upper {
         if metadata.kind == FileKind::Regular {
             self.fill(&pinned, &real, origin)?;
         } else {
-            self.dress(&pinned, &real, origin)?;
+            self.dress(&pinned, &real, origin, None)?;
             self.number(&pinned, origin)?;
         }
         Ok(pinned)

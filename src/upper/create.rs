@@ -8,9 +8,10 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::error::At as _;
-use super::handle::{magic_link, pin};
+use super::handle::{self, magic_link, pin};
+use super::owner::Recorded;
 use super::scratch::Scratch;
-use super::{Marks, Object, Upper, UpperError, Whiteouts};
+use super::{Marks, Object, Upper, UpperAttr, UpperError, Whiteouts};
 use crate::model::{DeviceId, FileKind, Metadata, Name, posix_acl, whiteout};
 use crate::sys::files;
 
@@ -44,6 +45,14 @@ pub struct Fresh<'a> {
     pub over_whiteout: bool,
 }
 
+/// An object that nobody sees yet.
+pub(super) struct Made {
+    pub(super) pinned: OwnedFd,
+    /// What stat(2) says of it.
+    pub(super) real: UpperAttr,
+    pub(super) recorded: Recorded,
+}
+
 impl What<'_> {
     fn kind(&self) -> FileKind {
         match self {
@@ -68,20 +77,27 @@ impl Upper {
         Ok(())
     }
 
-    /// Creates an object under a name that nothing of the upper but perhaps a whiteout has.
+    /// Creates an object under a name that nothing of the upper but perhaps a whiteout has. Also returns what is recorded
+    /// of it.
     ///
     /// # Errors
     /// [`UpperError`]; then the name is as it was.
-    pub fn create(&self, dir: impl AsFd, name: Name<'_>, fresh: &Fresh<'_>) -> Result<Object, UpperError> {
+    pub fn create(
+        &self,
+        dir: impl AsFd,
+        name: Name<'_>,
+        fresh: &Fresh<'_>,
+    ) -> Result<(Object, Recorded), UpperError> {
         let scratch = self.scratch();
-        let (pinned, real) = self.create_nameless(&scratch, fresh)?;
-        let opaque = fresh.over_whiteout && real.kind == FileKind::Directory;
+        let Made { pinned, real, recorded } = self.create_nameless(&scratch, fresh)?;
+        let kind = real.metadata.kind;
+        let opaque = fresh.over_whiteout && kind == FileKind::Directory;
         if opaque {
             self.namespace.set_opaque(&pinned)?;
         }
-        let attr = self.attr(&pinned, name.as_bytes())?;
-        self.publish(scratch, dir, name, real.kind, fresh.over_whiteout)?;
-        Ok(self.published(Object { attr, marks: Marks { opaque, ..Marks::default() }, pinned }))
+        self.publish(scratch, dir, name, kind, fresh.over_whiteout)?;
+        let marks = Marks { opaque, ..Marks::default() };
+        Ok((self.published(Object { attr: recorded.applied(real), marks, pinned }), recorded))
     }
 
     /// The object with its mode and owner, and what the filesystem below says of it.
@@ -89,7 +105,7 @@ impl Upper {
         &self,
         scratch: &Scratch<'_>,
         fresh: &Fresh<'_>,
-    ) -> Result<(OwnedFd, Metadata), UpperError> {
+    ) -> Result<Made, UpperError> {
         let rdev = if let What::Special(_, rdev) = fresh.what { rdev } else { DeviceId::default() };
         let (pinned, mode) = self.build(scratch, fresh)?;
         let wanted = Metadata {
@@ -101,9 +117,13 @@ impl Upper {
             size: 0,
             mtime: crate::model::Timestamp::default(),
         };
-        let real = super::handle::stat(&pinned)?.metadata;
-        self.owners.apply(&pinned, &real, &wanted)?;
-        Ok((pinned, real))
+        let mut real = handle::stat(&pinned)?;
+        let recorded = self.owners.apply(&pinned, &real.metadata, &wanted, None)?;
+        if !recorded.is_there() {
+            // Set, but for what the filesystem would not have.
+            real = handle::stat(&pinned)?;
+        }
+        Ok(Made { pinned, real, recorded })
     }
 
     /// Makes the object with the mode that it will have; with a default ACL the filesystem computes that mode.
@@ -119,7 +139,7 @@ impl Upper {
             .at("set the default ACL")?;
         let pinned = self.make(&inside.as_fd(), &scratch.name, &fresh.what, fresh.mode)?;
         files::renameat(&inside, &scratch.name, &self.scratch, &scratch.name).at("rename")?;
-        let mode = super::handle::stat(&pinned)?.metadata.mode | (fresh.mode & 0o7000);
+        let mode = handle::stat(&pinned)?.metadata.mode | (fresh.mode & 0o7000);
         Ok((pinned, mode))
     }
 

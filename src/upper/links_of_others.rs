@@ -68,7 +68,7 @@ impl Upper {
                 continue;
             }
             let Some(handle) = file_handle(&name) else { continue };
-            let nlink = marks::get(&pinned, &self.namespace.name("nlink"))?;
+            let nlink = marks::get(&pinned, self.namespace.name("nlink"))?;
             let link = LinkOfOthers { name, pinned, kind: attr.metadata.kind, handle };
             if nlink.as_deref() == Some(b"U-1") {
                 self.drop_link(&link)?;

@@ -9,7 +9,9 @@ use rustix::io::Errno;
 
 use super::error::At as _;
 use super::handle::{self, pin, reopen_quietly};
-use super::{Marks, Upper, UpperAttr, UpperError, Whiteouts, owner, scratch};
+use super::marks::Attributes;
+use super::owner::Recorded;
+use super::{Marks, Upper, UpperAttr, UpperError, Whiteouts, scratch};
 use crate::model::whiteout::{self, Meaning};
 use crate::model::{DeviceId, FileKind, FileName, Name};
 use crate::sys::files;
@@ -23,6 +25,24 @@ pub enum Looked {
     Whiteout,
     /// It has the object.
     Object(Object),
+}
+
+/// What is under a name of the upper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum There {
+    /// Nothing: the layers decide.
+    Nothing,
+    /// The name is hidden.
+    Whiteout,
+    /// An object, of this kind in the filesystem below: what stands in for a special file is a regular one there.
+    Object(FileKind),
+}
+
+/// The same with what stat(2) says of it, before anything is asked of its attributes.
+enum Bare {
+    Nothing,
+    Whiteout,
+    Object(OwnedFd, UpperAttr),
 }
 
 /// One object of the upper.
@@ -72,26 +92,11 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]: the answer is unknown.
     pub fn look(&self, dir: impl AsFd, name: Name<'_>) -> Result<Looked, UpperError> {
-        let dir = dir.as_fd();
-        if self.is_marker(name) {
-            return Ok(Looked::Absent);
-        }
-        match pin(dir, name.as_bytes()) {
-            Ok(pinned) => {
-                let real = handle::stat(&pinned)?;
-                // What is recorded may be a device 0:0 too, and is none of ours.
-                if is_whiteout(&real) {
-                    return Ok(Looked::Whiteout);
-                }
-                let attr = owner::recorded(&pinned, real, name.as_bytes())?;
-                let marks = self.marks(&pinned, &real, name.as_bytes())?;
-                let marks = self.with_marks_of_others(marks, &pinned, real.metadata.kind)?;
-                Ok(Looked::Object(Object { attr, marks, pinned }))
-            }
-            Err(Errno::NOENT) if self.has_named_whiteout(dir, name)? => Ok(Looked::Whiteout),
-            Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(Looked::Absent),
-            Err(error) => Err(error).at("open"),
-        }
+        Ok(match self.bare(dir, name)? {
+            Bare::Nothing => Looked::Absent,
+            Bare::Whiteout => Looked::Whiteout,
+            Bare::Object(pinned, real) => Looked::Object(self.object_of(pinned, real, name.as_bytes())?),
+        })
     }
 
     /// The object behind a descriptor, as it is now.
@@ -100,10 +105,61 @@ impl Upper {
     /// [`UpperError`]
     pub fn object(&self, pinned: OwnedFd, name: &[u8]) -> Result<Object, UpperError> {
         let real = handle::stat(&pinned)?;
-        let attr = owner::recorded(&pinned, real, name)?;
-        let marks = self.marks(&pinned, &real, name)?;
+        self.object_of(pinned, real, name)
+    }
+
+    fn object_of(&self, pinned: OwnedFd, real: UpperAttr, name: &[u8]) -> Result<Object, UpperError> {
+        let attributes = Attributes::of(pinned.as_fd());
+        let attr = Recorded::of(&attributes, &real, name)?.applied(real);
+        let marks = self.marks(&attributes, &real, name)?;
         let marks = self.with_marks_of_others(marks, &pinned, real.metadata.kind)?;
         Ok(Object { attr, marks, pinned })
+    }
+
+    /// A descriptor of what is under `name`, if that is the object with this inode number.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn pinned_as(
+        &self,
+        dir: impl AsFd,
+        name: Name<'_>,
+        st_ino: u64,
+    ) -> Result<Option<OwnedFd>, UpperError> {
+        match pin(dir, name.as_bytes()) {
+            Ok(pinned) => Ok((handle::stat(&pinned)?.st_ino == st_ino).then_some(pinned)),
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(None),
+            Err(error) => Err(error).at("open"),
+        }
+    }
+
+    /// What kind of object is under `name`, without asking what it came from.
+    ///
+    /// # Errors
+    /// [`UpperError`]: the answer is unknown.
+    pub fn there(&self, dir: impl AsFd, name: Name<'_>) -> Result<There, UpperError> {
+        Ok(match self.bare(dir, name)? {
+            Bare::Nothing => There::Nothing,
+            Bare::Whiteout => There::Whiteout,
+            Bare::Object(_, real) => There::Object(real.metadata.kind),
+        })
+    }
+
+    fn bare(&self, dir: impl AsFd, name: Name<'_>) -> Result<Bare, UpperError> {
+        let dir = dir.as_fd();
+        if self.is_marker(name) {
+            return Ok(Bare::Nothing);
+        }
+        match pin(dir, name.as_bytes()) {
+            Ok(pinned) => {
+                let real = handle::stat(&pinned)?;
+                // What is recorded may be a device 0:0 too, and is none of ours.
+                Ok(if is_whiteout(&real) { Bare::Whiteout } else { Bare::Object(pinned, real) })
+            }
+            Err(Errno::NOENT) if self.has_named_whiteout(dir, name)? => Ok(Bare::Whiteout),
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(Bare::Nothing),
+            Err(error) => Err(error).at("open"),
+        }
     }
 
     /// Why a directory cannot be shown whose redirect leads to no directory of the layers.
@@ -121,7 +177,10 @@ impl Upper {
     /// too late for an error: when the system does not say, what was known before must do.
     pub(super) fn published(&self, mut object: Object) -> Object {
         match handle::stat(&object.pinned) {
-            Ok(now) => (object.attr.ctime, object.attr.nlink) = (now.ctime, now.nlink),
+            Ok(now) => {
+                (object.attr.ctime, object.attr.nlink, object.attr.blocks) =
+                    (now.ctime, now.nlink, now.blocks);
+            }
             Err(error) => tracing::warn!("{error}: times may be old"),
         }
         object
@@ -132,8 +191,7 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]
     pub fn attr(&self, pinned: impl AsFd, name: &[u8]) -> Result<UpperAttr, UpperError> {
-        let attr = handle::stat(pinned.as_fd())?;
-        owner::recorded(pinned, attr, name)
+        self.attr_and_record(pinned, name).map(|(attr, _)| attr)
     }
 
     /// All names of a directory, whiteouts included, in no order.

@@ -5,13 +5,14 @@
 //! would mean other files. Directories are not told from each other: nothing that lasts says which one it is, and engines
 //! give the same one by different paths.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::AtFlags;
 
 use super::error::At as _;
 use super::handle::{self, path_of, pin};
+use super::marks::Attributes;
 use super::{Upper, UpperError};
 use crate::model::{Digest, FileKind};
 use crate::sys::files;
@@ -101,7 +102,7 @@ impl Upper {
     /// leaves some, and a record that says that the numbers are nobody's.
     pub(super) fn forget_numbers(&self) -> Result<(), UpperError> {
         self.each_with_marks(|pinned, name, kind| {
-            let marks = self.namespace.read(pinned, name, self.boot)?;
+            let marks = self.namespace.read(&Attributes::of(pinned.as_fd()), name, self.boot)?;
             let shares = marks.partial.is_some_and(|partial| partial.map.lower_bytes() > 0);
             let (problem, remedy) = if shares {
                 ("shares content with a file of", "run layerfs complete over those")

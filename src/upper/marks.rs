@@ -6,7 +6,10 @@
 //! containers/storage for owners, modes and attributes that the process may not really set.
 
 use std::borrow::Cow;
-use std::os::fd::AsFd;
+use std::cell::OnceCell;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
@@ -52,24 +55,28 @@ impl Namespace {
     }
 
     /// Reads all marks.
-    pub(super) fn read(self, pinned: impl AsFd, name: &[u8], boot: u64) -> Result<Marks, UpperError> {
-        let pinned = pinned.as_fd();
-        let damaged = |mark: &str| UpperError::damaged(pinned, name, &self.name(mark));
-        let opaque = match get(pinned, &self.name("opaque"))?.as_deref() {
+    pub(super) fn read(
+        self,
+        attributes: &Attributes<'_>,
+        name: &[u8],
+        boot: u64,
+    ) -> Result<Marks, UpperError> {
+        let damaged = |mark: &str| UpperError::damaged(attributes.pinned, name, &self.name(mark));
+        let opaque = match attributes.get(&self.name("opaque"))?.as_deref() {
             // "x" says that files in the directory may be whiteouts by a mark of their own.
             None | Some(b"x") => false,
             Some(b"y") => true,
             Some(_) => return Err(damaged("opaque")),
         };
-        let redirect = get(pinned, &self.name("redirect"))?;
+        let redirect = attributes.get(&self.name("redirect"))?;
         if redirect.as_deref().is_some_and(|path| !path.starts_with(b"/") && Name::new(path).is_err()) {
             return Err(damaged("redirect"));
         }
-        if let Some(bytes) = get(pinned, &self.name(INO))? {
+        if let Some(bytes) = attributes.get(&self.name(INO))? {
             let ino = Some(parse_ino(&bytes).ok_or_else(|| damaged(INO))?);
             return Ok(Marks { opaque, redirect, ino, partial: None });
         }
-        let partial = match get(pinned, &self.name(EXTENTS))? {
+        let partial = match attributes.get(&self.name(EXTENTS))? {
             Some(bytes) => Some(Partial::decode(&bytes, boot).ok_or_else(|| damaged(EXTENTS))?),
             None => None,
         };
@@ -135,9 +142,54 @@ pub(super) fn remove(pinned: impl AsFd, name: &str) -> rustix::io::Result<()> {
     }
 }
 
+/// The attributes of one object, listed once when the first is asked for: most objects have hardly any of ours, and to ask
+/// for one that is not there costs as much as the list.
+#[derive(Debug)]
+pub(super) struct Attributes<'a> {
+    pub(super) pinned: BorrowedFd<'a>,
+    /// Each name ends with a NUL. Inside, `None` when they are too many to be worth it.
+    names: OnceCell<Option<Vec<u8>>>,
+}
+
+impl<'a> Attributes<'a> {
+    pub(super) fn of(pinned: BorrowedFd<'a>) -> Self {
+        Self { pinned, names: OnceCell::new() }
+    }
+
+    /// The value of one, `None` when there is none.
+    pub(super) fn get(&self, name: &str) -> Result<Option<Vec<u8>>, UpperError> {
+        let names = match self.names.get() {
+            Some(names) => names,
+            None => {
+                let listed = list(self.pinned)?;
+                self.names.get_or_init(|| listed)
+            }
+        };
+        let is_listed =
+            |names: &Vec<u8>| names.split(|byte| *byte == 0).any(|listed| listed == name.as_bytes());
+        if names.as_ref().is_none_or(is_listed) { get(self.pinned, name) } else { Ok(None) }
+    }
+}
+
+/// The names of all attributes, if they are few.
+fn list(pinned: BorrowedFd<'_>) -> Result<Option<Vec<u8>>, UpperError> {
+    const NAMES_BYTES: usize = 512;
+    let mut names = vec![0; NAMES_BYTES];
+    match files::listxattr(magic_link(pinned), names.as_mut_slice()) {
+        Ok(length) => {
+            names.truncate(length);
+            Ok(Some(names))
+        }
+        // Or a filesystem that cannot list them, which does not say that there are none.
+        Err(Errno::RANGE | Errno::OPNOTSUPP) => Ok(None),
+        Err(error) => Err(error).at("listxattr"),
+    }
+}
+
 /// The value of one attribute, `None` when there is none.
-pub(super) fn get(pinned: impl AsFd, name: &str) -> Result<Option<Vec<u8>>, UpperError> {
-    // Marks are short; a path of a redirect is the longest.
+pub(super) fn get(pinned: impl AsFd, name: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>, UpperError> {
+    let name = OsStr::from_bytes(name.as_ref());
+    // Marks are short, and so are most others; a path of a redirect is the longest.
     let mut value = vec![0; 256];
     loop {
         match files::getxattr(magic_link(pinned.as_fd()), name, value.as_mut_slice()) {

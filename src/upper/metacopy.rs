@@ -19,7 +19,7 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]
     pub fn lacks_content(&self, file: &Object) -> Result<bool, UpperError> {
-        Ok(marks::get(&file.pinned, &self.namespace.name(METACOPY))?.is_some())
+        Ok(marks::get(&file.pinned, self.namespace.name(METACOPY))?.is_some())
     }
 
     /// Copies the content of a file that lacks it. Nothing else of it changes.

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::error::At as _;
-use super::marks::{Namespace, parse_ino};
+use super::marks::{Attributes, Namespace, parse_ino};
 use super::{Marks, Object, Upper, UpperAttr, UpperError, handle};
 use crate::model::{FileKind, Ino};
 use crate::sys::files;
@@ -19,15 +19,14 @@ impl Upper {
     /// The marks of an object, its number from wherever it is kept. `real` is what stat(2) says, nothing recorded applied.
     pub(super) fn marks(
         &self,
-        pinned: impl AsFd,
+        attributes: &Attributes<'_>,
         real: &UpperAttr,
         name: &[u8],
     ) -> Result<Marks, UpperError> {
-        let pinned = pinned.as_fd();
         if self.can_carry_marks(real.metadata.kind) {
-            return self.namespace.read(pinned, name, self.boot);
+            return self.namespace.read(attributes, name, self.boot);
         }
-        Ok(Marks { ino: self.recorded_number(pinned, real.st_ino)?, ..Marks::default() })
+        Ok(Marks { ino: self.recorded_number(attributes.pinned, real.st_ino)?, ..Marks::default() })
     }
 
     /// Remembers the inode number of a copy that nobody sees yet.

@@ -25,8 +25,11 @@ use crate::sys::files;
 /// The page size: what the kernel writes of a mapped file.
 const GRANULE_BYTES_MIN: u64 = 4096;
 
-/// How long the server of a mount that has just gone may take to end.
+/// How long the server of a mount that has just gone may take to end, where engines mount again at once.
 const ENDING_SERVER_WAIT: Duration = Duration::from_secs(5);
+/// The same where people do (`fusermount3 -u DIR && layerfs mount ...`). A child that some other thread has forked
+/// holds the locks too, until it executes its program.
+const SOON: Duration = Duration::from_secs(1);
 const ENDING_SERVER_POLL: Duration = Duration::from_millis(10);
 
 impl Upper {
@@ -181,8 +184,7 @@ fn lock(dir: &Path, shared: bool) -> Result<File, UpperError> {
         |operation| move |source| UpperError::Unusable { path: dir.to_path_buf(), operation, source };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = files::openat(CWD, dir, flags, Mode::empty()).map_err(unusable("open"))?;
-    // Engines mount again as soon as the unmount returns; its server may be about to end.
-    let until = Instant::now() + if shared { ENDING_SERVER_WAIT } else { Duration::ZERO };
+    let until = Instant::now() + if shared { ENDING_SERVER_WAIT } else { SOON };
     loop {
         match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(File::from(fd)),

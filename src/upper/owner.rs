@@ -6,9 +6,9 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
 use rustix::io::Errno;
 
 use super::error::At as _;
-use super::handle::{UpperAttr, magic_link};
-use super::marks::OVERRIDE_STAT;
-use super::{UpperError, marks};
+use super::handle::{self, UpperAttr, magic_link};
+use super::marks::{Attributes, OVERRIDE_STAT};
+use super::{Upper, UpperError, marks};
 use crate::model::{FileKind, Metadata, recorded_owner};
 use crate::sys::files;
 
@@ -21,37 +21,116 @@ pub(super) enum Owners {
     Recorded,
 }
 
+/// What is recorded of an object, if anything is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Owner, mode and type; what else is in it means nothing.
+    is: Option<Metadata>,
+    /// An ACL that the filesystem does not have yet.
+    has_acl: bool,
+}
+
+impl Recorded {
+    /// What the text of a record says of an object; `real` is what stat(2) says of it.
+    pub(super) fn parse(text: &[u8], real: &UpperAttr) -> Option<Self> {
+        let mut is = real.metadata;
+        recorded_owner::apply(text, &mut is)?;
+        Some(Self { is: Some(is), has_acl: recorded_owner::acl(text).is_some() })
+    }
+
+    pub(super) fn of(attributes: &Attributes<'_>, real: &UpperAttr, name: &[u8]) -> Result<Self, UpperError> {
+        if !can_have_record(real.metadata.kind) {
+            return Ok(Self::default());
+        }
+        let Some(text) = attributes.get(OVERRIDE_STAT)? else { return Ok(Self::default()) };
+        let damaged = || UpperError::damaged(attributes.pinned, name, OVERRIDE_STAT);
+        Self::parse(&text, real).ok_or_else(damaged)
+    }
+
+    /// What it makes of what stat(2) says.
+    pub(super) fn applied(&self, real: UpperAttr) -> UpperAttr {
+        let Metadata { size, mtime, .. } = real.metadata;
+        match self.is {
+            Some(is) => UpperAttr { metadata: Metadata { size, mtime, ..is }, ..real },
+            None => real,
+        }
+    }
+
+    pub(super) fn is_there(&self) -> bool {
+        self.is.is_some()
+    }
+}
+
+impl Upper {
+    /// What stat(2) says of a descriptor's object, recorded owners applied, and what that record is.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn attr_and_record(
+        &self,
+        pinned: impl AsFd,
+        name: &[u8],
+    ) -> Result<(UpperAttr, Recorded), UpperError> {
+        let pinned = pinned.as_fd();
+        let real = handle::stat(pinned)?;
+        let recorded = recorded(pinned, &real, name)?;
+        Ok((recorded.applied(real), recorded))
+    }
+
+    /// The attributes of an object of which it is known what is recorded.
+    ///
+    /// # Errors
+    /// [`UpperError`]
+    pub fn attr_as(&self, pinned: impl AsFd, recorded: Recorded) -> Result<UpperAttr, UpperError> {
+        handle::stat(pinned).map(|real| recorded.applied(real))
+    }
+}
+
 impl Owners {
     /// Gives an object, which has the attributes `real`, the owner and mode of `wanted`, and, when it stands in for a
     /// special file, its type. One call does it when only the mode changes, or only the owner by the rules of chown(2).
+    /// `had` is what was recorded of it, `None` of a new one that nobody has seen. Returns what is recorded now.
     pub(super) fn apply(
         self,
         pinned: impl AsFd,
         real: &Metadata,
         wanted: &Metadata,
-    ) -> Result<(), UpperError> {
+        had: Option<Recorded>,
+    ) -> Result<Recorded, UpperError> {
         let pinned = pinned.as_fd();
         if self == Self::Real && real.kind == wanted.kind {
             match chown(pinned, real, wanted) {
+                // What a new one has already needs no call; of any other the time of change is to be set.
+                Ok(false) if had.is_none() && real.mode == wanted.mode => return Ok(Recorded::default()),
                 // After chown, which clears setuid and setgid.
-                Ok(()) => return chmod(pinned, real.kind, wanted.mode),
+                Ok(_) => {
+                    chmod(pinned, real.kind, wanted.mode)?;
+                    return Ok(Recorded::default());
+                }
                 // Ids without a place in this user namespace (user_namespaces(7)).
                 Err(Errno::INVAL | Errno::PERM) => {}
                 Err(error) => return Err(error).at("chown"),
             }
         }
-        if !matches!(real.kind, FileKind::Regular | FileKind::Directory) {
-            // Symlinks cannot carry the record; they belong to whoever made them.
-            return Ok(());
+        if !can_have_record(real.kind) {
+            // Symlinks cannot carry it; they belong to whoever made them.
+            return Ok(Recorded::default());
         }
-        let floor = floor(real.kind);
-        if real.mode & floor == floor {
-            // Else it is new, and may not even be asked for its record.
+        if had.is_some_and(|had| had.has_acl) {
             super::recorded_acl::settle(pinned)?;
         }
-        chmod(pinned, real.kind, (wanted.mode & 0o777) | floor)?;
-        marks::set_override_stat(pinned, &recorded_owner::record(wanted))
+        let mode = (wanted.mode & 0o777) | floor(real.kind);
+        // Of one that is not new the time of change is to be set, which ext4 does not do for the record that is there.
+        if had.is_some() || real.mode != mode {
+            chmod(pinned, real.kind, mode)?;
+        }
+        marks::set_override_stat(pinned, &recorded_owner::record(wanted))?;
+        Ok(Recorded { is: Some(*wanted), has_acl: false })
     }
+}
+
+fn can_have_record(kind: FileKind) -> bool {
+    matches!(kind, FileKind::Regular | FileKind::Directory)
 }
 
 /// The owner's permissions without which the server could not serve an object with a recorded mode.
@@ -59,12 +138,14 @@ pub(super) fn floor(kind: FileKind) -> u16 {
     if kind == FileKind::Directory { 0o700 } else { 0o600 }
 }
 
-fn chown(pinned: impl AsFd, real: &Metadata, wanted: &Metadata) -> rustix::io::Result<()> {
+/// Whether there was anything to do.
+fn chown(pinned: impl AsFd, real: &Metadata, wanted: &Metadata) -> rustix::io::Result<bool> {
     if (real.uid, real.gid) == (wanted.uid, wanted.gid) {
-        return Ok(());
+        return Ok(false);
     }
     let owner = (Some(Uid::from_raw(wanted.uid)), Some(Gid::from_raw(wanted.gid)));
-    files::chownat(pinned, c"", owner.0, owner.1, AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW)
+    files::chownat(pinned, c"", owner.0, owner.1, AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(true)
 }
 
 fn chmod(pinned: impl AsFd, kind: FileKind, mode: u16) -> Result<(), UpperError> {
@@ -75,17 +156,14 @@ fn chmod(pinned: impl AsFd, kind: FileKind, mode: u16) -> Result<(), UpperError>
     files::chmodat(CWD, magic_link(pinned), mode, AtFlags::empty()).at("chmod")
 }
 
-/// What the record, if there is one, makes of a stat.
-pub(super) fn recorded(pinned: impl AsFd, mut attr: UpperAttr, name: &[u8]) -> Result<UpperAttr, UpperError> {
+/// What is recorded of the object behind a descriptor.
+pub(super) fn recorded(pinned: impl AsFd, real: &UpperAttr, name: &[u8]) -> Result<Recorded, UpperError> {
     let pinned = pinned.as_fd();
-    if !matches!(attr.metadata.kind, FileKind::Regular | FileKind::Directory) {
-        return Ok(attr);
+    if !can_have_record(real.metadata.kind) {
+        return Ok(Recorded::default());
     }
-    if let Some(text) = marks::override_stat(pinned)? {
-        recorded_owner::apply(&text, &mut attr.metadata)
-            .ok_or_else(|| UpperError::damaged(pinned, name, OVERRIDE_STAT))?;
-    }
-    Ok(attr)
+    let Some(text) = marks::override_stat(pinned)? else { return Ok(Recorded::default()) };
+    Recorded::parse(&text, real).ok_or_else(|| UpperError::damaged(pinned, name, OVERRIDE_STAT))
 }
 
 /// Takes a record away, where owner and mode have really been set to `now`.

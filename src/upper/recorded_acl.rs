@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::error::At as _;
 use super::handle::{self, magic_link};
-use super::owner::{floor, recorded};
+use super::owner::{Recorded, floor};
 use super::{UpperError, marks};
 use crate::model::{Metadata, posix_acl, recorded_owner};
 use crate::sys::files;
@@ -27,7 +27,8 @@ impl Record {
     pub(super) fn of(pinned: BorrowedFd<'_>) -> Result<Option<Self>, UpperError> {
         let Some(text) = marks::override_stat(pinned)? else { return Ok(None) };
         let real = handle::stat(pinned)?;
-        let is = recorded(pinned, real, b"(object)")?.metadata;
+        let damaged = || UpperError::damaged(pinned, b"(object)", marks::OVERRIDE_STAT);
+        let is = Recorded::parse(&text, &real).ok_or_else(damaged)?.applied(real).metadata;
         Ok(Some(Self { text, is, real: real.metadata }))
     }
 

@@ -66,10 +66,10 @@ impl Upper {
     pub fn rename_leaving_device(&self, rename: &Rename<'_>, fresh: &Fresh<'_>) -> Result<(), UpperError> {
         // Complete before anything moves, so that a full filesystem is met in time.
         let device = self.scratch();
-        let (_, real) = self.create_nameless(&device, fresh)?;
+        let made = self.create_nameless(&device, fresh)?;
         self.rename(rename)?;
         let from = &rename.from;
-        if let Err(error) = self.publish(device, from.dir, from.name, real.kind, from.lower) {
+        if let Err(error) = self.publish(device, from.dir, from.name, made.real.metadata.kind, from.lower) {
             // It has moved: an error would claim that it has not.
             tracing::warn!("{error}: no device is left at {:?}", from.name);
         }

@@ -7,6 +7,7 @@ use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use super::copy_up::{timespec, utimens};
 use super::error::At as _;
 use super::handle::{self, reopen};
+use super::owner::{self, Owners, Recorded};
 use super::{Upper, UpperAttr, UpperError};
 use crate::model::{FileKind, Metadata, Timestamp};
 use crate::sys::files;
@@ -45,11 +46,13 @@ impl Upper {
     pub fn change(&self, pinned: impl AsFd, name: &[u8], change: &Change) -> Result<UpperAttr, UpperError> {
         let pinned = pinned.as_fd();
         let real = handle::stat(pinned)?;
-        let before = super::owner::recorded(pinned, real, name)?;
+        let mut recorded = owner::recorded(pinned, &real, name)?;
+        let before = recorded.applied(real);
         let wanted = wanted(&before.metadata, change);
         let owned = change.mode.is_some() || change.uid.is_some() || change.gid.is_some();
         if owned {
-            self.set_owner(pinned, &real.metadata, &wanted)
+            recorded = self
+                .set_owner(pinned, &real, &wanted, recorded)
                 .inspect_err(|_| self.restore_owner(pinned, &before.metadata))?;
         }
         if let Some(size) = change.size {
@@ -70,7 +73,7 @@ impl Upper {
             utimens(pinned, &times)?;
         }
         // Too late for an error: when the system does not say, it is what was asked for.
-        Ok(self.attr(pinned, name).unwrap_or_else(|error| {
+        Ok(self.attr_as(pinned, recorded).unwrap_or_else(|error| {
             tracing::warn!("{error}: times may be old");
             as_asked_for(&before, wanted, change)
         }))
@@ -78,24 +81,33 @@ impl Upper {
 
     /// Undoes a change of owner and mode as far as it was made.
     fn restore_owner(&self, pinned: BorrowedFd<'_>, before: &Metadata) {
-        let now = handle::stat(pinned);
-        if let Err(error) = now.and_then(|now| self.owners.apply(pinned, &now.metadata, before)) {
+        let restore = || {
+            let real = handle::stat(pinned)?;
+            let had = owner::recorded(pinned, &real, b"(object)")?;
+            self.owners.apply(pinned, &real.metadata, before, Some(had))
+        };
+        if let Err(error) = restore() {
             tracing::warn!("upper: owner and mode may be half changed: {error}");
         }
     }
 
+    /// Returns what is recorded afterwards.
     fn set_owner(
         &self,
         pinned: BorrowedFd<'_>,
-        real: &Metadata,
+        real: &UpperAttr,
         wanted: &Metadata,
-    ) -> Result<(), UpperError> {
-        self.owners.apply(pinned, real, wanted)?;
-        if self.owners == super::owner::Owners::Real && real.kind == wanted.kind {
-            // Recorded by an ordinary user or by another overlay; it would hide what has been really set.
-            super::owner::forget_record(pinned, wanted)?;
+        had: Recorded,
+    ) -> Result<Recorded, UpperError> {
+        let set = self.owners.apply(pinned, &real.metadata, wanted, Some(had))?;
+        if set.is_there() || !had.is_there() {
+            return Ok(set);
         }
-        Ok(())
+        if self.owners == Owners::Real && real.metadata.kind == wanted.kind {
+            // Recorded by an ordinary user or by another overlay; it would hide what has been really set.
+            owner::forget_record(pinned, wanted)?;
+        }
+        owner::recorded(pinned, real, b"(object)")
     }
 }
 

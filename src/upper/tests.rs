@@ -142,8 +142,13 @@ fn an_upper_has_one_user() {
     assert!(matches!(Upper::open(&elsewhere("upper2"), &work_dir), Err(UpperError::InUse(_))));
     std::os::unix::fs::symlink(&upper_dir, elsewhere("alias")).unwrap();
     assert!(matches!(Upper::open(&elsewhere("alias"), &elsewhere("work3")), Err(UpperError::InUse(_))));
-    drop(upper);
+    // The server of a mount that has just gone ends a little later.
+    let ending = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        drop(upper);
+    });
     dirs.open(Form::Found);
+    ending.join().unwrap();
 }
 
 #[test]
@@ -253,7 +258,7 @@ fn owners_are_recorded_in_the_form_of_containers_storage() {
         ("b", device, "7:8:0640:block-8-17"),
         ("s", What::Special(FileKind::Socket, DeviceId::default()), "7:8:0640:socket"),
     ] {
-        let made = upper.create(&root, name(text), &fresh(what)).unwrap().attr.metadata;
+        let made = upper.create(&root, name(text), &fresh(what)).unwrap().0.attr.metadata;
         assert_eq!(raw_xattr(&dirs.upper(text), "user.containers.override_stat").as_deref(), Some(record));
         assert_eq!((made.mode, made.uid, made.gid), (0o640, 7, 8));
         let real = std::fs::metadata(dirs.upper(text)).unwrap().mode() & 0o7777;
@@ -348,7 +353,7 @@ fn marks_of_others_are_understood() {
 fn attributes_that_a_stand_in_holds() {
     let dirs = Dirs::new();
     let upper = dirs.open(Form::Rootless);
-    let object = upper.create(root(&upper), name("f"), &fresh(What::File)).unwrap();
+    let (object, _) = upper.create(root(&upper), name("f"), &fresh(What::File)).unwrap();
     set_raw_xattr(&dirs.upper("f"), "user.containers.override_security.capability", "cap");
     set_raw_xattr(&dirs.upper("f"), "user.overlay.layerfs.other", "1");
     upper.set_xattr(&object.pinned, b"user.x", b"1", XattrFlags::empty()).unwrap();

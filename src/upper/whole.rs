@@ -6,7 +6,7 @@ use rustix::fs::AtFlags;
 
 use super::copy_up::keep_times;
 use super::error::At as _;
-use super::marks::Namespace;
+use super::marks::{Attributes, Namespace};
 use super::{Upper, UpperError, Whiteouts, handle};
 use crate::sys::files;
 
@@ -22,7 +22,7 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]
     pub fn is_redirected(&self, dir: impl AsFd) -> Result<bool, UpperError> {
-        Ok(self.namespace.read(dir, b"(directory)", self.boot)?.redirect.is_some())
+        Ok(self.namespace.read(&Attributes::of(dir.as_fd()), b"(directory)", self.boot)?.redirect.is_some())
     }
 
     /// Says that nothing of the layers belongs to a directory, because all of it has been copied up.

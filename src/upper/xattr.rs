@@ -11,10 +11,10 @@ use rustix::io::Errno;
 
 use super::error::At as _;
 use super::handle::magic_link;
-use super::marks::{OVERRIDE_STAT, is_private, kept_as, shown_as, stand_in};
+use super::marks::{self, OVERRIDE_STAT, is_private, kept_as, shown_as, stand_in};
 use super::recorded_acl::Record;
 use super::{Upper, UpperError};
-use crate::model::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use crate::model::limits::XATTR_LIST_BYTES_MAX;
 use crate::model::posix_acl;
 use crate::sys::files;
 
@@ -24,18 +24,18 @@ impl Upper {
     /// # Errors
     /// [`UpperError`]
     pub fn xattr(&self, pinned: impl AsFd, name: &[u8]) -> Result<Option<Vec<u8>>, UpperError> {
-        let (path, name) = (magic_link(pinned.as_fd()), &*kept_as(name));
+        let (pinned, name) = (pinned.as_fd(), &*kept_as(name));
         if has_stand_in(name)
-            && let Some(value) = get(&path, &stand_in(name))?
+            && let Some(value) = marks::get(pinned, stand_in(name))?
         {
             return Ok(Some(value));
         }
         if name == posix_acl::ACCESS
-            && let Some(record) = Record::of(pinned.as_fd())?
+            && let Some(record) = Record::of(pinned)?
         {
-            return record.acl(pinned.as_fd(), || get(&path, name));
+            return record.acl(pinned, || marks::get(pinned, name));
         }
-        get(&path, name)
+        marks::get(pinned, name)
     }
 
     /// The names of all attributes, sorted.
@@ -132,16 +132,4 @@ impl Upper {
 /// Whether an attribute may need a stand-in: those that only the privileged may set.
 fn has_stand_in(name: &[u8]) -> bool {
     name.starts_with(b"security.") || name.starts_with(b"trusted.")
-}
-
-fn get(path: &str, name: &[u8]) -> Result<Option<Vec<u8>>, UpperError> {
-    let mut value = vec![0; XATTR_VALUE_BYTES_MAX];
-    match files::getxattr(path, OsStr::from_bytes(name), value.as_mut_slice()) {
-        Ok(length) => {
-            value.truncate(length);
-            Ok(Some(value))
-        }
-        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => Ok(None),
-        Err(error) => Err(error).at("getxattr"),
-    }
 }

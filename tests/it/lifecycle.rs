@@ -33,6 +33,17 @@ fn layerfs_umount() {
     });
 }
 
+/// Also of a container that goes away at its end: whoever waited for the end can remove the store.
+#[test]
+fn layerfs_umount_waits_until_all_is_removed() {
+    needs_mount!();
+    let place = Place::new();
+    let mounted = place.mount(&["--rm"], image("tiny").join("oci"));
+    (0..2000).for_each(|n| fs::write(mounted.path(&format!("etc/new-{n}")), "x").unwrap());
+    place.layerfs(&[OsStr::new("umount"), place.mnt().as_os_str()]).ok();
+    assert_eq!(place.containers(), [""; 0]);
+}
+
 #[test]
 fn fusermount() {
     needs_mount!();

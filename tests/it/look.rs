@@ -403,3 +403,39 @@ fn a_terminal_obeys_no_name() {
         assert!(is_safe(done.ok()) && done.out.contains("red"), "{command}: {}", done.out);
     }
 }
+
+/// A name costs its own length, not that of the path that leads to it.
+#[test]
+fn many_names_below_a_long_path() {
+    let place = Place::new();
+    let script = r#"
+import hashlib, io, json, sys, tarfile
+layer = io.BytesIO()
+with tarfile.open(fileobj=layer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+    for n in range(10000):
+        tar.addfile(tarfile.TarInfo("/".join(["d" * 240] * 15 + ["file-%05d" % n])))
+layer = layer.getvalue()
+diff_id = "sha256:" + hashlib.sha256(layer).hexdigest()
+config = {"architecture": sys.argv[2], "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [diff_id]}}
+manifest = [{"Config": "config.json", "RepoTags": ["deep:1"], "Layers": ["layer.tar"]}]
+with tarfile.open(sys.argv[1], "w") as archive:
+    for name, data in (("config.json", json.dumps(config).encode()), ("manifest.json", json.dumps(manifest).encode()), ("layer.tar", layer)):
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+"#;
+    let image = place.path("deep.tar");
+    let machine = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    finish(Command::new("python3").args(["-c", script]).arg(&image).arg(machine)).ok();
+    place.layerfs(&[OsStr::new("index"), image.as_os_str()]).ok();
+    // 36 MB are the paths of all.
+    let script = r#"prlimit --data=$((24 << 20)) -- "$LAYERFS" "$@" "$IMAGE" / > "$OUT" && wc -l < "$OUT""#;
+    for (args, lines) in [(&["ls", "-R"][..], 10_046), (&["ls", "-R", "--json"], 10_017), (&["tree"], 10_018)]
+    {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]).args(args).env("LAYERFS_ROOT", place.store());
+        command.env("LAYERFS", layerfs_path()).env("IMAGE", &image).env("OUT", place.path("out"));
+        assert_eq!(finish(&mut command).ok(), lines.to_string(), "{args:?}");
+    }
+    place.layerfs(&[OsStr::new("verify"), image.as_os_str()]).ok();
+}

@@ -534,3 +534,70 @@ fn a_chown_to_nobody_takes_privileges_of_a_fifo() {
     assert_eq!(fs.setattr(fifo, USER, &Change::default()).unwrap().metadata.mode, 0o755);
     fs.setattr(fifo, stranger, &Change::default()).unwrap();
 }
+
+/// An ACL (acl(5)) that gives `group` to the owning group, in the form of its extended attribute.
+fn acl(group: u16) -> Vec<u8> {
+    let entries = [(1_u16, 7_u16), (4, group), (0x20, 0)];
+    let entries = entries.iter().flat_map(|(tag, bits)| {
+        [&tag.to_le_bytes()[..], &bits.to_le_bytes(), &u32::MAX.to_le_bytes()].concat()
+    });
+    2_u32.to_le_bytes().into_iter().chain(entries).collect()
+}
+
+#[test]
+fn what_is_known_of_an_object_ends_with_its_changes() {
+    for form in FORMS {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = open(&dir, form, OwnerView::Image);
+        let mode = |ino| fs.getattr(ino).unwrap().metadata.mode;
+        let place = fs.create(Ino::ROOT, name("place"), &new(What::Dir, 0o755)).unwrap().ino;
+        let first = fs.create(place, name("first"), &new(What::File, 0o666)).unwrap().ino;
+        assert_eq!((mode(place), mode(first)), (0o750, 0o640), "{form:?}");
+
+        fs.setxattr(place, posix_acl::DEFAULT, &acl(6), 0).unwrap();
+        let second = fs.create(place, name("second"), &new(What::File, 0o666)).unwrap().ino;
+        assert_eq!(mode(second), 0o660, "{form:?}: the default ACL counts from now on");
+        fs.removexattr(place, posix_acl::DEFAULT).unwrap();
+        fs.setattr(place, USER, &Change { mode: Some(0o2700), ..Change::default() }).unwrap();
+        fs.setattr(
+            place,
+            Caller { uid: 0, gid: 0, thread: 0 },
+            &Change { gid: Some(77), ..Change::default() },
+        )
+        .unwrap();
+        let third = fs.create(place, name("third"), &new(What::File, 0o666)).unwrap();
+        assert_eq!((third.metadata.mode, third.metadata.gid), (0o640, 77), "{form:?}");
+
+        const CAPABILITY: &[u8] = b"security.capability";
+        let capable = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert!(fs.getxattr(first, CAPABILITY).is_err());
+        fs.setxattr(first, CAPABILITY, &capable, 0).unwrap();
+        assert_eq!(fs.getxattr(first, CAPABILITY).unwrap(), capable, "{form:?}");
+        fs.write(first, 0, b"x", Some(USER)).unwrap();
+        assert!(fs.getxattr(first, CAPABILITY).is_err(), "{form:?}: a write takes it away");
+        fs.setattr(first, USER, &Change { mode: Some(0o6755), ..Change::default() }).unwrap();
+        fs.write(first, 0, b"x", Some(USER)).unwrap();
+        assert_eq!(mode(first), 0o755, "{form:?}: a write takes setuid and setgid away");
+        fs.setattr(first, USER, &Change { mode: Some(0o6755), ..Change::default() }).unwrap();
+        let nobody = fs.setattr(first, USER, &Change::default()).unwrap();
+        assert_eq!((nobody.metadata.mode, mode(first)), (0o755, 0o755), "{form:?}: so does chown to nobody");
+
+        fs.setxattr(place, CAPABILITY, &capable, 0).unwrap();
+        assert_eq!(fs.getxattr(place, CAPABILITY).unwrap(), capable, "{form:?}: a directory may have it too");
+        fs.removexattr(place, CAPABILITY).unwrap();
+    }
+}
+
+#[test]
+fn a_chmod_to_what_is_there_sets_the_time_of_change() {
+    for form in FORMS {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = open(&dir, form, OwnerView::Image);
+        let file = fs.create(Ino::ROOT, name("file"), &new(What::File, 0o644)).unwrap();
+        // Timestamps of a filesystem may be as coarse as its clock.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let same = Change { mode: Some(file.metadata.mode), ..Change::default() };
+        let changed = fs.setattr(file.ino, USER, &same).unwrap();
+        assert!(changed.ctime > file.ctime, "{form:?}");
+    }
+}

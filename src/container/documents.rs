@@ -1,0 +1,102 @@
+//! The two documents of a container: `config.json`, which never changes, and `state.json`, which does.
+//!
+//! Each is replaced as a whole. What a power cut must not undo is flushed first; flushing costs a start as much as all the
+//! rest of it, so what nobody needs after one is not.
+
+use std::io;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Config, ContainerError, State};
+use crate::sys::atomic;
+
+const CONFIG: &str = "config.json";
+const STATE: &str = "state.json";
+/// An empty file beside a config that was not flushed: only there may a power cut have left an empty one. Any other empty
+/// config is damage, under which there may be somebody's only copy of something.
+const UNFLUSHED: &str = "unflushed";
+const MODE: u32 = 0o600;
+
+/// The config of the container in `dir`; `None` when it has not come so far, or has lost what no flush protected.
+///
+/// # Errors
+/// When it cannot be read, or is damaged.
+pub(super) fn config(dir: &Path) -> Result<Option<Config>, ContainerError> {
+    let path = dir.join(CONFIG);
+    match read(&path)? {
+        Some(text) if !text.is_empty() || !is_unflushed(dir)? => parse(&path, &text).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Whether there is a config, damaged or not.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub(super) fn has_config(dir: &Path) -> Result<bool, ContainerError> {
+    let path = dir.join(CONFIG);
+    match std::fs::metadata(&path) {
+        Ok(metadata) => Ok(metadata.len() > 0 || !is_unflushed(dir)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(ContainerError::io("read", &path)(error)),
+    }
+}
+
+/// Writes the config. Of a container that goes away by itself nothing has to be found after a power cut.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn write_config(dir: &Path, config: &Config) -> Result<(), ContainerError> {
+    if config.remove_at_end {
+        let mark = dir.join(UNFLUSHED);
+        std::fs::write(&mark, "").map_err(ContainerError::io("write", &mark))?;
+    }
+    write(&dir.join(CONFIG), config, !config.remove_at_end)
+}
+
+/// How far the container in `dir` has come, as it was written down; [`State::Created`] before anything was.
+///
+/// # Errors
+/// When it cannot be read, or is damaged; [`ContainerError::NotFound`] when the container is gone.
+pub(super) fn state(dir: &Path) -> Result<State, ContainerError> {
+    let path = dir.join(STATE);
+    match read(&path)? {
+        Some(text) if !text.is_empty() => parse(&path, &text),
+        // Before anything was written, or not flushed before a power cut.
+        _ if has_config(dir)? => Ok(State::Created),
+        _ => Err(ContainerError::NotFound(dir.file_name().unwrap_or_default().display().to_string())),
+    }
+}
+
+/// Writes down how far it has come. That a process runs is true only for as long as the system does.
+///
+/// # Errors
+/// What the system says; then the old state stands.
+pub(super) fn write_state(dir: &Path, state: &State) -> Result<(), ContainerError> {
+    write(&dir.join(STATE), state, matches!(state, State::Exited { .. }))
+}
+
+fn is_unflushed(dir: &Path) -> Result<bool, ContainerError> {
+    dir.join(UNFLUSHED).try_exists().map_err(ContainerError::io("read", dir))
+}
+
+/// The text of a document, if there is one.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, ContainerError> {
+    match std::fs::read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ContainerError::io("read", path)(error)),
+    }
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, ContainerError> {
+    serde_json::from_slice(text).map_err(ContainerError::document(path))
+}
+
+fn write<T: Serialize>(path: &Path, value: &T, durable: bool) -> Result<(), ContainerError> {
+    let text = serde_json::to_vec_pretty(value).map_err(ContainerError::document(path))?;
+    let write = if durable { atomic::write } else { atomic::write_volatile };
+    write(path, &text, MODE).map_err(ContainerError::io("write", path))
+}
