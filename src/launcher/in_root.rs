@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::model::limits::DEPTH_MAX;
+use crate::sys::scoped;
 
 /// What to do about symlinks on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub(super) enum Symlinks {
 /// Opens `path` as a place only (O_PATH).
 pub(super) fn open(root: BorrowedFd<'_>, path: &Path, symlinks: Symlinks) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat2(root, path, flags, Mode::empty(), resolve(symlinks))?)
+    Ok(scoped::open(root, path, flags, resolve(symlinks))?)
 }
 
 fn resolve(symlinks: Symlinks) -> ResolveFlags {

@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{Gid, Uid, execve, setgroups, sethostname, setresgid, setresuid, setsid};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{OFlags, ResolveFlags};
 use rustix::termios::Winsize;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::BpfProgram;
@@ -24,7 +24,7 @@ use super::supervisor::MESSAGE_TERMINAL;
 use super::terminal;
 use super::user::{self, User};
 use crate::sys::message_socket::MessageSocket;
-use crate::sys::{process, seccomp};
+use crate::sys::{process, scoped, seccomp};
 
 /// Docker's and podman's.
 const UMASK: u32 = 0o022;
@@ -62,7 +62,7 @@ impl Init<'_> {
         }
         die_with_supervisor()?;
         // What is made in the container is for all its users, whatever the caller's own files are.
-        rustix::process::umask(Mode::from_raw_mode(UMASK));
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
         self.wait_for_go();
         let prepared = mounts::prepare(plan, self.single)?;
         let root = pivot(&plan.rootfs_mount_point)?;
@@ -260,7 +260,7 @@ fn set_limits(plan: &Plan) -> Step<()> {
 fn enter_cwd(root: BorrowedFd<'_>, cwd: &Path) -> Step<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let directory = rustix::fs::openat2(root, cwd, flags, Mode::empty(), resolve)
+    let directory = scoped::open(root, cwd, flags, resolve)
         .at("working directory", cwd)
         .map_err(|failure| Box::new(failure.exit_code(EXIT_LAUNCHER)))?;
     rustix::process::fchdir(&directory).at("working directory", cwd)?;

@@ -13,6 +13,7 @@ use super::in_root::{self, Symlinks};
 use super::plan::{Network, Plan, Tmpfs, Volume};
 use super::rootfs;
 use crate::sys::mount_attributes::{Reach, attach, clone_path, new_filesystem, set_attributes};
+use crate::sys::scoped;
 
 /// All that was made before pivot_root(2).
 #[derive(Debug)]
@@ -234,7 +235,7 @@ fn check_device(device: BorrowedFd<'_>, major: u32, minor: u32) -> io::Result<()
 pub(super) fn open_null(root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
-    let null = rustix::fs::openat2(root, "dev/null", flags, Mode::empty(), resolve)?;
+    let null = scoped::open(root, "dev/null", flags, resolve)?;
     check_device(null.as_fd(), 1, 3)?;
     Ok(null)
 }

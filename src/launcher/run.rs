@@ -266,6 +266,10 @@ impl Starter<'_> {
         if let Some(failure) = Failure::read(errors).stage("read the error record")? {
             return Err(LaunchError::NotStarted(Box::new(failure)));
         }
+        // Who it is was said before, but may have come after the look at what there is to hear.
+        while self.container.is_none() && self.control.is_some() {
+            self.hear()?;
+        }
         let Some((program, _)) = self.container else { return Ok(()) };
         self.running = true;
         self.events.started(program, self.supervisor.pid).stage("record the start")?;

@@ -3,7 +3,9 @@
 use std::io::{self, Read as _};
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, OFlags, ResolveFlags};
+
+use crate::sys::scoped;
 
 /// Bytes of a passwd or group file. Real ones have some kilobytes; an image must not make us read gigabytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -31,7 +33,7 @@ fn read_small(root: BorrowedFd<'_>, path: &str) -> io::Result<String> {
     // O_NONBLOCK: an image may put a fifo there.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let fd = match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+    let fd = match scoped::open(root, path, flags, resolve) {
         Ok(fd) => fd,
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(String::new()),
         Err(error) => return Err(error.into()),

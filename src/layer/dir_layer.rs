@@ -21,6 +21,7 @@ use super::{DirItem, Entry, Found, Layer, LayerError, Xattr};
 use crate::model::limits::{DEPTH_MAX, XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use crate::model::{DeviceId, EntryId, FileKind, Metadata, Name, Timestamp};
 use crate::sys::file_handle::file_handle;
+use crate::sys::scoped;
 
 /// Files kept open between reads.
 const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
@@ -176,13 +177,7 @@ impl DirLayer {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (root, path) = self.start(path);
-        loop {
-            match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
-                // Somebody renames something in the tree at this moment.
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                result => return result,
-            }
-        }
+        scoped::open(root, path, flags, resolve)
     }
 
     /// From where to walk to a path, and what of it is left to walk.

@@ -22,6 +22,7 @@ pub mod mount_table;
 #[cfg(test)]
 pub mod power;
 pub mod process;
+pub mod scoped;
 pub mod sealed;
 pub mod seccomp;
 pub mod syscall_numbers;

@@ -43,6 +43,9 @@ impl Rootfs {
         fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n").unwrap();
         fs::write(root.join("etc/group"), "root:x:0:\nweb:x:34:\nlog:x:50:web\n").unwrap();
         copy(launch(), &directory.path().join("launch"));
+        // Where `launch` makes its mount point, which stays behind when it is killed.
+        fs::create_dir(directory.path().join("tmp")).unwrap();
+        fs::set_permissions(directory.path().join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
         let rootfs = Self { directory, caller };
         if caller != Caller::Root {
             let status = Command::new("chown").args(["-R", USER]).arg(rootfs.path()).status().unwrap();
@@ -68,6 +71,7 @@ impl Rootfs {
         if self.caller == Caller::SingleId {
             command.arg("--single");
         }
+        command.env("TMPDIR", self.directory.path().join("tmp"));
         command.current_dir("/").args(options).arg(self.path()).args(program).stdin(Stdio::null());
         command
     }
