@@ -12,7 +12,6 @@
 use std::io::{self, BufRead as _};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, ScopedJoinHandle};
 
@@ -130,7 +129,7 @@ fn pass(blob: &FileRange, encoding: Encoding, progress: &(dyn Fn(u64) + Sync)) -
         let windows = scope.spawn(move || pack_windows(blob, &windows_ahead));
         let raw = ChunkReader::new(raw_ahead);
         let mut send = |chunk: Chunk| {
-            let hash = to_hash.send(Arc::clone(&chunk));
+            let hash = to_hash.send(chunk.clone());
             hash.and_then(|()| to_tar.send(chunk)).map_err(|_| Halt::Stopped)
         };
         // A decoder that panics on hostile bytes has not decoded them.

@@ -1,13 +1,13 @@
 //! The decoding stage of a build: from the blob's bytes to chunks of the tar, with a checkpoint every so often.
 
-use std::sync::Arc;
+use std::mem;
 use std::sync::mpsc::SyncSender;
 
 use super::encoding::Encoding;
 use super::format::SPAN_BYTES;
 use super::pieces::Pieces;
 use super::source::{DecodeError, Source};
-use super::stream::{CHUNK_BYTES, Chunk, ChunkReader};
+use super::stream::{Buffers, Chunk, ChunkReader};
 use super::window::Found;
 use super::{bzip2::Bzip2Streams, xz::XzBlocks, zstd_frames::ZstdFrames};
 use crate::model::limits::LAYER_BYTES_MAX;
@@ -63,22 +63,27 @@ pub(super) fn all(
 
 /// A plain tar.
 fn forward(mut source: Source<ChunkReader>, send: &mut Send<'_>) -> Result<(), Halt> {
+    let buffers = Buffers::default();
     loop {
-        let chunk = source.fill()?.to_vec();
-        if chunk.is_empty() {
+        let bytes = source.fill()?;
+        if bytes.is_empty() {
             return Ok(());
         }
-        source.consume(chunk.len());
+        let mut buffer = buffers.get();
+        let len = bytes.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&bytes[..len]);
+        source.consume(len);
         if source.offset > LAYER_BYTES_MAX {
             return Err(Halt::TooLong);
         }
-        send(Arc::new(chunk))?;
+        send(buffers.lend(buffer, len))?;
     }
 }
 
 /// Checkpoints are only where pieces begin: between them lies a history of MiBs.
 fn pieces(pieces: &mut dyn Pieces, send: &mut Send<'_>, checkpoints: &SyncSender<Found>) -> Result<(), Halt> {
-    let (mut chunk, mut filled) = (vec![0; CHUNK_BYTES], 0);
+    let buffers = Buffers::default();
+    let (mut buffer, mut filled) = (buffers.get(), 0);
     let (mut position, mut last_checkpoint) = (0, None);
     while let Some(start) = pieces.next()? {
         if last_checkpoint.is_none_or(|last| position - last >= PIECE_SPAN_BYTES) {
@@ -87,20 +92,19 @@ fn pieces(pieces: &mut dyn Pieces, send: &mut Send<'_>, checkpoints: &SyncSender
             let found = Found { tar_offset: position, blob_offset, bits, window: Vec::new() };
             checkpoints.send(found).map_err(|_| Halt::Stopped)?;
         }
-        while let count @ 1.. = pieces.decode(&mut chunk[filled..])? {
+        while let count @ 1.. = pieces.decode(&mut buffer[filled..])? {
             filled += count;
             position += count as u64;
             if position > LAYER_BYTES_MAX {
                 return Err(Halt::TooLong);
             }
-            if filled == chunk.len() {
-                send(Arc::new(std::mem::replace(&mut chunk, vec![0; CHUNK_BYTES])))?;
+            if filled == buffer.len() {
+                send(buffers.lend(mem::replace(&mut buffer, buffers.get()), filled))?;
                 filled = 0;
             }
         }
     }
-    chunk.truncate(filled);
-    send(Arc::new(chunk))
+    send(buffers.lend(buffer, filled))
 }
 
 /// Gzip members. A deflate block longer than a span delays the next checkpoint to its end.
@@ -109,11 +113,12 @@ fn gzip(
     send: &mut Send<'_>,
     checkpoints: &SyncSender<Found>,
 ) -> Result<(), Halt> {
+    let buffers = Buffers::default();
     let inflate = Inflate::new().map_err(bad_deflate(&source))?;
     let mut stage = Stage {
         inflate,
         checkpoints,
-        chunk: vec![0; CHUNK_BYTES],
+        buffer: buffers.get(),
         filled: 0,
         position: 0,
         last_checkpoint: 0,
@@ -123,13 +128,12 @@ fn gzip(
     source.gzip_header()?;
     stage.checkpoint(&source, 0)?;
     while stage.step(&mut source)? {
-        if stage.filled == stage.chunk.len() {
-            send(Arc::new(std::mem::replace(&mut stage.chunk, vec![0; CHUNK_BYTES])))?;
-            stage.filled = 0;
+        if stage.filled == stage.buffer.len() {
+            let full = mem::replace(&mut stage.buffer, buffers.get());
+            send(buffers.lend(full, mem::take(&mut stage.filled)))?;
         }
     }
-    stage.chunk.truncate(stage.filled);
-    send(Arc::new(stage.chunk))
+    send(buffers.lend(stage.buffer, stage.filled))
 }
 
 fn bad_deflate(source: &Source<ChunkReader>) -> impl Fn(InflateError) -> Halt {
@@ -140,7 +144,7 @@ fn bad_deflate(source: &Source<ChunkReader>) -> impl Fn(InflateError) -> Halt {
 struct Stage<'a> {
     inflate: Inflate,
     checkpoints: &'a SyncSender<Found>,
-    chunk: Vec<u8>,
+    buffer: Vec<u8>,
     filled: usize,
     position: u64,
     last_checkpoint: u64,
@@ -154,11 +158,11 @@ impl Stage<'_> {
         // Stopping at every block would cost time: only look for a boundary once one is wanted.
         let before_wanted = SPAN_BYTES.saturating_sub(self.position - self.last_checkpoint);
         let until = if before_wanted == 0 { Until::Block } else { Until::Full };
-        let mut room = self.chunk.len() - self.filled;
+        let mut room = self.buffer.len() - self.filled;
         if let Ok(limit @ 1..) = usize::try_from(before_wanted) {
             room = room.min(limit);
         }
-        let output = &mut self.chunk[self.filled..self.filled + room];
+        let output = &mut self.buffer[self.filled..self.filled + room];
         let input = source.fill()?;
         let is_cut = input.is_empty();
         let step = self.inflate.run(input, output, until).map_err(bad_deflate(source))?;
