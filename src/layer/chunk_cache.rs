@@ -38,8 +38,22 @@ pub struct ChunkCache {
 
 #[derive(Debug)]
 struct Shard {
-    granules: LruCache<(LayerKey, u64), Arc<Vec<u8>>>,
+    granules: LruCache<(LayerKey, u64), Kept>,
     bytes: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    bytes: Arc<Vec<u8>>,
+    is_marked: bool,
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub(super) struct Hit {
+    pub(super) bytes: Arc<Vec<u8>>,
+    /// Nobody has found it since it was marked.
+    pub(super) is_marked: bool,
 }
 
 impl ChunkCache {
@@ -73,10 +87,20 @@ impl ChunkCache {
         self.shards.get(usize::try_from(granule % SHARDS).unwrap_or(0))
     }
 
-    pub(super) fn get(&self, layer: LayerKey, granule: u64) -> Option<Arc<Vec<u8>>> {
+    pub(super) fn get(&self, layer: LayerKey, granule: u64) -> Option<Hit> {
         // No code between lock and unlock can panic; a poisoned cache would still be a right cache.
         let mut shard = self.shard(granule)?.lock().unwrap_or_else(PoisonError::into_inner);
-        shard.granules.get(&(layer, granule)).cloned()
+        let kept = shard.granules.get_mut(&(layer, granule))?;
+        Some(Hit { bytes: Arc::clone(&kept.bytes), is_marked: std::mem::take(&mut kept.is_marked) })
+    }
+
+    /// Marks a granule, if it is there, for who finds it first.
+    pub(super) fn mark(&self, layer: LayerKey, granule: u64) {
+        let Some(shard) = self.shard(granule) else { return };
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = shard.granules.peek_mut(&(layer, granule)) {
+            kept.is_marked = true;
+        }
     }
 
     /// A buffer of a granule's length or less; whatever was in it still is.
@@ -107,14 +131,15 @@ impl ChunkCache {
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gone = Vec::new();
         shard.bytes += bytes.len() as u64;
-        if let Some((_, old)) = shard.granules.push((layer, granule), bytes) {
-            shard.bytes -= old.len() as u64;
-            gone.push(old);
+        let kept = Kept { bytes, is_marked: false };
+        if let Some((_, old)) = shard.granules.push((layer, granule), kept) {
+            shard.bytes -= old.bytes.len() as u64;
+            gone.push(old.bytes);
         }
         while shard.bytes > self.shard_bytes_max {
             let Some((_, old)) = shard.granules.pop_lru() else { break };
-            shard.bytes -= old.len() as u64;
-            gone.push(old);
+            shard.bytes -= old.bytes.len() as u64;
+            gone.push(old.bytes);
         }
         drop(shard);
         // What a reader still looks at is freed when it is done.
@@ -127,9 +152,9 @@ impl ChunkCache {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             let mut freed = 0;
-            shard.granules.retain(|(of, _), bytes| {
+            shard.granules.retain(|(of, _), kept| {
                 let keep = *of != layer;
-                freed += if keep { 0 } else { bytes.len() as u64 };
+                freed += if keep { 0 } else { kept.bytes.len() as u64 };
                 keep
             });
             shard.bytes -= freed;

@@ -5,16 +5,18 @@
 //! afresh from the blob once, and then is an error. Nobody can have a layer decoded from its beginning again and again by
 //! that: it is done [`REREADS_MAX`] times.
 
-use std::collections::HashSet;
+use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use super::LayerError;
 use super::chunk_cache::{ChunkCache, LayerKey};
 use super::read_counts::{ReadCounts, Tier};
+use super::read_on::{self, Follower};
 use super::spill::{LayerSpill, Spill};
 use super::start_trace::Touches;
+use super::turns::{Turns, Waited};
 use crate::index::{Checkpoint, DecodeError, Decoder, Encoding, GRANULE_BYTES, IndexError, LayerIndex};
 use crate::model::{EntryId, TarOffset};
 use crate::sys::file_range::FileRange;
@@ -40,15 +42,15 @@ pub(super) struct ChunkReader {
     blob: FileRange,
     cache: Arc<ChunkCache>,
     key: LayerKey,
-    /// Spans that some thread is decoding.
-    busy: Mutex<HashSet<u64>>,
-    idle: Condvar,
+    pub(super) turns: Turns,
     /// See [`REREADS_MAX`].
     rereads: AtomicU32,
     /// Of a compressed layer.
     pub(super) spill: Option<Arc<LayerSpill>>,
     /// Of a compressed layer: who wants to know which granules are asked for.
     touches: Option<Touches>,
+    /// Who decodes what comes next.
+    follower: OnceLock<Follower>,
     /// How often something was decoded.
     #[cfg(test)]
     pub(super) decodes: AtomicU32,
@@ -66,7 +68,7 @@ pub(super) enum Brought {
 }
 
 /// Why a granule is not to be had.
-enum Failure {
+pub(super) enum Failure {
     Layer(LayerError),
     /// The bytes are wrong.
     Wrong(String),
@@ -86,11 +88,11 @@ impl ChunkReader {
             blob,
             cache,
             key,
-            busy: Mutex::default(),
-            idle: Condvar::new(),
+            turns: Turns::default(),
             rereads: AtomicU32::new(0),
             spill: None,
             touches: None,
+            follower: OnceLock::new(),
             #[cfg(test)]
             decodes: AtomicU32::new(0),
         }
@@ -105,6 +107,14 @@ impl ChunkReader {
     /// Tells which granules are asked for.
     pub(super) fn tell(&mut self, touches: Touches) {
         self.touches = (self.index.encoding() != Encoding::Tar).then_some(touches);
+    }
+
+    /// Has `follower` keep ahead, unless what it brings would push out what is read.
+    pub(super) fn follow(&self, follower: Follower) {
+        if self.cache.bytes_max() >= 8 * read_on::WINDOW * GRANULE_BYTES {
+            // Who came first stays.
+            self.follower.set(follower).ok();
+        }
     }
 
     /// Fills `buffer` with the layer's bytes from `place` on.
@@ -141,13 +151,20 @@ impl ChunkReader {
         if let Some(touches) = &self.touches {
             touches.add(granule);
         }
-        if let Some(bytes) = self.cache.get(self.key, granule) {
+        if let Some(chunk) = self.cached(granule) {
             self.counts().memory_hits.add(1);
-            return Ok(VerifiedChunk(bytes));
+            return Ok(chunk);
         }
         let place = granule * GRANULE_BYTES;
+        let follower =
+            self.follower.get().filter(|_| self.cache.suspended.stands_at(self.key, TarOffset(place)));
         let reason = match self.load(granule) {
-            Ok(chunk) => return Ok(chunk),
+            Ok(chunk) => {
+                if let Some(follower) = follower {
+                    follower.ask(granule + 1);
+                }
+                return Ok(chunk);
+            }
             Err(Failure::Layer(error)) => return Err(error),
             Err(Failure::Wrong(reason)) => reason,
         };
@@ -166,6 +183,38 @@ impl ChunkReader {
                 Err(self.corrupt(place, &reason))
             }
         }
+    }
+
+    fn cached(&self, granule: u64) -> Option<VerifiedChunk> {
+        let hit = self.cache.get(self.key, granule)?;
+        if let (true, Some(follower)) = (hit.is_marked, self.follower.get()) {
+            follower.ask(granule + read_on::WINDOW);
+        }
+        Some(VerifiedChunk(hit.bytes))
+    }
+
+    /// Decodes what is missing of these granules, as readers would, and marks the first for who reads it. Those who wait for one of a span wait for all of it, which
+    /// wakes them once and not for each. `Ok` tells that there was nothing wrong.
+    pub(super) fn bring_in_turn(&self, granules: Range<u64>) -> Result<(), Failure> {
+        let end = granules.end.min(self.index.tar_bytes().div_ceil(GRANULE_BYTES));
+        let mut granule = granules.start;
+        while granule < end {
+            let checkpoint = self.checkpoint(granule)?;
+            let _turn = self.turns.take(checkpoint.number, || None::<VerifiedChunk>);
+            while granule < end && self.span(granule) == Some(checkpoint.number) {
+                if !self.cache.has(self.key, granule) {
+                    if self.spilled(granule).is_none() {
+                        self.decode_from(&checkpoint, granule)?;
+                    }
+                    self.counts().ahead.add(1);
+                }
+                if granule == granules.start {
+                    self.cache.mark(self.key, granule);
+                }
+                granule += 1;
+            }
+        }
+        Ok(())
     }
 
     /// The bytes as delivered.
@@ -205,8 +254,7 @@ impl ChunkReader {
             return Brought::Now;
         }
         let Ok(checkpoint) = guarded(|| self.checkpoint(granule)) else { return Brought::Failed };
-        let is_busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner).contains(&checkpoint.number);
-        if is_busy || !may_decode {
+        if self.turns.is_busy(checkpoint.number) || !may_decode {
             return Brought::Not;
         }
         match guarded(|| self.decode_from(&checkpoint, granule)) {
@@ -255,11 +303,13 @@ impl ChunkReader {
     fn decode(&self, granule: u64) -> Result<VerifiedChunk, Failure> {
         let checkpoint = self.checkpoint(granule)?;
         let clock = self.counts().start(Tier::Waited);
-        let _turn = self.take_turn(checkpoint.number);
-        if let Some(bytes) = self.cache.get(self.key, granule) {
-            clock.stop();
-            return Ok(VerifiedChunk(bytes));
-        }
+        let _turn = match self.turns.take(checkpoint.number, || self.cached(granule)) {
+            Waited::Turn(turn) => turn,
+            Waited::Found(chunk) => {
+                clock.stop();
+                return Ok(chunk);
+            }
+        };
         // A long span may have more than the cache holds: it went through since.
         let spilled = if checkpoint.is_long() { self.spilled(granule) } else { None };
         spilled.map_or_else(|| self.decode_from(&checkpoint, granule), Ok)
@@ -339,14 +389,6 @@ impl ChunkReader {
         self.cache.suspended.held(self.key)
     }
 
-    pub(super) fn take_turn(&self, span: u64) -> Turn<'_> {
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        while !busy.insert(span) {
-            busy = self.idle.wait(busy).unwrap_or_else(PoisonError::into_inner);
-        }
-        Turn { reader: self, span }
-    }
-
     fn granule_len(&self, granule: u64) -> usize {
         let rest = self.index.tar_bytes().saturating_sub(granule.saturating_mul(GRANULE_BYTES));
         usize::try_from(rest.min(GRANULE_BYTES)).unwrap_or(0)
@@ -396,7 +438,7 @@ impl ChunkReader {
 }
 
 /// What panics has failed.
-fn guarded<T>(decode: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+pub(super) fn guarded<T>(decode: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     let decoded = panic::catch_unwind(AssertUnwindSafe(decode));
     decoded.unwrap_or_else(|_| Err(Failure::Wrong("the decoder panicked".to_owned())))
 }
@@ -415,17 +457,4 @@ pub(super) fn bad_index(index: &LayerIndex, entry: EntryId, error: &IndexError) 
         _ => "the index cannot be read",
     };
     LayerError::BadEntry { layer, entry, reason }
-}
-
-/// The right to decode a span.
-pub(super) struct Turn<'a> {
-    reader: &'a ChunkReader,
-    span: u64,
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.reader.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.span);
-        self.reader.idle.notify_all();
-    }
 }

@@ -18,6 +18,7 @@ pub(crate) mod fake;
 #[cfg(test)]
 mod one_file;
 mod read_counts;
+mod read_on;
 mod scrub;
 #[cfg(test)]
 mod scrub_tests;
@@ -28,12 +29,14 @@ mod suspended;
 mod tar_layer;
 #[cfg(test)]
 mod tar_tests;
+mod turns;
 
 pub use chunk_cache::ChunkCache;
 pub use diff_layer::DiffLayer;
 pub use dir_layer::DirLayer;
 pub use error::LayerError;
 pub use read_counts::ReadMeter;
+pub use read_on::ReadOn;
 pub use scrub::{Damage, Hit, PathsMax, Scrubbed};
 pub use source::{LayerSource, TarSource};
 pub use spill::{Spill, SpillDir};

@@ -50,6 +50,12 @@ impl Suspended {
         Some(decoders.remove(number).1)
     }
 
+    /// Whether a decoder of a layer stands exactly at a place.
+    pub(super) fn stands_at(&self, layer: LayerKey, place: TarOffset) -> bool {
+        let decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
+        decoders.iter().any(|(of, decoder)| *of == layer && decoder.position() == place)
+    }
+
     /// How many are kept of a layer, and the memory that they hold on to.
     pub(super) fn held(&self, layer: LayerKey) -> (u64, u64) {
         let decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);

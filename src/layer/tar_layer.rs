@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::chunk_cache::ChunkCache;
 use super::chunk_reader::{ChunkReader, bad_index};
+use super::read_on::{Follower, ReadOn};
 use super::spill::Spill;
 use super::start_trace::StartTrace;
 use super::{DirItem, Entry, Found, Layer, LayerError, Xattr};
@@ -49,6 +50,11 @@ impl TarLayer {
         let layer = Arc::new(self);
         trace.add(number, &layer);
         layer
+    }
+
+    /// Also has `read_on` keep ahead of who reads it front to back.
+    pub fn read_on_by(self: &Arc<Self>, read_on: &Arc<ReadOn>) {
+        self.chunks.follow(Follower::new(read_on, self));
     }
 
     pub(super) fn chunks(&self) -> &ChunkReader {

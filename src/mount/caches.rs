@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::layer::{ChunkCache, Layer, ReadMeter, Spill, SpillDir, StartTrace, TarLayer};
+use crate::layer::{ChunkCache, Layer, ReadMeter, ReadOn, Spill, SpillDir, StartTrace, TarLayer};
 
 /// What else may be kept of layers, besides their indexes; nothing by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,7 @@ pub struct Caches {
 pub struct OpenCaches {
     /// In memory.
     pub(super) chunks: Arc<ChunkCache>,
+    read_on: Arc<ReadOn>,
     spill: Option<Arc<Spill>>,
     trace: Option<Arc<StartTrace>>,
 }
@@ -34,7 +35,8 @@ impl Caches {
             }
         });
         let trace = self.trace.as_deref().map(StartTrace::open);
-        OpenCaches { chunks: Arc::new(ChunkCache::with_default_size()), spill, trace }
+        let chunks = Arc::new(ChunkCache::with_default_size());
+        OpenCaches { chunks, read_on: Arc::default(), spill, trace }
     }
 }
 
@@ -44,10 +46,12 @@ impl OpenCaches {
         if let Some(spill) = &self.spill {
             layer = layer.with_spill(spill);
         }
-        match (&self.trace, u32::try_from(place)) {
+        let layer = match (&self.trace, u32::try_from(place)) {
             (Some(trace), Ok(number)) => layer.with_trace(trace, number),
             _ => Arc::new(layer),
-        }
+        };
+        layer.read_on_by(&self.read_on);
+        layer
     }
 
     /// Tells what is read of the layers.
@@ -64,6 +68,7 @@ impl OpenCaches {
 
     /// To be called when this process will not fork any more.
     pub(super) fn start(&self) {
+        self.read_on.start();
         if let Some(spill) = &self.spill {
             spill.start();
         }

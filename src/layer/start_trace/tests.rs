@@ -146,7 +146,7 @@ fn a_span_that_a_reader_decodes_is_left_to_it() {
     let world = World::new(8);
     let (_trace, layer, file) = world.mount(64 << 20);
     let span = layer.chunks.span(5).unwrap();
-    let turn = layer.chunks.take_turn(span);
+    let turn = layer.chunks.turns.take(span, || None::<()>);
     assert_eq!(layer.chunks.bring(5, true), Brought::Not);
     drop(turn);
     assert_eq!(layer.chunks.bring(5, true), Brought::Now);
