@@ -116,6 +116,6 @@ impl Pieces for GzipMembers {
     }
 
     fn memory_bytes(&self) -> u64 {
-        WINDOW_BYTES as u64 * 3
+        WINDOW_BYTES as u64 * 3 + self.source.reader.memory_bytes()
     }
 }

@@ -1,12 +1,10 @@
 //! Compressed bytes on their way into a decoder.
 
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead};
 
-use crate::sys::file_range::{FileRange, RangeReader};
+use super::blob_reader::BlobReader;
+use crate::sys::file_range::FileRange;
 use crate::sys::inflate::InflateError;
-
-/// Compressed bytes read at once: what a granule needs, roughly.
-const INPUT_BYTES: usize = 64 << 10;
 
 /// Why a blob cannot be decoded.
 #[derive(Debug, thiserror::Error)]
@@ -37,13 +35,13 @@ pub(super) struct Source<R> {
 }
 
 /// The rest of a blob in a file.
-pub(super) type BlobSource = Source<BufReader<RangeReader>>;
+pub(super) type BlobSource = Source<BlobReader>;
 
 impl BlobSource {
     pub(super) fn at(blob: &FileRange, offset: u64) -> Result<Self, DecodeError> {
         let rest = blob.len().checked_sub(offset).and_then(|rest| blob.slice(offset, rest));
         let after = || DecodeError::Bad { offset, reason: "a checkpoint after the end".to_owned() };
-        let reader = BufReader::with_capacity(INPUT_BYTES, rest.ok_or_else(after)?.reader());
+        let reader = BlobReader::new(&rest.ok_or_else(after)?);
         Ok(Self { reader, offset })
     }
 }

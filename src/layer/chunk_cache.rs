@@ -1,5 +1,7 @@
-//! Verified granules in memory, shared by all layers of a process: the least recently used go first. With them goes the
-//! other memory that reading costs: decoders for who reads on, and buffers for the next granules.
+//! Verified granules in memory, shared by all layers of a process: the least recently used go first, but before them what
+//! somebody has passed by who reads a layer front to back. That is in the kernel's page cache, and pushing out what others
+//! use for it would help nobody; and the memory that it was in is still in the processor's cache when it is used again.
+//! With them goes the other memory that reading costs: decoders for who reads on, and buffers for the next granules.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +20,10 @@ const MEMORY_PARTS: u64 = 20;
 const SHARDS: u64 = 8;
 /// Buffers kept for the next granules: memory fresh from the system costs a third of what checking its content does.
 const BUFFERS_MAX: usize = 16;
+
+/// How far a reader who passes by may look back, in granules: files are read in nearly the order of the layer. A multiple
+/// of [`SHARDS`], so that what lies behind is in the same shard.
+const BEHIND: u64 = 2 * SHARDS;
 
 /// Names a layer within the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +52,8 @@ struct Shard {
 struct Kept {
     bytes: Arc<Vec<u8>>,
     is_marked: bool,
+    /// It came when somebody passed by.
+    is_passed: bool,
 }
 
 /// What was found.
@@ -131,7 +139,7 @@ impl ChunkCache {
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gone = Vec::new();
         shard.bytes += bytes.len() as u64;
-        let kept = Kept { bytes, is_marked: false };
+        let kept = Kept { bytes, is_marked: false, is_passed: false };
         if let Some((_, old)) = shard.granules.push((layer, granule), kept) {
             shard.bytes -= old.bytes.len() as u64;
             gone.push(old.bytes);
@@ -144,6 +152,25 @@ impl ChunkCache {
         drop(shard);
         // What a reader still looks at is freed when it is done.
         gone.into_iter().filter_map(Arc::into_inner).for_each(|buffer| self.give_back(buffer));
+    }
+
+    /// Somebody passes by a granule. What was left behind in the same way is dropped.
+    pub(super) fn pass(&self, layer: LayerKey, granule: u64) {
+        let Some(shard) = self.shard(granule) else { return };
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = shard.granules.peek_mut(&(layer, granule)) {
+            kept.is_passed = true;
+        }
+        let Some(behind) = granule.checked_sub(BEHIND) else { return };
+        if !shard.granules.peek(&(layer, behind)).is_some_and(|kept| kept.is_passed) {
+            return;
+        }
+        let Some(dropped) = shard.granules.pop(&(layer, behind)) else { return };
+        shard.bytes -= dropped.bytes.len() as u64;
+        drop(shard);
+        if let Some(buffer) = Arc::into_inner(dropped.bytes) {
+            self.give_back(buffer);
+        }
     }
 
     /// Drops what there is of a layer.
@@ -195,6 +222,26 @@ mod tests {
     #[test]
     fn knows_the_memory() {
         assert!(memory_bytes().unwrap() > 64 << 20);
+    }
+
+    #[test]
+    fn what_was_passed_by_goes_and_the_rest_stays() {
+        let cache = ChunkCache::new(1 << 20);
+        let layer = cache.add_layer();
+        for granule in 0..100 {
+            cache.put(layer, granule, Arc::new(vec![0; 10]));
+            if granule >= 10 {
+                cache.pass(layer, granule);
+            }
+        }
+        let there = |granule: &u64| cache.has(layer, *granule);
+        let expected: Vec<u64> = (0..10).chain(100 - BEHIND..100).collect();
+        assert_eq!((0..100).filter(there).collect::<Vec<_>>(), expected);
+        assert_eq!(cache.bytes(), 10 * expected.len() as u64);
+        // What is put again was not passed by.
+        cache.put(layer, 99 - BEHIND, Arc::new(vec![0; 10]));
+        cache.pass(layer, 99);
+        assert!(cache.has(layer, 99 - BEHIND));
     }
 
     #[test]

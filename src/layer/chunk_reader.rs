@@ -156,15 +156,8 @@ impl ChunkReader {
             return Ok(chunk);
         }
         let place = granule * GRANULE_BYTES;
-        let follower =
-            self.follower.get().filter(|_| self.cache.suspended.stands_at(self.key, TarOffset(place)));
         let reason = match self.load(granule) {
-            Ok(chunk) => {
-                if let Some(follower) = follower {
-                    follower.ask(granule + 1);
-                }
-                return Ok(chunk);
-            }
+            Ok(chunk) => return Ok(chunk),
             Err(Failure::Layer(error)) => return Err(error),
             Err(Failure::Wrong(reason)) => reason,
         };
@@ -204,7 +197,7 @@ impl ChunkReader {
             while granule < end && self.span(granule) == Some(checkpoint.number) {
                 if !self.cache.has(self.key, granule) {
                     if self.spilled(granule).is_none() {
-                        self.decode_from(&checkpoint, granule)?;
+                        self.decode_in_passing(&checkpoint, granule)?;
                     }
                     self.counts().ahead.add(1);
                 }
@@ -311,8 +304,30 @@ impl ChunkReader {
             }
         };
         // A long span may have more than the cache holds: it went through since.
-        let spilled = if checkpoint.is_long() { self.spilled(granule) } else { None };
-        spilled.map_or_else(|| self.decode_from(&checkpoint, granule), Ok)
+        if checkpoint.is_long()
+            && let Some(chunk) = self.spilled(granule)
+        {
+            return Ok(chunk);
+        }
+        let (chunk, reads_on) = self.decode_in_passing(&checkpoint, granule)?;
+        if let (true, Some(follower)) = (reads_on, self.follower.get()) {
+            follower.ask(granule + 1);
+        }
+        Ok(chunk)
+    }
+
+    /// Decodes a granule, and tells whether the one before had just been decoded: then somebody passes by, front to back.
+    fn decode_in_passing(
+        &self,
+        checkpoint: &Checkpoint,
+        granule: u64,
+    ) -> Result<(VerifiedChunk, bool), Failure> {
+        let reads_on = self.cache.suspended.stands_at(self.key, TarOffset(granule * GRANULE_BYTES));
+        let chunk = self.decode_from(checkpoint, granule)?;
+        if reads_on {
+            self.cache.pass(self.key, granule);
+        }
+        Ok((chunk, reads_on))
     }
 
     /// Where the decoding of a granule begins.

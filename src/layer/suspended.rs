@@ -8,7 +8,7 @@ use crate::model::TarOffset;
 
 /// Few programs read more files at a time.
 const DECODERS_MAX: usize = 16;
-/// What they may take together, but for the last used: of gzip 100 KiB each, of zstd and xz as much as the history that
+/// What they may take together, but for the last used: of gzip 350 KiB each, of zstd and xz as much as the history that
 /// the blob was compressed with, which is 8 MiB in most and 128 MiB at most.
 const BYTES_MAX: u64 = 64 << 20;
 
