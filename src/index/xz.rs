@@ -15,7 +15,7 @@ use super::source::{DecodeError, Source};
 /// it than it has decoded.
 const DICTIONARY_BYTES_MAX: u32 = 128 << 20;
 /// What a decoder needs besides.
-const DECODER_BYTES: u64 = 128 << 10;
+const DECODER_BYTES: u64 = 384 << 10;
 const MAGIC: [u8; 6] = [0xfd, b'7', b'z', b'X', b'Z', 0];
 /// Headers of blocks: a byte counts them in units of four bytes.
 const HEADER_UNIT: usize = 4;

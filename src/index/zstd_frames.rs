@@ -13,7 +13,7 @@ use super::source::{DecodeError, Source, no_memory};
 /// any compression level but `--long=28` and above asks for.
 const WINDOW_LOG_MAX: u32 = 27;
 /// What a decoder needs besides: a block of input, one of output, tables.
-const DECODER_BYTES: u64 = 512 << 10;
+const DECODER_BYTES: u64 = 768 << 10;
 /// How the library says that it got no memory; the error has no other mark.
 const NO_MEMORY: &str = "Allocation error : not enough memory";
 /// RFC 8878, section 3.1.1.

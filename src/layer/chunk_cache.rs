@@ -25,6 +25,9 @@ const BUFFERS_MAX: usize = 16;
 /// of [`SHARDS`], so that what lies behind is in the same shard.
 const BEHIND: u64 = 2 * SHARDS;
 
+/// The part of the cache up to which nothing is dropped early: all of a small image, and the beginning of a large one.
+const ROOMY_PARTS: u64 = 8;
+
 /// Names a layer within the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LayerKey(u64);
@@ -154,12 +157,15 @@ impl ChunkCache {
         gone.into_iter().filter_map(Arc::into_inner).for_each(|buffer| self.give_back(buffer));
     }
 
-    /// Somebody passes by a granule. What was left behind in the same way is dropped.
+    /// Somebody passes by a granule. What was left behind in the same way is dropped, unless there is plenty of room.
     pub(super) fn pass(&self, layer: LayerKey, granule: u64) {
         let Some(shard) = self.shard(granule) else { return };
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = shard.granules.peek_mut(&(layer, granule)) {
             kept.is_passed = true;
+        }
+        if shard.bytes <= self.shard_bytes_max / ROOMY_PARTS {
+            return;
         }
         let Some(behind) = granule.checked_sub(BEHIND) else { return };
         if !shard.granules.peek(&(layer, behind)).is_some_and(|kept| kept.is_passed) {
@@ -226,7 +232,8 @@ mod tests {
 
     #[test]
     fn what_was_passed_by_goes_and_the_rest_stays() {
-        let cache = ChunkCache::new(1 << 20);
+        // In each shard there is room for 12 granules, and one is plenty.
+        let cache = ChunkCache::new(120 * SHARDS);
         let layer = cache.add_layer();
         for granule in 0..100 {
             cache.put(layer, granule, Arc::new(vec![0; 10]));

@@ -5,9 +5,8 @@
 //! afresh from the blob once, and then is an error. Nobody can have a layer decoded from its beginning again and again by
 //! that: it is done [`REREADS_MAX`] times.
 
-use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::LayerError;
@@ -51,20 +50,11 @@ pub(super) struct ChunkReader {
     touches: Option<Touches>,
     /// Who decodes what comes next.
     follower: OnceLock<Follower>,
+    /// Of a layer that is not compressed: the granule that was read last.
+    last_plain: AtomicU64,
     /// How often something was decoded.
     #[cfg(test)]
     pub(super) decodes: AtomicU32,
-}
-
-/// What became of reading ahead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Brought {
-    /// It is in the cache now.
-    Now,
-    /// There was nothing to do, or it is for others to do.
-    Not,
-    /// It cannot be decoded.
-    Failed,
 }
 
 /// Why a granule is not to be had.
@@ -93,6 +83,7 @@ impl ChunkReader {
             spill: None,
             touches: None,
             follower: OnceLock::new(),
+            last_plain: AtomicU64::new(u64::MAX),
             #[cfg(test)]
             decodes: AtomicU32::new(0),
         }
@@ -186,28 +177,34 @@ impl ChunkReader {
         Some(VerifiedChunk(hit.bytes))
     }
 
-    /// Decodes what is missing of these granules, as readers would, and marks the first for who reads it. Those who wait for one of a span wait for all of it, which
-    /// wakes them once and not for each. `Ok` tells that there was nothing wrong.
-    pub(super) fn bring_in_turn(&self, granules: Range<u64>) -> Result<(), Failure> {
-        let end = granules.end.min(self.index.tar_bytes().div_ceil(GRANULE_BYTES));
-        let mut granule = granules.start;
-        while granule < end {
-            let checkpoint = self.checkpoint(granule)?;
-            let _turn = self.turns.take(checkpoint.number, || None::<VerifiedChunk>);
-            while granule < end && self.span(granule) == Some(checkpoint.number) {
-                if !self.cache.has(self.key, granule) {
-                    if self.spilled(granule).is_none() {
-                        self.decode_in_passing(&checkpoint, granule)?;
-                    }
-                    self.counts().ahead.add(1);
-                }
-                if granule == granules.start {
-                    self.cache.mark(self.key, granule);
-                }
-                granule += 1;
-            }
-        }
-        Ok(())
+    pub(super) fn is_plain(&self) -> bool {
+        self.index.encoding() == Encoding::Tar
+    }
+
+    /// How many granules there are.
+    pub(super) fn granules(&self) -> u64 {
+        self.index.tar_bytes().div_ceil(GRANULE_BYTES)
+    }
+
+    pub(super) fn has(&self, granule: u64) -> bool {
+        self.cache.has(self.key, granule)
+    }
+
+    /// Whether no more than `bytes` have to be decoded before a granule begins.
+    pub(super) fn is_near(&self, checkpoint: &Checkpoint, granule: u64, bytes: u64) -> bool {
+        let place = TarOffset(granule * GRANULE_BYTES);
+        let from = TarOffset(place.0.saturating_sub(bytes).max(checkpoint.place.0));
+        from == checkpoint.place || self.cache.suspended.stands_near(self.key, from, place)
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_suspended(&self) {
+        self.cache.suspended.remove_layer(self.key);
+    }
+
+    /// Marks a granule for who finds it first.
+    pub(super) fn mark(&self, granule: u64) {
+        self.cache.mark(self.key, granule);
     }
 
     /// The bytes as delivered.
@@ -230,44 +227,12 @@ impl ChunkReader {
         Some(self.checkpoint(granule).ok()?.number)
     }
 
-    /// What decoding up to the end of a granule brings into the cache at most.
-    pub(super) fn decoding_bytes(&self, granule: u64) -> u64 {
-        let end = granule.saturating_add(1).saturating_mul(GRANULE_BYTES);
-        self.checkpoint(granule).map_or(0, |checkpoint| end.saturating_sub(checkpoint.place.0))
-    }
-
-    /// Brings a granule into the cache before anybody asks for it, from the spill or, if that is allowed, by decoding. Nobody
-    /// waits for that: a span that a reader is decoding is left to it, and a reader who comes meanwhile decodes for itself.
-    pub(super) fn bring(&self, granule: u64, may_decode: bool) -> Brought {
-        if granule >= self.index.tar_bytes().div_ceil(GRANULE_BYTES) || self.cache.has(self.key, granule) {
-            return Brought::Not;
-        }
-        if self.spilled(granule).is_some() {
-            self.counts().ahead.add(1);
-            return Brought::Now;
-        }
-        let Ok(checkpoint) = guarded(|| self.checkpoint(granule)) else { return Brought::Failed };
-        if self.turns.is_busy(checkpoint.number) || !may_decode {
-            return Brought::Not;
-        }
-        match guarded(|| self.decode_from(&checkpoint, granule)) {
-            Ok(_) => {
-                self.counts().ahead.add(1);
-                Brought::Now
-            }
-            Err(_) => Brought::Failed,
-        }
-    }
-
     fn load_unguarded(&self, granule: u64) -> Result<VerifiedChunk, Failure> {
         match self.index.encoding() {
             Encoding::Tar => {
-                let clock = self.counts().start(Tier::Plain);
-                let mut bytes = self.cache.buffer(self.granule_len(granule));
-                let read = self.blob.read_at(granule * GRANULE_BYTES, &mut bytes);
-                let count = read.map_err(|source| self.io(source))?;
-                bytes.truncate(count);
-                self.verify(granule, bytes).inspect(|_| clock.stop())
+                let (chunk, reads_on) = self.read_plain(granule)?;
+                self.ask_for_next(granule, reads_on);
+                Ok(chunk)
             }
             _ => match self.spilled(granule) {
                 Some(chunk) => Ok(chunk),
@@ -276,8 +241,40 @@ impl ChunkReader {
         }
     }
 
+    /// From a blob that is the tar itself, and whether the granule before was the last that was read: then somebody passes by.
+    /// Reads of a file straddle granules, so the readers of one program meet in many.
+    pub(super) fn read_plain(&self, granule: u64) -> Result<(VerifiedChunk, bool), Failure> {
+        let clock = self.counts().start(Tier::Waited);
+        let _turn = match self.turns.take(granule, || self.cached(granule)) {
+            Waited::Turn(turn) => turn,
+            Waited::Found(chunk) => {
+                clock.stop();
+                return Ok((chunk, false));
+            }
+        };
+        let clock = self.counts().start(Tier::Plain);
+        let mut bytes = self.cache.buffer(self.granule_len(granule));
+        let read = self.blob.read_at(granule * GRANULE_BYTES, &mut bytes);
+        let count = read.map_err(|source| self.io(source))?;
+        bytes.truncate(count);
+        let chunk = self.verify(granule, bytes)?;
+        let reads_on = self.last_plain.swap(granule, Ordering::Relaxed).checked_add(1) == Some(granule);
+        if reads_on {
+            self.cache.pass(self.key, granule);
+        }
+        clock.stop();
+        Ok((chunk, reads_on))
+    }
+
+    /// Has what comes behind a granule decoded, if somebody reads on.
+    fn ask_for_next(&self, granule: u64, reads_on: bool) {
+        if let (true, Some(follower)) = (reads_on, self.follower.get()) {
+            follower.ask(granule + 1);
+        }
+    }
+
     /// From the spill, if it is there and right.
-    fn spilled(&self, granule: u64) -> Option<VerifiedChunk> {
+    pub(super) fn spilled(&self, granule: u64) -> Option<VerifiedChunk> {
         let spill = self.spill.as_ref()?;
         let clock = self.counts().start(Tier::Spill);
         let mut bytes = self.cache.buffer(self.granule_len(granule));
@@ -296,7 +293,7 @@ impl ChunkReader {
     fn decode(&self, granule: u64) -> Result<VerifiedChunk, Failure> {
         let checkpoint = self.checkpoint(granule)?;
         let clock = self.counts().start(Tier::Waited);
-        let _turn = match self.turns.take(checkpoint.number, || self.cached(granule)) {
+        let turn = match self.turns.take(checkpoint.number, || self.cached(granule)) {
             Waited::Turn(turn) => turn,
             Waited::Found(chunk) => {
                 clock.stop();
@@ -310,34 +307,39 @@ impl ChunkReader {
             return Ok(chunk);
         }
         let (chunk, reads_on) = self.decode_in_passing(&checkpoint, granule)?;
-        if let (true, Some(follower)) = (reads_on, self.follower.get()) {
-            follower.ask(granule + 1);
-        }
+        drop(turn);
+        self.ask_for_next(granule, reads_on);
         Ok(chunk)
     }
 
     /// Decodes a granule, and tells whether the one before had just been decoded: then somebody passes by, front to back.
-    fn decode_in_passing(
+    pub(super) fn decode_in_passing(
         &self,
         checkpoint: &Checkpoint,
         granule: u64,
     ) -> Result<(VerifiedChunk, bool), Failure> {
-        let reads_on = self.cache.suspended.stands_at(self.key, TarOffset(granule * GRANULE_BYTES));
+        let place = TarOffset(granule * GRANULE_BYTES);
+        let reads_on = self.cache.suspended.stands_near(self.key, place, place);
         let chunk = self.decode_from(checkpoint, granule)?;
-        if reads_on {
+        // Of a long span it would be dear to decode again what somebody wants of it after all.
+        if reads_on && !(checkpoint.is_long() && self.spill.is_none()) {
             self.cache.pass(self.key, granule);
         }
         Ok((chunk, reads_on))
     }
 
     /// Where the decoding of a granule begins.
-    fn checkpoint(&self, granule: u64) -> Result<Checkpoint, Failure> {
+    pub(super) fn checkpoint(&self, granule: u64) -> Result<Checkpoint, Failure> {
         let found = self.index.checkpoint(TarOffset(granule * GRANULE_BYTES));
         let found = found.map_err(|error| self.bad_index(&error))?;
         found.ok_or_else(|| Failure::Wrong("the index has no checkpoint".to_owned()))
     }
 
-    fn decode_from(&self, checkpoint: &Checkpoint, granule: u64) -> Result<VerifiedChunk, Failure> {
+    pub(super) fn decode_from(
+        &self,
+        checkpoint: &Checkpoint,
+        granule: u64,
+    ) -> Result<VerifiedChunk, Failure> {
         let clock = self.counts().start(Tier::Decoded);
         let place = TarOffset(granule * GRANULE_BYTES);
         let mut decoder = match self.cache.suspended.take(self.key, checkpoint.place, place) {

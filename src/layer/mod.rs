@@ -6,6 +6,7 @@ use std::fmt::Debug;
 
 use crate::model::{Digest, EntryId, FileName, Metadata, Name, Timestamp};
 
+mod bring;
 mod chunk_cache;
 mod chunk_reader;
 mod diff_layer;

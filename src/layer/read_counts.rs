@@ -106,7 +106,7 @@ mod tests {
 
     use super::*;
     use crate::index::{self, Expected, GRANULE_BYTES, LayerIndex};
-    use crate::layer::chunk_reader::Brought;
+    use crate::layer::bring::Brought;
     use crate::layer::tar_tests::{Maker, content, gzip, id, noise};
     use crate::layer::{Layer as _, TarLayer};
     use crate::sys::file_range::FileRange;

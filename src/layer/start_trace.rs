@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::TarLayer;
-use super::chunk_reader::Brought;
+use super::bring::Brought;
 use crate::index::GRANULE_BYTES;
 use crate::model::limits::LAYER_BYTES_MAX;
 use crate::sys::atomic::TEMP_PREFIX;

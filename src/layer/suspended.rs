@@ -50,10 +50,10 @@ impl Suspended {
         Some(decoders.remove(number).1)
     }
 
-    /// Whether a decoder of a layer stands exactly at a place.
-    pub(super) fn stands_at(&self, layer: LayerKey, place: TarOffset) -> bool {
+    /// Whether a decoder of a layer stands at a place, or not before `from` on the way to it.
+    pub(super) fn stands_near(&self, layer: LayerKey, from: TarOffset, place: TarOffset) -> bool {
         let decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
-        decoders.iter().any(|(of, decoder)| *of == layer && decoder.position() == place)
+        decoders.iter().any(|(of, decoder)| *of == layer && (from..=place).contains(&decoder.position()))
     }
 
     /// How many are kept of a layer, and the memory that they hold on to.

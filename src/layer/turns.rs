@@ -27,8 +27,8 @@ pub(super) enum Waited<'a, T> {
 }
 
 impl Turns {
-    /// Waits until nobody else decodes a span, or until `find` finds what somebody else has made of it: looked for first
-    /// whenever a turn ends and when [`Self::look_again`] says so; so that who waits need not be quicker than who takes the next turn.
+    /// Waits until nobody else decodes a span, or until `find` finds what somebody else has made of it: looked for first,
+    /// and whenever a turn ends, so that who waits need not be quicker than who takes the next turn.
     pub(super) fn take<T>(&self, span: u64, mut find: impl FnMut() -> Option<T>) -> Waited<'_, T> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -59,19 +59,24 @@ impl Drop for Turn<'_> {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
-    use std::time::Duration;
 
     use super::*;
 
     #[test]
     fn who_waits_is_served_although_the_span_stays_busy() {
-        let (turns, is_made) = (Turns::default(), AtomicBool::new(false));
+        let (turns, is_made, looked) = (&Turns::default(), AtomicBool::new(false), AtomicBool::new(false));
         let find = || is_made.load(Ordering::SeqCst).then_some(7);
         let Waited::Turn(first) = turns.take(3, find) else { panic!("nothing was made yet") };
         assert!(turns.is_busy(3) && !turns.is_busy(4));
+        let look = || {
+            looked.store(true, Ordering::SeqCst);
+            find()
+        };
         thread::scope(|scope| {
-            let waits = scope.spawn(|| matches!(turns.take(3, find), Waited::Found(7)));
-            thread::sleep(Duration::from_millis(20));
+            let waits = scope.spawn(|| matches!(turns.take(3, &look), Waited::Found(7)));
+            while !looked.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
             // What was made at the end of this turn is there before the next one begins, which then takes long.
             is_made.store(true, Ordering::SeqCst);
             drop(first);

@@ -164,23 +164,25 @@ fn granted(answer: Result<(), TryLockError>) -> io::Result<bool> {
     }
 }
 
+/// For tests that ask for a lock which has just been let go: a child that another test has forked holds all descriptors
+/// until it executes something.
+#[cfg(test)]
+pub(crate) fn soon<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let since = Instant::now();
+    loop {
+        match ask() {
+            Some(answer) => return answer,
+            None => assert!(since.elapsed().as_secs() < 30, "still held"),
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
 
     use super::*;
-
-    /// A child that another test has forked holds all descriptors until it executes something.
-    fn soon<T>(mut ask: impl FnMut() -> Option<T>) -> T {
-        let since = Instant::now();
-        loop {
-            match ask() {
-                Some(answer) => return answer,
-                None => assert!(since.elapsed().as_secs() < 30, "still held"),
-            }
-            thread::sleep(PAUSE);
-        }
-    }
 
     #[test]
     fn exclusive_keeps_others_out_until_dropped() {

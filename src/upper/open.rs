@@ -26,7 +26,7 @@ use crate::sys::files;
 const GRANULE_BYTES_MIN: u64 = 4096;
 
 /// How long the server of a mount that has just gone may take to end, where engines mount again at once.
-const ENDING_SERVER_WAIT: Duration = Duration::from_secs(5);
+const ENDING_SERVER_WAIT: Duration = Duration::from_secs(30);
 /// The same where people do (`fusermount3 -u DIR && layerfs mount ...`). A child that some other thread has forked
 /// holds the locks too, until it executes its program.
 const SOON: Duration = Duration::from_secs(1);

@@ -73,15 +73,15 @@ fn sigterm() {
 const OTHERS: &str = r#"
 cd "$2"; ln -s "$1" program; layerfs=$PWD/program; mkdir low low2 other; echo 1 >low/a; echo 2 >low2/a
 server() { pgrep -f "^$layerfs -o lowerdir=$1 mnt"; }
-gone() { for i in $(seq 200); do server "$1" >/dev/null || return 0; sleep 0.05; done; return 1; }
-timeout 20 "$layerfs" -o lowerdir=low mnt; timeout 20 "$layerfs" -o lowerdir=low2 mnt
-kill -TERM "$(server low)"; sleep 1; [ "$(timeout 5 cat mnt/a)" = 2 ]
-kill -TERM "$(server low2)"; gone low2; [ "$(timeout 5 cat mnt/a)" = 1 ]
+gone() { for i in $(seq 1200); do server "$1" >/dev/null || return 0; sleep 0.05; done; return 1; }
+timeout 60 "$layerfs" -o lowerdir=low mnt; timeout 60 "$layerfs" -o lowerdir=low2 mnt
+kill -TERM "$(server low)"; sleep 2; [ "$(timeout 60 cat mnt/a)" = 2 ]
+kill -TERM "$(server low2)"; gone low2; [ "$(timeout 60 cat mnt/a)" = 1 ]
 kill -TERM "$(server low)"; gone low; test ! -e mnt/a
-timeout 20 "$layerfs" -o lowerdir=low mnt; mount --move mnt other; mount -t tmpfs none mnt; touch mnt/tmpfs
+timeout 60 "$layerfs" -o lowerdir=low mnt; mount --move mnt other; mount -t tmpfs none mnt; touch mnt/tmpfs
 kill -TERM "$(server low)"; gone low; test -e mnt/tmpfs; test ! -e other/a; umount mnt
-timeout 20 "$layerfs" -o lowerdir=low mnt; mount -t tmpfs none mnt; touch mnt/tmpfs
-kill -TERM "$(server low)"; sleep 1; test -e mnt/tmpfs; umount mnt; [ "$(timeout 5 cat mnt/a)" = 1 ]
+timeout 60 "$layerfs" -o lowerdir=low mnt; mount -t tmpfs none mnt; touch mnt/tmpfs
+kill -TERM "$(server low)"; sleep 2; test -e mnt/tmpfs; umount mnt; [ "$(timeout 60 cat mnt/a)" = 1 ]
 kill -TERM "$(server low)"; gone low; test ! -e mnt/a
 "#;
 
@@ -103,13 +103,13 @@ fn sigterm_leaves_other_mounts() {
 /// A mount that is gone but in use, and another in its place.
 const IN_ITS_PLACE: &str = r#"
 cd "$2"; mkdir low low2; echo 1 >low/a; echo 2 >low2/a; ln -s "$1" program; layerfs=$PWD/program
-gone() { for i in $(seq 200); do pgrep -f "^$layerfs -o lowerdir=$1 mnt" >/dev/null || return 0; sleep 0.05; done; return 1; }
-timeout 20 "$layerfs" -o lowerdir=low mnt
+gone() { for i in $(seq 1200); do pgrep -f "^$layerfs -o lowerdir=$1 mnt" >/dev/null || return 0; sleep 0.05; done; return 1; }
+timeout 60 "$layerfs" -o lowerdir=low mnt
 exec 7<mnt/a
 if [ "$(id -u)" = 0 ]; then umount -l mnt; else fusermount3 -uz mnt; fi
-timeout 20 "$layerfs" -o lowerdir=low2 mnt 7<&-
+timeout 60 "$layerfs" -o lowerdir=low2 mnt 7<&-
 [ "$(cat <&7)" = 1 ]; exec 7<&-
-gone low; [ "$(timeout 5 cat mnt/a)" = 2 ]
+gone low; [ "$(timeout 60 cat mnt/a)" = 2 ]
 if [ "$(id -u)" = 0 ]; then umount mnt; else fusermount3 -u mnt; fi; gone low2
 "#;
 
@@ -163,7 +163,7 @@ fn the_callers_pipe_is_closed() {
     let place = Place::new();
     // A command substitution waits until nobody holds the pipe any more.
     let script = r#"
-        id=$(timeout 20 "$1" mount --rm "$2" "$3" 2>&1) && [ -n "$id" ] && [ "$(wc -w <<<"$id")" = 1 ]
+        id=$(timeout 60 "$1" mount --rm "$2" "$3" 2>&1) && [ -n "$id" ] && [ "$(wc -w <<<"$id")" = 1 ]
     "#;
     let mut command = Command::new("timeout");
     command.args(["60", "bash", "-ec", script, "bash"]).arg(layerfs_path());

@@ -14,11 +14,11 @@ mkdir -p 'low:er,1/d' low2/d 'up,per' work mnt
 echo one >'low:er,1/a'; touch 'low:er,1/d/.wh.gone'
 echo two >low2/b; echo gone >low2/d/gone; ln low2/b low2/d/c
 
-gone() { for i in $(seq 200); do pgrep -f "^$layerfs " >/dev/null || return 0; sleep 0.05; done; return 1; }
-unmounted() { for i in $(seq 200); do mountpoint -q mnt || return 0; sleep 0.05; done; return 1; }
+gone() { for i in $(seq 1200); do pgrep -f "^$layerfs " >/dev/null || return 0; sleep 0.05; done; return 1; }
+unmounted() { for i in $(seq 1200); do mountpoint -q mnt || return 0; sleep 0.05; done; return 1; }
 
 # Escapes, empty options, what means nothing, a warning; ready when it returns; the caller's pipe is closed.
-said=$(timeout 20 "$layerfs" -o 'lowerdir=low\:er\,1:low2,upperdir=up\,per,workdir=work,,private,context="u:r:t:s0:c1,c2",frob' mnt 2>&1)
+said=$(timeout 60 "$layerfs" -o 'lowerdir=low\:er\,1:low2,upperdir=up\,per,workdir=work,,private,context="u:r:t:s0:c1,c2",frob' mnt 2>&1)
 [ "$said" = 'layerfs: unknown option context="u:r:t:s0:c1,c2": ignored
 layerfs: unknown option frob: ignored' ]
 findmnt -n -o FSTYPE,SOURCE mnt | grep -q '^fuse.layerfs *layerfs$'
@@ -29,7 +29,7 @@ echo more >>mnt/b; mv mnt/a mnt/d/a; rm mnt/d/c; mkdir mnt/new
 fusermount3 -u mnt; gone; test -f work/log
 
 # Read only; several -o, glued; a source first; SIGTERM.
-timeout 20 "$layerfs" overlay mnt -orw -o 'lowerdir=up\,per:low\:er\,1:low2' -o writeback=0,dev,suid
+timeout 60 "$layerfs" overlay mnt -orw -o 'lowerdir=up\,per:low\:er\,1:low2' -o writeback=0,dev,suid
 [ "$(findmnt -n -o SOURCE mnt)" = overlay ]
 [ "$(cat mnt/d/a)" = one ]; test ! -e mnt/a; test ! -e mnt/d/c; test -d mnt/new; grep -q more mnt/b
 if touch mnt/new/x 2>said; then exit 1; fi; grep -qi 'read-only' said
@@ -37,9 +37,9 @@ kill -TERM "$(pgrep -f "^$layerfs overlay mnt")"; unmounted; gone
 
 # The mount point inside of a layer, and layers below the mount point.
 mkdir -p all/x all/mnt/inner; echo y >all/x/y; echo z >all/mnt/inner/z
-timeout 20 "$layerfs" -o lowerdir=all all/mnt; [ "$(timeout 20 find all/mnt -name z)" = all/mnt/mnt/inner/z ]
+timeout 60 "$layerfs" -o lowerdir=all all/mnt; [ "$(timeout 60 find all/mnt -name z)" = all/mnt/mnt/inner/z ]
 fusermount3 -u all/mnt; gone
-timeout 20 "$layerfs" -o lowerdir=all/mnt/inner:all/x all; [ "$(timeout 20 ls all | tr '\n' ' ')" = 'y z ' ]
+timeout 60 "$layerfs" -o lowerdir=all/mnt/inner:all/x all; [ "$(timeout 60 ls all | tr '\n' ' ')" = 'y z ' ]
 fusermount3 -u all; gone
 
 # As many layers as there may be.
@@ -58,24 +58,24 @@ done
 
 # Volatile: nothing is flushed, others are told, and the next mount knows that nothing can have been lost.
 mkdir vu vw
-timeout 20 "$layerfs" -o lowerdir=low2,upperdir=vu,workdir=vw,volatile mnt
+timeout 60 "$layerfs" -o lowerdir=low2,upperdir=vu,workdir=vw,volatile mnt
 echo v >mnt/v; timeout 10 sync mnt/v; test -d vw/work/incompat/volatile; fusermount3 -u mnt; gone
-timeout 20 "$layerfs" -o lowerdir=low2,upperdir=vu,workdir=vw mnt
+timeout 60 "$layerfs" -o lowerdir=low2,upperdir=vu,workdir=vw mnt
 [ "$(cat mnt/v)" = v ]; test ! -e vw/work; fusermount3 -u mnt; gone
 
 # Owners through a mapping, in both directions; recorded ones.
 me=$(id -u); mkdir ou ow ru rw
-timeout 20 "$layerfs" -o "lowerdir=low2,upperdir=ou,workdir=ow,uidmapping=$me:70:1:70:$me:1" mnt
+timeout 60 "$layerfs" -o "lowerdir=low2,upperdir=ou,workdir=ow,uidmapping=$me:70:1:70:$me:1" mnt
 [ "$(stat -c %u mnt/b)" = 70 ]; fusermount3 -u mnt; gone
-timeout 20 "$layerfs" -o "lowerdir=low2,upperdir=ou,workdir=ow,uidmapping=$me:70:1,squash_to_uid=$me" mnt
+timeout 60 "$layerfs" -o "lowerdir=low2,upperdir=ou,workdir=ow,uidmapping=$me:70:1,squash_to_uid=$me" mnt
 [ "$(stat -c %u mnt/b)" = "$me" ]; fusermount3 -u mnt; gone
-timeout 20 "$layerfs" -o lowerdir=low2,upperdir=ru,workdir=rw,xattr_permissions=2 mnt
+timeout 60 "$layerfs" -o lowerdir=low2,upperdir=ru,workdir=rw,xattr_permissions=2 mnt
 touch mnt/r; chmod 4711 mnt/r; [ "$(stat -c %a mnt/r)" = 4711 ]; fusermount3 -u mnt; gone
 getfattr --only-values -n user.containers.override_stat ru/r | grep -q ":4711:file"
 
 # What cannot be.
 for options in lowerdir=nothing-here lowerdir=low2::low2 upperdir=ou,workdir=ow lowerdir=low2,upperdir=ou; do
-  if timeout 20 "$layerfs" -o "$options" mnt 2>said; then exit 1; fi; test -s said
+  if timeout 60 "$layerfs" -o "$options" mnt 2>said; then exit 1; fi; test -s said
 done
 if mountpoint -q mnt; then exit 1; fi
 ln -s "$1" fuse-overlayfs; ./fuse-overlayfs --version | grep -q '^layerfs '; "$layerfs" -V | grep -q '^layerfs '
@@ -96,9 +96,9 @@ fn grammar_of_mount_programs() {
 const FLAGS: &str = r#"
 cd "$2"; layerfs=$PWD/program; ln -s "$1" program; export LAYERFS_ROOT=$2/store
 mkdir low up work; touch -d 2001-01-01 low/a low/b; echo a >>low/a; touch -d 2001-01-01 low/a
-gone() { fusermount3 -u mnt; for i in $(seq 200); do pgrep -f "^$layerfs " >/dev/null || return 0; sleep 0.05; done; return 1; }
+gone() { fusermount3 -u mnt; for i in $(seq 1200); do pgrep -f "^$layerfs " >/dev/null || return 0; sleep 0.05; done; return 1; }
 has() { for word in $(findmnt -n -o OPTIONS mnt | tr , ' '); do if [ "$word" = "$1" ]; then return 0; fi; done; return 1; }
-overlay() { timeout 20 "$layerfs" -o lowerdir=low,upperdir=up,workdir=work,"$1" mnt; }
+overlay() { timeout 60 "$layerfs" -o lowerdir=low,upperdir=up,workdir=work,"$1" mnt; }
 read_at() { cat mnt/a >/dev/null; stat -c %x mnt/a; }
 
 overlay noexec,ro,nosuid,nodev; has ro; has noexec; has nosuid; has nodev; has noatime; gone

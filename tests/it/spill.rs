@@ -140,7 +140,7 @@ for round in 1 2 3; do
   id=$("$layerfs" mount "$image/oci" mnt)
   cmp mnt/usr/share/data "$image/rootfs/usr/share/data"
   diff -r mnt/usr "$image/rootfs/usr"
-  sleep 0.3
+  sleep 1
   "$layerfs" umount mnt
   test "$(grep -c 'no longer kept' "store/containers/$id/log")" -le 1
   cat "store/containers/$id/log" >>log

@@ -17,7 +17,7 @@ macro_rules! skip {
 }
 
 /// How long a command may take before it counts as hanging.
-const COMMAND_SECONDS_MAX: &str = "120";
+const COMMAND_SECONDS_MAX: &str = "600";
 
 pub(crate) fn note_skip(why: &str) {
     let name = std::thread::current().name().unwrap_or("?").to_owned();
@@ -275,10 +275,10 @@ pub(crate) fn is_mounted(dir: &Path) -> bool {
     mounts.lines().any(|line| line.split(' ').nth(4) == dir.to_str())
 }
 
-/// Waits up to ten seconds for something that happens by itself.
+/// Waits up to a minute for something that happens by itself.
 pub(crate) fn eventually(mut happened: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(10) {
+    while start.elapsed() < Duration::from_secs(60) {
         if happened() {
             return true;
         }

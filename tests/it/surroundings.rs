@@ -62,8 +62,8 @@ fn a_second_signal_does_not_lose_the_end() {
     let place = Place::new();
     let done = script(
         &place,
-        "cd \"$3\"; printf '#!/bin/sh\\nsleep 1\\nexec /usr/bin/newgidmap \"$@\"\\n' >newgidmap; chmod +x newgidmap
-         PATH=$PWD:$PATH \"$1\" run \"$2\" true & sleep 0.5; kill -INT $!; kill -TERM $!
+        "cd \"$3\"; printf '#!/bin/sh\\n: >%s/started; sleep 1\\nexec /usr/bin/newgidmap \"$@\"\\n' \"$PWD\" >newgidmap; chmod +x newgidmap
+         PATH=$PWD:$PATH \"$1\" run \"$2\" true & until test -e started; do sleep 0.05; done; kill -INT $!; kill -TERM $!
          wait $!; echo $?; \"$1\" ps -a | grep -c 'Exited (130)'",
     );
     assert_eq!(done.ok(), "130\n1");

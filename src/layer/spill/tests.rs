@@ -116,8 +116,7 @@ fn kept(spill: &LayerSpill, granule: u64) -> Option<Vec<u8>> {
 
 #[test]
 fn what_is_decoded_twice_on_a_machine_is_decoded_no_more() {
-    // Few enough that the cache drops nothing behind who reads them in their order.
-    let world = World::new(16);
+    let world = World::new(20);
     let first = world.mount(64 << 20, LARGE);
     world.check_all(&first);
     assert!(first.decodes() > 0);

@@ -11,7 +11,7 @@ use super::workers::Workers;
 use crate::support::*;
 
 /// How long a server may take to begin or to end.
-const SERVER_SECONDS_MAX: Duration = Duration::from_secs(20);
+const SERVER_SECONDS_MAX: Duration = Duration::from_secs(120);
 
 /// What went wrong, and where.
 pub(super) struct Failure {
