@@ -39,8 +39,8 @@ impl VerifiedChunk {
 pub(super) struct ChunkReader {
     index: Arc<LayerIndex>,
     blob: FileRange,
-    cache: Arc<ChunkCache>,
-    key: LayerKey,
+    pub(super) cache: Arc<ChunkCache>,
+    pub(super) key: LayerKey,
     pub(super) turns: Turns,
     /// See [`REREADS_MAX`].
     rereads: AtomicU32,
@@ -50,8 +50,8 @@ pub(super) struct ChunkReader {
     touches: Option<Touches>,
     /// Who decodes what comes next.
     follower: OnceLock<Follower>,
-    /// Of a layer that is not compressed: the granule that was read last.
-    last_plain: AtomicU64,
+    /// The granule that was last read from where it lies as it is, in a plain blob or the spill.
+    pub(super) last_read: AtomicU64,
     /// How often something was decoded.
     #[cfg(test)]
     pub(super) decodes: AtomicU32,
@@ -83,7 +83,7 @@ impl ChunkReader {
             spill: None,
             touches: None,
             follower: OnceLock::new(),
-            last_plain: AtomicU64::new(u64::MAX),
+            last_read: AtomicU64::new(u64::MAX),
             #[cfg(test)]
             decodes: AtomicU32::new(0),
         }
@@ -169,7 +169,7 @@ impl ChunkReader {
         }
     }
 
-    fn cached(&self, granule: u64) -> Option<VerifiedChunk> {
+    pub(super) fn cached(&self, granule: u64) -> Option<VerifiedChunk> {
         let hit = self.cache.get(self.key, granule)?;
         if let (true, Some(follower)) = (hit.is_marked, self.follower.get()) {
             follower.ask(granule + read_on::WINDOW);
@@ -234,36 +234,14 @@ impl ChunkReader {
                 self.ask_for_next(granule, reads_on);
                 Ok(chunk)
             }
-            _ => match self.spilled(granule) {
-                Some(chunk) => Ok(chunk),
+            _ => match self.read_spilled(granule) {
+                Some((chunk, reads_on)) => {
+                    self.ask_for_next(granule, reads_on);
+                    Ok(chunk)
+                }
                 None => self.decode(granule),
             },
         }
-    }
-
-    /// From a blob that is the tar itself, and whether the granule before was the last that was read: then somebody passes by.
-    /// Reads of a file straddle granules, so the readers of one program meet in many.
-    pub(super) fn read_plain(&self, granule: u64) -> Result<(VerifiedChunk, bool), Failure> {
-        let clock = self.counts().start(Tier::Waited);
-        let _turn = match self.turns.take(granule, || self.cached(granule)) {
-            Waited::Turn(turn) => turn,
-            Waited::Found(chunk) => {
-                clock.stop();
-                return Ok((chunk, false));
-            }
-        };
-        let clock = self.counts().start(Tier::Plain);
-        let mut bytes = self.cache.buffer(self.granule_len(granule));
-        let read = self.blob.read_at(granule * GRANULE_BYTES, &mut bytes);
-        let count = read.map_err(|source| self.io(source))?;
-        bytes.truncate(count);
-        let chunk = self.verify(granule, bytes)?;
-        let reads_on = self.last_plain.swap(granule, Ordering::Relaxed).checked_add(1) == Some(granule);
-        if reads_on {
-            self.cache.pass(self.key, granule);
-        }
-        clock.stop();
-        Ok((chunk, reads_on))
     }
 
     /// Has what comes behind a granule decoded, if somebody reads on.
@@ -271,22 +249,6 @@ impl ChunkReader {
         if let (true, Some(follower)) = (reads_on, self.follower.get()) {
             follower.ask(granule + 1);
         }
-    }
-
-    /// From the spill, if it is there and right.
-    pub(super) fn spilled(&self, granule: u64) -> Option<VerifiedChunk> {
-        let spill = self.spill.as_ref()?;
-        let clock = self.counts().start(Tier::Spill);
-        let mut bytes = self.cache.buffer(self.granule_len(granule));
-        if !spill.get(granule, &mut bytes) {
-            self.cache.give_back(bytes);
-            return None;
-        }
-        let verified = self.verify(granule, bytes).inspect(|_| clock.stop());
-        if let Err(Failure::Wrong(_)) = verified {
-            spill.forget(granule);
-        }
-        verified.ok()
     }
 
     /// One decoder per span at a time: who comes later finds the granule in the cache.
@@ -406,13 +368,13 @@ impl ChunkReader {
         self.cache.suspended.held(self.key)
     }
 
-    fn granule_len(&self, granule: u64) -> usize {
+    pub(super) fn granule_len(&self, granule: u64) -> usize {
         let rest = self.index.tar_bytes().saturating_sub(granule.saturating_mul(GRANULE_BYTES));
         usize::try_from(rest.min(GRANULE_BYTES)).unwrap_or(0)
     }
 
     /// What somebody waits for.
-    fn verify(&self, granule: u64, bytes: Vec<u8>) -> Result<VerifiedChunk, Failure> {
+    pub(super) fn verify(&self, granule: u64, bytes: Vec<u8>) -> Result<VerifiedChunk, Failure> {
         let verified = self.compare(granule, bytes);
         if let Err(Failure::Wrong(_)) = verified {
             self.counts().mismatches.add(1);
@@ -445,7 +407,7 @@ impl ChunkReader {
         }
     }
 
-    fn io(&self, source: std::io::Error) -> LayerError {
+    pub(super) fn io(&self, source: std::io::Error) -> LayerError {
         LayerError::Io { layer: self.index.diff_id().to_string(), source }
     }
 

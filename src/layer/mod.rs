@@ -26,6 +26,7 @@ mod scrub_tests;
 mod source;
 mod spill;
 mod start_trace;
+mod stored;
 mod suspended;
 mod tar_layer;
 #[cfg(test)]

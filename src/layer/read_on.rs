@@ -113,7 +113,7 @@ impl ChunkReader {
             let _turn = self.turns.take(checkpoint.number, || None::<()>);
             while granule < granules.end && self.span(granule) == Some(checkpoint.number) {
                 if !self.has(granule) {
-                    if self.spilled(granule).is_none() {
+                    if self.read_spilled(granule).is_none() {
                         if !self.is_near(&checkpoint, granule, DETOUR_BYTES) {
                             return Ok(());
                         }

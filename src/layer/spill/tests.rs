@@ -12,7 +12,8 @@ use rustix::io::Errno;
 use super::*;
 use crate::index::{self, Expected, GRANULE_BYTES, LayerIndex};
 use crate::layer::one_file::{OneFile, the_file};
-use crate::layer::{ChunkCache, Layer as _, TarLayer};
+use crate::layer::read_on::WINDOW;
+use crate::layer::{ChunkCache, Layer as _, ReadOn, TarLayer};
 use crate::model::EntryId;
 use crate::sys::fault::{self, Fault};
 use crate::sys::file_range::FileRange;
@@ -137,6 +138,26 @@ fn what_is_decoded_twice_on_a_machine_is_decoded_no_more() {
     world.check_all(&third);
     assert_eq!(third.decodes(), 0);
     assert_eq!(world.spill_file().unwrap().metadata().unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn what_is_kept_is_read_ahead() {
+    let world = World::filled(20);
+    let Mount { layer, file } = world.mount(64 << 20, LARGE);
+    let (layer, read_on) = (Arc::new(layer), Arc::new(ReadOn::default()));
+    layer.read_on_by(&read_on);
+    read_on.start();
+    for granule in 0..20 {
+        let mut bytes = [0; 1000];
+        layer.read_at(file, (granule * GRANULE) as u64, &mut bytes).unwrap();
+        assert!(bytes == world.0.content[granule * GRANULE..][..1000], "granule {granule}");
+        let since = std::time::Instant::now();
+        while granule == 1 && layer.chunks.counts().ahead.get() < WINDOW {
+            assert!(since.elapsed().as_secs() < 60, "nothing is read ahead");
+            std::thread::yield_now();
+        }
+    }
+    assert_eq!(layer.chunks.decodes.load(Ordering::Relaxed), 0);
 }
 
 #[test]
