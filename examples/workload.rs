@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 const CHUNK_BYTES: usize = 4 << 10;
 const LARGE_CHUNK_BYTES: usize = 1 << 20;
+/// How many of a tree's files are large ones.
+const LARGE_FILES: usize = 12;
 /// Files that are made, or directories.
 const MADE: u64 = 4000;
 /// Of the file that is written to.
@@ -39,6 +41,15 @@ impl Tree {
             }
         }
         tree
+    }
+
+    /// The largest files.
+    fn largest(&self) -> Vec<(u64, &PathBuf)> {
+        let mut files: Vec<_> =
+            self.files.iter().map(|path| (path.metadata().unwrap().len(), path)).collect();
+        files.sort_unstable_by(|one, other| other.cmp(one));
+        files.truncate(LARGE_FILES);
+        files
     }
 
     fn bench(&self) -> PathBuf {
@@ -133,6 +144,15 @@ fn run(name: &str, tree: &Tree) -> Took {
         "find-lstat" => find(&tree.dir, true),
         "open-read" => each(&tree.files, |path| read(path, &mut small, false)),
         "read-all" => each(&tree.files, |path| read(path, &mut large, true)),
+        "read-largest" => {
+            let largest = tree.largest();
+            let (_, took) = each(&largest, |(_, path)| read(path, &mut large, true));
+            (largest.iter().map(|(bytes, _)| bytes >> 20).sum(), took)
+        }
+        "first-write" => each(tree.largest(), |(_, path)| {
+            let file = OpenOptions::new().write(true).open(path).unwrap();
+            file.write_all_at(&small, 0).unwrap();
+        }),
         "chmod-all" => each(&tree.files, |path| {
             fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
         }),
