@@ -1,7 +1,8 @@
 //! Decoding goes on while a reader is busy with what it has: one thread keeps ahead of who reads a layer front to back.
 //!
-//! That somebody does is told by a suspended decoder that stands exactly where a granule is missing. Then the next
-//! [`WINDOW`] granules are decoded, as a reader would, turn and all: who catches up waits for them. The first of them is
+//! That somebody does is told by a suspended decoder that stands exactly where a granule is missing; of what lies in a plain
+//! blob or the spill as it is, by the granule before being the last that was read. Then the next [`WINDOW`] granules are
+//! brought, as a reader would, turn and all: who catches up waits for them. The first of them is
 //! marked in the cache, and who finds the mark has the next window decoded, as the kernel reads ahead in files
 //! (mm/readahead.c, `PG_readahead`). Files do not matter: their contents lie one behind the other in a layer, so a tree of
 //! small files is read ahead too, which the kernel cannot do.
