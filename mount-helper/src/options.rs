@@ -23,7 +23,7 @@ pub(crate) struct Options {
 }
 
 /// What `layerfs mount -o` takes.
-const FLAGS: [&str; 14] = [
+const FLAGS: [&str; 15] = [
     "ro",
     "rw",
     "dev",
@@ -37,6 +37,7 @@ const FLAGS: [&str; 14] = [
     "relatime",
     "diratime",
     "nodiratime",
+    "writeback",
     "allow_other",
 ];
 /// What mount(8), fstab(5) and systemd.mount(5) act on themselves, or what is so anyway. Options that promise something

@@ -11,6 +11,7 @@ use super::{Builder, StepError};
 use crate::container::command_line::{self, Wishes};
 use crate::container::{Changes, ImageRecord, NewContainer, Owners, Purpose, ending, running};
 use crate::fs::{Change, OwnerView};
+use crate::fuse::Writes;
 use crate::image::{Documents, Image};
 use crate::launcher::{IdMaps, Plan, as_root_of};
 use crate::layer::{LayerSource, TarSource};
@@ -70,7 +71,8 @@ impl Builder<'_> {
             .map_err(StepError::context(Path::new("/etc/hosts")))?;
         let tell = &mut *self.tell;
         let mut single_id = |reason: &str| tell(&format!("only one user id inside: {reason}"));
-        let code = running::run(self.containers, held, layers.clone(), &plan, &mut single_id)?;
+        let code =
+            running::run(self.containers, held, layers.clone(), Writes::Through, &plan, &mut single_id)?;
         if code != 0 {
             return Err(StepError::Failed(code));
         }

@@ -110,7 +110,7 @@ pub struct MountArgs {
     #[arg(long, short = 'q')]
     pub quiet: bool,
     /// Mount options, separated by commas: ro, rw, allow_other, dev, nodev, suid, nosuid, exec, noexec, atime, noatime,
-    /// nodiratime
+    /// nodiratime, writeback
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<String>,
     /// Which of several
@@ -209,6 +209,10 @@ pub struct RunArgs {
     /// Refuse changes to the root filesystem; /run, /tmp and /var/tmp become tmpfs
     #[arg(long)]
     pub read_only: bool,
+    /// Let the kernel keep what is written to files until they are closed or flushed: much faster small writes, but errors
+    /// such as a full disk come from close and fsync
+    #[arg(long, conflicts_with = "read_only")]
+    pub writeback: bool,
     /// Network: none, or the host's
     #[arg(long, visible_alias = "net", value_enum, default_value = "none")]
     pub network: NetworkArg,

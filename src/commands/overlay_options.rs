@@ -59,7 +59,7 @@ pub(super) enum OverlayOptionError {
 
 /// Words that change nothing here, because it is so anyway, because mount(8) or the kernel acts on them, or because they
 /// tune what works otherwise here.
-const MEANINGLESS: [&str; 46] = [
+const MEANINGLESS: [&str; 45] = [
     "allow_root",
     "async",
     "auto",
@@ -104,7 +104,6 @@ const MEANINGLESS: [&str; 46] = [
     "threaded",
     "timeout",
     "user",
-    "writeback",
     "xino",
 ];
 
@@ -152,6 +151,7 @@ impl OverlayOptions {
             (b"xattr_permissions", value) => {
                 return Err(OverlayOptionError::Recorded(lossy(value.unwrap_or_default())));
             }
+            (b"writeback", Some(value)) => self.set(Flag::Writeback, value != b"0"),
             (b"allow_other", None) => self.allow_other = true,
             (b"debug", None) => self.debug = true,
             (_, None) => self.add_flag(word),
@@ -175,6 +175,7 @@ impl OverlayOptions {
             b"noatime" => self.set(Flag::NoAtime, true),
             b"diratime" => self.set(Flag::NoDirAtime, false),
             b"nodiratime" => self.set(Flag::NoDirAtime, true),
+            b"writeback" => self.set(Flag::Writeback, true),
             _ => self.add_unknown(word),
         }
     }
@@ -314,6 +315,15 @@ mod tests {
             assert_eq!(parse(&[label]).unwrap().unknown, [label]);
         }
         assert_eq!(parse(&["strictatime"]).unwrap().unknown, ["strictatime"]);
+    }
+
+    #[test]
+    fn writeback_is_asked_for() {
+        let writeback = |list| parse(&[list]).unwrap().flags.contains(&Flag::Writeback);
+        assert_eq!(
+            ["", "writeback", "writeback=1", "writeback=1,writeback=0"].map(writeback),
+            [false, true, true, false]
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::{environment, failure, mount};
 use crate::container::command_line::{self, Wishes};
 use crate::container::running::{self, RunError};
 use crate::container::{Changes, ImageRecord, NewContainer, Owners, Purpose, ending};
+use crate::fuse::Writes;
 use crate::launcher::Volume;
 use crate::sys::process;
 
@@ -50,7 +51,8 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<u8> {
             super::complain(&format!("layerfs: only one user id inside: {reason}"));
         }
     };
-    match running::run(&containers, held, layers, &plan, &mut single_id) {
+    let writes = if args.writeback { Writes::Back } else { Writes::Through };
+    match running::run(&containers, held, layers, writes, &plan, &mut single_id) {
         Ok(code) => Ok(code),
         Err(error) => Ok(told(&error)),
     }

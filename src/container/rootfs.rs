@@ -10,6 +10,7 @@ use nix::mount::MsFlags;
 use rustix::fs::{Mode, OFlags};
 
 use crate::fs::{Fs, OwnerView};
+use crate::fuse::Writes;
 use crate::launcher::Rootfs;
 use crate::mount::{self, Layers, MountError, OpenCaches, UpperDirs};
 use crate::sys::{daemon, fuse_mount};
@@ -19,6 +20,7 @@ use crate::sys::{daemon, fuse_mount};
 pub(super) struct ImageRootfs {
     source: String,
     dir: PathBuf,
+    writes: Writes,
     state: Stage,
 }
 
@@ -32,14 +34,14 @@ enum Stage {
 }
 
 impl ImageRootfs {
-    /// Layers, the directory that holds `upper/` and `work/`, and what /proc/mounts shows as the source.
+    /// Layers, when what is written reaches the server, the directory that holds `upper/` and `work/`, and what /proc/mounts shows as the source.
     ///
     /// The directory is opened here, in the caller's mount namespace. Opened in the supervisor's, it would keep that one's copies of
     /// the host's mounts alive, and so busy on the host: copies in a user namespace stay together.
-    pub(super) fn new(layers: Layers, dir: PathBuf, source: String) -> io::Result<Self> {
+    pub(super) fn new((layers, writes): (Layers, Writes), dir: PathBuf, source: String) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(&dir, flags, Mode::empty())?;
-        Ok(Self { source, dir, state: Stage::Ready(layers, opened) })
+        Ok(Self { source, dir, writes, state: Stage::Ready(layers, opened) })
     }
 
     fn take(&mut self) -> Stage {
@@ -71,7 +73,7 @@ impl Rootfs for ImageRootfs {
         let Stage::Mounted(fs, caches, device) = self.take() else { return Err(out_of_order()) };
         // Only now: the container's own process was forked before and keeps the caller's limits and umask.
         daemon::prepare()?;
-        let server = mount::serve(*fs, caches, device)?;
+        let server = mount::serve(*fs, caches, self.writes, device)?;
         let thread = std::thread::Builder::new().name("fuse".to_owned()).spawn(move || server.run())?;
         self.state = Stage::Serving(thread);
         Ok(())

@@ -4,6 +4,7 @@ use std::io;
 
 use super::rootfs::ImageRootfs;
 use super::{ContainerError, Containers, Held, Moment, ProcessId, State};
+use crate::fuse::Writes;
 use crate::launcher::{self, Events, LaunchError, Plan};
 use crate::mount::Layers;
 
@@ -76,6 +77,7 @@ pub fn run(
     containers: &Containers,
     held: Held,
     layers: Layers,
+    writes: Writes,
     plan: &Plan,
     single_id: SingleId<'_>,
 ) -> Result<u8, RunError> {
@@ -85,7 +87,7 @@ pub fn run(
         path: plan.rootfs_mount_point.display().to_string(),
         source,
     })?;
-    let rootfs = ImageRootfs::new(layers, changes.to_owned(), held.config().image.name.clone())
+    let rootfs = ImageRootfs::new((layers, writes), changes.to_owned(), held.config().image.name.clone())
         .map_err(ContainerError::io("open", changes))?;
     let mut recorder = Recorder { held: &held, started: Moment::now(), single_id };
     let result = launcher::run(plan, Box::new(rootfs), &mut recorder);

@@ -7,7 +7,7 @@ use super::node::Node;
 use super::xattr::CAPABILITY;
 use super::{Attr, Caller, Fs, FsError};
 use crate::model::{FileKind, Ino, Metadata, posix_acl};
-use crate::upper::{Change, UpperAttr};
+use crate::upper::{Change, SetTime, UpperAttr};
 
 impl Fs {
     /// Changes attributes, copying up before; owner and group as this mount shows them. The kernel has checked that the
@@ -46,6 +46,22 @@ impl Fs {
             (result, _) => result?,
         };
         Ok(self.attr_from(&node, &attr))
+    }
+
+    /// Sets the time of last modification that the kernel has kept. It also does so when only the time of last change is
+    /// new, after a name was removed for instance: an object of a layer then stays where it is.
+    ///
+    /// # Errors
+    /// [`FsError`]
+    pub fn keep_mtime(&self, ino: Ino, caller: Caller, mtime: SetTime) -> Result<Attr, FsError> {
+        let node = self.node(ino)?;
+        if node.state().upper.is_none() {
+            let attr = self.attr_of(&node)?;
+            if mtime == SetTime::To(attr.metadata.mtime) {
+                return Ok(attr);
+            }
+        }
+        self.setattr(ino, caller, &Change { mtime: Some(mtime), ..Change::default() })
     }
 
     fn has_no_privileges(&self, node: &Node) -> bool {

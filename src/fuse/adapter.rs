@@ -13,9 +13,9 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::convert::{caller, errno, file_attr, file_type, ino, mode_bits, name, nothing, set_time};
+use super::convert::{caller, errno, file_type, ino, mode_bits, name, nothing, set_time};
 use super::mounted::{Adapter, sized};
-use super::policy::{FOR_EVER, NEEDED, WANTED, WRITE_BYTES_MAX};
+use super::policy::{FOR_EVER, WANTED, WRITE_BYTES_MAX, Writes};
 use super::requests::Kind;
 use crate::fs::{End, RenameMode, Seek};
 use crate::model::{DeviceId, FileKind, stats};
@@ -43,14 +43,15 @@ macro_rules! answer {
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let offered = config.capabilities();
-        if !offered.contains(NEEDED) {
+        let needed = self.writes.needed();
+        if !offered.contains(needed) {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "the kernel's FUSE is too old (before Linux 5.1)",
             ));
         }
         let refused = |_| io::Error::other("the kernel takes back what its FUSE offered");
-        config.add_capabilities(WANTED & offered).map_err(refused)?;
+        config.add_capabilities(needed | WANTED & offered).map_err(refused)?;
         let clamped = |_| io::Error::other("the kernel refuses writes of 1 MiB");
         config.set_max_write(WRITE_BYTES_MAX).map(drop).map_err(clamped)
     }
@@ -58,7 +59,7 @@ impl Filesystem for Adapter {
     fn lookup(&self, _request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEntry) {
         let find = || self.fs.lookup(ino(parent), name(child)?);
         answer!(self.begin(Kind::Lookup), reply, find(), |attr| {
-            let attr = attr.as_ref().map_or_else(nothing, file_attr);
+            let attr = attr.as_ref().map_or_else(nothing, |attr| self.shown(attr));
             reply.entry(&FOR_EVER, &attr, GENERATION);
         });
     }
@@ -70,7 +71,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _request: &Request, number: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         answer!(self.begin(Kind::Getattr), reply, self.fs.getattr(ino(number)), |attr| reply
-            .attr(&FOR_EVER, &file_attr(&attr)));
+            .attr(&FOR_EVER, &self.shown(&attr)));
     }
 
     fn setattr(
@@ -83,7 +84,7 @@ impl Filesystem for Adapter {
         size: Option<u64>,
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
-        _ctime: Option<SystemTime>,
+        ctime: Option<SystemTime>,
         _handle: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
@@ -93,8 +94,13 @@ impl Filesystem for Adapter {
     ) {
         let times = (atime.map(set_time), mtime.map(set_time));
         let set = Change { mode: mode.map(mode_bits), uid, gid, size, atime: times.0, mtime: times.1 };
-        let change = || self.fs.setattr(ino(number), caller(request), &set);
-        answer!(self.begin(Kind::Setattr), reply, change(), |attr| reply.attr(&FOR_EVER, &file_attr(&attr)));
+        let kept = Change { mtime: set.mtime, ..Change::default() };
+        let change = || match (ctime, set.mtime) {
+            // No program can set a ctime: with it the kernel hands over times that it kept ([`Writes::Back`]).
+            (Some(_), Some(mtime)) if set == kept => self.fs.keep_mtime(ino(number), caller(request), mtime),
+            _ => self.fs.setattr(ino(number), caller(request), &set),
+        };
+        answer!(self.begin(Kind::Setattr), reply, change(), |attr| reply.attr(&FOR_EVER, &self.shown(&attr)));
     }
 
     fn readlink(&self, _request: &Request, number: INodeNo, reply: ReplyData) {
@@ -122,7 +128,7 @@ impl Filesystem for Adapter {
         let make = || self.create(request, (parent, child), what, (mode, umask));
         answer!(self.begin(Kind::Mknod), reply, make(), |attr| reply.entry(
             &FOR_EVER,
-            &file_attr(&attr),
+            &self.shown(&attr),
             GENERATION
         ));
     }
@@ -139,7 +145,7 @@ impl Filesystem for Adapter {
         let make = || self.create(request, (parent, child), What::Dir, (mode, umask));
         answer!(self.begin(Kind::Mkdir), reply, make(), |attr| reply.entry(
             &FOR_EVER,
-            &file_attr(&attr),
+            &self.shown(&attr),
             GENERATION
         ));
     }
@@ -149,7 +155,7 @@ impl Filesystem for Adapter {
         let make = || self.create(request, (parent, child), what, (0o777, 0));
         answer!(self.begin(Kind::Symlink), reply, make(), |attr| reply.entry(
             &FOR_EVER,
-            &file_attr(&attr),
+            &self.shown(&attr),
             GENERATION
         ));
     }
@@ -166,7 +172,7 @@ impl Filesystem for Adapter {
     ) {
         let make = || Self::create(self, request, (parent, child), What::File, (mode, umask));
         answer!(self.begin(Kind::Create), reply, make(), |attr| {
-            reply.created(&FOR_EVER, &file_attr(&attr), GENERATION, NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE);
+            reply.created(&FOR_EVER, &self.shown(&attr), GENERATION, NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE);
         });
     }
 
@@ -209,7 +215,7 @@ impl Filesystem for Adapter {
         let make = || self.fs.link(ino(number), ino(parent), name(child)?);
         answer!(self.begin(Kind::Link), reply, make(), |attr| reply.entry(
             &FOR_EVER,
-            &file_attr(&attr),
+            &self.shown(&attr),
             GENERATION
         ));
     }
@@ -336,7 +342,7 @@ impl Filesystem for Adapter {
         let asked = self.begin(Kind::Readdirplus);
         let result = self.fs.readdir(ino(number), offset, true, &mut |entry, attr| {
             let name = OsStr::from_bytes(entry.name.as_bytes());
-            let attr = attr.map_or_else(nothing, file_attr);
+            let attr = attr.map_or_else(nothing, |attr| self.shown(attr));
             !reply.add(INodeNo(entry.ino.0), entry.next, name, &FOR_EVER, &attr, GENERATION)
         });
         let result = result.inspect(|heard| self.at_end(number, *heard));
@@ -427,6 +433,11 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        if self.writes == Writes::Back {
+            // The kernel does not hand over before what it keeps: data would be taken for a hole. After this answer it
+            // says that all is data.
+            return reply.error(self.requests.refused(Kind::Lseek, Errno::ENOSYS));
+        }
         // SEEK_DATA and SEEK_HOLE (lseek(2)); the kernel answers the others itself.
         let seek = match (u64::try_from(offset), whence) {
             (Ok(offset), 3) => Seek::Data(offset),

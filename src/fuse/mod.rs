@@ -9,4 +9,5 @@ mod policy;
 mod requests;
 mod session;
 
+pub use policy::Writes;
 pub use session::{Flag, Server};

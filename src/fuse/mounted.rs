@@ -4,10 +4,10 @@ use std::ffi::OsStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use fuser::{Errno, INodeNo, Notifier, ReplyXattr, Request};
+use fuser::{Errno, FileAttr, FileType, INodeNo, Notifier, ReplyXattr, Request};
 
-use super::convert::{caller, ino, mode_bits, name};
-use super::policy::THREADS;
+use super::convert::{caller, file_attr, ino, mode_bits, name};
+use super::policy::{THREADS, Writes};
 use super::requests::{Asked, Kind, RequestCounts};
 use crate::fs::{Attr, Caller, Fs, FsError, Heard, New};
 use crate::layer::ReadMeter;
@@ -22,6 +22,7 @@ pub(super) struct Adapter {
     /// Set once there is a session.
     notifier: Arc<OnceLock<Notifier>>,
     pub(super) requests: RequestCounts,
+    pub(super) writes: Writes,
     reads: ReadMeter,
     began: Instant,
     /// The user who mounted it.
@@ -29,9 +30,14 @@ pub(super) struct Adapter {
 }
 
 impl Adapter {
-    pub(super) fn new(fs: Arc<Fs>, notifier: Arc<OnceLock<Notifier>>, reads: ReadMeter) -> Self {
+    pub(super) fn new(
+        fs: Arc<Fs>,
+        notifier: Arc<OnceLock<Notifier>>,
+        reads: ReadMeter,
+        writes: Writes,
+    ) -> Self {
         let owner = rustix::process::geteuid().as_raw();
-        Self { fs, notifier, requests: RequestCounts::default(), reads, began: Instant::now(), owner }
+        Self { fs, notifier, requests: RequestCounts::default(), writes, reads, began: Instant::now(), owner }
     }
 
     pub(super) fn begin(&self, kind: Kind) -> Asked<'_> {
@@ -46,6 +52,14 @@ impl Adapter {
         {
             tracing::debug!("inode {}: listing not dropped: {error}", number.0);
         }
+    }
+
+    /// What stat(2) shows of an object.
+    pub(super) fn shown(&self, attr: &Attr) -> FileAttr {
+        let shown = file_attr(attr);
+        // Data that the kernel keeps has no blocks here yet, and who sees a file without any takes it for a hole (tar -S).
+        let may_be_kept = self.writes == Writes::Back && shown.kind == FileType::RegularFile;
+        FileAttr { blocks: shown.blocks.max(may_be_kept.into()), ..shown }
     }
 
     pub(super) fn create(

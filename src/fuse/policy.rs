@@ -31,6 +31,26 @@ pub(super) const WANTED: InitFlags = InitFlags::FUSE_NO_OPEN_SUPPORT
     .union(InitFlags::FUSE_ASYNC_DIO)
     .union(InitFlags::FUSE_NO_EXPORT_SUPPORT);
 
+/// When what a program writes reaches the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Writes {
+    /// Before write(2) returns: nothing is lost when the server is killed, and `ENOSPC` comes where it belongs.
+    #[default]
+    Through,
+    /// At close(2) or fsync(2), or earlier, in pieces of up to 1 MiB (`FUSE_WRITEBACK_CACHE`): until then size and times
+    /// are the kernel's, and errors come from those calls.
+    Back,
+}
+
+impl Writes {
+    /// What the kernel must offer for that.
+    pub(super) fn needed(self) -> InitFlags {
+        match self {
+            Self::Through => NEEDED,
+            Self::Back => NEEDED.union(InitFlags::FUSE_WRITEBACK_CACHE),
+        }
+    }
+}
+
 /// What the server cannot do without: an older kernel is told so instead of being served wrongly.
-pub(super) const NEEDED: InitFlags =
-    InitFlags::FUSE_NO_OPEN_SUPPORT.union(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+const NEEDED: InitFlags = InitFlags::FUSE_NO_OPEN_SUPPORT.union(InitFlags::FUSE_NO_OPENDIR_SUPPORT);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use fuser::{Config, Session, SessionACL};
 
 use super::mounted::Adapter;
-use super::policy::THREADS;
+use super::policy::{THREADS, Writes};
 use crate::fs::Fs;
 use crate::layer::ReadMeter;
 
@@ -28,6 +28,8 @@ pub enum Flag {
     NoAtime,
     /// `nodiratime`
     NoDirAtime,
+    /// `writeback`, as fuse-overlayfs(1) calls it: see [`Writes::Back`].
+    Writeback,
 }
 
 /// How long what was written to a file that shares content with a layer may stay unflushed: as ext4's `commit` option
@@ -48,9 +50,9 @@ impl Server {
     ///
     /// # Errors
     /// What the handshake says.
-    pub fn attach(fs: Arc<Fs>, reads: ReadMeter, device: OwnedFd) -> io::Result<Self> {
+    pub fn attach(fs: Arc<Fs>, reads: ReadMeter, writes: Writes, device: OwnedFd) -> io::Result<Self> {
         let notifier = Arc::new(OnceLock::new());
-        let adapter = Adapter::new(Arc::clone(&fs), Arc::clone(&notifier), reads);
+        let adapter = Adapter::new(Arc::clone(&fs), Arc::clone(&notifier), reads, writes);
         let mut config = Config::default();
         config.n_threads = Some(THREADS);
         let session = Session::from_fd(adapter, device, SessionACL::All, config)?;

@@ -9,7 +9,7 @@ use nix::mount::MsFlags;
 use super::own::OwnMount;
 use super::{Layers, MountError, MountServer, OpenCaches, UpperDirs, serve};
 use crate::fs::{Fs, OwnerView};
-use crate::fuse::Flag;
+use crate::fuse::{Flag, Writes};
 use crate::sys::{daemon, fuse_mount};
 
 /// Where and how something is mounted.
@@ -51,9 +51,10 @@ impl Place {
             (false, true) => fs.without_access_times_of_dirs(),
             (false, false) => fs,
         };
+        let writes = if has(Flag::Writeback) { Writes::Back } else { Writes::Through };
         let device = self.attach()?;
         let own = OwnMount::at(&self.target).inspect_err(|_| self.leave())?;
-        let server = serve(fs, caches, device).inspect_err(|_| own.leave())?;
+        let server = serve(fs, caches, writes, device).inspect_err(|_| own.leave())?;
         Ok((server, own))
     }
 
@@ -80,6 +81,8 @@ impl Place {
                 Flag::Dev => flags &= !MsFlags::MS_NODEV,
                 Flag::NoAtime => flags |= MsFlags::MS_NOATIME,
                 Flag::NoDirAtime => flags |= MsFlags::MS_NODIRATIME,
+                // Told in the handshake.
+                Flag::Writeback => {}
             }
         }
         fuse_mount::mount(&self.target, &self.source, flags)
@@ -102,6 +105,8 @@ impl Place {
                 Flag::NoAtime => ",noatime",
                 // The helper refuses it. The server does as it says; the kernel would only show it.
                 Flag::NoDirAtime => "",
+                // Told in the handshake.
+                Flag::Writeback => "",
             });
         }
         options

@@ -38,3 +38,4 @@ mod stats;
 mod stress;
 mod surroundings;
 mod survive;
+mod writeback;

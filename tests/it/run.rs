@@ -393,3 +393,26 @@ fn stop_signal_of_the_image() {
     finish(&mut command).ok();
     place.nothing_left();
 }
+
+#[test]
+fn a_container_may_write_back() {
+    needs_mount!();
+    let place = Place::new();
+    let script = "dd if=/dev/zero of=/kept bs=1 count=5000 2>/dev/null; echo written; cat";
+    let mut layerfs = place.command();
+    layerfs.args(["run", "-i", "--writeback"]).arg(tiny()).args(["sh", "-c", script]);
+    let mut child = layerfs.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "written\n");
+    let id = &place.containers()[0];
+    let stats: serde_json::Value =
+        serde_json::from_str(place.layerfs(&["stats", "--json", id]).ok()).unwrap();
+    let writes = stats["requests"]["write"]["count"].as_u64().unwrap();
+    assert!((1..100).contains(&writes), "{writes} writes reached the server");
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+    let kept = place.store().join("containers").join(id).join("upper/kept");
+    assert_eq!(fs::read(&kept).unwrap(), [0; 5000]);
+    place.nothing_left();
+}

@@ -29,7 +29,16 @@ impl Script {
 
     /// As whom the last worker acts when the test runs as root; 0 for root.
     pub(super) fn user(&self) -> &str {
+        self.word(1).unwrap_or("0")
+    }
+
+    /// Whether it is mounted so that the kernel keeps what is written until files are closed.
+    pub(super) fn writes_back(&self) -> bool {
+        self.word(2) == Some("back")
+    }
+
+    fn word(&self, at: usize) -> Option<&str> {
         let image = self.image.iter().find_map(|line| line.strip_prefix("image "));
-        image.and_then(|image| image.split(' ').nth(1)).unwrap_or("0")
+        image.and_then(|image| image.split(' ').nth(at))
     }
 }

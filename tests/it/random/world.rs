@@ -53,12 +53,20 @@ pub(super) struct World {
     workers: Workers,
     /// The lines of the image that lies there.
     image: Vec<String>,
+    /// `writeback`
+    writes_back: bool,
     server: Option<Child>,
 }
 
 impl World {
     pub(super) fn new() -> Self {
-        Self { place: Place::new(), workers: Workers::new(), image: Vec::new(), server: None }
+        Self {
+            place: Place::new(),
+            workers: Workers::new(),
+            image: Vec::new(),
+            writes_back: false,
+            server: None,
+        }
     }
 
     /// Does all that a script says.
@@ -77,6 +85,7 @@ impl World {
     fn begin(&mut self, script: &Script) -> Result<(), Failure> {
         let at_start = |what: String| Failure::new(0, "the beginning", what);
         self.make_trees(script).map_err(at_start)?;
+        self.writes_back = script.writes_back();
         self.mount().map_err(at_start)?;
         let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
         let (mnt, oracle) = (self.place.mnt(), self.place.path("oracle"));
@@ -179,9 +188,10 @@ impl World {
     }
 
     /// Kills the server. Nothing is flushed before: what a program was told is done is in the upper. Only what was
-    /// written into a mapping needs the kernel to hand it over.
+    /// written into a mapping needs the kernel to hand it over, and with `writeback` the close.
     fn kill(&mut self) -> Result<(), String> {
-        self.workers.ask_all(|_| "unmap-all".to_owned())?;
+        let before = if self.writes_back { "drop" } else { "unmap-all" };
+        self.workers.ask_all(|_| before.to_owned())?;
         self.kill_server();
         self.workers.ask_all(|_| "drop".to_owned())?;
         self.mount()?;
@@ -195,6 +205,9 @@ impl World {
         if is_root() {
             // As the users that workers act as need it.
             command.args(["-o", "suid,dev"]);
+        }
+        if self.writes_back {
+            command.args(["-o", "writeback"]);
         }
         command.arg(self.image()).arg(self.place.mnt());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
