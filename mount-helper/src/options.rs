@@ -23,7 +23,7 @@ pub(crate) struct Options {
 }
 
 /// What `layerfs mount -o` takes.
-const FLAGS: [&str; 15] = [
+const FLAGS: [&str; 16] = [
     "ro",
     "rw",
     "dev",
@@ -38,6 +38,7 @@ const FLAGS: [&str; 15] = [
     "diratime",
     "nodiratime",
     "writeback",
+    "passthrough",
     "allow_other",
 ];
 /// What mount(8), fstab(5) and systemd.mount(5) act on themselves, or what is so anyway. Options that promise something

@@ -110,7 +110,7 @@ pub struct MountArgs {
     #[arg(long, short = 'q')]
     pub quiet: bool,
     /// Mount options, separated by commas: ro, rw, allow_other, dev, nodev, suid, nosuid, exec, noexec, atime, noatime,
-    /// nodiratime, writeback
+    /// nodiratime, writeback, passthrough
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<String>,
     /// Which of several

@@ -195,6 +195,7 @@ impl Options {
                 "atime" | "relatime" => options.set(Flag::NoAtime, false),
                 "nodiratime" => options.set(Flag::NoDirAtime, true),
                 "diratime" => options.set(Flag::NoDirAtime, false),
+                "passthrough" => options.set(Flag::Passthrough, true),
                 "writeback" => options.set(Flag::Writeback, true),
                 "allow_other" => options.allow_other = true,
                 // What is so anyway, and what mount(8) adds of its own.

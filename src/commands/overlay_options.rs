@@ -175,6 +175,7 @@ impl OverlayOptions {
             b"noatime" => self.set(Flag::NoAtime, true),
             b"diratime" => self.set(Flag::NoDirAtime, false),
             b"nodiratime" => self.set(Flag::NoDirAtime, true),
+            b"passthrough" => self.set(Flag::Passthrough, true),
             b"writeback" => self.set(Flag::Writeback, true),
             _ => self.add_unknown(word),
         }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, SeekFrom};
@@ -22,6 +23,17 @@ pub enum Seek {
     Data(u64),
     /// The next hole, from here on.
     Hole(u64),
+}
+
+/// Where a regular file's bytes are.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// In a layer, at least in part.
+    Layers,
+    /// In the upper, with setuid, setgid or capabilities.
+    Privileged,
+    /// In the upper: there (`O_PATH`).
+    Upper(Arc<OwnedFd>),
 }
 
 /// Most that is copied at once onto a file that shares content with a layer.
@@ -52,6 +64,22 @@ impl Fs {
             node.was_read();
         }
         Ok(count)
+    }
+
+    /// Where a regular file's bytes are. Those of the upper stay there.
+    ///
+    /// # Errors
+    /// [`FsError`]
+    pub fn content(&self, ino: Ino) -> Result<Content, FsError> {
+        let node = self.node(ino)?;
+        must_be_regular(&node)?;
+        let Some(pinned) = self.pin(&node)? else { return Ok(Content::Layers) };
+        if self.sharing(&node)?.is_some() {
+            return Ok(Content::Layers);
+        }
+        let privileged =
+            self.attr_of(&node)?.metadata.mode & 0o6000 != 0 || self.has_capabilities(&node, &pinned)?;
+        Ok(if privileged { Content::Privileged } else { Content::Upper(pinned) })
     }
 
     /// Writes `data` at `offset`, copying up before what is needed. Returns how many bytes were written: fewer when

@@ -48,7 +48,7 @@ pub use changes::{Change, Changed, ChangesError};
 pub use complete::Completed;
 pub use create::New;
 pub use error::FsError;
-pub use file::Seek;
+pub use file::{Content, Seek};
 pub use owners::{IdRange, IdView, OwnerView};
 pub use readdir::{DirEntry, DirName, Heard};
 pub use rename::{End, RenameMode};

@@ -13,11 +13,12 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::convert::{caller, errno, file_type, ino, mode_bits, name, nothing, set_time};
+use super::convert::{caller, errno, file_type, ino, mode_bits, name, nothing, rename_mode, seek, set_time};
 use super::mounted::{Adapter, sized};
-use super::policy::{FOR_EVER, WANTED, WRITE_BYTES_MAX, Writes};
+use super::opened::{How, kept, writes};
+use super::policy::{FOR_EVER, Writes};
 use super::requests::Kind;
-use crate::fs::{End, RenameMode, Seek};
+use crate::fs::End;
 use crate::model::{DeviceId, FileKind, stats};
 use crate::upper::{Change, What};
 
@@ -28,7 +29,7 @@ const NO_HANDLE: FileHandle = FileHandle(0);
 
 /// Replies with the value, or with the error's errno; what `$asked` begins ends before.
 macro_rules! answer {
-    ($asked:expr, $reply:ident, $result:expr, |$value:ident| $answer:expr) => {{
+    ($asked:expr, $reply:ident, $result:expr, |$value:pat_param| $answer:expr) => {{
         let asked = $asked;
         match $result {
             Ok($value) => {
@@ -42,25 +43,15 @@ macro_rules! answer {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let offered = config.capabilities();
-        let needed = self.writes.needed();
-        if !offered.contains(needed) {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "the kernel's FUSE is too old (before Linux 5.1)",
-            ));
-        }
-        let refused = |_| io::Error::other("the kernel takes back what its FUSE offered");
-        config.add_capabilities(needed | WANTED & offered).map_err(refused)?;
-        let clamped = |_| io::Error::other("the kernel refuses writes of 1 MiB");
-        config.set_max_write(WRITE_BYTES_MAX).map(drop).map_err(clamped)
+        self.writes.agree(config)
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEntry) {
         let find = || self.fs.lookup(ino(parent), name(child)?);
         answer!(self.begin(Kind::Lookup), reply, find(), |attr| {
+            let valid = attr.as_ref().map_or(FOR_EVER, |attr| self.valid_for(attr));
             let attr = attr.as_ref().map_or_else(nothing, |attr| self.shown(attr));
-            reply.entry(&FOR_EVER, &attr, GENERATION);
+            reply.entry_with_ttls(&FOR_EVER, &valid, &attr, GENERATION);
         });
     }
 
@@ -71,7 +62,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _request: &Request, number: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         answer!(self.begin(Kind::Getattr), reply, self.fs.getattr(ino(number)), |attr| reply
-            .attr(&FOR_EVER, &self.shown(&attr)));
+            .attr(&self.valid_for(&attr), &self.shown(&attr)));
     }
 
     fn setattr(
@@ -100,7 +91,8 @@ impl Filesystem for Adapter {
             (Some(_), Some(mtime)) if set == kept => self.fs.keep_mtime(ino(number), caller(request), mtime),
             _ => self.fs.setattr(ino(number), caller(request), &set),
         };
-        answer!(self.begin(Kind::Setattr), reply, change(), |attr| reply.attr(&FOR_EVER, &self.shown(&attr)));
+        answer!(self.begin(Kind::Setattr), reply, change(), |attr| reply
+            .attr(&self.valid_for(&attr), &self.shown(&attr)));
     }
 
     fn readlink(&self, _request: &Request, number: INodeNo, reply: ReplyData) {
@@ -167,12 +159,31 @@ impl Filesystem for Adapter {
         child: &OsStr,
         mode: u32,
         umask: u32,
-        _flags: i32,
+        flags: i32,
         reply: ReplyCreate,
     ) {
-        let make = || Self::create(self, request, (parent, child), What::File, (mode, umask));
-        answer!(self.begin(Kind::Create), reply, make(), |attr| {
-            reply.created(&FOR_EVER, &self.shown(&attr), GENERATION, NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE);
+        let make = || {
+            let attr = Self::create(self, request, (parent, child), What::File, (mode, umask))?;
+            let Some(opened) = &self.opened else { return Ok((attr, How::Asked { keeps: true })) };
+            let how =
+                opened.open(&self.fs, attr.ino, writes(OpenFlags(flags)), |file| reply.open_backing(file))?;
+            Ok((attr, how))
+        };
+        answer!(self.begin(Kind::Create), reply, make(), |(attr, how)| {
+            let attr = self.shown(&attr);
+            match how {
+                How::Passed(id) => {
+                    reply.created_passthrough(
+                        &FOR_EVER,
+                        &attr,
+                        GENERATION,
+                        NO_HANDLE,
+                        FopenFlags::empty(),
+                        &id,
+                    );
+                }
+                How::Asked { keeps } => reply.created(&FOR_EVER, &attr, GENERATION, NO_HANDLE, kept(keeps)),
+            }
         });
     }
 
@@ -196,13 +207,8 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let mode = match flags {
-            RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
-            RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
-            // Nothing is there if NOREPLACE comes with it: the kernel has looked, and holds both directories' locks.
-            flags if flags.contains(RenameFlags::RENAME_WHITEOUT) => RenameMode::LeaveDevice(caller(request)),
-            flags if flags.is_empty() => RenameMode::Replace,
-            _ => return reply.error(self.requests.refused(Kind::Rename, Errno::EINVAL)),
+        let Some(mode) = rename_mode(flags, request) else {
+            return reply.error(self.requests.refused(Kind::Rename, Errno::EINVAL));
         };
         let rename = || {
             let from = End { parent: ino(parent), name: name(child)? };
@@ -220,8 +226,15 @@ impl Filesystem for Adapter {
         ));
     }
 
-    fn open(&self, _request: &Request, _number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.error(self.requests.refused(Kind::Open, Errno::ENOSYS));
+    fn open(&self, _request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let Some(opened) = &self.opened else {
+            return reply.error(self.requests.refused(Kind::Open, Errno::ENOSYS));
+        };
+        let open = || opened.open(&self.fs, ino(number), writes(flags), |file| reply.open_backing(file));
+        answer!(self.begin(Kind::Open), reply, open(), |how| match how {
+            How::Passed(id) => reply.opened_passthrough(NO_HANDLE, FopenFlags::empty(), &id),
+            How::Asked { keeps } => reply.opened(NO_HANDLE, kept(keeps)),
+        });
     }
 
     fn opendir(&self, _request: &Request, _number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -281,14 +294,16 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _request: &Request,
-        _number: INodeNo,
+        number: INodeNo,
         _handle: FileHandle,
         _flags: OpenFlags,
         _owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.begin(Kind::Release).answered();
+        let asked = self.begin(Kind::Release);
+        self.closed(number);
+        asked.answered();
         reply.ok();
     }
 
@@ -342,8 +357,9 @@ impl Filesystem for Adapter {
         let asked = self.begin(Kind::Readdirplus);
         let result = self.fs.readdir(ino(number), offset, true, &mut |entry, attr| {
             let name = OsStr::from_bytes(entry.name.as_bytes());
+            let valid = attr.map_or(FOR_EVER, |attr| self.valid_for(attr));
             let attr = attr.map_or_else(nothing, |attr| self.shown(attr));
-            !reply.add(INodeNo(entry.ino.0), entry.next, name, &FOR_EVER, &attr, GENERATION)
+            !reply.add(INodeNo(entry.ino.0), entry.next, name, &valid, &attr, GENERATION)
         });
         let result = result.inspect(|heard| self.at_end(number, *heard));
         answer!(asked, reply, result, |_heard| reply.ok());
@@ -438,11 +454,8 @@ impl Filesystem for Adapter {
             // says that all is data.
             return reply.error(self.requests.refused(Kind::Lseek, Errno::ENOSYS));
         }
-        // SEEK_DATA and SEEK_HOLE (lseek(2)); the kernel answers the others itself.
-        let seek = match (u64::try_from(offset), whence) {
-            (Ok(offset), 3) => Seek::Data(offset),
-            (Ok(offset), 4) => Seek::Hole(offset),
-            _ => return reply.error(self.requests.refused(Kind::Lseek, Errno::EINVAL)),
+        let Some(seek) = seek(offset, whence) else {
+            return reply.error(self.requests.refused(Kind::Lseek, Errno::EINVAL));
         };
         answer!(self.begin(Kind::Lseek), reply, self.fs.seek(ino(number), seek), |offset| reply
             .offset(i64::try_from(offset).unwrap_or(i64::MAX)));

@@ -4,9 +4,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{Errno, FileAttr, FileType, INodeNo, Request, TimeOrNow};
+use fuser::{Errno, FileAttr, FileType, INodeNo, RenameFlags, Request, TimeOrNow};
 
-use crate::fs::{Attr, Caller, FsError};
+use crate::fs::{Attr, Caller, FsError, RenameMode, Seek};
 use crate::model::{FileKind, Ino, Name, Timestamp};
 use crate::upper::SetTime;
 
@@ -86,6 +86,29 @@ fn system_time(time: Timestamp) -> SystemTime {
     let whole =
         if time.secs >= 0 { UNIX_EPOCH.checked_add(seconds) } else { UNIX_EPOCH.checked_sub(seconds) };
     whole.and_then(|whole| whole.checked_add(Duration::from_nanos(time.nanos.into()))).unwrap_or(UNIX_EPOCH)
+}
+
+/// How a rename is meant; `None` where the flags make no sense together (renameat2(2)).
+pub(super) fn rename_mode(flags: RenameFlags, request: &Request) -> Option<RenameMode> {
+    match flags {
+        RenameFlags::RENAME_NOREPLACE => Some(RenameMode::NoReplace),
+        RenameFlags::RENAME_EXCHANGE => Some(RenameMode::Exchange),
+        // Nothing is there if NOREPLACE comes with it: the kernel has looked, and holds both directories' locks.
+        flags if flags.contains(RenameFlags::RENAME_WHITEOUT) => {
+            Some(RenameMode::LeaveDevice(caller(request)))
+        }
+        flags if flags.is_empty() => Some(RenameMode::Replace),
+        _ => None,
+    }
+}
+
+/// `SEEK_DATA` and `SEEK_HOLE` (lseek(2)); the kernel answers the others itself.
+pub(super) fn seek(offset: i64, whence: i32) -> Option<Seek> {
+    match (u64::try_from(offset), whence) {
+        (Ok(offset), 3) => Some(Seek::Data(offset)),
+        (Ok(offset), 4) => Some(Seek::Hole(offset)),
+        _ => None,
+    }
 }
 
 pub(super) fn set_time(time: TimeOrNow) -> SetTime {

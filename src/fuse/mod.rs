@@ -5,6 +5,7 @@
 mod adapter;
 mod convert;
 mod mounted;
+mod opened;
 mod policy;
 mod requests;
 mod session;

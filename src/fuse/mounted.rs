@@ -2,12 +2,13 @@
 
 use std::ffi::OsStr;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fuser::{Errno, FileAttr, FileType, INodeNo, Notifier, ReplyXattr, Request};
 
 use super::convert::{caller, file_attr, ino, mode_bits, name};
-use super::policy::{THREADS, Writes};
+use super::opened::{Closed, Opened};
+use super::policy::{FOR_EVER, THREADS, Writes};
 use super::requests::{Asked, Kind, RequestCounts};
 use crate::fs::{Attr, Caller, Fs, FsError, Heard, New};
 use crate::layer::ReadMeter;
@@ -23,6 +24,8 @@ pub(super) struct Adapter {
     notifier: Arc<OnceLock<Notifier>>,
     pub(super) requests: RequestCounts,
     pub(super) writes: Writes,
+    /// Of [`Writes::PassedThrough`].
+    pub(super) opened: Option<Opened>,
     reads: ReadMeter,
     began: Instant,
     /// The user who mounted it.
@@ -37,7 +40,9 @@ impl Adapter {
         writes: Writes,
     ) -> Self {
         let owner = rustix::process::geteuid().as_raw();
-        Self { fs, notifier, requests: RequestCounts::default(), writes, reads, began: Instant::now(), owner }
+        let opened = (writes == Writes::PassedThrough).then(Opened::default);
+        let (requests, began) = (RequestCounts::default(), Instant::now());
+        Self { fs, notifier, requests, writes, opened, reads, began, owner }
     }
 
     pub(super) fn begin(&self, kind: Kind) -> Asked<'_> {
@@ -51,6 +56,23 @@ impl Adapter {
             && let Err(error) = notifier.inval_inode(number, 0, 0)
         {
             tracing::debug!("inode {}: listing not dropped: {error}", number.0);
+        }
+    }
+
+    /// How long the kernel may believe an object's attributes.
+    pub(super) fn valid_for(&self, attr: &Attr) -> Duration {
+        let changes = self.opened.as_ref().is_some_and(|opened| opened.passes(attr.ino));
+        if changes { Duration::ZERO } else { FOR_EVER }
+    }
+
+    /// A file was closed.
+    pub(super) fn closed(&self, number: INodeNo) {
+        let closed = self.opened.as_ref().map(|opened| opened.release(ino(number)));
+        if let (Some(Closed::Written), Some(notifier)) = (closed, self.notifier.get()) {
+            // Attributes alone: the kernel has no pages of it.
+            if let Err(error) = notifier.inval_inode(number, -1, 0) {
+                tracing::debug!("inode {}: attributes not dropped: {error}", number.0);
+            }
         }
     }
 

@@ -4,22 +4,27 @@
 //! stat, readdir or close then sends no message at all. `ATOMIC_O_TRUNC` must never come with that: the truncate of an
 //! open(2) would get lost. `SETXATTR_EXT` must not be asked for: fuser 0.18 does not parse it.
 
+use std::io;
 use std::time::Duration;
 
-use fuser::InitFlags;
+use fuser::{InitFlags, KernelConfig};
 
 /// How long names, attributes and "not there" are true: ten years.
 pub(super) const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Filesystems that lie on top of each other where files are passed through: the upper is on none, and one may lie on
+/// us (`FILESYSTEM_MAX_STACK_DEPTH`).
+const STACK_DEPTH: u32 = 1;
 
 /// Threads that read requests. Many more than can run: they wait for disks (fsync, copy-up, a layer's first read), and
 /// while all of them do nobody else is served. An idle one costs a few pages and nothing else.
 pub(super) const THREADS: usize = 16;
 
 /// Largest write that the kernel sends at once: 256 pages, `fs.fuse.max_pages_limit` by default.
-pub(super) const WRITE_BYTES_MAX: u32 = 1 << 20;
+const WRITE_BYTES_MAX: u32 = 1 << 20;
 
 /// What is asked for where the kernel offers it.
-pub(super) const WANTED: InitFlags = InitFlags::FUSE_NO_OPEN_SUPPORT
+const WANTED: InitFlags = InitFlags::FUSE_NO_OPEN_SUPPORT
     .union(InitFlags::FUSE_NO_OPENDIR_SUPPORT)
     .union(InitFlags::FUSE_PARALLEL_DIROPS)
     .union(InitFlags::FUSE_DO_READDIRPLUS)
@@ -40,16 +45,39 @@ pub enum Writes {
     /// At close(2) or fsync(2), or earlier, in pieces of up to 1 MiB (`FUSE_WRITEBACK_CACHE`): until then size and times
     /// are the kernel's, and errors come from those calls.
     Back,
+    /// Never, of files whose content is all in the upper: the kernel writes and reads them itself, in the page cache of the
+    /// filesystem below (`FUSE_PASSTHROUGH`). Takes `CAP_SYS_ADMIN` in the first user namespace, and each open and close a
+    /// message.
+    PassedThrough,
 }
 
 impl Writes {
-    /// What the kernel must offer for that.
-    pub(super) fn needed(self) -> InitFlags {
-        match self {
+    /// Agrees with the kernel upon all that is asked for.
+    ///
+    /// # Errors
+    /// When its FUSE is too old.
+    pub(super) fn agree(self, config: &mut KernelConfig) -> io::Result<()> {
+        let needed = match self {
             Self::Through => NEEDED,
             Self::Back => NEEDED.union(InitFlags::FUSE_WRITEBACK_CACHE),
+            Self::PassedThrough => NEEDED.union(InitFlags::FUSE_PASSTHROUGH),
+        };
+        let offered = config.capabilities();
+        if !offered.contains(needed) {
+            let since = if self == Self::PassedThrough { "6.9, for passthrough" } else { "5.1" };
+            let old = format!("the kernel's FUSE is too old (before Linux {since})");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, old));
         }
+        config.add_capabilities(needed | WANTED & offered).map_err(|_| refused("what its FUSE offered"))?;
+        if self == Self::PassedThrough {
+            config.set_max_stack_depth(STACK_DEPTH).map_err(|_| refused("stacked filesystems"))?;
+        }
+        config.set_max_write(WRITE_BYTES_MAX).map(drop).map_err(|_| refused("writes of 1 MiB"))
     }
+}
+
+fn refused(what: &str) -> io::Error {
+    io::Error::other(format!("the kernel refuses {what}"))
 }
 
 /// What the server cannot do without: an older kernel is told so instead of being served wrongly.

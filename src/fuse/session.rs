@@ -6,9 +6,11 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use fuser::{Config, Session, SessionACL};
+use fuser::{BackingId, Config, Session, SessionACL};
+use rustix::fs::MemfdFlags;
 
 use super::mounted::Adapter;
+use super::opened::without_fsetid;
 use super::policy::{THREADS, Writes};
 use crate::fs::Fs;
 use crate::layer::ReadMeter;
@@ -30,6 +32,8 @@ pub enum Flag {
     NoDirAtime,
     /// `writeback`, as fuse-overlayfs(1) calls it: see [`Writes::Back`].
     Writeback,
+    /// `passthrough`: see [`Writes::PassedThrough`]. Of this one and `writeback` the last one counts.
+    Passthrough,
 }
 
 /// How long what was written to a file that shares content with a layer may stay unflushed: as ext4's `commit` option
@@ -56,6 +60,9 @@ impl Server {
         let mut config = Config::default();
         config.n_threads = Some(THREADS);
         let session = Session::from_fd(adapter, device, SessionACL::All, config)?;
+        if writes == Writes::PassedThrough {
+            may_register(&session)?;
+        }
         notifier.get_or_init(|| session.notifier());
         Ok(Self { session, fs })
     }
@@ -81,4 +88,18 @@ impl Server {
         let flushed = fs.settle(Duration::ZERO).map_err(io::Error::other);
         result.and(settled).and(flushed)
     }
+}
+
+/// Whether the kernel takes files from us to read and write them itself, told before the first one is opened. What is
+/// registered for that goes with the session.
+fn may_register(session: &Session<Adapter>) -> io::Result<()> {
+    let probe = rustix::fs::memfd_create("layerfs-probe", MemfdFlags::CLOEXEC)?;
+    without_fsetid(|| BackingId::create_raw(session, &probe)).map(drop).map_err(|error| {
+        let why = if error.kind() == io::ErrorKind::PermissionDenied {
+            ": that takes CAP_SYS_ADMIN outside of all user namespaces; writeback is for everybody"
+        } else {
+            ""
+        };
+        io::Error::new(error.kind(), format!("passthrough: {error}{why}"))
+    })
 }

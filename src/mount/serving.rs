@@ -51,11 +51,19 @@ impl Place {
             (false, true) => fs.without_access_times_of_dirs(),
             (false, false) => fs,
         };
-        let writes = if has(Flag::Writeback) { Writes::Back } else { Writes::Through };
         let device = self.attach()?;
         let own = OwnMount::at(&self.target).inspect_err(|_| self.leave())?;
-        let server = serve(fs, caches, writes, device).inspect_err(|_| own.leave())?;
+        let server = serve(fs, caches, self.writes(), device).inspect_err(|_| own.leave())?;
         Ok((server, own))
+    }
+
+    fn writes(&self) -> Writes {
+        let asked = self.flags.iter().rev().find_map(|flag| match flag {
+            Flag::Writeback => Some(Writes::Back),
+            Flag::Passthrough => Some(Writes::PassedThrough),
+            _ => None,
+        });
+        asked.unwrap_or_default()
     }
 
     /// Takes away what has just been mounted, which cannot be told from others.
@@ -82,7 +90,7 @@ impl Place {
                 Flag::NoAtime => flags |= MsFlags::MS_NOATIME,
                 Flag::NoDirAtime => flags |= MsFlags::MS_NODIRATIME,
                 // Told in the handshake.
-                Flag::Writeback => {}
+                Flag::Writeback | Flag::Passthrough => {}
             }
         }
         fuse_mount::mount(&self.target, &self.source, flags)
@@ -106,7 +114,7 @@ impl Place {
                 // The helper refuses it. The server does as it says; the kernel would only show it.
                 Flag::NoDirAtime => "",
                 // Told in the handshake.
-                Flag::Writeback => "",
+                Flag::Writeback | Flag::Passthrough => "",
             });
         }
         options

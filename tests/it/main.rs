@@ -28,6 +28,7 @@ mod look;
 mod mount_equal;
 mod mount_helper;
 mod mount_program;
+mod passthrough;
 mod peers;
 mod posix;
 mod random;

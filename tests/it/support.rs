@@ -32,6 +32,12 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Whether `-o passthrough` is allowed: only root of the first user namespace may register files for it.
+pub(crate) fn may_pass_through() -> bool {
+    let all_ids = |map: String| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    is_root() && fs::read_to_string("/proc/self/uid_map").is_ok_and(all_ids)
+}
+
 /// Whether the caller has subordinate ids of its own.
 pub(crate) fn has_id_ranges() -> bool {
     let uid = rustix::process::geteuid().as_raw().to_string();

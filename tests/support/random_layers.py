@@ -1,6 +1,6 @@
 """Layers as lines of text: written as an image, and merged into a plain directory by the definition of an image.
 
-    image docker|gzip|dir UID through|back       how the image is delivered, who else works there, how it is mounted
+    image docker|gzip|dir UID through|back|passed  its form, who else works there, how it is mounted
     layer                                        begins a layer, base first
     dir PATH MODE UID GID MTIME                  octal mode, mtime in nanoseconds
     file PATH MODE UID GID MTIME SIZE[:PIECE,..]  a piece is OFFSET+LENGTH*SEED; between pieces are holes

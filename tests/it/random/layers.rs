@@ -17,7 +17,7 @@ pub(super) const BIG: [&str; 4] = ["big", "sparse", "a/big", "b/sparse"];
 pub(super) fn image(dice: &mut Dice) -> Vec<String> {
     let form = dice.weighted(&[(5, "docker"), (3, "gzip"), (2, "dir")]);
     let user = dice.weighted(&[(2, "0"), (1, "1000")]);
-    let writes = dice.weighted(&[(3, "through"), (1, "back")]);
+    let writes = dice.weighted(&[(3, "through"), (1, "back"), (1, "passed")]);
     let mut lines = vec![format!("image {form} {user} {writes}")];
     let layers = 1 + dice.below(3);
     for number in 0..layers {

@@ -1,5 +1,7 @@
 //! A script as text.
 
+use crate::support::may_pass_through;
+
 /// The lines of an image, and those of what is done upon it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Script {
@@ -32,9 +34,13 @@ impl Script {
         self.word(1).unwrap_or("0")
     }
 
-    /// Whether it is mounted so that the kernel keeps what is written until files are closed.
-    pub(super) fn writes_back(&self) -> bool {
-        self.word(2) == Some("back")
+    /// With which option it is mounted, where that can be done: who has what is written.
+    pub(super) fn option(&self) -> Option<&'static str> {
+        match self.word(2) {
+            Some("back") => Some("writeback"),
+            Some("passed") if may_pass_through() => Some("passthrough"),
+            _ => None,
+        }
     }
 
     fn word(&self, at: usize) -> Option<&str> {

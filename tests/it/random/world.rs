@@ -53,20 +53,14 @@ pub(super) struct World {
     workers: Workers,
     /// The lines of the image that lies there.
     image: Vec<String>,
-    /// `writeback`
-    writes_back: bool,
+    /// What it is mounted with besides.
+    option: Option<&'static str>,
     server: Option<Child>,
 }
 
 impl World {
     pub(super) fn new() -> Self {
-        Self {
-            place: Place::new(),
-            workers: Workers::new(),
-            image: Vec::new(),
-            writes_back: false,
-            server: None,
-        }
+        Self { place: Place::new(), workers: Workers::new(), image: Vec::new(), option: None, server: None }
     }
 
     /// Does all that a script says.
@@ -85,7 +79,7 @@ impl World {
     fn begin(&mut self, script: &Script) -> Result<(), Failure> {
         let at_start = |what: String| Failure::new(0, "the beginning", what);
         self.make_trees(script).map_err(at_start)?;
-        self.writes_back = script.writes_back();
+        self.option = script.option();
         self.mount().map_err(at_start)?;
         let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
         let (mnt, oracle) = (self.place.mnt(), self.place.path("oracle"));
@@ -190,7 +184,7 @@ impl World {
     /// Kills the server. Nothing is flushed before: what a program was told is done is in the upper. Only what was
     /// written into a mapping needs the kernel to hand it over, and with `writeback` the close.
     fn kill(&mut self) -> Result<(), String> {
-        let before = if self.writes_back { "drop" } else { "unmap-all" };
+        let before = if self.option == Some("writeback") { "drop" } else { "unmap-all" };
         self.workers.ask_all(|_| before.to_owned())?;
         self.kill_server();
         self.workers.ask_all(|_| "drop".to_owned())?;
@@ -206,8 +200,8 @@ impl World {
             // As the users that workers act as need it.
             command.args(["-o", "suid,dev"]);
         }
-        if self.writes_back {
-            command.args(["-o", "writeback"]);
+        if let Some(option) = self.option {
+            command.args(["-o", option]);
         }
         command.arg(self.image()).arg(self.place.mnt());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();

@@ -1,0 +1,145 @@
+//! Files that are open, and who has their bytes. Only of [`Writes::PassedThrough`](super::Writes): otherwise the kernel
+//! opens files without asking.
+//!
+//! The kernel wants all opens of a file to be of one kind at a time (fs/fuse/iomode.c): either reads and writes come here
+//! and stay in its page cache, or it does them itself upon the file of the upper, which is registered once. So the first
+//! one decides, until the last one is closed.
+//!
+//! What the kernel does itself it does as whoever registered the file, without asking whether the writer may keep setuid,
+//! and it goes on to show the mode that it knows. Hence: files with setuid, setgid or capabilities are never passed
+//! through; files are registered without `CAP_FSETID` (capabilities(7)), so that a bit that is set later goes with the
+//! next write; and as long as they are open their attributes are asked for each time.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fuser::{BackingId, FopenFlags, OpenAccMode, OpenFlags};
+use rustix::thread::CapabilitySet;
+
+use crate::fs::{Content, Fs, FsError};
+use crate::model::Ino;
+
+/// Those that are open, by number. Of one lock for each remainder, held while a file is looked at for the first time.
+#[derive(Debug, Default)]
+pub(super) struct Opened {
+    files: [Mutex<HashMap<Ino, File>>; LOCKS],
+}
+
+/// So that opens rarely wait for each other.
+const LOCKS: usize = 16;
+
+/// A file that is open.
+#[derive(Debug)]
+struct File {
+    count: u64,
+    /// By one who may write.
+    writable: bool,
+    how: How,
+}
+
+/// Who has a file's bytes.
+#[derive(Clone, Debug)]
+pub(super) enum How {
+    /// Reads and writes come here. What the kernel remembers of earlier ones is true only if all came here.
+    Asked {
+        /// It is.
+        keeps: bool,
+    },
+    /// The kernel, by this registration.
+    Passed(Arc<BackingId>),
+}
+
+/// What the end of an open leaves to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// Nothing.
+    Quietly,
+    /// The attributes that the kernel remembers may be out of date: it does not notice what is written into mappings.
+    Written,
+}
+
+/// Whether a file is opened to write.
+pub(super) fn writes(flags: OpenFlags) -> bool {
+    flags.acc_mode() != OpenAccMode::O_RDONLY
+}
+
+/// Whether the kernel may go on with what it remembers of a file.
+pub(super) fn kept(keeps: bool) -> FopenFlags {
+    if keeps { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
+}
+
+impl Opened {
+    /// Notes an open of a regular file; `register` hands a file of the upper to the kernel.
+    ///
+    /// # Errors
+    /// [`FsError`]; then nothing is noted.
+    pub(super) fn open(
+        &self,
+        fs: &Fs,
+        ino: Ino,
+        writable: bool,
+        register: impl FnOnce(BorrowedFd<'_>) -> io::Result<BackingId>,
+    ) -> Result<How, FsError> {
+        let mut files = self.lock(ino);
+        if let Some(file) = files.get_mut(&ino) {
+            file.count += 1;
+            file.writable |= writable;
+            return Ok(file.how.clone());
+        }
+        let how = match fs.content(ino)? {
+            Content::Layers => How::Asked { keeps: true },
+            Content::Privileged => How::Asked { keeps: false },
+            Content::Upper(pinned) => passed(&pinned, register),
+        };
+        files.insert(ino, File { count: 1, writable, how: how.clone() });
+        Ok(how)
+    }
+
+    /// Notes the end of one.
+    pub(super) fn release(&self, ino: Ino) -> Closed {
+        let mut files = self.lock(ino);
+        let Some(file) = files.get_mut(&ino) else { return Closed::Quietly };
+        file.count -= 1;
+        if file.count > 0 {
+            return Closed::Quietly;
+        }
+        let file = files.remove(&ino);
+        drop(files);
+        let written = file.is_some_and(|file| file.writable && matches!(file.how, How::Passed(_)));
+        if written { Closed::Written } else { Closed::Quietly }
+    }
+
+    /// Whether the kernel reads and writes this one itself.
+    pub(super) fn passes(&self, ino: Ino) -> bool {
+        self.lock(ino).get(&ino).is_some_and(|file| matches!(file.how, How::Passed(_)))
+    }
+
+    fn lock(&self, ino: Ino) -> MutexGuard<'_, HashMap<Ino, File>> {
+        let at = usize::try_from(ino.0 % LOCKS as u64).unwrap_or(0);
+        self.files[at].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whatever is in the way (an upper on overlayfs, no memory), the file can be read and written through the server.
+fn passed(pinned: &OwnedFd, register: impl FnOnce(BorrowedFd<'_>) -> io::Result<BackingId>) -> How {
+    match without_fsetid(|| register(pinned.as_fd())) {
+        Ok(id) => How::Passed(Arc::new(id)),
+        Err(error) => {
+            tracing::debug!("passthrough: {error}");
+            How::Asked { keeps: false }
+        }
+    }
+}
+
+/// Runs `act` in a thread that may not keep setuid when it writes.
+pub(super) fn without_fsetid<T>(act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let before = rustix::thread::capabilities(None)?;
+    let mut less = before;
+    less.effective.remove(CapabilitySet::FSETID);
+    rustix::thread::set_capabilities(None, less)?;
+    let result = act();
+    rustix::thread::set_capabilities(None, before)?;
+    result
+}
