@@ -15,7 +15,7 @@ use fuser::{
 
 use super::convert::{caller, errno, file_type, ino, mode_bits, name, nothing, rename_mode, seek, set_time};
 use super::mounted::{Adapter, sized};
-use super::opened::{How, kept, writes};
+use super::opened::{How, kept};
 use super::policy::{FOR_EVER, Writes};
 use super::requests::Kind;
 use crate::fs::End;
@@ -159,14 +159,13 @@ impl Filesystem for Adapter {
         child: &OsStr,
         mode: u32,
         umask: u32,
-        flags: i32,
+        _flags: i32,
         reply: ReplyCreate,
     ) {
         let make = || {
             let attr = Self::create(self, request, (parent, child), What::File, (mode, umask))?;
             let Some(opened) = &self.opened else { return Ok((attr, How::Asked { keeps: true })) };
-            let how =
-                opened.open(&self.fs, attr.ino, writes(OpenFlags(flags)), |file| reply.open_backing(file))?;
+            let how = opened.open(&self.fs, attr.ino, |file| reply.open_backing(file))?;
             Ok((attr, how))
         };
         answer!(self.begin(Kind::Create), reply, make(), |(attr, how)| {
@@ -226,11 +225,11 @@ impl Filesystem for Adapter {
         ));
     }
 
-    fn open(&self, _request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _request: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let Some(opened) = &self.opened else {
             return reply.error(self.requests.refused(Kind::Open, Errno::ENOSYS));
         };
-        let open = || opened.open(&self.fs, ino(number), writes(flags), |file| reply.open_backing(file));
+        let open = || opened.open(&self.fs, ino(number), |file| reply.open_backing(file));
         answer!(self.begin(Kind::Open), reply, open(), |how| match how {
             How::Passed(id) => reply.opened_passthrough(NO_HANDLE, FopenFlags::empty(), &id),
             How::Asked { keeps } => reply.opened(NO_HANDLE, kept(keeps)),
@@ -302,7 +301,9 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let asked = self.begin(Kind::Release);
-        self.closed(number);
+        if let Some(opened) = &self.opened {
+            opened.release(ino(number));
+        }
         asked.answered();
         reply.ok();
     }

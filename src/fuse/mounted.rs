@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fuser::{Errno, FileAttr, FileType, INodeNo, Notifier, ReplyXattr, Request};
 
 use super::convert::{caller, file_attr, ino, mode_bits, name};
-use super::opened::{Closed, Opened};
+use super::opened::Opened;
 use super::policy::{FOR_EVER, THREADS, Writes};
 use super::requests::{Asked, Kind, RequestCounts};
 use crate::fs::{Attr, Caller, Fs, FsError, Heard, New};
@@ -63,17 +63,6 @@ impl Adapter {
     pub(super) fn valid_for(&self, attr: &Attr) -> Duration {
         let changes = self.opened.as_ref().is_some_and(|opened| opened.passes(attr.ino));
         if changes { Duration::ZERO } else { FOR_EVER }
-    }
-
-    /// A file was closed.
-    pub(super) fn closed(&self, number: INodeNo) {
-        let closed = self.opened.as_ref().map(|opened| opened.release(ino(number)));
-        if let (Some(Closed::Written), Some(notifier)) = (closed, self.notifier.get()) {
-            // Attributes alone: the kernel has no pages of it.
-            if let Err(error) = notifier.inval_inode(number, -1, 0) {
-                tracing::debug!("inode {}: attributes not dropped: {error}", number.0);
-            }
-        }
     }
 
     /// What stat(2) shows of an object.

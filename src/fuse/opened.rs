@@ -8,14 +8,15 @@
 //! What the kernel does itself it does as whoever registered the file, without asking whether the writer may keep setuid,
 //! and it goes on to show the mode that it knows. Hence: files with setuid, setgid or capabilities are never passed
 //! through; files are registered without `CAP_FSETID` (capabilities(7)), so that a bit that is set later goes with the
-//! next write; and as long as they are open their attributes are asked for each time.
+//! next write; and as long as they are open their attributes are asked for each time. (What is written into a mapping is
+//! seen afterwards, too: mmap(2) makes the kernel ask for the time of access.)
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fuser::{BackingId, FopenFlags, OpenAccMode, OpenFlags};
+use fuser::{BackingId, FopenFlags};
 use rustix::thread::CapabilitySet;
 
 use crate::fs::{Content, Fs, FsError};
@@ -34,8 +35,6 @@ const LOCKS: usize = 16;
 #[derive(Debug)]
 struct File {
     count: u64,
-    /// By one who may write.
-    writable: bool,
     how: How,
 }
 
@@ -49,20 +48,6 @@ pub(super) enum How {
     },
     /// The kernel, by this registration.
     Passed(Arc<BackingId>),
-}
-
-/// What the end of an open leaves to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Closed {
-    /// Nothing.
-    Quietly,
-    /// The attributes that the kernel remembers may be out of date: it does not notice what is written into mappings.
-    Written,
-}
-
-/// Whether a file is opened to write.
-pub(super) fn writes(flags: OpenFlags) -> bool {
-    flags.acc_mode() != OpenAccMode::O_RDONLY
 }
 
 /// Whether the kernel may go on with what it remembers of a file.
@@ -79,13 +64,11 @@ impl Opened {
         &self,
         fs: &Fs,
         ino: Ino,
-        writable: bool,
         register: impl FnOnce(BorrowedFd<'_>) -> io::Result<BackingId>,
     ) -> Result<How, FsError> {
         let mut files = self.lock(ino);
         if let Some(file) = files.get_mut(&ino) {
             file.count += 1;
-            file.writable |= writable;
             return Ok(file.how.clone());
         }
         let how = match fs.content(ino)? {
@@ -93,22 +76,19 @@ impl Opened {
             Content::Privileged => How::Asked { keeps: false },
             Content::Upper(pinned) => passed(&pinned, register),
         };
-        files.insert(ino, File { count: 1, writable, how: how.clone() });
+        files.insert(ino, File { count: 1, how: how.clone() });
         Ok(how)
     }
 
     /// Notes the end of one.
-    pub(super) fn release(&self, ino: Ino) -> Closed {
+    pub(super) fn release(&self, ino: Ino) {
         let mut files = self.lock(ino);
-        let Some(file) = files.get_mut(&ino) else { return Closed::Quietly };
+        let Some(file) = files.get_mut(&ino) else { return };
         file.count -= 1;
-        if file.count > 0 {
-            return Closed::Quietly;
-        }
-        let file = files.remove(&ino);
+        let ended = if file.count == 0 { files.remove(&ino) } else { None };
         drop(files);
-        let written = file.is_some_and(|file| file.writable && matches!(file.how, How::Passed(_)));
-        if written { Closed::Written } else { Closed::Quietly }
+        // A system call takes the registration back.
+        drop(ended);
     }
 
     /// Whether the kernel reads and writes this one itself.
