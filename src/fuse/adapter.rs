@@ -19,7 +19,7 @@ use super::opened::{How, kept};
 use super::policy::{FOR_EVER, Writes};
 use super::requests::Kind;
 use crate::fs::End;
-use crate::model::{DeviceId, FileKind, stats};
+use crate::model::stats;
 use crate::upper::{Change, What};
 
 /// Numbers are never given to another object, so there is only one generation.
@@ -110,12 +110,8 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let what = match FileKind::from_st_mode(mode) {
-            Some(FileKind::Regular) => What::File,
-            Some(
-                kind @ (FileKind::CharDevice | FileKind::BlockDevice | FileKind::Fifo | FileKind::Socket),
-            ) => What::Special(kind, DeviceId::decode(rdev)),
-            _ => return reply.error(self.requests.refused(Kind::Mknod, Errno::EINVAL)),
+        let Some(what) = special(mode, rdev) else {
+            return reply.error(self.requests.refused(Kind::Mknod, Errno::EINVAL));
         };
         let make = || self.create(request, (parent, child), what, (mode, umask));
         answer!(self.begin(Kind::Mknod), reply, make(), |attr| reply.entry(

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuser::{Errno, FileAttr, FileType, INodeNo, RenameFlags, Request, TimeOrNow};
 
 use crate::fs::{Attr, Caller, FsError, RenameMode, Seek};
-use crate::model::{FileKind, Ino, Name, Timestamp};
-use crate::upper::SetTime;
+use crate::model::{DeviceId, FileKind, Ino, Name, Timestamp};
+use crate::upper::{SetTime, What};
 
 pub(super) fn ino(number: INodeNo) -> Ino {
     Ino(number.0)
@@ -86,6 +86,17 @@ fn system_time(time: Timestamp) -> SystemTime {
     let whole =
         if time.secs >= 0 { UNIX_EPOCH.checked_add(seconds) } else { UNIX_EPOCH.checked_sub(seconds) };
     whole.and_then(|whole| whole.checked_add(Duration::from_nanos(time.nanos.into()))).unwrap_or(UNIX_EPOCH)
+}
+
+/// What mknod(2) makes; `None` where it makes no such thing.
+pub(super) fn special(mode: u32, rdev: u32) -> Option<What<'static>> {
+    match FileKind::from_st_mode(mode)? {
+        FileKind::Regular => Some(What::File),
+        kind @ (FileKind::CharDevice | FileKind::BlockDevice | FileKind::Fifo | FileKind::Socket) => {
+            Some(What::Special(kind, DeviceId::decode(rdev)))
+        }
+        FileKind::Directory | FileKind::Symlink => None,
+    }
 }
 
 /// How a rename is meant; `None` where the flags make no sense together (renameat2(2)).
