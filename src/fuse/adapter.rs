@@ -13,7 +13,9 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::convert::{caller, errno, file_type, ino, mode_bits, name, nothing, rename_mode, seek, set_time};
+use super::convert::{
+    caller, errno, file_type, ino, mode_bits, name, nothing, rename_mode, seek, set_time, special,
+};
 use super::mounted::{Adapter, sized};
 use super::opened::{How, kept};
 use super::policy::{FOR_EVER, Writes};

@@ -253,7 +253,7 @@ impl Union {
 
     /// The directory whose attributes a merged directory has.
     fn looks(&self, dir: &LowerDir) -> Result<LowerRef, LayerError> {
-        dir.looks.or(dir.parts.first().copied()).ok_or(LayerError::BadEntry {
+        dir.looks.or(dir.parts.first().copied()).ok_or_else(|| LayerError::BadEntry {
             layer: "union".to_owned(),
             entry: EntryId(0),
             reason: "a directory without parts",
@@ -265,7 +265,7 @@ impl Union {
     }
 
     fn layer(&self, lower: LowerRef) -> Result<&Arc<dyn Layer>, LayerError> {
-        self.layers.get(usize::from(lower.layer.0)).ok_or(LayerError::BadEntry {
+        self.layers.get(usize::from(lower.layer.0)).ok_or_else(|| LayerError::BadEntry {
             layer: format!("{}", lower.layer.0),
             entry: lower.entry,
             reason: "no such layer",
