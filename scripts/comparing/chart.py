@@ -6,7 +6,7 @@ import math
 from comparing.report import is_own, measured
 from comparing.systems import LAYERFS
 
-ROW_HEIGHT, LABELS_WIDTH, PLOT_WIDTH, MARGIN = 22, 300, 480, 24
+ROW_HEIGHT, LABELS_WIDTH, PLOT_WIDTH, MARGIN = 22, 370, 480, 24
 TOP = 64
 RADIUS = 5
 # Colours that the colour-blind tell apart, on white as on black.

@@ -12,11 +12,13 @@ from layout import Layout
 
 MTIME = 1704067200
 FILE_BYTES = 2048
+# So few that a repository of them has few objects.
+CONTENTS = 50
 FILES_PER_DIRECTORY = 100
 MANY_FILES = 20_000
 LAYERED_FILES = 6000
 ENTRIES = 100_000
-LARGE_FILES, LARGE_MIB = 2, 200
+LARGE_FILES, LARGE_MIB, FILES_BESIDE_LARGE = 2, 200, 10_000
 
 
 class Subject:
@@ -53,7 +55,8 @@ class Subjects:
         place = self.runner.fresh("many")
         tree = f"{place}/0"
         self.files(tree, range(MANY_FILES))
-        git = ["git", "-C", tree, "-c", "user.name=layerfs", "-c", "user.email=layerfs"]
+        # Nothing of it may go on in the background.
+        git = ["git", "-C", tree, "-c", "user.name=layerfs", "-c", "user.email=layerfs", "-c", "gc.auto=0"]
         self.runner.run([*git, "init", "--quiet"])
         # What differs between filesystems shall not make it read all files again.
         for setting in ("core.checkStat=minimal", "core.trustctime=false", "core.fileMode=false"):
@@ -81,7 +84,7 @@ class Subjects:
         """Large files, and small ones to look at meanwhile."""
         place = self.runner.fresh("large")
         tree = f"{place}/0"
-        self.files(tree, range(MANY_FILES))
+        self.files(tree, range(FILES_BESIDE_LARGE))
         for number in range(LARGE_FILES):
             self.file(f"{tree}/large-{number}", os.urandom(1 << 20) * LARGE_MIB)
         return self.packed(place, 1)
@@ -92,7 +95,7 @@ class Subjects:
             directory = f"{tree}/dir-{number // FILES_PER_DIRECTORY:04}"
             if not os.path.isdir(directory):
                 self.directory(directory)
-            self.file(f"{directory}/file-{number:06}", f"{number:06}\n".encode() * (FILE_BYTES // 7))
+            self.file(f"{directory}/file-{number:06}", f"{number % CONTENTS:06}\n".encode() * (FILE_BYTES // 7))
 
     def directory(self, path):
         os.mkdir(path)
