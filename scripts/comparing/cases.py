@@ -9,6 +9,10 @@ from comparing.systems import DISK, Mounted
 from measuring import Failed
 
 
+# Of what a command said before it failed, the end is what tells why.
+REASON_LENGTH_MAX = 240
+
+
 class Bench:
     """What all cases need."""
 
@@ -56,7 +60,7 @@ class Case:
             values = self.measure(bench, system, subject)
         except Failed as error:
             for row in self.rows:
-                row.missing[system.title] = str(error)
+                row.missing[system.title] = f"... {str(error)[-REASON_LENGTH_MAX:]}"
             return
         for row, value in zip(self.rows, values):
             row.add(system.title, value)
@@ -162,7 +166,7 @@ class Command(Case):
 
     def measure(self, bench, system, subject):
         with bench.mounted(system, subject) as part:
-            command = self.command(bench, part, subject)
+            command = self.command(bench, system, part, subject)
             _, seconds = bench.work(system, *self.warm, "spawn", "/", "1", *command).split()
         return [float(seconds) * 1e3]
 

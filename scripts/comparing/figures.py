@@ -3,7 +3,9 @@
 import statistics
 
 # Units of which less is better.
-COSTS = ("ms", "us", "s", "MiB", "x data")
+COSTS = ("ms", "us", "MiB", "x data")
+# Units that compare a system with itself.
+RATIOS = ("x one",)
 
 
 class Bound:
@@ -45,7 +47,7 @@ class Row:
     def ratio(self, title, peer):
         """How many times as fast, or as small, the one is as the other."""
         own, other = self.median(title), self.median(peer)
-        if not own or not other:
+        if not own or not other or self.unit in RATIOS:
             return None
         return other / own if self.less else own / other
 

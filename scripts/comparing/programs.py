@@ -12,17 +12,17 @@ MODULES = 600
 PACKAGED_FILES = 600
 
 
-def git_status(_, part, __):
+def git_status(_, __, part, ___):
     # Without writing what it has found: the next one shall have as much to do.
     return ["/usr/bin/env", "GIT_OPTIONAL_LOCKS=0", "git", "-C", part, "status", "--short"]
 
 
-def untar(bench, part, subject):
-    bench.runner.run(["mkdir", f"{part}/bench"])
+def untar(bench, system, part, subject):
+    bench.runner.run([*system.enter, "mkdir", f"{part}/bench"])
     return ["tar", "-xf", layers_of(subject.image)[0], "-C", f"{part}/bench"]
 
 
-def pip(bench, part, _):
+def pip(bench, _, part, __):
     flags = ["--quiet", "--no-index", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"]
     return ["/usr/bin/python3", "-m", "pip", "install", *flags, "--target", f"{part}/bench", wheel(bench)]
 
@@ -47,11 +47,12 @@ def deb(bench):
     if not os.path.exists(path):
         tree = f"{bench.runner.work}/many-deb"
         os.makedirs(f"{tree}/DEBIAN")
-        os.makedirs(f"{tree}/opt/many")
+        # In a directory that is there: dpkg makes others without any permission, which not every peer can do.
+        os.makedirs(f"{tree}/opt")
         with open(f"{tree}/DEBIAN/control", "w", encoding="ascii") as file:
             file.write("Package: many\nVersion: 1.0\nArchitecture: all\nMaintainer: nobody\nDescription: many files\n")
         for number in range(PACKAGED_FILES):
-            with open(f"{tree}/opt/many/file-{number:04}", "w", encoding="ascii") as file:
+            with open(f"{tree}/opt/many-{number:04}", "w", encoding="ascii") as file:
                 file.write(f"{number}\n" * 300)
         subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, path], stdout=subprocess.DEVNULL, check=True)
     return path
