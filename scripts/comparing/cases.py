@@ -42,7 +42,6 @@ class Case:
     subject_name = "debian"
     # Whether the subject's own files change, so that it cannot be done on the disk.
     changes = False
-    # Whether it takes too long for a glance.
     slow = False
 
     def __init__(self, *rows):
@@ -66,6 +65,12 @@ class Case:
             row.add(system.title, value)
 
 
+def slow(case):
+    """A case that takes too long for a glance."""
+    case.slow = True
+    return case
+
+
 class Work(Case):
     """A workload on files, as how much of it is done in a second."""
 
@@ -83,7 +88,7 @@ class Work(Case):
 class Chown(Case):
     """All files change their owner; afterwards the size of the writable layer is looked at."""
 
-    slow, changes = True, True
+    changes = True
 
     def measure(self, bench, system, subject):
         with bench.mounted(system, subject) as part:
@@ -94,7 +99,7 @@ class Chown(Case):
 class Stall(Case):
     """The first write into a large file, and how long others wait for a stat meanwhile."""
 
-    subject_name, changes = "large", True
+    subject_name, changes = "many", True
 
     def measure(self, bench, system, subject):
         with bench.mounted(system, subject) as part:

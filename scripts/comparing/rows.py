@@ -5,7 +5,7 @@ import os
 
 import starting
 from comparing import programs
-from comparing.cases import Chown, Layers, Processes, Stall, Started, Work
+from comparing.cases import Chown, Layers, Processes, Stall, Started, Work, slow
 from comparing.figures import Bound, Row, at_least, at_most
 from comparing.memory import PageCache, ServerMemory
 from comparing.starts import BUBBLEWRAP, PODMAN, Known, NeverSeen
@@ -36,7 +36,7 @@ def reading():
         Work("find + lstat, cold", "find-lstat", "k/s", {OVERLAY: 1.5, FUSE_OVERLAY: 3}),
         Work("stat by path, cold", "stat", "k/s", {OVERLAY: 0.5, FUSE_OVERLAY: 1.2}),
         Work("open + read all, cold", "read-all", "k/s", {FUSE_OVERLAY: 2}),
-        Work("open + read all, disk cold", "read-all", "k/s", {DISK: 1.0}, disk_cold=True),
+        slow(Work("open + read all, disk cold", "read-all", "k/s", {DISK: 1.0}, disk_cold=True)),
         Work("large files front to back, cold", "read-largest", "MiB/s", {DISK: 0.3}),
         Work("large files front to back, disk cold", "read-largest", "MiB/s", {DISK: 1.0}, disk_cold=True),
     ]
@@ -61,8 +61,6 @@ def writing():
 def changing():
     """Changes of the image's own files: what others copy for them."""
     five = {OVERLAY: 5, FUSE_OVERLAY: 5}
-    chmod = Work("chmod of all files of the image", "chmod-all", "k/s", five, changes=True)
-    chmod.slow = True
     return [
         Work("first 4 KiB written into large files", "first-write", "k/s", five, changes=True),
         Stall(
@@ -70,10 +68,12 @@ def changing():
             Row("stat of others meanwhile, 99th percentile", "us"),
             Row("stat before, 99th percentile", "us"),
         ),
-        chmod,
-        Chown(
-            Row("chown of all files of the image", "k/s", five),
-            Row("upper after that", "MiB", bounds=[at_most(40)]),
+        slow(Work("chmod of all files of the image", "chmod-all", "k/s", five, changes=True)),
+        slow(
+            Chown(
+                Row("chown of all files of the image", "k/s", five),
+                Row("upper after that", "MiB", bounds=[at_most(40)]),
+            )
         ),
     ]
 
@@ -90,7 +90,7 @@ def many():
     half = {OVERLAY: 0.5}
     parallel = [at_least(1.7)]
     return [
-        layered("open + read 4 KiB, warm", "open-read", True),
+        slow(layered("open + read 4 KiB, warm", "open-read", True)),
         layered("stat by path, cold", "stat", False),
         layered("find + lstat, cold", "find-lstat", False),
         Work("first lookup in a directory of 100,000", "stat-one", "k/s", half, "entries"),
@@ -137,11 +137,13 @@ def starts(runner, program, image):
     known = Row("true, image known", "ms", bounds=[at_most(10), Bound("<= 2 x bubblewrap + 5", beside)])
     forms = [("docker-archive", "docker.tar", "docker-archive"), ("OCI layout", "oci", "oci-archive")]
     never = [
-        NeverSeen(
-            title,
-            starting.Layerfs(runner, program, f"{image}/{name}"),
-            starting.Podman(runner, f"{image}/oci", form),
-            {PODMAN: 8},
+        slow(
+            NeverSeen(
+                title,
+                starting.Layerfs(runner, program, f"{image}/{name}"),
+                starting.Podman(runner, f"{image}/oci", form),
+                {PODMAN: 8},
+            )
         )
         for title, name, form in forms
     ]

@@ -81,7 +81,6 @@ class NeverSeen(Case):
     def __init__(self, form, layerfs, podman_engine, ratios):
         super().__init__(Row(f"python3 until its first output, {form} never seen", "ms", ratios))
         self.layerfs, self.podman = layerfs, podman_engine
-        self.slow = form != "docker-archive"
 
     def fits(self, system):
         return system.title in (LAYERFS, PODMAN) and isinstance(system, Starter)

@@ -16,9 +16,9 @@ FILE_BYTES = 2048
 CONTENTS = 50
 FILES_PER_DIRECTORY = 100
 MANY_FILES = 20_000
-LAYERED_FILES = 6000
+LAYERED_FILES = 3000
 ENTRIES = 100_000
-LARGE_FILES, LARGE_MIB, FILES_BESIDE_LARGE = 2, 200, 10_000
+LARGE_FILES, LARGE_MIB = 2, 200
 
 
 class Subject:
@@ -51,7 +51,7 @@ class Subjects:
         return Subject(place, ["rootfs"], f"{self.debian_image}/docker.tar", paths, "usr")
 
     def many(self):
-        """A repository of git with small files."""
+        """A repository of git with small files, and beside them large ones, of which it does not know."""
         place = self.runner.fresh("many")
         tree = f"{place}/0"
         self.files(tree, range(MANY_FILES))
@@ -63,6 +63,10 @@ class Subjects:
             self.runner.run([*git, "config", *setting.split("=")])
         self.runner.run([*git, "add", "--all"])
         self.runner.run([*git, "commit", "--quiet", "--message=all"])
+        with open(f"{tree}/.git/info/exclude", "a", encoding="ascii") as file:
+            file.write("large-*\n")
+        for number in range(LARGE_FILES):
+            self.file(f"{tree}/large-{number}", os.urandom(1 << 20) * LARGE_MIB)
         return self.packed(place, 1)
 
     def layers(self, count):
@@ -78,15 +82,6 @@ class Subjects:
         tree = self.directory(f"{place}/0")
         for number in range(ENTRIES):
             self.file(f"{tree}/entry-{number:06}", b"")
-        return self.packed(place, 1)
-
-    def large(self):
-        """Large files, and small ones to look at meanwhile."""
-        place = self.runner.fresh("large")
-        tree = f"{place}/0"
-        self.files(tree, range(FILES_BESIDE_LARGE))
-        for number in range(LARGE_FILES):
-            self.file(f"{tree}/large-{number}", os.urandom(1 << 20) * LARGE_MIB)
         return self.packed(place, 1)
 
     def files(self, tree, numbers):
