@@ -15,6 +15,9 @@ HYBRID_CGROUPS = "/sys/fs/cgroup/unified"
 # How scripts/images adds the layers of odd files, according to the history in the config.
 ADDED_BY_HAND = "umoci raw add-layer"
 IN_NAMESPACE = "LAYERFS_MEASURE_IN_NAMESPACE"
+# Of `podman run`. Its default limits may be above ours, and then even root may not be allowed to raise them.
+LIMITS = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]
+RUN_OPTIONS = ["--rm", "--network=none", "--cgroups=disabled", *LIMITS]
 
 
 class Layerfs:
@@ -116,10 +119,7 @@ class Podman:
         return text.split()[-1]
 
     def start(self, place, image):
-        # Its default limits may be above ours, and then even root may not be allowed to raise them.
-        limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]
-        options = ["--rm", "--network=none", "--cgroups=disabled", *limits]
-        return self.runner.until_output(self.command(place, "run", *options, image, *PROGRAM))
+        return self.runner.until_output(self.command(place, "run", *RUN_OPTIONS, image, *PROGRAM))
 
     def new(self):
         self.prepare()

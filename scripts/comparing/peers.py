@@ -19,7 +19,8 @@ def found(program):
     """The path of a program of the distribution; without it its column stays empty."""
     path = shutil.which(program)
     if path is None:
-        say(f"no {program}, so nothing is compared with it: install the package {PACKAGES[program]} (or run scripts/install)")
+        package = PACKAGES[program]
+        say(f"no {program}, so nothing is compared with it: install the package {package}, or run scripts/install")
     return path
 
 

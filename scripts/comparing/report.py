@@ -43,13 +43,17 @@ def table(lines):
 
 
 def ratios_of(rows, title, peers):
-    heads = ["", title, *(f"x {peer}" for peer in peers)]
-    return table([heads, *([row.title, own_cell(row, title), *(ratio_cell(row, title, peer) for peer in peers)] for row in rows)])
+    lines = [["", title, *(f"x {peer}" for peer in peers)]]
+    for row in rows:
+        lines.append([row.title, own_cell(row, title), *(ratio_cell(row, title, peer) for peer in peers)])
+    return table(lines)
 
 
 def figures_of(rows, titles):
-    heads = ["", *titles]
-    return table([heads, *([f"{row.title} ({row.unit})", *(figure_cell(row, title) for title in titles)] for row in rows)])
+    lines = [["", *titles]]
+    for row in rows:
+        lines.append([f"{row.title} ({row.unit})", *(figure_cell(row, title) for title in titles)])
+    return table(lines)
 
 
 def is_own(title):

@@ -88,7 +88,11 @@ def layered(what, workload, warm):
 def many():
     """Many layers, many entries, many processes."""
     half = {OVERLAY: 0.5}
-    parallel = [at_least(1.7)]
+
+    def parallel(what, workload, warm):
+        row = Row(f"{what}, {PROCESSES} processes", "x one", bounds=[at_least(1.7)])
+        return Processes(row, workload, warm, PROCESSES)
+
     return [
         slow(layered("open + read 4 KiB, warm", "open-read", True)),
         layered("stat by path, cold", "stat", False),
@@ -96,8 +100,8 @@ def many():
         Work("first lookup in a directory of 100,000", "stat-one", "k/s", half, "entries"),
         Work("readdir of 100,000 entries, cold", "find", "k/s", half, "entries"),
         Work("create beside 100,000 entries", "create-beside", "k/s", half, "entries", changes=True),
-        Processes(Row(f"open + read 4 KiB, warm, {PROCESSES} processes", "x one", bounds=parallel), "open-read", True, PROCESSES),
-        Processes(Row(f"open + read all, cold, {PROCESSES} processes", "x one", bounds=parallel), "read-all", False, PROCESSES),
+        parallel("open + read 4 KiB, warm", "open-read", True),
+        parallel("open + read all, cold", "read-all", False),
     ]
 
 
@@ -135,7 +139,7 @@ def starts(runner, program, image):
         return None if other is None else 2 * other + 5
 
     known = Row("true, image known", "ms", bounds=[at_most(10), Bound("<= 2 x bubblewrap + 5", beside)])
-    forms = [("docker-archive", "docker.tar", "docker-archive"), ("OCI layout", "oci", "oci-archive")]
+    forms = [("docker-archive", "docker.tar", "docker-archive"), ("OCI layout with gzip", "oci", "oci-archive")]
     never = [
         slow(
             NeverSeen(

@@ -56,8 +56,7 @@ def crun(runner, tree):
 
 def podman(runner, tree):
     engine = starting.Podman(runner, None)
-    options = ["run", "--rm", "--network=none", "--cgroups=disabled", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]
-    return engine.command(runner.fresh(PODMAN_PLACE), *options, "--rootfs", tree, "true")
+    return engine.command(runner.fresh(PODMAN_PLACE), "run", *starting.RUN_OPTIONS, "--rootfs", tree, "true")
 
 
 class Known(Case):

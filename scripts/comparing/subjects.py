@@ -5,7 +5,6 @@ Those that are made up have plain layers: others get files that are unpacked alr
 
 import io
 import os
-import subprocess
 import tarfile
 
 from layout import Layout
@@ -147,9 +146,3 @@ def data_bytes(subject):
     with open(subject.paths, encoding="ascii") as paths:
         files = [line[2:-1] for line in paths if line.startswith("f ")]
     return sum(os.stat(f"{root}/{file}").st_size for file in files)
-
-
-def drop_caches():
-    subprocess.run(["sync"], check=True)
-    with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:
-        file.write("3\n")
