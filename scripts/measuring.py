@@ -54,13 +54,13 @@ class Runner:
             os.chown(path, self.user.pw_uid, self.user.pw_gid)
         return path
 
-    def start(self, arguments, stdout, stderr, env):
+    def start(self, arguments, stdout, stderr, env, stdin=subprocess.DEVNULL):
         who = {}
         if self.switches:
             groups = os.getgrouplist(self.user.pw_name, self.user.pw_gid)
             who = {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": groups}
         return subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env={**self.env, **env}, cwd="/", **who
+            arguments, stdin=stdin, stdout=stdout, stderr=stderr, env={**self.env, **env}, cwd="/", **who
         )
 
     def run(self, arguments, **env):
