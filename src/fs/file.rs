@@ -30,7 +30,7 @@ pub enum Seek {
 pub enum Content {
     /// In a layer, at least in part.
     Layers,
-    /// In the upper, with setuid, setgid or capabilities.
+    /// In the upper, with setuid, setgid or capabilities, or with owners and modes that are only recorded.
     Privileged,
     /// In the upper: there (`O_PATH`).
     Upper(Arc<OwnedFd>),
@@ -77,8 +77,10 @@ impl Fs {
         if self.sharing(&node)?.is_some() {
             return Ok(Content::Layers);
         }
-        let privileged =
-            self.attr_of(&node)?.metadata.mode & 0o6000 != 0 || self.has_capabilities(&node, &pinned)?;
+        // What is only recorded no filesystem below takes away from who writes.
+        let privileged = self.upper()?.records_owners()
+            || self.attr_of(&node)?.metadata.mode & 0o6000 != 0
+            || self.has_capabilities(&node, &pinned)?;
         Ok(if privileged { Content::Privileged } else { Content::Upper(pinned) })
     }
 
@@ -115,6 +117,28 @@ impl Fs {
             Err(_) if !inside.is_empty() => Ok(inside.len()),
             result => Ok(inside.len() + result?),
         }
+    }
+
+    /// Writes all of `data`, as [`Self::write`] does: of what comes from the kernel's page cache nobody would hear that only
+    /// a part was written.
+    ///
+    /// # Errors
+    /// [`FsError`]; then a part may have been written.
+    pub fn write_all(
+        &self,
+        ino: Ino,
+        offset: u64,
+        data: &[u8],
+        sheds: Option<Caller>,
+    ) -> Result<(), FsError> {
+        let mut done = 0;
+        while done < data.len() {
+            match self.write(ino, offset + done as u64, &data[done..], sheds)? {
+                0 => return Err(FsError::File { operation: "write", source: Errno::IO }),
+                count => done += count,
+            }
+        }
+        Ok(())
     }
 
     /// Whether so many bytes that were written are seen, although not all could be: where the file's own were already.

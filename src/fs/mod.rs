@@ -31,6 +31,7 @@ mod rename;
 mod setattr;
 mod settle;
 mod sharing;
+mod shed;
 mod statfs;
 mod table;
 mod take_over;
@@ -52,6 +53,7 @@ pub use file::{Content, Seek};
 pub use owners::{IdRange, IdView, OwnerView};
 pub use readdir::{DirEntry, DirName, Heard};
 pub use rename::{End, RenameMode};
+pub use shed::Hearer;
 pub use statfs::Space;
 
 use counts::Counts;
@@ -60,6 +62,7 @@ use owners::Owners;
 use pins::Pins;
 use release::Release;
 use settle::Unsettled;
+use shed::Shed;
 use table::Table;
 
 use crate::model::{FileKind, Ino};
@@ -78,6 +81,7 @@ pub struct Fs {
     link_counts: LinkCounts,
     release: Release,
     counts: Counts,
+    shed: Shed,
     /// Reading a file of a layer sets its time of access.
     keeps_access_times: bool,
 }
@@ -126,6 +130,7 @@ impl Fs {
             link_counts: LinkCounts::default(),
             release: Release::default(),
             counts: Counts::default(),
+            shed: Shed::default(),
         };
         fs.take_over(&lower)?;
         fs.recover()?;

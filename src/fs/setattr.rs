@@ -30,8 +30,10 @@ impl Fs {
         let (uid, gid) = self.owners.stored_ids(set)?;
         let change = Change { uid, gid, ..*set };
         let chowned = node.kind != FileKind::Directory && (set.uid.is_some() || set.gid.is_some());
-        // A copy-up to the new size is a truncate already, so it is for files that have nothing else to lose by that.
-        let cuts = node.state().upper.is_none() && *set == Change { size: set.size, ..Change::default() };
+        // A copy-up to the new size is a truncate already, so it is for files that have nothing else to lose by that. A
+        // kernel that keeps times sends that of the truncate along.
+        let truncates = Change { size: set.size, mtime: set.mtime, ..Change::default() };
+        let cuts = node.state().upper.is_none() && *set == truncates;
         let cut = set.size.filter(|_| cuts && self.has_no_privileges(&node));
         let pinned = self.raise(&node, cut.unwrap_or(u64::MAX))?;
         let attr = match (self.change_raised(&node, &pinned, caller, chowned, change), cut) {
@@ -156,6 +158,7 @@ impl Fs {
             let change = Change { mode: Some(left), ..Change::default() };
             let _changing = node.changing();
             self.upper()?.change(&pinned, b"(node)", &change)?;
+            self.mode_changed(node.ino);
         }
         drop(attributes);
         self.drop_capabilities(node)

@@ -89,7 +89,7 @@ impl Filesystem for Adapter {
         let set = Change { mode: mode.map(mode_bits), uid, gid, size, atime: times.0, mtime: times.1 };
         let kept = Change { mtime: set.mtime, ..Change::default() };
         let change = || match (ctime, set.mtime) {
-            // No program can set a ctime: with it the kernel hands over times that it kept ([`Writes::Back`]).
+            // With a ctime the kernel hands over times that it kept ([`Writes::Back`]), or a program sets this one there.
             (Some(_), Some(mtime)) if set == kept => self.fs.keep_mtime(ino(number), caller(request), mtime),
             _ => self.fs.setattr(ino(number), caller(request), &set),
         };
@@ -160,12 +160,8 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        let make = || {
-            let attr = Self::create(self, request, (parent, child), What::File, (mode, umask))?;
-            let Some(opened) = &self.opened else { return Ok((attr, How::Asked { keeps: true })) };
-            let how = opened.open(&self.fs, attr.ino, |file| reply.open_backing(file))?;
-            Ok((attr, how))
-        };
+        let at = (parent, child);
+        let make = || self.create_open(request, at, (mode, umask), |file| reply.open_backing(file));
         answer!(self.begin(Kind::Create), reply, make(), |(attr, how)| {
             let attr = self.shown(&attr);
             match how {
@@ -227,11 +223,13 @@ impl Filesystem for Adapter {
         let Some(opened) = &self.opened else {
             return reply.error(self.requests.refused(Kind::Open, Errno::ENOSYS));
         };
-        let open = || opened.open(&self.fs, ino(number), |file| reply.open_backing(file));
-        answer!(self.begin(Kind::Open), reply, open(), |how| match how {
+        let asked = self.begin(Kind::Open);
+        let how = opened.open(&self.fs, ino(number), |file| reply.open_backing(file));
+        asked.answered();
+        match how {
             How::Passed(id) => reply.opened_passthrough(NO_HANDLE, FopenFlags::empty(), &id),
             How::Asked { keeps } => reply.opened(NO_HANDLE, kept(keeps)),
-        });
+        }
     }
 
     fn opendir(&self, _request: &Request, _number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -270,7 +268,12 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let sheds = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID).then(|| caller(request));
-        answer!(self.begin(Kind::Write), reply, self.fs.write(ino(number), offset, data, sheds), |count| {
+        let kept = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let write = || match kept {
+            true => self.fs.write_all(ino(number), offset, data, sheds).map(|()| data.len()),
+            false => self.fs.write(ino(number), offset, data, sheds),
+        };
+        answer!(self.begin(Kind::Write), reply, write(), |count| {
             self.requests.written_bytes.add(count as u64);
             // A request is at most WRITE_BYTES_MAX long.
             reply.written(u32::try_from(count).unwrap_or(0));
@@ -299,9 +302,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let asked = self.begin(Kind::Release);
-        if let Some(opened) = &self.opened {
-            opened.release(ino(number));
-        }
+        self.opened.iter().for_each(|opened| opened.release(ino(number)));
         asked.answered();
         reply.ok();
     }

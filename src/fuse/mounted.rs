@@ -1,17 +1,20 @@
 //! What the requests of one mount are answered with.
 
 use std::ffi::OsStr;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use fuser::{Errno, FileAttr, FileType, INodeNo, Notifier, ReplyXattr, Request};
+use fuser::{BackingId, Errno, FileAttr, FileType, INodeNo, Notifier, ReplyXattr, Request};
 
 use super::convert::{caller, file_attr, ino, mode_bits, name};
-use super::opened::Opened;
+use super::opened::{How, Opened};
 use super::policy::{FOR_EVER, THREADS, Writes};
 use super::requests::{Asked, Kind, RequestCounts};
 use crate::fs::{Attr, Caller, Fs, FsError, Heard, New};
 use crate::layer::ReadMeter;
+use crate::model::FileKind;
 use crate::model::stats::{ServerStats, Stats};
 use crate::sys::usage;
 use crate::upper::What;
@@ -61,8 +64,10 @@ impl Adapter {
 
     /// How long the kernel may believe an object's attributes.
     pub(super) fn valid_for(&self, attr: &Attr) -> Duration {
-        let changes = self.opened.as_ref().is_some_and(|opened| opened.passes(attr.ino));
-        if changes { Duration::ZERO } else { FOR_EVER }
+        match &self.opened {
+            Some(opened) if attr.metadata.kind == FileKind::Regular => opened.valid_for(attr.ino),
+            _ => FOR_EVER,
+        }
     }
 
     /// What stat(2) shows of an object.
@@ -82,6 +87,19 @@ impl Adapter {
     ) -> Result<Attr, FsError> {
         let (mode, umask) = (mode_bits(modes.0), mode_bits(modes.1));
         self.fs.create(ino(at.0), name(at.1)?, &New { what, mode, umask, caller: caller(request) })
+    }
+
+    /// A new regular file that is open; `register` hands it to the kernel.
+    pub(super) fn create_open(
+        &self,
+        request: &Request,
+        at: (INodeNo, &OsStr),
+        modes: (u32, u32),
+        register: impl FnOnce(BorrowedFd<'_>) -> io::Result<BackingId>,
+    ) -> Result<(Attr, How), FsError> {
+        let attr = self.create(request, at, What::File, modes)?;
+        let how = self.opened.as_ref().map(|opened| opened.open(&self.fs, attr.ino, register));
+        Ok((attr, how.unwrap_or(How::Asked { keeps: true })))
     }
 
     /// The counters of the mount, for whoever mounted it and for root: they tell what others do in it.

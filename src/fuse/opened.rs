@@ -8,18 +8,22 @@
 //! What the kernel does itself it does as whoever registered the file, without asking whether the writer may keep setuid,
 //! and it goes on to show the mode that it knows. Hence: files with setuid, setgid or capabilities are never passed
 //! through; files are registered without `CAP_FSETID` (capabilities(7)), so that a bit that is set later goes with the
-//! next write; and as long as they are open their attributes are asked for each time. (What is written into a mapping is
-//! seen afterwards, too: mmap(2) makes the kernel ask for the time of access.)
+//! next write; and as long as they are open their attributes are asked for each time.
+//!
+//! A mapping may outlive the last close, and nothing tells when it is written to: so the attributes of no regular file are
+//! believed for longer than [`MAPPED`]. Should such a file get setuid meanwhile, the next one to read it may see what was
+//! there when it opened it.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use fuser::{BackingId, FopenFlags};
 use rustix::thread::CapabilitySet;
 
-use crate::fs::{Content, Fs, FsError};
+use crate::fs::{Content, Fs};
 use crate::model::Ino;
 
 /// Those that are open, by number. Of one lock for each remainder, held while a file is looked at for the first time.
@@ -28,8 +32,10 @@ pub(super) struct Opened {
     files: [Mutex<HashMap<Ino, File>>; LOCKS],
 }
 
-/// So that opens rarely wait for each other.
-const LOCKS: usize = 16;
+/// So that those who open files, and those who ask for attributes, rarely wait for each other.
+const LOCKS: usize = 32;
+/// How long times may be out of date that change by writing into a mapping of a file that was closed.
+const MAPPED: Duration = Duration::from_secs(1);
 
 /// A file that is open.
 #[derive(Debug)]
@@ -58,26 +64,29 @@ pub(super) fn kept(keeps: bool) -> FopenFlags {
 impl Opened {
     /// Notes an open of a regular file; `register` hands a file of the upper to the kernel.
     ///
-    /// # Errors
-    /// [`FsError`]; then nothing is noted.
+    /// Whatever is in the way, it can be opened, and then read and written through the server, which says what is wrong.
     pub(super) fn open(
         &self,
         fs: &Fs,
         ino: Ino,
         register: impl FnOnce(BorrowedFd<'_>) -> io::Result<BackingId>,
-    ) -> Result<How, FsError> {
+    ) -> How {
         let mut files = self.lock(ino);
         if let Some(file) = files.get_mut(&ino) {
             file.count += 1;
-            return Ok(file.how.clone());
+            return file.how.clone();
         }
-        let how = match fs.content(ino)? {
-            Content::Layers => How::Asked { keeps: true },
-            Content::Privileged => How::Asked { keeps: false },
-            Content::Upper(pinned) => passed(&pinned, register),
+        let how = match fs.content(ino) {
+            Ok(Content::Layers) => How::Asked { keeps: true },
+            Ok(Content::Privileged) => How::Asked { keeps: false },
+            Ok(Content::Upper(pinned)) => passed(&pinned, register),
+            Err(error) => {
+                tracing::warn!("inode {}: opened all the same: {error}", ino.0);
+                How::Asked { keeps: false }
+            }
         };
         files.insert(ino, File { count: 1, how: how.clone() });
-        Ok(how)
+        how
     }
 
     /// Notes the end of one.
@@ -91,9 +100,10 @@ impl Opened {
         drop(ended);
     }
 
-    /// Whether the kernel reads and writes this one itself.
-    pub(super) fn passes(&self, ino: Ino) -> bool {
-        self.lock(ino).get(&ino).is_some_and(|file| matches!(file.how, How::Passed(_)))
+    /// How long the kernel may believe the attributes of a regular file.
+    pub(super) fn valid_for(&self, ino: Ino) -> Duration {
+        let passes = self.lock(ino).get(&ino).is_some_and(|file| matches!(file.how, How::Passed(_)));
+        if passes { Duration::ZERO } else { MAPPED }
     }
 
     fn lock(&self, ino: Ino) -> MutexGuard<'_, HashMap<Ino, File>> {
@@ -102,7 +112,7 @@ impl Opened {
     }
 }
 
-/// Whatever is in the way (an upper on overlayfs, no memory), the file can be read and written through the server.
+/// Not where the kernel refuses: an upper on overlayfs, no memory.
 fn passed(pinned: &OwnedFd, register: impl FnOnce(BorrowedFd<'_>) -> io::Result<BackingId>) -> How {
     match without_fsetid(|| register(pinned.as_fd())) {
         Ok(id) => How::Passed(Arc::new(id)),

@@ -64,9 +64,11 @@ impl Writes {
         };
         let offered = config.capabilities();
         if !offered.contains(needed) {
-            let since = if self == Self::PassedThrough { "6.9, for passthrough" } else { "5.1" };
-            let old = format!("the kernel's FUSE is too old (before Linux {since})");
-            return Err(io::Error::new(io::ErrorKind::Unsupported, old));
+            let lacking = match self {
+                Self::PassedThrough => "cannot pass files through (before Linux 6.9, or built without it)",
+                Self::Through | Self::Back => "is too old (before Linux 5.1)",
+            };
+            return Err(io::Error::new(io::ErrorKind::Unsupported, format!("the kernel's FUSE {lacking}")));
         }
         config.add_capabilities(needed | WANTED & offered).map_err(|_| refused("what its FUSE offered"))?;
         if self == Self::PassedThrough {

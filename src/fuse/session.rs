@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use fuser::{BackingId, Config, Session, SessionACL};
+use fuser::{BackingId, Config, INodeNo, Notifier, Session, SessionACL};
 use rustix::fs::MemfdFlags;
 
 use super::mounted::Adapter;
@@ -14,6 +14,7 @@ use super::opened::without_fsetid;
 use super::policy::{THREADS, Writes};
 use crate::fs::Fs;
 use crate::layer::ReadMeter;
+use crate::model::Ino;
 
 /// A flag of the mount, as mount(8) calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +64,8 @@ impl Server {
         if writes == Writes::PassedThrough {
             may_register(&session)?;
         }
-        notifier.get_or_init(|| session.notifier());
+        let kernel = notifier.get_or_init(|| session.notifier()).clone();
+        fs.tell_of_modes(Box::new(move |ino| forget_attributes(&kernel, ino)));
         Ok(Self { session, fs })
     }
 
@@ -87,6 +89,13 @@ impl Server {
         let settled = settler.join().map_err(|_| io::Error::other("a thread of the server died"));
         let flushed = fs.settle(Duration::ZERO).map_err(io::Error::other);
         result.and(settled).and(flushed)
+    }
+}
+
+/// Has the kernel ask for the attributes of an object when it needs them next; what it has of the content it keeps.
+fn forget_attributes(kernel: &Notifier, ino: Ino) {
+    if let Err(error) = kernel.inval_inode(INodeNo(ino.0), -1, 0) {
+        tracing::debug!("inode {}: attributes not dropped: {error}", ino.0);
     }
 }
 

@@ -63,7 +63,8 @@ impl Place {
             Flag::Passthrough => Some(Writes::PassedThrough),
             _ => None,
         });
-        asked.unwrap_or_default()
+        // Nothing is written there, and what the kernel reads itself would get times of access.
+        asked.filter(|_| !self.flags.contains(&Flag::ReadOnly)).unwrap_or_default()
     }
 
     /// Takes away what has just been mounted, which cannot be told from others.

@@ -62,6 +62,12 @@ impl Recorded {
 }
 
 impl Upper {
+    /// Whether owners and modes are recorded instead of being set: then the filesystem below enforces none of them.
+    #[must_use]
+    pub fn records_owners(&self) -> bool {
+        self.owners == Owners::Recorded
+    }
+
     /// What stat(2) says of a descriptor's object, recorded owners applied, and what that record is.
     ///
     /// # Errors

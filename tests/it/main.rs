@@ -34,6 +34,7 @@ mod posix;
 mod random;
 mod real_images;
 mod run;
+mod setuid;
 mod spill;
 mod stats;
 mod stress;

@@ -137,35 +137,58 @@ fn a_name_that_goes_does_not_copy_the_other() {
     assert!(names.iter().all(|name| name.contains('-')), "copied up: {names:?}");
 }
 
+/// Where nothing is written through, write(2) itself cannot tell; what fits in part is an error like any other.
 #[test]
 fn no_room_is_told_before_the_file_is_closed() {
     needs_mount!();
-    let place = Place::new();
-    image(&place);
-    // Where nothing is written through, write(2) itself cannot tell.
-    let script = r#"
-        cd "$2" && mkdir disk && mount -t tmpfs -o size=4M tmpfs disk
-        "$1" mount --quiet -o writeback --upper disk image mnt
-        exec 3>mnt/file
-        head -c 16M /dev/zero >&3 || told=write
-        python3 -c 'import os; os.fsync(3)' 2>/dev/null || told=fsync
-        exec 3>&-
-        rm mnt/file
-        # There is room again a moment later, when the kernel has forgotten the file.
-        for _ in $(seq 600); do
-          echo room >mnt/again && sync mnt/again 2>/dev/null && break
-          sleep 0.1
-        done
-        "$1" umount mnt
-        [ "$(cat disk/upper/again)" = room ]
-        echo "told by $told"
-    "#;
-    let mut command = Command::new("unshare");
-    if !is_root() {
-        command.args(["--user", "--map-root-user"]);
+    for (room, written) in [("4M", "16M"), ("400K", "600K")] {
+        let place = Place::new();
+        image(&place);
+        let script = r#"
+            cd "$2" && mkdir disk && mount -t tmpfs -o size=$3 tmpfs disk
+            "$1" mount --quiet -o writeback --upper disk image mnt
+            exec 3>mnt/file
+            head -c $4 /dev/zero >&3 || told=write
+            python3 -c 'import os; os.fsync(3)' 2>/dev/null || told=fsync
+            exec 3>&-
+            rm mnt/file
+            # There is room again a moment later, when the kernel has forgotten the file.
+            for _ in $(seq 600); do
+              echo room >mnt/again && sync mnt/again 2>/dev/null && break
+              sleep 0.1
+            done
+            "$1" umount mnt
+            [ "$(cat disk/upper/again)" = room ]
+            echo "told by $told"
+        "#;
+        let mut command = Command::new("unshare");
+        if !is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.args(["--mount", "--propagation", "private", "bash", "-ec", script, "bash"]);
+        command.arg(layerfs_path()).arg(place.path("")).args([room, written]);
+        let done = finish(command.env("LAYERFS_ROOT", place.store()));
+        assert_eq!(done.ok().trim(), "told by fsync", "{room}: {done:?}");
     }
-    command.args(["--mount", "--propagation", "private", "bash", "-ec", script, "bash"]);
-    command.arg(layerfs_path()).arg(place.path(""));
-    let done = finish(command.env("LAYERFS_ROOT", place.store()));
-    assert_eq!(done.ok().trim(), "told by fsync", "{done:?}");
+}
+
+/// Others see such an upper, so a file that is written to is copied as a whole; but not to be emptied.
+#[test]
+fn what_is_truncated_is_not_copied() {
+    needs_mount!();
+    let place = Place::new();
+    fs::create_dir(place.path("image")).unwrap();
+    fs::create_dir(place.path("upper")).unwrap();
+    fs::create_dir(place.path("work")).unwrap();
+    fs::write(place.path("image/file"), vec![1; 1 << 20]).unwrap();
+    let dir = place.path("");
+    let options = format!("lowerdir={0}/image,upperdir={0}/upper,workdir={0}/work,writeback", dir.display());
+    let mnt = place.mnt();
+    place.layerfs(&["-o", &options, mnt.to_str().unwrap()]).ok();
+    File::create(mnt.join("file")).unwrap();
+    let said = place.layerfs(&["stats", mnt.to_str().unwrap()]);
+    let copied = said.ok().lines().find(|line| line.starts_with("copied up")).unwrap();
+    assert!(copied.ends_with(" 0 B"), "{copied}");
+    force_unmount(&mnt);
+    assert_eq!(fs::read(place.path("upper/file")).unwrap(), b"");
 }
