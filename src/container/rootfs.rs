@@ -34,7 +34,8 @@ enum Stage {
 }
 
 impl ImageRootfs {
-    /// Layers, when what is written reaches the server, the directory that holds `upper/` and `work/`, and what /proc/mounts shows as the source.
+    /// Layers, when what is written reaches the server, the directory that holds `upper/` and `work/`, and what
+    /// /proc/mounts shows as the source.
     ///
     /// The directory is opened here, in the caller's mount namespace. Opened in the supervisor's, it would keep that one's copies of
     /// the host's mounts alive, and so busy on the host: copies in a user namespace stay together.
