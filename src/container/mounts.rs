@@ -4,13 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{
-    Container, ContainerError, ContainerId, Containers, Held, Moment, Owners, ProcessId, State, Status,
-};
+use super::{Container, ContainerError, ContainerId, Containers, Held, Moment, Owners, ProcessId, State};
 use crate::fs::OwnerView;
 use crate::fuse::Flag;
 use crate::mount::{Layers, MountError, MountServer, OwnMount, Place, UpperDirs};
 use crate::sys::lock::Watch;
+use crate::sys::process::Watched;
 use crate::sys::{daemon, fuse_mount, mount_table};
 
 /// How and where a container is mounted.
@@ -256,12 +255,17 @@ pub fn unmount(containers: &Containers, dir: &Path, lazy: bool) -> Result<(), Se
     if lazy {
         return fuse_mount::unmount_lazily(&target).map_err(system("umount"));
     }
-    let lock = served.map_or(Ok(None), |container| Watch::of(&container.lock_path()));
-    let lock = lock.map_err(system("open the lock of the container"))?;
+    let Some((container, server)) = served else {
+        return fuse_mount::unmount_idle(&target).map_err(system("umount"));
+    };
+    let lock = Watch::of(&container.lock_path()).map_err(system("open the lock of the container"))?;
+    // The lock says that all is written; the image and its indexes are in use until the process is gone.
+    let server = server.watch().map_err(system("open the server's process"))?;
     fuse_mount::unmount_idle(&target).map_err(system("umount"))?;
-    let Some(lock) = lock else { return Ok(()) };
     let since = Instant::now();
-    while lock.is_held().map_err(system("flock"))? {
+    while lock.as_ref().map_or(Ok(false), Watch::is_held).map_err(system("flock"))?
+        || !server.as_ref().map_or(Ok(true), Watched::has_ended).map_err(system("poll"))?
+    {
         if since.elapsed() > END_WAIT {
             return Err(ServeError::StillServing { target, waited: END_WAIT });
         }
@@ -286,11 +290,13 @@ fn mounted_target(dir: &Path) -> Result<PathBuf, ServeError> {
     }
 }
 
-fn mounted_at(containers: &Containers, target: &Path) -> Result<Option<Container>, ServeError> {
-    let here =
-        |status: &Status| matches!(&status.state, State::Mounted { mountpoint, .. } if mountpoint == target);
+/// The container that is mounted there, and the process that serves it.
+fn mounted_at(containers: &Containers, target: &Path) -> Result<Option<(Container, ProcessId)>, ServeError> {
     let all = containers.list_with_status()?;
-    Ok(all.into_iter().find(|(_, status)| here(status)).map(|(container, _)| container))
+    Ok(all.into_iter().find_map(|(container, status)| match status.state {
+        State::Mounted { mountpoint, server, .. } if mountpoint == target => Some((container, server)),
+        _ => None,
+    }))
 }
 
 /// The real path of a mount point whose server may be dead: only its parent is looked at.

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::sys::process::Watched;
+
 /// A process, for as long as the machine runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ProcessId {
@@ -42,6 +44,16 @@ impl ProcessId {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Holds on to it, to learn when it ends; `None` when it is gone.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn watch(&self) -> io::Result<Option<Watched>> {
+        let watched = Watched::of(self.pid)?;
+        // Only now: before it was held, the number may have become another's.
+        Ok(if self.is_alive()? { watched } else { None })
     }
 }
 

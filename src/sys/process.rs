@@ -5,8 +5,10 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Which side of a fork this is.
 #[derive(Debug)]
@@ -200,19 +202,42 @@ pub fn close_all_on_exec() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// A process that we did not start, held by a pidfd, so that a recycled number cannot be taken for it.
+#[derive(Debug)]
+pub struct Watched(OwnedFd);
+
+impl Watched {
+    /// The process that has this number now; `None` when there is none.
+    ///
+    /// # Errors
+    /// What pidfd_open(2) says.
+    pub fn of(pid: u32) -> io::Result<Option<Self>> {
+        let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+            Err(rustix::io::Errno::SRCH) => Ok(None),
+            pidfd => Ok(Some(Self(pidfd?))),
+        }
+    }
+
+    /// Whether all its threads have ended, and with them its locks and what it had open. Never waits.
+    ///
+    /// # Errors
+    /// What poll(2) says.
+    pub fn has_ended(&self) -> io::Result<bool> {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
+    }
+}
+
 /// Sends a signal to a process by its number; one that is gone is fine.
 ///
 /// # Errors
 /// What pidfd_open(2) and pidfd_send_signal(2) say.
 pub fn signal(pid: u32, number: i32) -> io::Result<()> {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ESRCH);
-    let sent = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
-        .map_err(io::Error::from)
-        .and_then(|pidfd| send_signal(std::os::fd::AsFd::as_fd(&pidfd), number));
-    match sent {
-        Err(error) if gone(&error) => Ok(()),
+    let Some(process) = Watched::of(pid)? else { return Ok(()) };
+    match send_signal(process.0.as_fd(), number) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
         result => result,
     }
 }

@@ -44,6 +44,22 @@ fn layerfs_umount_waits_until_all_is_removed() {
     assert_eq!(place.containers(), [""; 0]);
 }
 
+/// Not only until it has let go of the container: it has the image open and locked until its very end.
+#[test]
+fn layerfs_umount_waits_for_the_end_of_the_server() {
+    needs_mount!();
+    let place = Place::new();
+    for _ in 0..20 {
+        let _mounted = place.mount(&["--rm"], image("tiny").join("oci"));
+        let server = format!("/proc/{}", place.server());
+        place.layerfs(&[OsStr::new("umount"), place.mnt().as_os_str()]).ok();
+        // A zombie waits for its parent only, unless it is that of a first thread whose others go on.
+        let stat = fs::read_to_string(format!("{server}/stat")).unwrap_or_default();
+        let threads = fs::read_dir(format!("{server}/task")).into_iter().flatten().count();
+        assert!(threads == 0 || threads == 1 && !stat.contains(") S "), "{threads} threads: {stat}");
+    }
+}
+
 #[test]
 fn fusermount() {
     needs_mount!();

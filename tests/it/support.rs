@@ -201,11 +201,21 @@ impl Place {
     pub(crate) fn processes(&self) -> Vec<u32> {
         let needle = self.path("").into_os_string().into_encoded_bytes();
         let needle = needle.strip_suffix(b"/").unwrap_or(&needle);
+        let says = |process: &Path| {
+            let texts = ["cmdline", "environ"].map(|file| fs::read(process.join(file)).unwrap_or_default());
+            let has = |text: &Vec<u8>| text.windows(needle.len()).any(|window| window == needle);
+            (texts.iter().any(has), texts.iter().all(Vec::is_empty))
+        };
         let names_it = |pid: &u32| {
-            ["cmdline", "environ"].iter().any(|file| {
-                let text = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-                text.windows(needle.len()).any(|window| window == needle)
-            })
+            let process = PathBuf::from(format!("/proc/{pid}"));
+            match says(&process) {
+                // Its first thread may have ended before the others.
+                (false, true) => {
+                    let threads = fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+                    threads.skip(1).any(|thread| says(&thread.path()).0)
+                }
+                (names_it, _) => names_it,
+            }
         };
         let pids =
             fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
