@@ -42,11 +42,7 @@ impl Fs {
         let own = Ino::of_upper(object.attr.st_ino);
         let ino = own.unwrap_or_else(|| self.table.number(super::table::Foreign::Upper(object.attr.st_ino)));
         let found = Found { ino, kind, lower: FoundLower::None, upper: Some((object, Home::Named)) };
-        let attr = self.enter(found, parent, name)?;
-        if let Some(node) = self.table.get(attr.ino) {
-            node.is_new(recorded);
-        }
-        Ok(attr)
+        self.enter(found, parent, name, Some(recorded))
     }
 
     fn make(&self, parent: Ino, name: Name<'_>, new: &New<'_>) -> Result<(Object, Recorded), FsError> {
@@ -57,7 +53,7 @@ impl Fs {
         let lower = self.view(&dir)?.lower;
         let pinned = self.raise(&dir, 0)?;
         let over_whiteout = match upper.there(&pinned, name)? {
-            There::Object(_) => return Err(FsError::Exists),
+            There::Object => return Err(FsError::Exists),
             There::Whiteout => true,
             There::Nothing if self.union.lookup(&lower, name)?.is_some() => return Err(FsError::Exists),
             There::Nothing => false,

@@ -9,7 +9,7 @@ use super::table::Foreign;
 use super::{Fs, FsError};
 use crate::model::{FileKind, Ino, Name};
 use crate::union::{Lower, LowerDir, LowerRef};
-use crate::upper::{Looked, Object};
+use crate::upper::{Looked, Object, There};
 
 /// A directory to look in.
 #[derive(Clone, Debug)]
@@ -49,26 +49,37 @@ impl Fs {
 
     /// What `name` leads to; `None` when nothing does.
     pub(super) fn find(&self, dir: &DirView, name: Name<'_>) -> Result<Option<Found>, FsError> {
-        if let (Some(upper), Some(pinned)) = (&self.upper, &dir.upper) {
-            match upper.look(pinned, name)? {
-                Looked::Whiteout => return Ok(None),
-                Looked::Object(object) => return self.found_upper(dir, name, object).map(Some),
-                Looked::Absent => {}
-            }
+        self.find_there(dir, name).map(|(found, _)| found)
+    }
+
+    /// The same, and what the upper has under the name.
+    pub(super) fn find_there(
+        &self,
+        dir: &DirView,
+        name: Name<'_>,
+    ) -> Result<(Option<Found>, There), FsError> {
+        if let Some(found) = self.find_upper(dir, name)? {
+            return Ok(found);
         }
-        let Some(lower) = self.union.lookup(&dir.lower, name)? else { return Ok(None) };
+        let Some(lower) = self.union.lookup(&dir.lower, name)? else { return Ok((None, There::Nothing)) };
         if let Some(original) = self.with_a_taken_number(&lower) {
             // Unless that is its own copy, which has come since the upper was asked.
-            if let (Some(upper), Some(pinned)) = (&self.upper, &dir.upper) {
-                match upper.look(pinned, name)? {
-                    Looked::Whiteout => return Ok(None),
-                    Looked::Object(object) => return self.found_upper(dir, name, object).map(Some),
-                    Looked::Absent => {}
-                }
+            if let Some(found) = self.find_upper(dir, name)? {
+                return Ok(found);
             }
             self.table.number(Foreign::Lower(original));
         }
-        self.found_lower(dir, name, lower).map(Some)
+        Ok((Some(self.found_lower(dir, name, lower)?), There::Nothing))
+    }
+
+    /// What the upper says of a name; `None` when that is for the layers to say.
+    fn find_upper(&self, dir: &DirView, name: Name<'_>) -> Result<Option<(Option<Found>, There)>, FsError> {
+        let (Some(upper), Some(pinned)) = (&self.upper, &dir.upper) else { return Ok(None) };
+        Ok(match upper.look(pinned, name)? {
+            Looked::Absent => None,
+            Looked::Whiteout => Some((None, There::Whiteout)),
+            Looked::Object(object) => Some((Some(self.found_upper(dir, name, object)?), There::Object)),
+        })
     }
 
     fn found_lower(&self, dir: &DirView, name: Name<'_>, lower: Lower) -> Result<Found, FsError> {

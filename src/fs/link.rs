@@ -22,7 +22,7 @@ impl Fs {
         let source = self.raise(&node, u64::MAX)?;
         let pinned = self.raise(&dir, 0)?;
         let whiteout = match upper.there(&pinned, name)? {
-            There::Object(_) => return Err(FsError::Exists),
+            There::Object => return Err(FsError::Exists),
             There::Whiteout => true,
             There::Nothing if self.union.lookup(&lower, name)?.is_some() => return Err(FsError::Exists),
             There::Nothing => false,

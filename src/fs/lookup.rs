@@ -8,6 +8,7 @@ use super::sharing::Sharing;
 use super::table::Entered;
 use super::{Attr, Fs, FsError};
 use crate::model::{FileKind, Ino, Name};
+use crate::upper::Recorded;
 
 /// How often the number of what was found may become another object's before it is entered.
 const RETRIES: usize = 4;
@@ -21,7 +22,7 @@ impl Fs {
         let _using = self.using_layers();
         let dir = self.node(parent)?;
         match self.find(&self.view(&dir)?, name)? {
-            Some(found) => self.enter(found, parent, name).map(Some),
+            Some(found) => self.enter(found, parent, name, None).map(Some),
             None => Ok(None),
         }
     }
@@ -42,17 +43,26 @@ impl Fs {
         self.release_memory();
     }
 
-    /// Puts what was found into the table, counting one lookup.
-    pub(super) fn enter(&self, found: Found, parent: Ino, name: Name<'_>) -> Result<Attr, FsError> {
+    /// Puts what was found into the table, counting one lookup. Of an object that was just created it says what is
+    /// recorded.
+    pub(super) fn enter(
+        &self,
+        found: Found,
+        parent: Ino,
+        name: Name<'_>,
+        new: Option<Recorded>,
+    ) -> Result<Attr, FsError> {
         let (found, node) = self.enter_node(found, parent, name)?;
+        if let Some(recorded) = new {
+            node.is_new(recorded);
+        }
         let attr = match found.upper {
             Some((object, _)) => {
                 let attr = self.attr_from(&node, &object.attr);
                 self.pins.keep(node.ino, object.pinned);
-                // A directory may have been looked at while a copy got its place there. Of one that was just created
-                // it is too late for an error.
-                let settled = if found.kind == FileKind::Directory { self.attr_of(&node).ok() } else { None };
-                Ok(settled.unwrap_or(attr))
+                // A directory may have been looked at while a copy got its place there.
+                let unsettled = found.kind == FileKind::Directory && new.is_none();
+                if unsettled { self.attr_of(&node) } else { Ok(attr) }
             }
             None => self.attr_of(&node),
         };

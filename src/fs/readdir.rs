@@ -166,7 +166,7 @@ impl Fs {
         let Some(found) = self.find(&self.view(node)?, name.as_name())? else { return Ok(true) };
         let (mut ino, mut kind) = (found.ino, found.kind);
         let attr = match with_attr {
-            true => Some(self.enter(found, node.ino, name.as_name())?),
+            true => Some(self.enter(found, node.ino, name.as_name(), None)?),
             false => None,
         };
         if let Some(attr) = &attr {

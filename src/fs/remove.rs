@@ -54,7 +54,8 @@ impl Fs {
         let upper = self.upper()?;
         let dir = self.node(parent)?;
         let view = self.view(&dir)?;
-        let found = self.find(&view, name)?.ok_or(FsError::NotFound)?;
+        let (found, there) = self.find_there(&view, name)?;
+        let found = found.ok_or(FsError::NotFound)?;
         match (found.kind == FileKind::Directory, directory) {
             (true, false) => return Err(FsError::IsADirectory),
             (false, true) => return Err(FsError::NotADirectory),
@@ -64,13 +65,16 @@ impl Fs {
         let still = self.to_hold_still(&found);
         let _still = still.as_ref().map(|node| node.copy_up());
         let pinned = self.raise(&dir, 0)?;
-        let found = match still {
-            Some(_) => self.find(&self.view(&dir)?, name)?.ok_or(FsError::NotFound)?,
-            None => found,
+        let (found, there) = match still {
+            Some(_) => {
+                let (found, there) = self.find_there(&self.view(&dir)?, name)?;
+                (found.ok_or(FsError::NotFound)?, there)
+            }
+            None => (found, there),
         };
         let hide = self.union.lookup(&view.lower, name)?.is_some();
         // An object of the link index may have this name in the upper too, or only in the layers.
-        let in_upper = matches!(upper.there(&pinned, name)?, There::Object(_));
+        let in_upper = there == There::Object;
         let leaving = self.leaving(&found, End { parent, name }, in_upper)?;
         let names = dir.names_shared();
         if in_upper {

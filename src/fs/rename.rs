@@ -41,8 +41,8 @@ struct Ready<'a> {
     found: Option<Found>,
     /// The layers have something under the name.
     lower: bool,
-    /// What the upper has under the name before anything is brought up is the object itself.
-    in_upper: bool,
+    /// What the upper has under the name before anything is brought up.
+    there: There,
 }
 
 impl Fs {
@@ -75,7 +75,7 @@ impl Fs {
         let leaving = match (&to.found, mode) {
             (Some(target), RenameMode::Replace | RenameMode::LeaveDevice(_)) => {
                 self.hide_all(target)?;
-                Some(self.leaving(target, to.end, to.in_upper)?)
+                Some(self.leaving(target, to.end, to.there == There::Object)?)
             }
             _ => None,
         };
@@ -113,11 +113,10 @@ impl Fs {
     fn ready<'a>(&self, end: End<'a>) -> Result<Ready<'a>, FsError> {
         let dir = self.node(end.parent)?;
         let view = self.view(&dir)?;
-        let found = self.find(&view, end.name)?;
+        let (found, there) = self.find_there(&view, end.name)?;
         let lower = self.union.lookup(&view.lower, end.name)?.is_some();
         let pinned = self.raise(&dir, 0)?;
-        let in_upper = matches!(self.upper()?.there(&pinned, end.name)?, There::Object(_));
-        Ok(Ready { end, dir, pinned, found, lower, in_upper })
+        Ok(Ready { end, dir, pinned, found, lower, there })
     }
 
     fn may_rename(&self, source: &Found, target: Option<&Found>, mode: RenameMode) -> Result<(), FsError> {
@@ -174,11 +173,14 @@ impl Fs {
     }
 
     fn moved<'a>(&self, ready: &'a Ready<'_>) -> Result<Moved<'a>, FsError> {
-        let (kind, whiteout) = match self.upper()?.there(&ready.pinned, ready.end.name)? {
-            There::Nothing => (None, false),
-            There::Whiteout => (None, true),
-            There::Object(kind) => (Some(kind), false),
+        let there = match ready.there {
+            // Unless it has been brought up.
+            There::Nothing => self.upper()?.there(&ready.pinned, ready.end.name)?,
+            known => known,
         };
+        // What stands in for a special file is a regular one there, but a directory is one always.
+        let kind = ready.found.as_ref().map(|found| found.kind).filter(|_| there == There::Object);
+        let whiteout = there == There::Whiteout;
         Ok(Moved { dir: ready.pinned.as_fd(), name: ready.end.name, kind, whiteout, lower: ready.lower })
     }
 

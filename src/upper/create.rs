@@ -118,8 +118,9 @@ impl Upper {
             mtime: crate::model::Timestamp::default(),
         };
         let mut real = handle::stat(&pinned)?;
-        let recorded = self.owners.apply(&pinned, &real.metadata, &wanted, None)?;
-        if !recorded.is_there() {
+        let had = real.metadata;
+        let recorded = self.owners.apply(&pinned, &had, &wanted, None)?;
+        if !recorded.is_there() && (had.mode, had.uid, had.gid) != (wanted.mode, wanted.uid, wanted.gid) {
             // Set, but for what the filesystem would not have.
             real = handle::stat(&pinned)?;
         }

@@ -34,8 +34,8 @@ pub enum There {
     Nothing,
     /// The name is hidden.
     Whiteout,
-    /// An object, of this kind in the filesystem below: what stands in for a special file is a regular one there.
-    Object(FileKind),
+    /// An object.
+    Object,
 }
 
 /// The same with what stat(2) says of it, before anything is asked of its attributes.
@@ -133,7 +133,7 @@ impl Upper {
         }
     }
 
-    /// What kind of object is under `name`, without asking what it came from.
+    /// Whether something is under `name`, without asking what it came from.
     ///
     /// # Errors
     /// [`UpperError`]: the answer is unknown.
@@ -141,7 +141,7 @@ impl Upper {
         Ok(match self.bare(dir, name)? {
             Bare::Nothing => There::Nothing,
             Bare::Whiteout => There::Whiteout,
-            Bare::Object(_, real) => There::Object(real.metadata.kind),
+            Bare::Object(..) => There::Object,
         })
     }
 
