@@ -24,12 +24,20 @@ class Failed(Exception):
     """A command that did not do what it should."""
 
 
-class Runner:
-    """Runs commands as the user of this measurement, in a directory of its own."""
+# Of a new filesystem; only what is written to it takes place.
+FILESYSTEM_BYTES = 32 << 30
 
-    def __init__(self, as_root):
+
+class Runner:
+    """Runs commands as the user of this measurement, in a directory of its own: on request on a new ext4, so that what was
+    removed before does not matter (without a journal ext4 looks for an inode that was not removed lately, one by one)."""
+
+    def __init__(self, as_root, new_filesystem=False):
         self.work = tempfile.mkdtemp(prefix="layerfs-measure.", dir="/var/tmp")
+        self.image = self.device = None
         atexit.register(self.close)
+        if new_filesystem:
+            self.make_filesystem()
         own = pwd.getpwuid(os.geteuid())
         self.user = own if as_root or os.geteuid() != 0 else pwd.getpwnam(USER)
         self.switches = self.user.pw_uid != own.pw_uid
@@ -44,6 +52,17 @@ class Runner:
             "XDG_RUNTIME_DIR": self.fresh("run"),
             "TMPDIR": self.fresh("tmp"),
         }
+
+    def make_filesystem(self):
+        self.image = f"{self.work}.ext4"
+        with open(self.image, "wb") as file:
+            file.truncate(FILESYSTEM_BYTES)
+        # Nothing of it is left to be written later.
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0", self.image], check=True)
+        # Else all would be in the page cache twice.
+        attach = ["losetup", "--find", "--show", "--direct-io=on", self.image]
+        self.device = subprocess.run(attach, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+        subprocess.run(["mount", self.device, self.work], check=True)
 
     def fresh(self, name):
         """A new directory that belongs to the user."""
@@ -115,6 +134,11 @@ class Runner:
             if name.endswith(PODMAN_PLACE):
                 self.remove(f"{self.work}/{name}")
         self.end_pause()
+        if self.device:
+            subprocess.run(["umount", self.work], check=False)
+            subprocess.run(["losetup", "--detach", self.device], check=False)
+        if self.image:
+            os.remove(self.image)
         self.remove(self.work)
         if os.path.lexists(self.work):
             print(f"measure: left behind: {self.work}", file=sys.stderr)
@@ -142,6 +166,8 @@ def hardware(place):
         model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), platform.machine())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     where = version("findmnt", "-n", "-o", "FSTYPE", "-T", place)
+    if os.path.ismount(place):
+        where = f"a new {where} on a loop device"
     return f"{os.cpu_count()} processors ({model}), {memory:.1f} GiB, Linux {platform.release()}, {where}"
 
 

@@ -5,6 +5,7 @@ Those that are made up have plain layers: others get files that are unpacked alr
 
 import io
 import os
+import shutil
 import tarfile
 
 from layout import Layout
@@ -47,7 +48,9 @@ class Subjects:
         rootless = [] if self.runner.user.pw_uid == 0 else ["--rootless"]
         self.runner.run(["umoci", "unpack", *rootless, "--image", f"{self.debian_image}/oci:latest", place])
         paths = self.listed([f"{place}/rootfs/usr"])
-        return Subject(place, ["rootfs"], f"{self.debian_image}/docker.tar", paths, "usr")
+        # On the same filesystem as the others' tree.
+        image = shutil.copy(f"{self.debian_image}/docker.tar", place)
+        return Subject(place, ["rootfs"], image, paths, "usr")
 
     def many(self):
         """A repository of git with small files, and beside them large ones, of which it does not know."""

@@ -219,7 +219,7 @@ impl Upper {
             FileKind::Symlink => What::Symlink(origin.target),
             kind => What::Special(kind, metadata.rdev),
         };
-        let pinned = self.make(&self.scratch.as_fd(), &scratch.name, &what, 0o600 | metadata.mode)?;
+        let pinned = self.make(self.scratch.as_fd(), &scratch.name, &what, 0o600 | metadata.mode)?;
         let UpperAttr { metadata: real, st_ino, .. } = handle::stat(&pinned)?;
         scratch.numbered.set((!self.can_carry_marks(real.kind)).then_some(st_ino));
         if metadata.kind == FileKind::Regular {

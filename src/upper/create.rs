@@ -88,6 +88,9 @@ impl Upper {
         name: Name<'_>,
         fresh: &Fresh<'_>,
     ) -> Result<(Object, Recorded), UpperError> {
+        if let Some(object) = self.create_in_place(dir.as_fd(), name, fresh)? {
+            return Ok((object, Recorded::default()));
+        }
         let scratch = self.scratch();
         let Made { pinned, real, recorded } = self.create_nameless(&scratch, fresh)?;
         let kind = real.metadata.kind;
@@ -98,6 +101,42 @@ impl Upper {
         self.publish(scratch, dir, name, kind, fresh.over_whiteout)?;
         let marks = Marks { opaque, ..Marks::default() };
         Ok((self.published(Object { attr: recorded.applied(real), marks, pinned }), recorded))
+    }
+
+    /// Creates at once what one system call makes complete: a file or directory of the server's own, of which nothing else is
+    /// to be kept. `None` when it takes more than that.
+    fn create_in_place(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: Name<'_>,
+        fresh: &Fresh<'_>,
+    ) -> Result<Option<Object>, UpperError> {
+        let is_plain = matches!(fresh.what, What::File | What::Dir) && fresh.mode & 0o7000 == 0;
+        let inherits = fresh.over_whiteout || fresh.default_acl.is_some();
+        if !is_plain || inherits || self.creator != Some((fresh.uid, fresh.gid)) {
+            return Ok(None);
+        }
+        let mode = Mode::from_raw_mode(u32::from(fresh.mode));
+        match fresh.what {
+            What::Dir => files::mkdirat(dir, name.as_bytes(), mode).at("mkdir")?,
+            _ => make_file(dir, name.as_bytes(), mode).at("create")?,
+        }
+        let look = || {
+            let pinned = pin(dir, name.as_bytes()).at("open")?;
+            let attr = handle::stat(&pinned)?;
+            Ok(Object { attr, marks: Marks::default(), pinned })
+        };
+        let is_wanted = |object: &Object| {
+            let Metadata { mode, uid, gid, .. } = object.attr.metadata;
+            (mode, uid, gid) == (fresh.mode, fresh.uid, fresh.gid)
+        };
+        let made = look().map(|object| Some(object).filter(is_wanted));
+        if !matches!(made, Ok(Some(_))) {
+            // The filesystem below has rules of its own (a mask, the mount option `grpid`), or does not answer.
+            let flags = if fresh.what == What::Dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+            files::unlinkat(dir, name.as_bytes(), flags).at("unlink")?;
+        }
+        made
     }
 
     /// The object with its mode and owner, and what the filesystem below says of it.
@@ -130,7 +169,7 @@ impl Upper {
     /// Makes the object with the mode that it will have; with a default ACL the filesystem computes that mode.
     fn build(&self, scratch: &Scratch<'_>, fresh: &Fresh<'_>) -> Result<(OwnedFd, u16), UpperError> {
         let Some(acl) = fresh.default_acl else {
-            let pinned = self.make(&self.scratch.as_fd(), &scratch.name, &fresh.what, fresh.mode)?;
+            let pinned = self.make(self.scratch.as_fd(), &scratch.name, &fresh.what, fresh.mode)?;
             return Ok((pinned, fresh.mode));
         };
         let nursery = self.scratch();
@@ -138,7 +177,7 @@ impl Upper {
         let inside = pin(&self.scratch, nursery.name.as_bytes()).at("open")?;
         files::setxattr(magic_link(&inside), OsStr::from_bytes(posix_acl::DEFAULT), acl, XattrFlags::empty())
             .at("set the default ACL")?;
-        let pinned = self.make(&inside.as_fd(), &scratch.name, &fresh.what, fresh.mode)?;
+        let pinned = self.make(inside.as_fd(), &scratch.name, &fresh.what, fresh.mode)?;
         files::renameat(&inside, &scratch.name, &self.scratch, &scratch.name).at("rename")?;
         let mode = handle::stat(&pinned)?.metadata.mode | (fresh.mode & 0o7000);
         Ok((pinned, mode))
@@ -147,7 +186,7 @@ impl Upper {
     /// Makes the bare object; a special file that the process may not make becomes an empty file that records its type.
     pub(super) fn make(
         &self,
-        dir: &BorrowedFd<'_>,
+        dir: BorrowedFd<'_>,
         name: &str,
         what: &What<'_>,
         mode: u16,
@@ -167,7 +206,7 @@ impl Upper {
 
     fn make_special(
         &self,
-        dir: &BorrowedFd<'_>,
+        dir: BorrowedFd<'_>,
         name: &str,
         kind: FileKind,
         rdev: DeviceId,
@@ -225,7 +264,7 @@ impl Upper {
     }
 }
 
-fn make_file(dir: &BorrowedFd<'_>, name: &str, mode: Mode) -> rustix::io::Result<()> {
+fn make_file(dir: BorrowedFd<'_>, name: impl rustix::path::Arg, mode: Mode) -> rustix::io::Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     files::openat(dir, name, flags, mode).map(drop)
 }

@@ -99,6 +99,8 @@ pub struct Upper {
     whiteouts: Whiteouts,
     namespace: Namespace,
     owners: Owners,
+    /// As [`Owners::creator`].
+    creator: Option<(u32, u32)>,
     /// Others use it too, between mounts.
     shared: bool,
     /// Nothing is flushed.

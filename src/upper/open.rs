@@ -109,8 +109,7 @@ impl Upper {
         // After the kernel's directory was opened to us.
         volatile::check(&work_fd, work, options.volatile)?;
         let Format { whiteouts, namespace } = form(found, written, others, &root)?;
-        let real = rustix::process::geteuid().is_root() && !options.record_owners;
-        let owners = if real { Owners::Real } else { Owners::Recorded };
+        let owners = Owners::of(options);
         tracing::debug!("upper {}: {whiteouts:?} {namespace:?} {owners:?}", upper.display());
         let upper = Self {
             root,
@@ -121,6 +120,7 @@ impl Upper {
             whiteouts,
             namespace,
             owners,
+            creator: owners.creator(),
             shared: options.shared,
             volatile: options.volatile,
             reading_files: OFlags::empty(),

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::error::At as _;
 use super::handle::{self, UpperAttr, magic_link};
 use super::marks::{Attributes, OVERRIDE_STAT};
-use super::{Upper, UpperError, marks};
+use super::{Upper, UpperError, UpperOptions, marks};
 use crate::model::{FileKind, Metadata, recorded_owner};
 use crate::sys::files;
 
@@ -93,6 +93,18 @@ impl Upper {
 }
 
 impl Owners {
+    /// How this process keeps them.
+    pub(super) fn of(options: UpperOptions) -> Self {
+        let real = rustix::process::geteuid().is_root() && !options.record_owners;
+        if real { Self::Real } else { Self::Recorded }
+    }
+
+    /// Whose what this process makes is, user and group, where that is what everybody is shown.
+    pub(super) fn creator(self) -> Option<(u32, u32)> {
+        let own = || (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        (self == Self::Real).then(own)
+    }
+
     /// Gives an object, which has the attributes `real`, the owner and mode of `wanted`, and, when it stands in for a
     /// special file, its type. One call does it when only the mode changes, or only the owner by the rules of chown(2).
     /// `had` is what was recorded of it, `None` of a new one that nobody has seen. Returns what is recorded now.

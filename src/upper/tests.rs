@@ -49,6 +49,7 @@ impl Upper {
         }
         if matches!(form, Form::Rootless | Form::RootlessNamed) {
             self.owners = Owners::Recorded;
+            self.creator = None;
             self.namespace = Namespace::User;
         }
         // So that small files have many granules.
@@ -194,6 +195,70 @@ fn a_real_owner_replaces_a_recorded_one() {
     let change = Change { uid: Some(5), ..Change::default() };
     let changed = upper.change(&object.pinned, b"file", &change).unwrap().metadata;
     assert_eq!((changed.uid, changed.gid, changed.mode), (5, 70000, 0o640));
+}
+
+/// What one call makes complete is made where it belongs; all else appears only when it is complete.
+#[test]
+fn what_is_made_in_place() {
+    if !rustix::process::geteuid().is_root() {
+        return; // whose owners are recorded
+    }
+    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1000);
+    let own = rustix::process::getegid().as_raw();
+    let plain = |what| Fresh { mode: 0o700, uid: 0, gid: own, ..fresh(what) };
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let has_no_mask = status.lines().any(|line| line == "Umask:\t0000");
+    let in_place = [plain(What::File), plain(What::Dir)];
+    let elsewhere = [
+        fresh(What::File),
+        Fresh { mode: 0o4700, ..plain(What::File) },
+        Fresh { gid: own + 1, ..plain(What::Dir) },
+        plain(What::Symlink(b"target")),
+        // More than the mask of this process lets through.
+        Fresh { mode: 0o777, ..plain(What::Dir) },
+        Fresh { mode: 0o666, ..plain(What::File) },
+    ];
+    let all = in_place.iter().map(|fresh| (fresh, true)).chain(elsewhere.iter().map(|fresh| (fresh, false)));
+    for form in [Form::Found, Form::NamedWhiteouts] {
+        for (number, (fresh, is_in_place)) in all.clone().enumerate() {
+            let dirs = Dirs::new();
+            let upper = dirs.open(form);
+            std::fs::File::open(dirs.work("tmp")).unwrap().set_modified(long_ago).unwrap();
+            let (object, _) = upper.create(root(&upper), name("new"), fresh).unwrap();
+            let found = std::fs::symlink_metadata(dirs.upper("new")).unwrap();
+            let is_untouched = dirs.work("tmp").metadata().unwrap().modified().unwrap() == long_ago;
+            assert_eq!(is_untouched, is_in_place || has_no_mask && number > 5, "{fresh:?}");
+            assert_eq!((found.uid(), found.gid()), (fresh.uid, fresh.gid), "{fresh:?}");
+            assert_eq!(found.ino(), object.attr.st_ino);
+            if !matches!(fresh.what, What::Symlink(_)) {
+                assert_eq!(found.mode() & 0o7777, u32::from(fresh.mode), "{fresh:?}");
+            }
+            assert!(names(&dirs.work("tmp")).is_empty(), "{fresh:?}");
+        }
+    }
+}
+
+/// Whatever call of it fails, no name is left behind.
+#[test]
+fn what_cannot_be_made_in_place_is_not_there() {
+    if !rustix::process::geteuid().is_root() {
+        return; // whose owners are recorded
+    }
+    let gid = rustix::process::getegid().as_raw();
+    for what in [What::File, What::Dir] {
+        let dirs = Dirs::new();
+        let upper = dirs.open(Form::Found);
+        let root = root(&upper);
+        let plain = Fresh { mode: 0o700, uid: 0, gid, ..fresh(what) };
+        for call in 0.. {
+            arm(Fault::Error(Errno::MFILE), call);
+            let created = upper.create(&root, name("new"), &plain);
+            let Some(hit) = disarm() else { break };
+            assert!(created.is_err(), "{hit}");
+            assert!(names(&dirs.upper("")).is_empty(), "{hit}");
+            assert!(names(&dirs.work("tmp")).is_empty(), "{hit}");
+        }
+    }
 }
 
 #[test]
