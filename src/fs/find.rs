@@ -52,16 +52,39 @@ impl Fs {
         self.find_there(dir, name).map(|(found, _)| found)
     }
 
-    /// The same, and what the upper has under the name.
+    /// The same, where it may be known what the layers have under the name.
+    pub(super) fn find_listed(
+        &self,
+        dir: &DirView,
+        name: Name<'_>,
+        known: Option<Lower>,
+    ) -> Result<Option<Found>, FsError> {
+        self.find_in_both(dir, name, known).map(|(found, _)| found)
+    }
+
+    /// What `name` leads to, and what the upper has under it.
     pub(super) fn find_there(
         &self,
         dir: &DirView,
         name: Name<'_>,
     ) -> Result<(Option<Found>, There), FsError> {
+        self.find_in_both(dir, name, None)
+    }
+
+    fn find_in_both(
+        &self,
+        dir: &DirView,
+        name: Name<'_>,
+        known: Option<Lower>,
+    ) -> Result<(Option<Found>, There), FsError> {
         if let Some(found) = self.find_upper(dir, name)? {
             return Ok(found);
         }
-        let Some(lower) = self.union.lookup(&dir.lower, name)? else { return Ok((None, There::Nothing)) };
+        let lower = match known {
+            None => self.union.lookup(&dir.lower, name)?,
+            known => known,
+        };
+        let Some(lower) = lower else { return Ok((None, There::Nothing)) };
         if let Some(original) = self.with_a_taken_number(&lower) {
             // Unless that is its own copy, which has come since the upper was asked.
             if let Some(found) = self.find_upper(dir, name)? {

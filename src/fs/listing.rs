@@ -7,11 +7,16 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::model::FileName;
+use crate::union::Listed;
+
+/// The names of a directory, each with what the layers have under it, where that is known and will stay: it counts where the
+/// upper has nothing.
+pub(super) type Names = BTreeMap<FileName, Option<Listed>>;
 
 /// The names of a directory by position.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    by_position: BTreeMap<u64, FileName>,
+    by_position: BTreeMap<u64, (FileName, Option<Listed>)>,
     /// The version of the directory that this shows; `None` before the first time.
     version: Option<u64>,
     next: u64,
@@ -61,16 +66,20 @@ impl Listing {
 
     /// Takes over the names that were there at that version or since. Of several readers who listed the directory at
     /// once, the one who began last is right: an older list takes nothing back.
-    pub(super) fn update(&mut self, version: u64, mut names: std::collections::BTreeSet<FileName>) {
+    pub(super) fn update(&mut self, version: u64, mut names: Names) {
         match self.version {
             Some(shown) if shown > version => return,
             // One of the two was made while a name came or went, which is about to be a version of its own.
             Some(shown) if shown == version => {
-                for name in self.by_position.values() {
+                for (name, _) in self.by_position.values() {
                     names.remove(name.as_bytes());
                 }
             }
-            Some(_) | None => self.by_position.retain(|_, name| names.remove(name.as_bytes())),
+            Some(_) | None => self.by_position.retain(|_, (name, known)| {
+                let now = names.remove(name.as_bytes());
+                *known = now.flatten();
+                now.is_some()
+            }),
         }
         for name in names {
             self.by_position.insert(self.next, name);
@@ -79,28 +88,43 @@ impl Listing {
         self.version = Some(version);
     }
 
-    /// Up to `count` names from `position` on, with their positions.
-    pub(super) fn from(&self, position: u64, count: usize) -> Vec<(u64, FileName)> {
-        self.by_position
-            .range(position..)
-            .take(count)
-            .map(|(position, name)| (*position, name.clone()))
+    /// Up to `count` names from `position` on, with their positions. What is known of them holds while the directory is at
+    /// `version`.
+    pub(super) fn from(&self, position: u64, count: usize, version: u64) -> Vec<Position> {
+        let is_current = self.is_current(version);
+        let names = self.by_position.range(position..).take(count);
+        names
+            .map(|(position, (name, known))| Position {
+                position: *position,
+                name: name.clone(),
+                known: known.filter(|_| is_current),
+            })
             .collect()
     }
+}
+
+/// One name at its position.
+#[derive(Debug)]
+pub(super) struct Position {
+    pub(super) position: u64,
+    pub(super) name: FileName,
+    /// As in [`Names`].
+    pub(super) known: Option<Listed>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Name;
+    use crate::model::{EntryId, FileKind, LayerOrdinal, Name};
+    use crate::union::LowerRef;
 
-    fn names(texts: &[&str]) -> std::collections::BTreeSet<FileName> {
-        texts.iter().map(|text| Name::new(text.as_bytes()).unwrap().to_owned()).collect()
+    fn names(texts: &[&str]) -> Names {
+        texts.iter().map(|text| (Name::new(text.as_bytes()).unwrap().to_owned(), None)).collect()
     }
 
     fn shown(listing: &Listing, position: u64) -> Vec<(u64, String)> {
         let text = |name: FileName| String::from_utf8(name.as_bytes().to_vec()).unwrap();
-        listing.from(position, 100).into_iter().map(|(position, name)| (position, text(name))).collect()
+        listing.from(position, 100, 0).into_iter().map(|one| (one.position, text(one.name))).collect()
     }
 
     #[test]
@@ -112,6 +136,22 @@ mod tests {
         assert_eq!(shown(&listing, 0), expected);
         assert_eq!(shown(&listing, 3), expected[2..]);
         assert!(listing.is_current(2) && !listing.is_current(1));
+    }
+
+    #[test]
+    fn what_is_known_is_of_one_version() {
+        let lower = LowerRef { layer: LayerOrdinal(0), entry: EntryId(1) };
+        let known = Some(Listed { lower, kind: FileKind::Regular, is_link: false });
+        let names = |known| Names::from([(Name::new(b"a").unwrap().to_owned(), known)]);
+        let mut listing = Listing::default();
+        listing.update(1, names(known));
+        assert_eq!(listing.from(0, 1, 1)[0].known, known);
+        // It has changed, and nobody has listed it since.
+        assert_eq!(listing.from(0, 1, 2)[0].known, None);
+        listing.update(2, names(None));
+        assert_eq!(listing.from(0, 1, 2)[0].known, None);
+        listing.update(3, names(known));
+        assert_eq!(listing.from(0, 1, 3)[0].known, known);
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::listing::{Names, Position};
 use super::node::Node;
 use super::{Attr, Fs, FsError};
 use crate::model::{FileKind, FileName, Ino, Name};
-use crate::union::LowerDir;
+use crate::union::{Listed, LowerDir};
 
 /// One name of a directory.
 #[derive(Clone, Debug)]
@@ -62,7 +63,7 @@ pub enum Heard {
 /// What layers and upper make of a directory together.
 struct Merged {
     /// What shows.
-    names: BTreeSet<FileName>,
+    names: Names,
     /// Whiteouts that hide nothing, or that an object of the same name stands beside.
     stale: Vec<FileName>,
 }
@@ -121,11 +122,12 @@ impl Fs {
         }
         let mut position = offset.saturating_sub(FIRST);
         loop {
-            let batch = node.listing().from(position, BATCH);
-            let Some((last, _)) = batch.last() else { return Ok(()) };
-            let after = last + 1;
-            for (position, name) in batch {
-                if !self.tell(node, position, name, with_attr, each)? {
+            let version = node.state().version;
+            let batch = node.listing().from(position, BATCH, version);
+            let Some(last) = batch.last() else { return Ok(()) };
+            let after = last.position + 1;
+            for one in batch {
+                if !self.tell(node, one, with_attr, each)? {
                     return Ok(());
                 }
             }
@@ -158,12 +160,14 @@ impl Fs {
     fn tell(
         &self,
         node: &Node,
-        position: u64,
-        name: FileName,
+        Position { position, name, known }: Position,
         with_attr: bool,
         each: &mut dyn FnMut(&DirEntry, Option<&Attr>) -> bool,
     ) -> Result<bool, FsError> {
-        let Some(found) = self.find(&self.view(node)?, name.as_name())? else { return Ok(true) };
+        let known = known.and_then(Listed::found);
+        let Some(found) = self.find_listed(&self.view(node)?, name.as_name(), known)? else {
+            return Ok(true);
+        };
         let (mut ino, mut kind) = (found.ino, found.kind);
         let attr = match with_attr {
             true => Some(self.enter(found, node.ino, name.as_name(), None)?),
@@ -206,11 +210,14 @@ impl Fs {
         lower: &LowerDir,
         upper: Option<impl AsFd>,
     ) -> Result<BTreeSet<FileName>, FsError> {
-        self.merge(lower, upper).map(|merged| merged.names)
+        self.merge(lower, upper).map(|merged| merged.names.into_keys().collect())
     }
 
     fn merge(&self, lower: &LowerDir, upper: Option<impl AsFd>) -> Result<Merged, FsError> {
-        let mut names: BTreeSet<FileName> = self.union.list(lower)?.into_keys().collect();
+        // What a layer that may change beneath us had is looked up again.
+        let lasts = |listed: &Listed| self.union.is_found_by_number(listed.lower).unwrap_or(false);
+        let listed = self.union.list(lower)?.into_iter();
+        let mut names: Names = listed.map(|(name, listed)| (name, Some(listed).filter(lasts))).collect();
         self.release.told(names.len());
         let mut stale = Vec::new();
         if let (Some(dir), Some(upper)) = (upper, &self.upper) {
@@ -219,11 +226,11 @@ impl Fs {
                 upper.list(dir)?.into_iter().partition(|name| name.whiteout);
             let shown: BTreeSet<FileName> = shown.into_iter().map(|shown| shown.name).collect();
             for hidden in hidden {
-                if !names.remove(hidden.name.as_bytes()) || shown.contains(&hidden.name) {
+                if names.remove(hidden.name.as_bytes()).is_none() || shown.contains(&hidden.name) {
                     stale.push(hidden.name);
                 }
             }
-            names.extend(shown);
+            names.extend(shown.into_iter().map(|name| (name, None)));
         }
         Ok(Merged { names, stale })
     }

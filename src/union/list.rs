@@ -42,7 +42,7 @@ impl Union {
         Ok(match found {
             Found::Entry(entry) => Seen::Shown(self.listed(layer, entry)?),
             Found::LinkBelow(target) => match self.link_below(layer, &target)? {
-                Some((lower, kind)) => Seen::Shown(Listed { lower, kind }),
+                Some((lower, kind)) => Seen::Shown(Listed { lower, kind, is_link: true }),
                 None => Seen::Hidden,
             },
             Found::Whiteout | Found::Absent => Seen::Hidden,
@@ -52,6 +52,6 @@ impl Union {
     fn listed(&self, layer: LayerOrdinal, entry: EntryId) -> Result<Listed, LayerError> {
         let lower = LowerRef { layer, entry };
         let kind: FileKind = self.entry(lower)?.metadata.kind;
-        Ok(Listed { lower, kind })
+        Ok(Listed { lower, kind, is_link: false })
     }
 }

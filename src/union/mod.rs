@@ -63,6 +63,21 @@ pub struct Listed {
     pub lower: LowerRef,
     /// Its type.
     pub kind: FileKind,
+    /// It is a hard link to an object of a layer below ([`Lower::Link`]).
+    pub is_link: bool,
+}
+
+impl Listed {
+    /// What [`Union::lookup`] says of the name, unless that is a directory, of which the listing does not know the parts.
+    #[must_use]
+    pub fn found(self) -> Option<Lower> {
+        let Self { lower, kind, is_link } = self;
+        match kind {
+            FileKind::Directory => None,
+            _ if is_link => Some(Lower::Link(lower, kind)),
+            _ => Some(Lower::Leaf(lower, kind)),
+        }
+    }
 }
 
 /// The layers of an image, base first.

@@ -257,6 +257,8 @@ fn compare(union: &Union, tree: &Tree, dir: &LowerDir, id: usize, seen: &mut Vec
     assert_eq!(shown, node.names.keys().map(String::as_bytes).collect::<Vec<_>>());
     for text in unpack::NAMES {
         let found = union.lookup(dir, name(text)).unwrap();
+        let by_list = listed.get(text.as_bytes()).and_then(|listed| listed.found());
+        assert_eq!(by_list, found.clone().filter(|found| !matches!(found, Lower::Dir(_))), "{text}");
         let Some(child) = node.names.get(text) else {
             assert_eq!(found, None, "{text} in {}", dir.path.escape_ascii());
             continue;
