@@ -26,6 +26,7 @@ class Failed(Exception):
 
 # Of a new filesystem; only what is written to it takes place.
 FILESYSTEM_BYTES = 32 << 30
+UMOUNT_TRIES = 100
 
 
 class Runner:
@@ -33,16 +34,15 @@ class Runner:
     removed before does not matter (without a journal ext4 looks for an inode that was not removed lately, one by one)."""
 
     def __init__(self, as_root, new_filesystem=False):
-        self.work = tempfile.mkdtemp(prefix="layerfs-measure.", dir="/var/tmp")
-        self.image = self.device = None
-        atexit.register(self.close)
-        if new_filesystem:
-            self.make_filesystem()
         own = pwd.getpwuid(os.geteuid())
         self.user = own if as_root or os.geteuid() != 0 else pwd.getpwnam(USER)
         self.switches = self.user.pw_uid != own.pw_uid
+        self.work = tempfile.mkdtemp(prefix="layerfs-measure.", dir="/var/tmp")
+        self.count, self.env = 0, {}
+        atexit.register(self.close)
+        if new_filesystem:
+            self.make_filesystem()
         os.chmod(self.work, 0o755)
-        self.count = 0
         self.home = self.fresh("home")
         self.env = {
             "HOME": self.home,
@@ -54,15 +54,22 @@ class Runner:
         }
 
     def make_filesystem(self):
-        self.image = f"{self.work}.ext4"
-        with open(self.image, "wb") as file:
-            file.truncate(FILESYSTEM_BYTES)
-        # Nothing of it is left to be written later.
-        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0", self.image], check=True)
-        # Else all would be in the page cache twice.
-        attach = ["losetup", "--find", "--show", "--direct-io=on", self.image]
-        self.device = subprocess.run(attach, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-        subprocess.run(["mount", self.device, self.work], check=True)
+        image = f"{self.work}.ext4"
+        try:
+            with open(image, "wb") as file:
+                file.truncate(FILESYSTEM_BYTES)
+            # Nothing of it is left to be written later.
+            subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0", image], check=True)
+            # Else all would be in the page cache twice.
+            attach = ["losetup", "--find", "--show", "--direct-io=on", image]
+            device = subprocess.run(attach, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+            try:
+                subprocess.run(["mount", device, self.work], check=True)
+            finally:
+                # It goes when it is not mounted any more, and so does the file that has no name then.
+                subprocess.run(["losetup", "--detach", device], check=False)
+        finally:
+            os.remove(image)
 
     def fresh(self, name):
         """A new directory that belongs to the user."""
@@ -134,21 +141,26 @@ class Runner:
             if name.endswith(PODMAN_PLACE):
                 self.remove(f"{self.work}/{name}")
         self.end_pause()
-        if self.device:
-            subprocess.run(["umount", self.work], check=False)
-            subprocess.run(["losetup", "--detach", self.device], check=False)
-        if self.image:
-            os.remove(self.image)
+        if os.path.ismount(self.work):
+            self.unmount()
         self.remove(self.work)
         if os.path.lexists(self.work):
             print(f"measure: left behind: {self.work}", file=sys.stderr)
+
+    def unmount(self):
+        """Servers that have lost their mounts may take a moment to end."""
+        for _ in range(UMOUNT_TRIES):
+            if subprocess.run(["umount", self.work], stderr=subprocess.DEVNULL, check=False).returncode == 0:
+                return
+            time.sleep(0.1)
+        subprocess.run(["umount", "-l", self.work], check=False)
 
     def end_pause(self):
         """Ends the process by which rootless podman keeps its namespaces."""
         try:
             with open(f"{self.env['XDG_RUNTIME_DIR']}/libpod/tmp/pause.pid", encoding="utf-8") as file:
                 os.kill(int(file.read()), signal.SIGKILL)
-        except (OSError, ValueError):
+        except (OSError, KeyError, ValueError):
             pass
 
 

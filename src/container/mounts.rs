@@ -260,7 +260,10 @@ pub fn unmount(containers: &Containers, dir: &Path, lazy: bool) -> Result<(), Se
     };
     let lock = Watch::of(&container.lock_path()).map_err(system("open the lock of the container"))?;
     // The lock says that all is written; the image and its indexes are in use until the process is gone.
-    let server = server.watch().map_err(system("open the server's process"))?;
+    let server = server.watch().unwrap_or_else(|error| {
+        tracing::debug!("the server's process {}: {error}", server.pid);
+        None
+    });
     fuse_mount::unmount_idle(&target).map_err(system("umount"))?;
     let since = Instant::now();
     while lock.as_ref().map_or(Ok(false), Watch::is_held).map_err(system("flock"))?

@@ -4,6 +4,8 @@ use std::io;
 
 use crate::sys::process::Watched;
 
+const SRCH: i32 = rustix::io::Errno::SRCH.raw_os_error();
+
 /// A process, for as long as the machine runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ProcessId {
@@ -19,7 +21,11 @@ impl ProcessId {
     /// # Errors
     /// `NotFound` when there is none.
     pub fn of(pid: u32) -> io::Result<Self> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let text = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+            // It has gone between open(2) and read(2).
+            Err(error) if error.raw_os_error() == Some(SRCH) => return Err(io::ErrorKind::NotFound.into()),
+            text => text?,
+        };
         match start_ticks(&text) {
             Some(start_ticks) => Ok(Self { pid, start_ticks }),
             None => Err(io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat: {text:?}"))),
@@ -46,7 +52,7 @@ impl ProcessId {
         }
     }
 
-    /// Holds on to it, to learn when it ends; `None` when it is gone.
+    /// Holds on to it, to learn when it ends; `None` when it is gone, or in another pid namespace.
     ///
     /// # Errors
     /// When that cannot be told.

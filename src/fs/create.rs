@@ -61,9 +61,10 @@ impl Fs {
         let inherited = self.inherited(&dir, &pinned, new)?;
         let fresh = Fresh { over_whiteout, ..inherited.fresh(new.what) };
         let _names = dir.names_shared();
-        let created = upper.create(&pinned, name, &fresh)?;
+        let created = upper.create(&pinned, name, &fresh);
+        // Also after an error: what was made may have stayed when it could not be removed again.
         dir.touch();
-        Ok(created)
+        Ok(created?)
     }
 
     /// What a directory hands down to an object that is created in it: its default ACL in place of the umask (acl(5)),

@@ -1,10 +1,11 @@
-//! New objects: built in `work/tmp`, complete when they appear.
+//! New objects, complete when they appear: made by one call, or built in `work/tmp`.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::atomic::Ordering;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::error::At as _;
@@ -104,7 +105,7 @@ impl Upper {
     }
 
     /// Creates at once what one system call makes complete: a file or directory of the server's own, of which nothing else is
-    /// to be kept. `None` when it takes more than that.
+    /// to be kept. `None` when it takes more than that. An error may leave a change in the times of the directory.
     fn create_in_place(
         &self,
         dir: BorrowedFd<'_>,
@@ -113,7 +114,8 @@ impl Upper {
     ) -> Result<Option<Object>, UpperError> {
         let is_plain = matches!(fresh.what, What::File | What::Dir) && fresh.mode & 0o7000 == 0;
         let inherits = fresh.over_whiteout || fresh.default_acl.is_some();
-        if !is_plain || inherits || self.creator != Some((fresh.uid, fresh.gid)) {
+        let is_own = self.creator == Some((fresh.uid, fresh.gid)) && !self.masks.load(Ordering::Relaxed);
+        if !is_plain || inherits || !is_own {
             return Ok(None);
         }
         let mode = Mode::from_raw_mode(u32::from(fresh.mode));
@@ -126,17 +128,18 @@ impl Upper {
             let attr = handle::stat(&pinned)?;
             Ok(Object { attr, marks: Marks::default(), pinned })
         };
-        let is_wanted = |object: &Object| {
-            let Metadata { mode, uid, gid, .. } = object.attr.metadata;
-            (mode, uid, gid) == (fresh.mode, fresh.uid, fresh.gid)
-        };
-        let made = look().map(|object| Some(object).filter(is_wanted));
-        if !matches!(made, Ok(Some(_))) {
-            // The filesystem below has rules of its own (a mask, the mount option `grpid`), or does not answer.
-            let flags = if fresh.what == What::Dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-            files::unlinkat(dir, name.as_bytes(), flags).at("unlink")?;
+        let made = look();
+        if let Ok(Object { attr: UpperAttr { metadata: Metadata { mode, uid, gid, .. }, .. }, .. }) = made
+            && (mode, uid, gid) == (fresh.mode, fresh.uid, fresh.gid)
+        {
+            return made.map(Some);
         }
-        made
+        let flags = if fresh.what == What::Dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        files::unlinkat(dir, name.as_bytes(), flags).at("unlink")?;
+        made?;
+        // The filesystem below has rules of its own (a mask, the mount option `grpid`): not again.
+        self.masks.store(true, Ordering::Relaxed);
+        Ok(None)
     }
 
     /// The object with its mode and owner, and what the filesystem below says of it.
@@ -264,7 +267,7 @@ impl Upper {
     }
 }
 
+/// mknod(2): open(2) may fail after it has made the file.
 fn make_file(dir: BorrowedFd<'_>, name: impl rustix::path::Arg, mode: Mode) -> rustix::io::Result<()> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    files::openat(dir, name, flags, mode).map(drop)
+    files::mknodat(dir, name, FileType::RegularFile, mode, 0)
 }

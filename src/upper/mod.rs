@@ -2,7 +2,7 @@
 //!
 //! It knows nothing of the layers below: `fs/` says what must be hidden and brings what is copied up. All access is by
 //! directory descriptor, beneath it and never through a symlink. Nothing is visible before it is complete: an object is
-//! built in `work/tmp`, then renamed. A marker that hides something below is in place before, or at the same moment as,
+//! built in `work/tmp`, then renamed, unless one call makes the whole of it. A marker that hides something below is in place before, or at the same moment as,
 //! what it replaces goes away, so a crash at any point leaves the old or the new state.
 //!
 //! An operation has one call that publishes it, after all others that can fail: an error means that nothing happened.
@@ -101,6 +101,8 @@ pub struct Upper {
     owners: Owners,
     /// As [`Owners::creator`].
     creator: Option<(u32, u32)>,
+    /// The filesystem below gave a new object another mode or owner than was asked for.
+    masks: AtomicBool,
     /// Others use it too, between mounts.
     shared: bool,
     /// Nothing is flushed.

@@ -121,6 +121,7 @@ impl Upper {
             namespace,
             owners,
             creator: owners.creator(),
+            masks: AtomicBool::new(false),
             shared: options.shared,
             volatile: options.volatile,
             reading_files: OFlags::empty(),

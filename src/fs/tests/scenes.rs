@@ -294,6 +294,16 @@ fn make(what: What<'static>, path: &'static str) -> impl Fn(&Fs) -> Result<(), F
     }
 }
 
+/// By who owns what this process makes: in place, where owners are not recorded.
+fn make_own(what: What<'static>, path: &'static str) -> impl Fn(&Fs) -> Result<(), FsError> {
+    move |fs| {
+        let (dir, last) = path.rsplit_once('/').unwrap_or(("", path));
+        let caller = Caller { uid: 0, gid: rustix::process::getegid().as_raw(), thread: 0 };
+        let new = New { what, mode: 0o640, umask: 0, caller };
+        fs.create(at(fs, dir)?, name(last), &new).map(drop)
+    }
+}
+
 fn content() -> Vec<Scene> {
     const KEEP: u32 = 1;
     const PUNCH: u32 = 3;
@@ -372,6 +382,11 @@ fn metadata() -> Vec<Scene> {
             at(fs, "acl/old")?;
             fs.unlink(at(fs, "acl")?, name("old"))
         }));
+    }
+    for what in [What::File, What::Dir] {
+        for path in ["new", "d/new"] {
+            scenes.push(Scene::new(&format!("create {what:?} {path} in place"), make_own(what, path)));
+        }
     }
     scenes
 }
