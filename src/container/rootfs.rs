@@ -14,6 +14,7 @@ use crate::fuse::Writes;
 use crate::launcher::Rootfs;
 use crate::mount::{self, Layers, MountError, OpenCaches, UpperDirs};
 use crate::sys::{daemon, fuse_mount};
+use crate::upper::UpperOptions;
 
 /// The root filesystem of a container.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub(super) struct ImageRootfs {
     source: String,
     dir: PathBuf,
     writes: Writes,
+    upper: UpperOptions,
     state: Stage,
 }
 
@@ -34,15 +36,19 @@ enum Stage {
 }
 
 impl ImageRootfs {
-    /// Layers, when what is written reaches the server, the directory that holds `upper/` and `work/`, and what
-    /// /proc/mounts shows as the source.
+    /// Layers, when what is written reaches the server, the directory that holds `upper/` and `work/`, how these are used,
+    /// and what /proc/mounts shows as the source.
     ///
     /// The directory is opened here, in the caller's mount namespace. Opened in the supervisor's, it would keep that one's copies of
     /// the host's mounts alive, and so busy on the host: copies in a user namespace stay together.
-    pub(super) fn new((layers, writes): (Layers, Writes), dir: PathBuf, source: String) -> io::Result<Self> {
+    pub(super) fn new(
+        (layers, writes): (Layers, Writes),
+        (dir, upper): (PathBuf, UpperOptions),
+        source: String,
+    ) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(&dir, flags, Mode::empty())?;
-        Ok(Self { source, dir, writes, state: Stage::Ready(layers, opened) })
+        Ok(Self { source, dir, writes, upper, state: Stage::Ready(layers, opened) })
     }
 
     fn take(&mut self) -> Stage {
@@ -58,7 +64,7 @@ impl Rootfs for ImageRootfs {
     fn mount(&mut self, target: &Path) -> io::Result<Vec<RawFd>> {
         let Stage::Ready(layers, dir) = self.take() else { return Err(out_of_order()) };
         let alias = format!("/proc/self/fd/{}", dir.as_raw_fd());
-        let upper = UpperDirs::below(Path::new(&alias));
+        let upper = UpperDirs { options: self.upper, ..UpperDirs::below(Path::new(&alias)) };
         let told = |error: MountError| {
             io::Error::other(error.to_string().replace(&alias, &self.dir.to_string_lossy()))
         };

@@ -7,6 +7,7 @@ use super::{ContainerError, Containers, Held, Moment, ProcessId, State};
 use crate::fuse::Writes;
 use crate::launcher::{self, Events, LaunchError, Plan};
 use crate::mount::Layers;
+use crate::upper::UpperOptions;
 
 /// Why a container has no exit code of its own.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +88,10 @@ pub fn run(
         path: plan.rootfs_mount_point.display().to_string(),
         source,
     })?;
-    let rootfs = ImageRootfs::new((layers, writes), changes.to_owned(), held.config().image.name.clone())
+    // As podman has it: what is removed at the end need not survive a crash of the system either.
+    let upper = UpperOptions { volatile: held.config().remove_at_end, ..UpperOptions::default() };
+    let name = held.config().image.name.clone();
+    let rootfs = ImageRootfs::new((layers, writes), (changes.to_owned(), upper), name)
         .map_err(ContainerError::io("open", changes))?;
     let mut recorder = Recorder { held: &held, started: Moment::now(), single_id };
     let result = launcher::run(plan, Box::new(rootfs), &mut recorder);

@@ -14,7 +14,6 @@ use super::sharing::{Keep, Sharing, touched};
 use super::{Caller, Fs, FsError};
 use crate::model::{FileKind, Ino};
 use crate::sys::files;
-use crate::upper::Upper;
 
 /// What lseek(2) is asked to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,9 +271,13 @@ impl Fs {
         }
     }
 
+    /// What everything depends on is made safe here, first.
     fn must_flush(&self) -> Result<(), FsError> {
-        let volatile = self.upper.as_ref().is_some_and(Upper::is_volatile);
-        if volatile { Err(FsError::NotNeeded) } else { Ok(()) }
+        match &self.upper {
+            Some(upper) if upper.is_volatile() => Err(FsError::NotNeeded),
+            Some(upper) => Ok(upper.flush_format()?),
+            None => Ok(()),
+        }
     }
 
     fn writable(&self, node: &Node) -> Result<Arc<File>, FsError> {

@@ -54,7 +54,10 @@ impl Fs {
     /// # Errors
     /// That of the first file that failed; the others were flushed.
     pub fn settle(&self, age: Duration) -> Result<(), FsError> {
-        let mut result = Ok(());
+        let mut result = match &self.upper {
+            Some(upper) => upper.flush_format().map_err(FsError::from),
+            None => Ok(()),
+        };
         for ino in self.unsettled.take(age) {
             let settled = self.node(ino).and_then(|node| self.settle_one(&node));
             self.forget(ino, 1);

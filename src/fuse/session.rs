@@ -78,8 +78,9 @@ impl Server {
         let settling = Arc::clone(&fs);
         let (end, ended) = mpsc::channel::<()>();
         let settler = std::thread::Builder::new().name("settle".to_owned()).spawn(move || {
+            // Each failure was logged, and the program's fsync will be told.
+            settling.settle(SETTLE_AFTER).ok();
             while ended.recv_timeout(SETTLE_AFTER) == Err(RecvTimeoutError::Timeout) {
-                // Each failure was logged, and the program's fsync will be told.
                 settling.settle(SETTLE_AFTER).ok();
                 settling.release_memory();
             }

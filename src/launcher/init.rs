@@ -63,8 +63,9 @@ impl Init<'_> {
         die_with_supervisor()?;
         // What is made in the container is for all its users, whatever the caller's own files are.
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
-        self.wait_for_go();
+        // Needs nothing of the root filesystem, so it can be done while that gets ready.
         let prepared = mounts::prepare(plan, self.single)?;
+        self.wait_for_go();
         let root = pivot(&plan.rootfs_mount_point)?;
         let root = root.as_fd();
         mounts::attach_all(&prepared, root)?;

@@ -1,6 +1,7 @@
 //! What is mounted in a container besides its root: made as detached mounts while the host can still be seen, attached after
 //! pivot_root(2), when no path can lead out of the container any more.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -12,15 +13,15 @@ use super::failure::{Context as _, Failure, Step};
 use super::in_root::{self, Symlinks};
 use super::plan::{Network, Plan, Tmpfs, Volume};
 use super::rootfs;
-use crate::sys::mount_attributes::{Reach, attach, clone_path, new_filesystem, set_attributes};
+use crate::sys::mount_attributes::{Reach, attach, clone_fd, clone_path, new_filesystem, set_attributes};
 use crate::sys::scoped;
 
 /// All that was made before pivot_root(2).
 #[derive(Debug)]
 pub(super) struct Prepared {
     mounts: Vec<Pending>,
-    /// Copies of the host's `/dev/null`, one for each masked path: the container's could be something else.
-    nulls: Vec<OwnedFd>,
+    /// Copies of the host's `/dev/null`, for masked paths that are files: the container's could be something else.
+    nulls: Vec<Option<OwnedFd>>,
     /// The devpts instance, from which the terminal is opened.
     pub(super) devpts: OwnedFd,
 }
@@ -90,9 +91,6 @@ pub(super) fn prepare(plan: &Plan, single: bool) -> Step<Prepared> {
             add(&path, Place::Inner, clone_device(&path, major, minor).at("bind", &path)?);
         }
     }
-    for (destination, mount) in generated_files(plan)? {
-        add(&destination, Place::OptionalFile, mount);
-    }
     for tmpfs in &plan.tmpfs {
         let mount = new_tmpfs(tmpfs).at("mount tmpfs", &tmpfs.destination)?;
         mounts.push(Pending { mount, destination: tmpfs.destination.clone(), place: Place::Directory });
@@ -100,11 +98,13 @@ pub(super) fn prepare(plan: &Plan, single: bool) -> Step<Prepared> {
     for volume in &plan.volumes {
         mounts.push(clone_volume(volume).at("volume", &volume.source)?);
     }
+    let nulls: io::Result<Vec<Option<OwnedFd>>> =
+        plan.masked_paths.iter().map(|path| null_for(path, &mounts)).collect();
+    let nulls = nulls.at("bind", "/dev/null")?;
+    mounts.extend(generated_files(plan)?);
     // Outer before inner, as podman sorts them; the sort is stable, so equal depths keep their order.
     mounts.sort_by_key(|pending| pending.destination.components().count());
-    let nulls: io::Result<Vec<OwnedFd>> =
-        plan.masked_paths.iter().map(|_| clone_device("/dev/null", 1, 3)).collect();
-    Ok(Prepared { mounts, nulls: nulls.at("bind", "/dev/null")?, devpts })
+    Ok(Prepared { mounts, nulls, devpts })
 }
 
 fn check_destinations(plan: &Plan) -> Step<()> {
@@ -231,6 +231,30 @@ fn check_device(device: BorrowedFd<'_>, major: u32, minor: u32) -> io::Result<()
     Err(io::Error::other(format!("not the character device {major}:{minor}")))
 }
 
+/// A copy of the host's `/dev/null` for a masked path, unless it is known that the path is none of a file: a mount that is
+/// never attached costs a grace period of the kernel when it is closed.
+fn null_for(path: &Path, mounts: &[Pending]) -> io::Result<Option<OwnedFd>> {
+    let below = |pending: &Pending| pending.destination.components().count();
+    let covering =
+        mounts.iter().filter(|pending| path.starts_with(&pending.destination)).max_by_key(|p| below(p));
+    let needed = match covering {
+        Some(pending) => is_file_in(pending, path)?,
+        // Of the image, which cannot be seen yet.
+        None => true,
+    };
+    needed.then(|| clone_device("/dev/null", 1, 3)).transpose()
+}
+
+fn is_file_in(pending: &Pending, path: &Path) -> io::Result<bool> {
+    let inside = path.strip_prefix(&pending.destination).map_err(io::Error::other)?;
+    match in_root::open(pending.mount.as_fd(), inside, Symlinks::Refused) {
+        Ok(place) => Ok(!in_root::is_directory(place.as_fd())?),
+        Err(error) if in_root::is_absent(&error) => Ok(false),
+        // A symlink, which may lead to anything.
+        Err(_) => Ok(true),
+    }
+}
+
 /// Opens the container's `/dev/null`, for a program without input.
 pub(super) fn open_null(root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
@@ -240,36 +264,36 @@ pub(super) fn open_null(root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(null)
 }
 
-/// The generated files, on a tmpfs of their own. A file can be cloned from an attached mount only, so the tmpfs lies over the
-/// root filesystem for a moment, in this process's mount namespace.
-fn generated_files(plan: &Plan) -> Step<Vec<(String, OwnedFd)>> {
+/// The generated files, on a tmpfs of their own. A file can be cloned from an attached mount only (before Linux 6.15), so the
+/// tmpfs lies over the host's `/proc`, in this process's mount namespace, until all of the host's mounts are detached: an
+/// unmount of its own would cost a grace period of the kernel, up to 2 ms.
+fn generated_files(plan: &Plan) -> Step<Vec<Pending>> {
     if plan.files.is_empty() {
         return Ok(Vec::new());
     }
-    let target = &plan.rootfs_mount_point;
     let attributes = inert() | if plan.read_only { Attr::MOUNT_ATTR_RDONLY } else { Attr::empty() };
     let tmpfs =
         new_filesystem("tmpfs", &[("mode", "755"), ("size", "1m")], inert()).stage("generated files")?;
+    let proc = rootfs::open_directory(Path::new("/proc")).at("open", "/proc")?;
+    attach(tmpfs.as_fd(), proc.as_fd()).at("generated files", "/proc")?;
+    let mut pending = Vec::new();
     for (number, file) in plan.files.iter().enumerate() {
-        write_file(tmpfs.as_fd(), &number.to_string(), &file.content)
+        let mount = write_file(tmpfs.as_fd(), &number.to_string(), &file.content)
+            .and_then(|written| clone_fd(written.as_fd(), Reach::One))
             .at("generated file", &file.destination)?;
+        set_attributes(mount.as_fd(), attributes, Reach::One).at("generated file", &file.destination)?;
+        pending.push(Pending { mount, destination: file.destination.clone(), place: Place::OptionalFile });
     }
-    let onto = rootfs::open_directory(target).at("open", target)?;
-    attach(tmpfs.as_fd(), onto.as_fd()).at("generated files", target)?;
-    let mut clones = Vec::new();
-    for (number, file) in plan.files.iter().enumerate() {
-        let clone = clone_path(&target.join(number.to_string()), Reach::One)
-            .at("generated file", &file.destination)?;
-        set_attributes(clone.as_fd(), attributes, Reach::One).at("generated file", &file.destination)?;
-        clones.push((file.destination.to_string_lossy().into_owned(), clone));
-    }
-    rootfs::detach(target).at("unmount", target)?;
-    Ok(clones)
+    let is_ours =
+        |pending: &Pending| !plan.volumes.iter().any(|volume| volume.destination == pending.destination);
+    pending.retain(is_ours);
+    Ok(pending)
 }
 
-fn write_file(directory: BorrowedFd<'_>, name: &str, content: &str) -> io::Result<()> {
-    let file = make_file(directory, name)?;
-    io::Write::write_all(&mut std::fs::File::from(file), content.as_bytes())
+fn write_file(directory: BorrowedFd<'_>, name: &str, content: &str) -> io::Result<File> {
+    let mut file = File::from(make_file(directory, name)?);
+    io::Write::write_all(&mut file, content.as_bytes())?;
+    Ok(file)
 }
 
 fn clone_volume(volume: &Volume) -> io::Result<Pending> {
@@ -336,18 +360,19 @@ pub(super) fn protect(plan: &Plan, prepared: Prepared, root: BorrowedFd<'_>) -> 
     Ok(())
 }
 
-fn mask(root: BorrowedFd<'_>, path: &Path, null: OwnedFd) -> io::Result<()> {
+fn mask(root: BorrowedFd<'_>, path: &Path, null: Option<OwnedFd>) -> io::Result<()> {
     let Some(place) = open_existing(root, path)? else { return Ok(()) };
     if in_root::is_directory(place.as_fd())? {
         let empty = new_filesystem("tmpfs", &[("size", "4k")], inert() | Attr::MOUNT_ATTR_RDONLY)?;
         return attach(empty.as_fd(), place.as_fd());
     }
+    let null = null.ok_or_else(|| io::Error::other("it was no file when the container was prepared"))?;
     attach(null.as_fd(), place.as_fd())
 }
 
 fn make_read_only(root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let Some(place) = open_existing(root, path)? else { return Ok(()) };
-    let copy = crate::sys::mount_attributes::clone_fd(place.as_fd(), Reach::Tree)?;
+    let copy = clone_fd(place.as_fd(), Reach::Tree)?;
     set_attributes(copy.as_fd(), Attr::MOUNT_ATTR_RDONLY, Reach::Tree)?;
     attach(copy.as_fd(), place.as_fd())
 }

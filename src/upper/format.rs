@@ -4,7 +4,9 @@
 //! `.wh.x` could be a whiteout or a program's own file, and marks that only root can read would be passed over. Then one
 //! that says with which layers it was made, see `made_with.rs`; an upper of an earlier layerfs has none.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::{MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -122,17 +124,50 @@ impl Upper {
     }
 
     pub(super) fn write_format_with(&self, made_with: Option<&MadeWith>) -> Result<(), UpperError> {
+        self.place_format(made_with, |file| self.flush(file)).map(drop)
+    }
+
+    /// Writes it down in an upper that has none yet. It need not be on disk before something else of the upper is, so no
+    /// mount waits for that; see [`Self::flush_format`].
+    pub(super) fn write_first_format(&self) -> Result<(), UpperError> {
+        *self.unflushed() = Some(self.place_format(self.made_with.as_ref(), |_| Ok(()))?);
+        Ok(())
+    }
+
+    /// Makes sure that the form is on disk: to be called soon after a mount, and before anything else is flushed.
+    ///
+    /// # Errors
+    /// [`UpperError`]; the next call tries again.
+    pub fn flush_format(&self) -> Result<(), UpperError> {
+        let mut unflushed = self.unflushed();
+        if let Some(file) = &*unflushed {
+            self.flush(file)?;
+        }
+        *unflushed = None;
+        Ok(())
+    }
+
+    fn unflushed(&self) -> MutexGuard<'_, Option<File>> {
+        self.unflushed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the file by one that is made safe by `flush` first.
+    fn place_format(
+        &self,
+        made_with: Option<&MadeWith>,
+        flush: impl FnOnce(&File) -> Result<(), UpperError>,
+    ) -> Result<File, UpperError> {
         let mut text = Format { whiteouts: self.whiteouts, namespace: self.namespace }.line();
         text.extend(made_with.map(MadeWith::line));
         let scratch = self.scratch();
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let file = files::openat(&self.scratch, &scratch.name, flags, Mode::RUSR | Mode::WUSR);
-        let file = std::fs::File::from(file.at("create work/format")?);
+        let file = File::from(file.at("create work/format")?);
         files::write_all_at(&file, text.as_bytes(), 0).at("write work/format")?;
-        files::fsync(&file).at("fsync")?;
+        flush(&file)?;
         files::renameat(&self.scratch, &scratch.name, &self.work, FORMAT).at("rename into place")?;
         scratch.published();
-        Ok(())
+        Ok(file)
     }
 
     /// Takes away what says that somebody else had the upper, now that this one has it.

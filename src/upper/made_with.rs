@@ -31,6 +31,12 @@ pub(super) struct MadeWith {
 }
 
 impl MadeWith {
+    /// What is to be written down: `layers`, or those that were `known` before.
+    pub(super) fn to_be(layers: Option<&[Option<Digest>]>, known: Option<&Self>) -> Option<Self> {
+        let layers = layers.or(known.map(|known| &known.layers[..]))?.to_vec();
+        Some(Self { layers, complete: false })
+    }
+
     pub(super) fn line(&self) -> String {
         let mut line = if self.complete { COMPLETE_OVER } else { MADE_WITH }.to_owned();
         for layer in &self.layers {

@@ -45,6 +45,7 @@ pub(crate) mod tests;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use rustix::fs::OFlags;
@@ -119,6 +120,8 @@ pub struct Upper {
     serial: AtomicU64,
     /// Taken while a name of an object with several goes and is counted.
     counting: turns::Turns,
+    /// The written form, until it is on disk.
+    unflushed: Mutex<Option<File>>,
     /// The layers that its numbers are of, as far as they are known.
     made_with: Option<made_with::MadeWith>,
     /// Somebody else's changes have not been taken over completely yet.

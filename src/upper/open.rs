@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
@@ -102,8 +103,7 @@ impl Upper {
             _ => false,
         };
         let recounts = known.as_ref().is_some_and(MadeWith::is_of_any_directory);
-        let made_with = layers.map(<[_]>::to_vec).or(known.as_ref().map(|known| known.layers.clone()));
-        let made_with = made_with.map(|layers| MadeWith { layers, complete: false });
+        let made_with = MadeWith::to_be(layers, known.as_ref());
         // What engines share is never taken over: it is theirs, and understood as it is.
         let others = if options.shared { None } else { format::others(&work_fd, &root, written.is_some())? };
         // After the kernel's directory was opened to us.
@@ -130,6 +130,7 @@ impl Upper {
             boot: crate::sys::boot::id(),
             serial: AtomicU64::new(0),
             counting: super::turns::Turns::default(),
+            unflushed: Mutex::default(),
             made_with,
             taking_over: AtomicBool::new(others.is_some() || gives_way || recounts),
             _locks: locks,
@@ -150,7 +151,11 @@ impl Upper {
         if self.is_taking_over() || (self.shared && !is_written) {
             return Ok(());
         }
-        if is_written && self.made_with.as_ref() == known { Ok(()) } else { self.write_format() }
+        match is_written {
+            false => self.write_first_format(),
+            true if self.made_with.as_ref() == known => Ok(()),
+            true => self.write_format(),
+        }
     }
 }
 

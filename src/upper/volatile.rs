@@ -89,8 +89,9 @@ fn mark(work: &OwnedFd, boot: &[u8]) -> Result<(), UpperError> {
         }
         dir = pin_dir(&dir, step.as_bytes()).at("make a volatile mark")?;
     }
-    // The marks themselves must be there after a crash.
-    sync_up(work)
+    // Not flushed, as the kernel does not flush its own: a journal keeps the order, so whatever of the upper is there after a
+    // crash, this is there too.
+    Ok(())
 }
 
 /// What is left of the directories goes as far as it is empty.
@@ -103,16 +104,6 @@ fn unmark(work: &OwnedFd) -> Result<(), UpperError> {
         }
     }
     files::unlinkat(work, OWN, AtFlags::empty()).at("remove a volatile mark")
-}
-
-fn sync_up(work: &OwnedFd) -> Result<(), UpperError> {
-    for depth in (0..STEPS.len()).rev() {
-        let path = if depth == 0 { ".".to_owned() } else { STEPS[..depth].join("/") };
-        let dir = pin_dir(work, path.as_bytes()).at("open")?;
-        let readable = reopen(&dir, OFlags::RDONLY | OFlags::DIRECTORY).at("open")?;
-        files::fsync(&readable).at("fsync")?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
