@@ -137,9 +137,16 @@ pub(super) fn remove_tree(dir: impl AsFd, name: &[u8]) -> Result<(), UpperError>
     files::unlinkat(dir, name, AtFlags::REMOVEDIR).at("rmdir")
 }
 
-/// Removes everything in a directory.
+/// Removes everything in a directory, be it closed to its owner, as the kernel's work directory is.
 pub(super) fn empty_dir(dir: &OwnedFd) -> Result<(), UpperError> {
-    for name in names(dir)? {
+    let listed = match names(dir) {
+        Err(error) if error.errno() == Errno::ACCESS => {
+            files::chmodat(CWD, magic_link(dir), Mode::RWXU, AtFlags::empty()).at("chmod")?;
+            names(dir)?
+        }
+        listed => listed?,
+    };
+    for name in listed {
         remove_tree(dir, &name)?;
     }
     Ok(())
@@ -174,4 +181,38 @@ pub(super) fn names_by(readable: File) -> Result<Vec<Vec<u8>>, UpperError> {
         }
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    use super::*;
+
+    /// An ordinary user, who may not read everything.
+    const USER: u32 = 4711;
+
+    #[test]
+    fn what_its_owner_may_not_read_is_removed_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let closed = dir.path().join("closed");
+        std::fs::create_dir_all(closed.join("inner")).unwrap();
+        for (path, mode) in [(closed.join("inner"), 0), (closed, 0o300), (dir.path().to_owned(), 0o700)] {
+            if rustix::process::geteuid().is_root() {
+                chown(&path, Some(USER), Some(USER)).unwrap();
+            }
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let opened = rustix::fs::open(dir.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let emptied = std::thread::spawn(move || {
+            if rustix::process::geteuid().is_root() {
+                // Of this thread alone.
+                let uid = rustix::process::Uid::from_raw(USER);
+                rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+            }
+            empty_dir(&opened)
+        });
+        emptied.join().unwrap().unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 }
