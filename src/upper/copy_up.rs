@@ -183,13 +183,11 @@ impl Upper {
         let file = reopen(pinned, OFlags::RDWR).at("open")?;
         if let Some(partial) = self.partial_of(origin) {
             files::ftruncate(&file, partial.map.lower_bytes()).at("ftruncate")?;
-            self.dress(pinned, real, origin, None)?;
-            match self.set_partial(pinned, &partial) {
-                // No fsync: filesystems with a journal keep the order of what is changed of one file (its size, its
-                // marks, its name), so that it is never seen without the mark.
-                Ok(()) => return Ok(()),
-                Err(error) if error.is_no_room() => {}
-                Err(error) => return Err(error),
+            // The mark comes first because it can carry the record of the owner. No fsync: filesystems with a journal keep
+            // the order of what is changed of one file (its size, its marks, its name), so it is never seen without.
+            match self.set_partial(pinned, &partial).and_then(|()| self.dress(pinned, real, origin, None)) {
+                Err(error) if error.is_no_room() => self.namespace.discard_extents(pinned)?,
+                result => return result,
             }
         }
         // Before the attributes: writing would take capabilities away.

@@ -14,10 +14,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
-use super::UpperError;
 use super::error::At as _;
 use super::handle::magic_link;
 use super::partial::Partial;
+use super::{UpperError, carried};
 use crate::model::{Ino, Name};
 use crate::sys::files;
 
@@ -76,8 +76,9 @@ impl Namespace {
             let ino = Some(parse_ino(&bytes).ok_or_else(|| damaged(INO))?);
             return Ok(Marks { opaque, redirect, ino, partial: None });
         }
+        let decode = |value: &[u8]| Partial::decode(carried::split(value)?.1, boot);
         let partial = match attributes.get(&self.name(EXTENTS))? {
-            Some(bytes) => Some(Partial::decode(&bytes, boot).ok_or_else(|| damaged(EXTENTS))?),
+            Some(value) => Some(decode(&value).ok_or_else(|| damaged(EXTENTS))?),
             None => None,
         };
         Ok(Marks {
@@ -88,15 +89,27 @@ impl Namespace {
         })
     }
 
-    pub(super) fn set_extents(self, pinned: impl AsFd, value: &[u8]) -> rustix::io::Result<()> {
-        set(pinned, &self.name(EXTENTS), value)
+    pub(super) fn set_extents(self, pinned: impl AsFd, mark: &[u8]) -> rustix::io::Result<()> {
+        match self {
+            Self::Trusted => set(pinned, &self.name(EXTENTS), mark),
+            Self::User => carried::set_mark(pinned.as_fd(), mark),
+        }
     }
 
     pub(super) fn remove_extents(self, pinned: impl AsFd) -> rustix::io::Result<()> {
-        match files::removexattr(magic_link(pinned), self.name(EXTENTS)) {
+        let removed = match self {
+            Self::Trusted => files::removexattr(magic_link(pinned), self.name(EXTENTS)),
+            Self::User => carried::remove_mark(pinned.as_fd()),
+        };
+        match removed {
             Err(Errno::NODATA) => Ok(()),
             result => result,
         }
+    }
+
+    /// Of an object that nobody has seen yet, with all that it carries.
+    pub(super) fn discard_extents(self, pinned: impl AsFd) -> Result<(), UpperError> {
+        remove(pinned, &self.name(EXTENTS)).at("remove the extents mark")
     }
 
     pub(super) fn set_opaque(self, pinned: impl AsFd) -> Result<(), UpperError> {
@@ -188,6 +201,11 @@ fn list(pinned: BorrowedFd<'_>) -> Result<Option<Vec<u8>>, UpperError> {
 
 /// The value of one attribute, `None` when there is none.
 pub(super) fn get(pinned: impl AsFd, name: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>, UpperError> {
+    value(pinned, name).at("getxattr")
+}
+
+/// The same, with the bare error.
+pub(super) fn value(pinned: impl AsFd, name: impl AsRef<[u8]>) -> rustix::io::Result<Option<Vec<u8>>> {
     let name = OsStr::from_bytes(name.as_ref());
     // Marks are short, and so are most others; a path of a redirect is the longest.
     let mut value = vec![0; 256];
@@ -201,7 +219,7 @@ pub(super) fn get(pinned: impl AsFd, name: impl AsRef<[u8]>) -> Result<Option<Ve
             Err(Errno::RANGE) if value.len() < crate::model::limits::XATTR_VALUE_BYTES_MAX => {
                 value.resize(crate::model::limits::XATTR_VALUE_BYTES_MAX, 0);
             }
-            Err(error) => return Err(error).at("getxattr"),
+            Err(error) => return Err(error),
         }
     }
 }
@@ -209,15 +227,6 @@ pub(super) fn get(pinned: impl AsFd, name: impl AsRef<[u8]>) -> Result<Option<Ve
 /// Sets one attribute.
 pub(super) fn set(pinned: impl AsFd, name: &str, value: &[u8]) -> rustix::io::Result<()> {
     files::setxattr(magic_link(pinned), name, value, XattrFlags::empty())
-}
-
-/// The recorded owner, `uid:gid:mode[:type]`.
-pub(super) fn override_stat(pinned: impl AsFd) -> Result<Option<Vec<u8>>, UpperError> {
-    get(pinned, OVERRIDE_STAT)
-}
-
-pub(super) fn set_override_stat(pinned: impl AsFd, value: &str) -> Result<(), UpperError> {
-    set(pinned, OVERRIDE_STAT, value.as_bytes()).at("set user.containers.override_stat")
 }
 
 /// Where overlays keep their marks.

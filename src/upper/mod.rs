@@ -11,6 +11,7 @@
 //! listed ([`Upper::unhide`]).
 
 mod adopt;
+mod carried;
 mod copy_up;
 mod create;
 mod error;

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::error::At as _;
 use super::handle::{self, UpperAttr, magic_link};
 use super::marks::{Attributes, OVERRIDE_STAT};
-use super::{Upper, UpperError, UpperOptions, marks};
+use super::{Upper, UpperError, UpperOptions, carried};
 use crate::model::{FileKind, Metadata, recorded_owner};
 use crate::sys::files;
 
@@ -42,7 +42,7 @@ impl Recorded {
         if !can_have_record(real.metadata.kind) {
             return Ok(Self::default());
         }
-        let Some(text) = attributes.get(OVERRIDE_STAT)? else { return Ok(Self::default()) };
+        let Some(text) = carried::record_of(attributes)? else { return Ok(Self::default()) };
         let damaged = || UpperError::damaged(attributes.pinned, name, OVERRIDE_STAT);
         Self::parse(&text, real).ok_or_else(damaged)
     }
@@ -142,7 +142,7 @@ impl Owners {
         if had.is_some() || real.mode != mode {
             chmod(pinned, real.kind, mode)?;
         }
-        marks::set_override_stat(pinned, &recorded_owner::record(wanted))?;
+        carried::set_record(pinned, &recorded_owner::record(wanted))?;
         Ok(Recorded { is: Some(*wanted), has_acl: false })
     }
 }
@@ -180,14 +180,14 @@ pub(super) fn recorded(pinned: impl AsFd, real: &UpperAttr, name: &[u8]) -> Resu
     if !can_have_record(real.metadata.kind) {
         return Ok(Recorded::default());
     }
-    let Some(text) = marks::override_stat(pinned)? else { return Ok(Recorded::default()) };
+    let Some(text) = carried::record(pinned)? else { return Ok(Recorded::default()) };
     Recorded::parse(&text, real).ok_or_else(|| UpperError::damaged(pinned, name, OVERRIDE_STAT))
 }
 
 /// Takes a record away, where owner and mode have really been set to `now`.
 pub(super) fn forget_record(pinned: impl AsFd, now: &Metadata) -> Result<(), UpperError> {
     let pinned = pinned.as_fd();
-    if marks::override_stat(pinned)?.is_none() {
+    if carried::record(pinned)?.is_none() {
         return Ok(());
     }
     super::recorded_acl::settle(pinned)?;
@@ -196,5 +196,5 @@ pub(super) fn forget_record(pinned: impl AsFd, now: &Metadata) -> Result<(), Upp
     if (real.uid, real.gid, real.mode) != (now.uid, now.gid, now.mode) {
         return Ok(());
     }
-    marks::remove(pinned, OVERRIDE_STAT).at("removexattr")
+    carried::remove_record(pinned).at("removexattr")
 }

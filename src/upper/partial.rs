@@ -25,7 +25,7 @@ use super::extents::ExtentMap;
 use super::{Upper, UpperError};
 use crate::model::{Digest, Ino, Metadata, Timestamp};
 
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 24;
 
 /// What a file shares with the layer's file that it was copied from.

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::error::At as _;
 use super::handle::{self, magic_link};
 use super::owner::{Recorded, floor};
-use super::{UpperError, marks};
+use super::{UpperError, carried, marks};
 use crate::model::{Metadata, posix_acl, recorded_owner};
 use crate::sys::files;
 
@@ -25,7 +25,7 @@ pub(super) struct Record {
 impl Record {
     /// `None` where nothing is recorded.
     pub(super) fn of(pinned: BorrowedFd<'_>) -> Result<Option<Self>, UpperError> {
-        let Some(text) = marks::override_stat(pinned)? else { return Ok(None) };
+        let Some(text) = carried::record(pinned)? else { return Ok(None) };
         let real = handle::stat(pinned)?;
         let damaged = || UpperError::damaged(pinned, b"(object)", marks::OVERRIDE_STAT);
         let is = Recorded::parse(&text, &real).ok_or_else(damaged)?.applied(real).metadata;
@@ -63,23 +63,23 @@ impl Record {
         self.settle_acl(pinned)?;
         let is = Metadata { mode: self.is.mode & 0o7000 | posix_acl::mode(acl), ..self.is };
         let record = recorded_owner::record(&is);
-        match marks::set_override_stat(pinned, &recorded_owner::with_acl(&record, acl)) {
+        match carried::set_record(pinned, &recorded_owner::with_acl(&record, acl)) {
             // Twice is too much: one after the other.
             Err(error) if error.is_no_room() => {
                 self.really_set(pinned, acl).at("setxattr")?;
-                return marks::set_override_stat(pinned, &record);
+                return carried::set_record(pinned, &record);
             }
             result => result?,
         }
         if let Err(error) = self.really_set(pinned, acl) {
-            let undone = marks::set_override_stat(pinned, &recorded_owner::record(&self.is));
+            let undone = carried::set_record(pinned, &recorded_owner::record(&self.is));
             if let Err(error) = undone {
                 tracing::warn!("upper: an ACL was set although its setting failed: {error}");
             }
             return Err(error).at("setxattr");
         }
         // The same is said with it and without it.
-        if let Err(error) = marks::set_override_stat(pinned, &record) {
+        if let Err(error) = carried::set_record(pinned, &record) {
             tracing::debug!("upper: an ACL stays in a record: {error}");
         }
         Ok(())
@@ -97,7 +97,7 @@ impl Record {
     pub(super) fn remove_acl(&self, pinned: BorrowedFd<'_>) -> Result<(), UpperError> {
         self.settle_acl(pinned)?;
         if self.own_acl().is_some() {
-            marks::set_override_stat(pinned, &recorded_owner::record(&self.is))?;
+            carried::set_record(pinned, &recorded_owner::record(&self.is))?;
         }
         files::removexattr(magic_link(pinned), OsStr::from_bytes(posix_acl::ACCESS)).at("removexattr")
     }

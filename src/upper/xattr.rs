@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
+use super::carried::CARRIER;
 use super::error::At as _;
 use super::handle::magic_link;
 use super::marks::{self, OVERRIDE_STAT, is_private, kept_as, shown_as, stand_in};
@@ -49,7 +50,8 @@ impl Upper {
             result => result.at("listxattr")?,
         };
         let names = list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
-        let is_recorded = names.clone().any(|name| name == OVERRIDE_STAT.as_bytes());
+        let records = [OVERRIDE_STAT.as_bytes(), CARRIER.as_bytes()];
+        let is_recorded = names.clone().any(|name| records.contains(&name));
         let mut shown: BTreeSet<Cow<'_, [u8]>> = names.filter_map(shown_as).collect();
         if is_recorded
             && let Some(record) = Record::of(pinned.as_fd())?
