@@ -125,7 +125,9 @@ pub(super) fn shown(fs: &Fs, timed: &[&str]) -> BTreeMap<String, String> {
         let nlink = if metadata.kind == FileKind::Directory { 0 } else { attr.nlink };
         let times = timed.contains(&path.as_str()).then_some((attr.atime.secs == FAR_SECS, metadata.mtime));
         let (mode, sum) = (metadata.mode, crc32fast::hash(&content));
-        let owner = (metadata.uid, metadata.gid);
+        // A symlink is whose the process is that copied it up, as far as that may not give it away.
+        let is_kept = metadata.kind != FileKind::Symlink || rustix::process::geteuid().is_root();
+        let owner = is_kept.then_some((metadata.uid, metadata.gid));
         shown.insert(
             path,
             format!(

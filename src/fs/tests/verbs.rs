@@ -325,6 +325,9 @@ fn special_files() {
 
 #[test]
 fn marks_of_a_program_are_content_and_those_of_ours_nobodys_business() {
+    if !rustix::process::geteuid().is_root() {
+        return; // trusted attributes are set
+    }
     for form in FORMS {
         let dir = tempfile::tempdir().unwrap();
         let fs = open(&dir, form, OwnerView::Image);
@@ -467,6 +470,9 @@ fn a_rename_that_leaves_a_device_changes_both_directories() {
 
 #[test]
 fn acls_are_mapped_both_ways() {
+    if !rustix::process::geteuid().is_root() {
+        return; // files are given away
+    }
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let ids =
         || IdView { ranges: vec![IdRange { stored: 0, shown: 1000, count: 50 }], overflow: 99, squash: None };
