@@ -16,7 +16,8 @@ pub(super) type Names = BTreeMap<FileName, Option<Listed>>;
 /// The names of a directory by position.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    by_position: BTreeMap<u64, (FileName, Option<Listed>)>,
+    /// In the order of their positions. What comes has the next one, so this only grows at its end.
+    names: Vec<Position>,
     /// The version of the directory that this shows; `None` before the first time.
     version: Option<u64>,
     next: u64,
@@ -71,18 +72,19 @@ impl Listing {
             Some(shown) if shown > version => return,
             // One of the two was made while a name came or went, which is about to be a version of its own.
             Some(shown) if shown == version => {
-                for (name, _) in self.by_position.values() {
-                    names.remove(name.as_bytes());
+                for known in &self.names {
+                    names.remove(known.name.as_bytes());
                 }
             }
-            Some(_) | None => self.by_position.retain(|_, (name, known)| {
-                let now = names.remove(name.as_bytes());
-                *known = now.flatten();
+            Some(_) | None => self.names.retain_mut(|one| {
+                let now = names.remove(one.name.as_bytes());
+                one.known = now.flatten();
                 now.is_some()
             }),
         }
-        for name in names {
-            self.by_position.insert(self.next, name);
+        self.names.reserve_exact(names.len());
+        for (name, known) in names {
+            self.names.push(Position { position: self.next, name, known });
             self.next += 1;
         }
         self.version = Some(version);
@@ -92,19 +94,14 @@ impl Listing {
     /// `version`.
     pub(super) fn from(&self, position: u64, count: usize, version: u64) -> Vec<Position> {
         let is_current = self.is_current(version);
-        let names = self.by_position.range(position..).take(count);
-        names
-            .map(|(position, (name, known))| Position {
-                position: *position,
-                name: name.clone(),
-                known: known.filter(|_| is_current),
-            })
-            .collect()
+        let first = self.names.partition_point(|one| one.position < position);
+        let names = self.names[first..].iter().take(count);
+        names.map(|one| Position { known: one.known.filter(|_| is_current), ..one.clone() }).collect()
     }
 }
 
 /// One name at its position.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Position {
     pub(super) position: u64,
     pub(super) name: FileName,
