@@ -12,7 +12,6 @@ use nix::unistd::{Gid, Uid, execve, setgroups, sethostname, setresgid, setresuid
 use rustix::fs::{OFlags, ResolveFlags};
 use rustix::termios::Winsize;
 use rustix::thread::{CapabilitySet, CapabilitySets};
-use seccompiler::BpfProgram;
 
 use super::environment;
 use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Failure, Step};
@@ -24,7 +23,8 @@ use super::supervisor::MESSAGE_TERMINAL;
 use super::terminal;
 use super::user::{self, User};
 use crate::sys::message_socket::MessageSocket;
-use crate::sys::{process, scoped, seccomp};
+use crate::sys::seccomp::{self, Instruction};
+use crate::sys::{process, scoped};
 
 /// Docker's and podman's.
 const UMASK: u32 = 0o022;
@@ -33,7 +33,7 @@ const UMASK: u32 = 0o022;
 #[derive(Debug)]
 pub(super) struct Init<'a> {
     pub(super) plan: &'a Plan,
-    pub(super) filters: &'a [BpfProgram],
+    pub(super) filter: Option<&'a [Instruction]>,
     pub(super) window: Option<Winsize>,
     /// Whether there is one id only.
     pub(super) single: bool,
@@ -142,7 +142,7 @@ impl Init<'_> {
         if self.plan.no_new_privileges || self.single {
             prctl::set_no_new_privs().stage("no_new_privs")?;
         }
-        for filter in self.filters {
+        if let Some(filter) = self.filter {
             seccomp::install(filter).stage("seccomp")?;
         }
         self.set_ids(user)?;

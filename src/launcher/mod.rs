@@ -28,6 +28,7 @@ mod rootfs;
 mod run;
 mod seccomp;
 mod supervisor;
+mod syscall_filter;
 mod terminal;
 mod user;
 

@@ -98,9 +98,9 @@ impl Events for NoEvents {}
 /// # Errors
 /// [`LaunchError`]; its `exit_code` is what to exit with.
 pub fn run(plan: &Plan, rootfs: Box<dyn Rootfs>, events: &mut dyn Events) -> Result<u8, LaunchError> {
-    let filters = match plan.seccomp {
-        Seccomp::Default => seccomp::programs(plan.capabilities)?,
-        Seccomp::Unconfined => Vec::new(),
+    let filter = match plan.seccomp {
+        Seccomp::Default => Some(seccomp::filter(plan.capabilities)?),
+        Seccomp::Unconfined => None,
     };
     let signals = BlockedSignals::new().stage("signals")?;
     let (control, control_there) = MessageSocket::pair().stage("socketpair")?;
@@ -113,7 +113,7 @@ pub fn run(plan: &Plan, rootfs: Box<dyn Rootfs>, events: &mut dyn Events) -> Res
             let supervisor = Supervisor {
                 plan,
                 rootfs,
-                filters: &filters,
+                filter: filter.as_deref(),
                 window,
                 starter,
                 control: control_there,

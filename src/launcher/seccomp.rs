@@ -1,4 +1,4 @@
-//! The default system call filter: a table (`seccomp_profile.json`) and its translation into BPF programs.
+//! The default system call filter: a table (`seccomp_profile.json`), and what it says of each system call.
 //!
 //! The table says what podman's default profile says (containers-common, Apache-2.0), and is as strict as docker's about what
 //! makes namespaces and mounts. What it does not name gives ENOSYS, so that programs fall back as on an older kernel. A system
@@ -6,19 +6,19 @@
 
 use std::collections::BTreeMap;
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
-};
 use serde::Deserialize;
 
 use super::capabilities::Capabilities;
+use super::syscall_filter::{self, Condition, Ruling, TooLong};
+use crate::sys::seccomp::{Answer, Instruction};
 use crate::sys::syscall_numbers::number_of;
 
 const TABLE: &str = include_str!("seccomp_profile.json");
 /// ENOSYS and EPERM as every architecture that we build for numbers them.
-const ENOSYS: u32 = 38;
-const EPERM: u32 = 1;
+const ENOSYS: u16 = 38;
+const EPERM: u16 = 1;
+/// A system call has no more.
+const ARGUMENTS: u8 = 6;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,7 +34,7 @@ struct Table {
 #[serde(deny_unknown_fields)]
 struct Conditional {
     name: String,
-    any_of: Vec<Vec<Condition>>,
+    any_of: Vec<Vec<ConditionRow>>,
 }
 
 /// Allowed to those who have the capability, EPERM to others.
@@ -48,25 +48,25 @@ struct Privileged {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Refused {
-    errno: u32,
+    errno: u16,
     names: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RefusedWhen {
-    errno: u32,
+    errno: u16,
     name: String,
-    any_of: Vec<Vec<Condition>>,
+    any_of: Vec<Vec<ConditionRow>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Condition {
+struct ConditionRow {
     index: u8,
-    mask: Option<u64>,
-    equals: Option<u64>,
-    differs: Option<u64>,
+    mask: Option<u32>,
+    equals: Option<u32>,
+    differs: Option<u32>,
 }
 
 /// Why there is no filter. Nothing is started then: a missing filter must not go unnoticed.
@@ -86,40 +86,45 @@ pub enum ProfileError {
         /// The argument.
         index: u8,
     },
-    /// It cannot be made into BPF.
+    /// The kernel does not take so much.
     #[error("seccomp profile: {0}")]
-    Translate(#[from] seccompiler::BackendError),
+    TooLong(#[from] TooLong),
 }
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+/// Of each system call the conditions of which one must hold; none: it is always meant.
+type Rules = BTreeMap<u32, Vec<Vec<Condition>>>;
 
-/// The programs for a process with these capabilities, in the order in which they are to be installed.
-///
-/// An allow-list comes first. Each following one gives one errno to what it matches; where two programs disagree on the errno, the
-/// kernel takes the one that was installed last.
-pub(super) fn programs(capabilities: Capabilities) -> Result<Vec<BpfProgram>, ProfileError> {
+/// The filter for a process with these capabilities.
+pub(super) fn filter(capabilities: Capabilities) -> Result<Vec<Instruction>, ProfileError> {
     let table: Table = serde_json::from_str(TABLE)?;
     let (allowed, refused) = rules(&table, capabilities)?;
-    let mut programs = vec![program(allowed, SeccompAction::Errno(ENOSYS), SeccompAction::Allow)?];
-    for (errno, rules) in refused {
-        programs.push(program(rules, SeccompAction::Allow, SeccompAction::Errno(errno))?);
-    }
-    Ok(programs)
+    Ok(syscall_filter::compile(&rulings(&allowed, &refused), Answer::Errno(ENOSYS))?)
 }
 
-fn program(
-    rules: Rules,
-    otherwise: SeccompAction,
-    matched: SeccompAction,
-) -> Result<BpfProgram, ProfileError> {
-    let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
-    Ok(SeccompFilter::new(rules, otherwise, matched, architecture)?.try_into()?)
+/// What refuses comes before what allows, and of two errnos the higher one first.
+fn rulings(allowed: &Rules, refused: &BTreeMap<u16, Rules>) -> BTreeMap<u32, Ruling> {
+    let lists = refused.iter().rev().map(|(errno, rules)| (Answer::Errno(*errno), rules));
+    let lists: Vec<(Answer, &Rules)> = lists.chain([(Answer::Allow, allowed)]).collect();
+    let numbers = lists.iter().flat_map(|(_, rules)| rules.keys());
+    numbers.map(|number| (*number, ruling(*number, &lists))).collect()
+}
+
+fn ruling(number: u32, lists: &[(Answer, &Rules)]) -> Ruling {
+    let mut cases = Vec::new();
+    for (answer, rules) in lists {
+        match rules.get(&number).map(Vec::as_slice) {
+            None => {}
+            Some([]) => return Ruling { cases, otherwise: *answer },
+            Some(any_of) => cases.extend(any_of.iter().map(|all_of| (all_of.clone(), *answer))),
+        }
+    }
+    Ruling { cases, otherwise: Answer::Errno(ENOSYS) }
 }
 
 /// What is allowed, and what gets which errno.
-fn rules(table: &Table, capabilities: Capabilities) -> Result<(Rules, BTreeMap<u32, Rules>), ProfileError> {
+fn rules(table: &Table, capabilities: Capabilities) -> Result<(Rules, BTreeMap<u16, Rules>), ProfileError> {
     let mut allowed = Rules::new();
-    let mut refused = BTreeMap::<u32, Rules>::new();
+    let mut refused = BTreeMap::<u16, Rules>::new();
     add_all(&mut allowed, &table.allow);
     for row in &table.allow_when {
         add_when(&mut allowed, &row.name, &row.any_of)?;
@@ -142,38 +147,42 @@ fn rules(table: &Table, capabilities: Capabilities) -> Result<(Rules, BTreeMap<u
     Ok((allowed, refused))
 }
 
-/// An empty list of rules matches whatever the arguments are.
 fn add_all(rules: &mut Rules, names: &[String]) {
     for number in names.iter().filter_map(|name| number_of(name)) {
         rules.insert(number, Vec::new());
     }
 }
 
-fn add_when(rules: &mut Rules, name: &str, any_of: &[Vec<Condition>]) -> Result<(), ProfileError> {
+fn add_when(rules: &mut Rules, name: &str, any_of: &[Vec<ConditionRow>]) -> Result<(), ProfileError> {
     let Some(number) = number_of(name) else { return Ok(()) };
     let alternatives = rules.entry(number).or_default();
     for all_of in any_of {
-        let conditions: Result<Vec<_>, _> = all_of.iter().map(|one| condition(name, one)).collect();
-        alternatives.push(SeccompRule::new(conditions?)?);
+        let conditions: Result<_, _> = all_of.iter().map(|row| condition(name, row)).collect();
+        alternatives.push(conditions?);
     }
     Ok(())
 }
 
 /// The kernel looks at the low 32 bits of all arguments that the table names: they are `int`s or `unsigned int`s, except the
 /// flags of clone, whose namespace bits are low too.
-fn condition(name: &str, row: &Condition) -> Result<SeccompCondition, ProfileError> {
-    let (operator, value) = match (row.mask, row.equals, row.differs) {
-        (None, Some(value), None) => (SeccompCmpOp::Eq, value),
-        (None, None, Some(value)) => (SeccompCmpOp::Ne, value),
-        (Some(mask), Some(value), None) => (SeccompCmpOp::MaskedEq(mask), value),
+fn condition(name: &str, row: &ConditionRow) -> Result<Condition, ProfileError> {
+    let (mask, value, holds_if_equal) = match (row.mask, row.equals, row.differs) {
+        (None, Some(value), None) => (u32::MAX, value, true),
+        (None, None, Some(value)) => (u32::MAX, value, false),
+        (Some(mask), Some(value), None) => (mask, value, true),
         _ => return Err(ProfileError::Condition { name: name.to_owned(), index: row.index }),
     };
-    Ok(SeccompCondition::new(row.index, SeccompCmpArgLen::Dword, operator, value)?)
+    if row.index >= ARGUMENTS {
+        return Err(ProfileError::Condition { name: name.to_owned(), index: row.index });
+    }
+    Ok(Condition { index: row.index, mask, value, holds_if_equal })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::syscall_filter::tests::run;
     use super::*;
+    use crate::sys::seccomp::ARCHITECTURE;
 
     fn table() -> Table {
         serde_json::from_str(TABLE).unwrap()
@@ -230,10 +239,72 @@ mod tests {
         assert!(refused.values().all(|rules| !rules.contains_key(&number)));
     }
 
+    /// The same table in the hands of a compiler that others wrote: one filter for what is allowed, then one for each errno.
+    fn by_seccompiler(allowed: &Rules, refused: &BTreeMap<u16, Rules>) -> Vec<Vec<Instruction>> {
+        use seccompiler::{
+            BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+            SeccompRule, TargetArch,
+        };
+        let condition = |one: &Condition| {
+            let operator = match (one.mask, one.holds_if_equal) {
+                (u32::MAX, true) => SeccompCmpOp::Eq,
+                (u32::MAX, false) => SeccompCmpOp::Ne,
+                (mask, _) => SeccompCmpOp::MaskedEq(mask.into()),
+            };
+            SeccompCondition::new(one.index, SeccompCmpArgLen::Dword, operator, one.value.into()).unwrap()
+        };
+        let rule =
+            |all_of: &Vec<Condition>| SeccompRule::new(all_of.iter().map(condition).collect()).unwrap();
+        let program = |rules: &Rules, otherwise, matched| {
+            let rules =
+                rules.iter().map(|(number, any_of)| (i64::from(*number), any_of.iter().map(rule).collect()));
+            let architecture = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+            let filter = SeccompFilter::new(rules.collect(), otherwise, matched, architecture).unwrap();
+            let program: BpfProgram = filter.try_into().unwrap();
+            program
+                .iter()
+                .map(|one| Instruction { code: one.code, jt: one.jt, jf: one.jf, k: one.k })
+                .collect()
+        };
+        let mut programs = vec![program(allowed, SeccompAction::Errno(ENOSYS.into()), SeccompAction::Allow)];
+        for (errno, rules) in refused {
+            programs.push(program(rules, SeccompAction::Allow, SeccompAction::Errno((*errno).into())));
+        }
+        programs
+    }
+
+    /// Several filters: the most severe answer counts, of equally severe ones that of the filter installed last (seccomp(2)).
+    fn strictest(programs: &[Vec<Instruction>], number: u32, arguments: [u64; 6]) -> u32 {
+        let mut answers = programs.iter().rev().map(|one| run(one, ARCHITECTURE, number, arguments));
+        let first = answers.next().unwrap();
+        answers.fold(first, |kept, next| if next & 0xFFFF_0000 < kept & 0xFFFF_0000 { next } else { kept })
+    }
+
     #[test]
-    fn it_becomes_bpf_within_the_kernels_limit() {
-        let programs = programs(Capabilities::DEFAULT).unwrap();
-        assert_eq!(programs.len(), 3);
-        assert!(programs.iter().all(|program| program.len() < 4096));
+    fn it_says_what_seccompiler_says() {
+        let values: Vec<u64> =
+            (0..32).map(|bit| 1 << bit).chain([0, 8, 9, 16, 40, 0x20008, u64::MAX]).collect();
+        for capabilities in [Capabilities::DEFAULT, Capabilities::by_name("CAP_SYS_ADMIN").unwrap()] {
+            let (allowed, refused) = rules(&table(), capabilities).unwrap();
+            let theirs = by_seccompiler(&allowed, &refused);
+            assert_eq!(theirs.len(), 3);
+            let ours = filter(capabilities).unwrap();
+            assert!(ours.len() < 400, "{} instructions", ours.len());
+            let check = |number: u32, first: u64, third: u64| {
+                let arguments = [first, first, third, first, third, first];
+                let expected = strictest(&theirs, number, arguments);
+                assert_eq!(run(&ours, ARCHITECTURE, number, arguments), expected, "{number} {arguments:x?}");
+            };
+            for number in (0..600).chain([0x4000_0000, 0x4000_0009, u32::MAX]) {
+                check(number, 0, 0);
+                check(number, u64::MAX, u64::MAX);
+            }
+            let lists = refused.values().chain([&allowed]).flatten();
+            for (number, _) in lists.filter(|(_, any_of)| !any_of.is_empty()) {
+                for first in &values {
+                    values.iter().for_each(|third| check(*number, *first, *third));
+                }
+            }
+        }
     }
 }

@@ -16,7 +16,6 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, getppid, setgroups, setresgid, setresuid, setsid};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::termios::Winsize;
-use seccompiler::BpfProgram;
 
 use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_SIGNAL_BASE, Failure, Step};
 use super::host;
@@ -26,6 +25,7 @@ use super::plan::{Network, Plan};
 use super::rootfs::Rootfs;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::process::{self, Child, Fork, NewNamespaces};
+use crate::sys::seccomp::Instruction;
 
 /// To the starter: the user namespace is there, its maps can be written.
 pub(super) const MESSAGE_READY: &[u8] = b"R";
@@ -45,7 +45,7 @@ pub(super) const MESSAGE_EXIT: &[u8] = b"X";
 pub(super) struct Supervisor<'a> {
     pub(super) plan: &'a Plan,
     pub(super) rootfs: Box<dyn Rootfs>,
-    pub(super) filters: &'a [BpfProgram],
+    pub(super) filter: Option<&'a [Instruction]>,
     pub(super) window: Option<Winsize>,
     pub(super) starter: Pid,
     pub(super) control: MessageSocket,
@@ -147,7 +147,7 @@ impl Supervisor<'_> {
         let Mounted { close, single } = mounted;
         let init = Init {
             plan: self.plan,
-            filters: self.filters,
+            filter: self.filter,
             window: self.window,
             single,
             close,

@@ -1,27 +1,124 @@
-//! Installing a seccomp filter.
-//!
-//! `seccompiler` has a function for this, but it always sets no_new_privs, which would break every setuid program in a container.
+//! Filters of system calls (seccomp(2)): their instructions, which are classic BPF (linux/filter.h) over `struct seccomp_data`
+//! (linux/seccomp.h), and installing them.
 
 use std::io;
 
-use seccompiler::BpfProgram;
+/// One instruction.
+pub type Instruction = libc::sock_filter;
 
-/// Installs `program` for this thread and all that it starts. Needs no_new_privs or CAP_SYS_ADMIN.
+/// The most that the kernel takes (`BPF_MAXINSNS`, linux/bpf_common.h).
+pub const INSTRUCTIONS_MAX: usize = 4096;
+
+/// `AUDIT_ARCH_*` (linux/audit.h) of the machine that this is built for: the ELF machine, 64 bits, little-endian.
+#[cfg(target_arch = "x86_64")]
+pub const ARCHITECTURE: u32 = 0xC000_003E;
+/// `AUDIT_ARCH_*` (linux/audit.h) of the machine that this is built for: the ELF machine, 64 bits, little-endian.
+#[cfg(target_arch = "aarch64")]
+pub const ARCHITECTURE: u32 = 0xC000_00B7;
+/// `AUDIT_ARCH_*` (linux/audit.h) of the machine that this is built for: the ELF machine, 64 bits, little-endian.
+#[cfg(target_arch = "riscv64")]
+pub const ARCHITECTURE: u32 = 0xC000_00F3;
+
+const _: () = assert!(cfg!(target_endian = "little"), "the low half of an argument comes first");
+
+/// What a filter looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// The number of the system call.
+    Number,
+    /// `AUDIT_ARCH_*` of the caller.
+    Architecture,
+    /// The low 32 bits of an argument, counted from 0.
+    Argument(u8),
+}
+
+/// How a value is compared with what was loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Test {
+    /// The same.
+    Equal,
+    /// That much, or more.
+    AtLeast,
+}
+
+/// What a system call gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is made.
+    Allow,
+    /// It fails with this error, and is not made.
+    Errno(u16),
+    /// The process is killed by SIGSYS.
+    KillProcess,
+}
+
+/// Loads a field, to be compared or masked next.
+#[must_use]
+pub const fn load(field: Field) -> Instruction {
+    let offset = match field {
+        Field::Number => 0,
+        Field::Architecture => 4,
+        Field::Argument(index) => 16 + 8 * index as u32,
+    };
+    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
+}
+
+/// Keeps these bits of what was loaded.
+#[must_use]
+pub const fn mask(bits: u32) -> Instruction {
+    instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, bits)
+}
+
+/// Compares what was loaded, and skips so many instructions.
+#[must_use]
+pub const fn jump_if(test: Test, value: u32, skip: u8, skip_else: u8) -> Instruction {
+    let test = match test {
+        Test::Equal => libc::BPF_JEQ,
+        Test::AtLeast => libc::BPF_JGE,
+    };
+    let jump = instruction(libc::BPF_JMP | test | libc::BPF_K, value);
+    Instruction { jt: skip, jf: skip_else, ..jump }
+}
+
+/// Skips so many instructions.
+#[must_use]
+pub const fn jump(skip: u32) -> Instruction {
+    instruction(libc::BPF_JMP | libc::BPF_JA, skip)
+}
+
+/// Ends the filter.
+#[must_use]
+pub const fn give(answer: Answer) -> Instruction {
+    let value = match answer {
+        Answer::Allow => libc::SECCOMP_RET_ALLOW,
+        Answer::Errno(errno) => libc::SECCOMP_RET_ERRNO | errno as u32,
+        Answer::KillProcess => libc::SECCOMP_RET_KILL_PROCESS,
+    };
+    instruction(libc::BPF_RET | libc::BPF_K, value)
+}
+
+/// All codes are of 16 bits.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the constants are wider than the field that they are for"
+)]
+const fn instruction(code: u32, k: u32) -> Instruction {
+    Instruction { code: code as u16, jt: 0, jf: 0, k }
+}
+
+/// Installs a filter for this thread and all that it starts. Needs no_new_privs or CAP_SYS_ADMIN.
 ///
 /// # Errors
-/// What prctl(2) says; `InvalidInput` when the program is empty or longer than the kernel takes.
-pub fn install(program: &BpfProgram) -> io::Result<()> {
-    let mut instructions: Vec<libc::sock_filter> = program
-        .iter()
-        .map(|one| libc::sock_filter { code: one.code, jt: one.jt, jf: one.jf, k: one.k })
-        .collect();
-    if instructions.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "empty seccomp filter"));
+/// What prctl(2) says; `InvalidInput` when the filter is empty or longer than the kernel takes.
+pub fn install(filter: &[Instruction]) -> io::Result<()> {
+    let refused = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+    if filter.is_empty() {
+        return Err(refused("empty seccomp filter"));
     }
-    let len = libc::c_ushort::try_from(instructions.len())
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "seccomp filter too long"))?;
-    let program = libc::sock_fprog { len, filter: instructions.as_mut_ptr() };
-    // SAFETY: `program` points to `len` instructions that live until the call returns, and the kernel copies them.
+    let len = libc::c_ushort::try_from(filter.len()).map_err(|_| refused("seccomp filter too long"))?;
+    let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: `program` points to `len` instructions that live until the call returns; the kernel copies them and writes
+    // nothing.
     let result = unsafe {
         libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, std::ptr::from_ref(&program), 0, 0)
     };
@@ -34,6 +131,6 @@ mod tests {
 
     #[test]
     fn an_empty_filter_is_refused() {
-        assert_eq!(install(&Vec::new()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(install(&[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -11,10 +11,10 @@ macro_rules! numbers {
 
 /// The number of the system call `name` on the architecture that this program was built for.
 #[must_use]
-pub fn number_of(name: &str) -> Option<i64> {
+pub fn number_of(name: &str) -> Option<u32> {
     let find = |table: &[(&str, libc::c_long)]| {
         let at = table.binary_search_by_key(&name, |row| row.0).ok()?;
-        table.get(at).map(|row| row.1)
+        u32::try_from(table.get(at)?.1).ok()
     };
     find(COMMON).or_else(|| find(OF_ARCHITECTURE))
 }
@@ -142,8 +142,8 @@ mod tests {
     fn tables_are_sorted_for_the_search() {
         assert!(COMMON.is_sorted_by_key(|row| row.0));
         assert!(OF_ARCHITECTURE.is_sorted_by_key(|row| row.0));
-        assert_eq!(number_of("read"), Some(libc::SYS_read));
-        assert_eq!(number_of("write"), Some(libc::SYS_write));
+        assert_eq!(number_of("read").map(i64::from), Some(libc::SYS_read));
+        assert_eq!(number_of("write").map(i64::from), Some(libc::SYS_write));
         assert_eq!(number_of("writes"), None);
     }
 }
