@@ -46,6 +46,10 @@ pub enum Command {
     Ps(PsArgs),
     /// Remove containers
     Rm(RmArgs),
+    /// Stop running containers: their stop signal, and after a while SIGKILL
+    Stop(StopArgs),
+    /// Send a signal to running containers
+    Kill(KillArgs),
     /// Remove what can be made again and was not used for long
     Prune(PruneArgs),
     /// Show everything known about containers or images, as JSON
@@ -285,6 +289,38 @@ pub struct RmArgs {
     /// Stop it first
     #[arg(long, short = 'f')]
     pub force: bool,
+    /// IDs, unique prefixes or names
+    #[arg(required = true)]
+    pub containers: Vec<String>,
+}
+
+/// `layerfs stop`
+#[derive(Clone, Debug, Args)]
+pub struct StopArgs {
+    /// How long they have until they are killed; -1: as long as it takes
+    #[arg(
+        long,
+        short = 't',
+        visible_alias = "timeout",
+        value_name = "SECONDS",
+        default_value_t = 10,
+        allow_negative_numbers = true
+    )]
+    pub time: i64,
+    /// This signal in place of the image's stop signal or SIGTERM
+    #[arg(long, short = 's', value_name = "SIGNAL")]
+    pub signal: Option<String>,
+    /// IDs, unique prefixes or names
+    #[arg(required = true)]
+    pub containers: Vec<String>,
+}
+
+/// `layerfs kill`
+#[derive(Clone, Debug, Args)]
+pub struct KillArgs {
+    /// By name or number: SIGHUP, HUP, 1, SIGRTMIN+3
+    #[arg(long, short = 's', value_name = "SIGNAL", default_value = "KILL")]
+    pub signal: String,
     /// IDs, unique prefixes or names
     #[arg(required = true)]
     pub containers: Vec<String>,

@@ -23,6 +23,7 @@ mod ps;
 mod rm;
 mod run;
 mod stats;
+mod stop;
 mod umount;
 mod verify;
 
@@ -33,6 +34,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 
+use crate::container::ContainerError;
 use args::{Cli, Command};
 
 /// What every failure of layerfs itself exits with, as docker and podman do.
@@ -73,6 +75,25 @@ fn command_names() -> Vec<String> {
     cli.get_subcommands().flat_map(names).collect()
 }
 
+/// Does something to each container that was named and prints what comes of it. A failure is told, and the rest is done.
+fn each(texts: &[String], done: impl Fn(&str) -> Result<String, ContainerError>) -> anyhow::Result<u8> {
+    let mut failed: Option<ContainerError> = None;
+    for text in texts {
+        match done(text) {
+            Ok(line) => print(&format!("{line}\n"))?,
+            Err(error) => {
+                if let Some(earlier) = failed.replace(error) {
+                    complain(&format!("Error: {}", failure::line(&earlier)));
+                }
+            }
+        }
+    }
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(0),
+    }
+}
+
 fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Mount(args) => mount::run(args),
@@ -82,6 +103,8 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Complete(args) => complete::run(&args),
         Command::Ps(args) => ps::run(&args),
         Command::Rm(args) => rm::run(&args),
+        Command::Stop(args) => stop::stop(&args),
+        Command::Kill(args) => stop::kill(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Index(args) => index::run(&args),

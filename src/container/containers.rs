@@ -379,12 +379,13 @@ impl Held {
     }
 }
 
-fn in_use(container: &Container) -> Result<ContainerError, ContainerError> {
+/// Why something cannot be done to a container now.
+pub(super) fn in_use(container: &Container) -> Result<ContainerError, ContainerError> {
     let (what, hint) = match container.status()?.state {
         State::Mounted { mountpoint, .. } => {
             ("mounted", format!("run `layerfs umount {}` first", mountpoint.display()))
         }
-        State::Running { .. } => ("running", "stop it first".to_owned()),
+        State::Running { .. } => ("running", format!("run `layerfs stop {}` first", container.config.name)),
         State::Created | State::Exited { .. } => {
             ("in use by another process", "try again when it is done".to_owned())
         }

@@ -60,7 +60,7 @@ fn from_creation_to_removal() {
     assert!(all.find("one").unwrap().status().unwrap().is_running());
     let error = all.remove(all.find("one").unwrap()).unwrap_err().to_string();
     assert!(
-        error.contains("is running") && error.contains(&id.short()) && error.contains("stop it"),
+        error.contains("is running") && error.contains(&id.short()) && error.contains("layerfs stop one"),
         "{error}"
     );
     let mounted = State::Mounted {

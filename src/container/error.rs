@@ -57,6 +57,14 @@ pub enum ContainerError {
         /// What to do.
         hint: String,
     },
+    /// It has no program that could be sent a signal.
+    #[error("container {} ({name}) is not running", id.short())]
+    NotRunning {
+        /// Which.
+        id: ContainerId,
+        /// Its name.
+        name: String,
+    },
     /// A document that does not say what it should.
     #[error("{}: {source}", path.display())]
     Document {

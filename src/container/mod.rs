@@ -26,6 +26,7 @@ mod rootfs;
 pub mod running;
 mod state;
 mod stats;
+pub mod stopping;
 pub mod tree;
 pub mod view;
 

@@ -273,6 +273,42 @@ fn signals_are_forwarded() {
 }
 
 #[test]
+fn stop_and_kill() {
+    needs_mount!();
+    let place = Place::new();
+    let polite = "trap 'exit 33' TERM; trap 'exit 34' HUP; echo ready; while :; do sleep 0.1; done";
+    let deaf = "trap '' TERM; echo ready; while :; do sleep 0.1; done";
+    for (name, script, command, code) in [
+        ("one", polite, &["stop", "one"][..], 33),
+        ("two", polite, &["stop", "-t", "-1", "--signal", "HUP", "two"], 34),
+        ("three", deaf, &["stop", "--time", "0", "three"], 137),
+        ("four", polite, &["kill", "-s", "SIGHUP", "four"], 34),
+        ("five", deaf, &["kill", "five"], 137),
+    ] {
+        let mut child = start(&place, &["--name", name], script);
+        assert_eq!(place.layerfs(command).ok(), name);
+        assert_eq!(exit_code(child.wait().unwrap()), code, "{command:?}");
+        let listed = place.layerfs(&["ps", "-a"]);
+        let line = listed.ok().lines().find(|line| line.contains(name)).unwrap_or_default();
+        assert!(line.contains(&format!("Exited ({code})")), "{listed:#?}");
+    }
+    // What does not run is stopped already, but gets no signal; and one failure keeps nobody from the rest.
+    assert_eq!(place.layerfs(&["stop", "one", "two"]).ok(), "one\ntwo");
+    let done = place.layerfs(&["stop", "one", "nobody", "two"]);
+    assert_eq!((done.code, done.out.trim()), (125, "one\ntwo"), "{done:#?}");
+    assert!(done.err.contains("no such container: nobody"), "{done:#?}");
+    let done = place.layerfs(&["kill", "one"]);
+    assert!(done.code == 125 && done.err.contains("(one) is not running"), "{done:#?}");
+    let done = place.layerfs(&["kill", "-s", "NONE", "one"]);
+    assert!(done.code == 125 && done.err.contains("--signal NONE: no such signal"), "{done:#?}");
+    let mounted = place.mount(&[], tiny());
+    let id = place.layerfs(&["ps", "-q"]);
+    let done = place.layerfs(&["stop", id.ok()]);
+    assert!(done.code == 125 && done.err.contains("layerfs umount"), "{done:#?}");
+    drop(mounted);
+}
+
+#[test]
 fn input_is_passed_on() {
     needs_mount!();
     let place = Place::new();
