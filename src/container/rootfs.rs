@@ -99,7 +99,7 @@ fn view() -> io::Result<OwnerView> {
     let uids = ids(&std::fs::read_to_string("/proc/self/uid_map")?);
     let gids = ids(&std::fs::read_to_string("/proc/self/gid_map")?);
     let count = |ranges: &[Range<u32>]| ranges.iter().map(ExactSizeIterator::len).sum::<usize>();
-    Ok(match count(&uids) {
+    Ok(match count(&uids).min(count(&gids)) {
         0 | 1 => OwnerView::Caller { uid: 0, gid: 0 },
         _ => OwnerView::Namespace { uids, gids },
     })

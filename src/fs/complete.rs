@@ -94,6 +94,12 @@ impl Fs {
             self.complete_file(&node)?;
             completed.files += 1;
         }
+        if node.kind == FileKind::Regular
+            && let Some(pinned) = self.pin(&node)?
+        {
+            // Also of a file that was whole before, should a crash have left its record in the mark.
+            self.upper()?.own_record(&pinned)?;
+        }
         let is_indexed = node.state().upper.as_ref().is_some_and(|part| part.home == Home::Index);
         if is_indexed {
             let pinned = self.raise(dir, 0)?;

@@ -272,7 +272,7 @@ impl Fs {
     }
 
     /// What everything depends on is made safe here, first.
-    fn must_flush(&self) -> Result<(), FsError> {
+    pub(super) fn must_flush(&self) -> Result<(), FsError> {
         match &self.upper {
             Some(upper) if upper.is_volatile() => Err(FsError::NotNeeded),
             Some(upper) => Ok(upper.flush_format()?),

@@ -345,6 +345,8 @@ impl Fs {
         map.settle(&flushed);
         if map.is_whole() && map.fresh().is_empty() {
             let pinned = self.pin(node)?.ok_or(FsError::Lost(node.ino))?;
+            // The record of the owner moves: what is read of it meanwhile is not kept.
+            let _changing = node.changing();
             self.upper()?.set_whole(&pinned, &sharing.partial)?;
             *node.sharing() = None;
         } else {
@@ -353,8 +355,12 @@ impl Fs {
         Ok(())
     }
 
+    /// Makes what was written safe, unless nobody minds.
     fn sync_data(&self, file: &File) -> Result<(), FsError> {
-        files::fdatasync(file).on_file("fdatasync")
+        match self.must_flush() {
+            Err(FsError::NotNeeded) => Ok(()),
+            result => result.and_then(|()| files::fdatasync(file).on_file("fdatasync")),
+        }
     }
 
     /// The next data or hole of a file that shares content: what is the layer's is data.

@@ -91,6 +91,7 @@ pub(super) fn prepare(plan: &Plan, single: bool) -> Step<Prepared> {
             add(&path, Place::Inner, clone_device(&path, major, minor).at("bind", &path)?);
         }
     }
+    let before_the_users = mounts.len();
     for tmpfs in &plan.tmpfs {
         let mount = new_tmpfs(tmpfs).at("mount tmpfs", &tmpfs.destination)?;
         mounts.push(Pending { mount, destination: tmpfs.destination.clone(), place: Place::Directory });
@@ -101,7 +102,7 @@ pub(super) fn prepare(plan: &Plan, single: bool) -> Step<Prepared> {
     let nulls: io::Result<Vec<Option<OwnedFd>>> =
         plan.masked_paths.iter().map(|path| null_for(path, &mounts)).collect();
     let nulls = nulls.at("bind", "/dev/null")?;
-    mounts.extend(generated_files(plan)?);
+    mounts.splice(before_the_users..before_the_users, generated_files(plan)?);
     // Outer before inner, as podman sorts them; the sort is stable, so equal depths keep their order.
     mounts.sort_by_key(|pending| pending.destination.components().count());
     Ok(Prepared { mounts, nulls, devpts })

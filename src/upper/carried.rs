@@ -30,33 +30,48 @@ pub(super) fn split(value: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
 }
 
 /// `mark`, to carry `record` if there is one.
-fn join(record: Option<&[u8]>, mark: &[u8]) -> Vec<u8> {
-    let Some((record, length)) = record.and_then(|record| Some((record, u16::try_from(record.len()).ok()?)))
-    else {
-        return mark.to_vec();
-    };
-    [&[CARRIES], &length.to_le_bytes()[..], record, mark].concat()
+fn join(record: Option<&[u8]>, mark: &[u8]) -> rustix::io::Result<Vec<u8>> {
+    let Some(record) = record else { return Ok(mark.to_vec()) };
+    let length = u16::try_from(record.len()).map_err(|_| Errno::TOOBIG)?;
+    Ok([&[CARRIES], &length.to_le_bytes()[..], record, mark].concat())
 }
 
 /// The recorded owner of an object, wherever it is.
 pub(super) fn record_of(attributes: &Attributes<'_>) -> Result<Option<Vec<u8>>, UpperError> {
-    match attributes.get(OVERRIDE_STAT)? {
-        Some(record) => Ok(Some(record)),
-        None => Ok(attributes.get(CARRIER)?.as_deref().and_then(carried)),
+    if let Some(record) = attributes.get(OVERRIDE_STAT)? {
+        return Ok(Some(record));
+    }
+    let Some(value) = attributes.get(CARRIER)? else {
+        // The mark may have gone since they were listed, and the record has come from there.
+        return if attributes.has(CARRIER)? {
+            marks::get(attributes.pinned, OVERRIDE_STAT)
+        } else {
+            Ok(None)
+        };
+    };
+    match carried(&value) {
+        Ok(Some(record)) => Ok(Some(record)),
+        Ok(None) => marks::get(attributes.pinned, OVERRIDE_STAT),
+        Err(_) => Err(UpperError::damaged(attributes.pinned, b"(object)", CARRIER)),
     }
 }
 
-/// The same, of an object that is likely to have one.
+/// The same, of an object that is likely to have one of its own.
 pub(super) fn record(pinned: impl AsFd) -> Result<Option<Vec<u8>>, UpperError> {
     let pinned = pinned.as_fd();
     match marks::get(pinned, OVERRIDE_STAT)? {
         Some(record) => Ok(Some(record)),
-        None => Ok(marks::get(pinned, CARRIER)?.as_deref().and_then(carried)),
+        None => record_of(&Attributes::of(pinned)),
     }
 }
 
-fn carried(value: &[u8]) -> Option<Vec<u8>> {
-    split(value)?.0.map(<[u8]>::to_vec)
+fn carried(value: &[u8]) -> rustix::io::Result<Option<Vec<u8>>> {
+    let (record, _) = split(value).ok_or(Errno::IO)?;
+    Ok(record.map(<[u8]>::to_vec))
+}
+
+fn carried_by(pinned: BorrowedFd<'_>) -> rustix::io::Result<Option<Vec<u8>>> {
+    marks::value(pinned, CARRIER)?.as_deref().map_or(Ok(None), carried)
 }
 
 /// Records an owner, in the mark if there is one. No mark may be written meanwhile.
@@ -67,37 +82,44 @@ pub(super) fn set_record(pinned: impl AsFd, record: &str) -> Result<(), UpperErr
         Err(Errno::NODATA) => {}
         result => return result.at(what),
     }
-    let value = marks::get(pinned, CARRIER)?;
-    match value.as_deref().and_then(split) {
-        Some((_, mark)) if !mark.is_empty() => {
-            marks::set(pinned, CARRIER, &join(Some(record), mark)).at(what)
+    match marks::get(pinned, CARRIER)? {
+        Some(value) => {
+            let (_, mark) = split(&value).ok_or(Errno::IO).at(what)?;
+            let value = join(Some(record), mark).at(what)?;
+            marks::set(pinned, CARRIER, &value).at(what)
         }
-        _ => marks::set(pinned, OVERRIDE_STAT, record).at(what),
+        None => marks::set(pinned, OVERRIDE_STAT, record).at(what),
     }
 }
 
 /// Writes a mark, which goes on carrying what the one before did. No owner may be recorded meanwhile.
 pub(super) fn set_mark(pinned: BorrowedFd<'_>, mark: &[u8]) -> rustix::io::Result<()> {
-    let before = marks::value(pinned, CARRIER)?;
-    let record = before.as_deref().and_then(carried);
-    marks::set(pinned, CARRIER, &join(record.as_deref(), mark))
+    let record = carried_by(pinned)?;
+    marks::set(pinned, CARRIER, &join(record.as_deref(), mark)?)
+}
+
+/// Gives a record that is carried an attribute of its own, which counts from then on.
+pub(super) fn give_own(pinned: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let Some(record) = carried_by(pinned)? else { return Ok(()) };
+    match files::setxattr(magic_link(pinned), OVERRIDE_STAT, &record, XattrFlags::CREATE) {
+        Err(Errno::EXIST) => Ok(()),
+        result => result,
+    }
 }
 
 /// Removes the mark, after its record has got an attribute of its own.
 pub(super) fn remove_mark(pinned: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    if let Some(record) = marks::value(pinned, CARRIER)?.as_deref().and_then(carried) {
-        match files::setxattr(magic_link(pinned), OVERRIDE_STAT, &record, XattrFlags::CREATE) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error),
-        }
-    }
+    give_own(pinned)?;
     files::removexattr(magic_link(pinned), CARRIER)
 }
 
 /// Takes the record away.
 pub(super) fn remove_record(pinned: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    if let Some((Some(_), mark)) = marks::value(pinned, CARRIER)?.as_deref().and_then(split) {
-        marks::set(pinned, CARRIER, mark)?;
+    if let Some(value) = marks::value(pinned, CARRIER)? {
+        let (record, mark) = split(&value).ok_or(Errno::IO)?;
+        if record.is_some() {
+            marks::set(pinned, CARRIER, mark)?;
+        }
     }
     marks::remove(pinned, OVERRIDE_STAT)
 }
@@ -178,9 +200,49 @@ mod tests {
         assert_eq!(uid(), 10);
     }
 
+    /// Readers take no lock: the mark may go between any two of their calls.
+    #[test]
+    fn a_file_that_becomes_whole_while_it_is_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, work) = (dir.path().join("upper"), dir.path().join("work"));
+        let upper = Upper::open(&path, &work).unwrap().in_form(Form::Rootless);
+        let object = copied(&upper, "file");
+        let attributes = Attributes::of(object.pinned.as_fd());
+        let before = record_of(&attributes).unwrap();
+        assert!(before.is_some());
+        upper.set_whole(&object.pinned, &object.marks.partial.clone().unwrap()).unwrap();
+        assert_eq!(record_of(&attributes).unwrap(), before);
+        assert_eq!(upper.namespace.read(&attributes, b"file", 1).unwrap().ino, object.marks.ino);
+    }
+
+    #[test]
+    fn a_record_that_a_crash_left_in_a_mark_can_be_had_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, work) = (dir.path().join("upper"), dir.path().join("work"));
+        let upper = Upper::open(&path, &work).unwrap().in_form(Form::Rootless);
+        let object = copied(&upper, "file");
+        upper.namespace.set_ino(&object.pinned, object.marks.ino.unwrap()).unwrap();
+        assert!(!attributes(&path.join("file")).contains(&OVERRIDE_STAT.to_owned()));
+        upper.own_record(&object.pinned).unwrap();
+        assert!(attributes(&path.join("file")).contains(&OVERRIDE_STAT.to_owned()));
+        assert_eq!(upper.attr(&object.pinned, b"file").unwrap().metadata.uid, 70_000);
+    }
+
+    #[test]
+    fn a_damaged_mark_is_not_no_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, work) = (dir.path().join("upper"), dir.path().join("work"));
+        let upper = Upper::open(&path, &work).unwrap().in_form(Form::Rootless);
+        let object = copied(&upper, "file");
+        marks::set(&object.pinned, CARRIER, &[CARRIES, 200, 0, b'0']).unwrap();
+        assert!(record(&object.pinned).is_err());
+        assert!(remove_mark(object.pinned.as_fd()).is_err());
+    }
+
     #[test]
     fn what_is_cut_off_is_no_mark() {
-        let whole = join(Some(b"0:0:0644:file"), b"mark");
+        let whole = join(Some(b"0:0:0644:file"), b"mark").unwrap();
+        assert_eq!(join(Some(&[0; 1 << 16]), b"mark"), Err(Errno::TOOBIG));
         assert_eq!(split(&whole), Some((Some(&b"0:0:0644:file"[..]), &b"mark"[..])));
         assert_eq!(split(b"\x01mark"), Some((None, &b"\x01mark"[..])));
         for length in 1..whole.len() - b"mark".len() {

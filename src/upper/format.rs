@@ -15,7 +15,7 @@ use super::error::At as _;
 use super::handle::{self, path_of, pin, pin_dir, reopen_own};
 use super::made_with::MadeWith;
 use super::marks::Namespace;
-use super::{Upper, UpperError, Whiteouts};
+use super::{Upper, UpperError, Whiteouts, volatile};
 use crate::model::limits::IMAGE_LAYERS_MAX;
 use crate::sys::files;
 
@@ -79,7 +79,10 @@ impl Format {
     }
 
     /// The form that was written down, and the layers if they were; `None` when none was.
-    pub(super) fn read(work: &OwnedFd) -> Result<Option<(Self, Option<MadeWith>)>, UpperError> {
+    pub(super) fn read(
+        work: &OwnedFd,
+        upper: &OwnedFd,
+    ) -> Result<Option<(Self, Option<MadeWith>)>, UpperError> {
         let pinned = match pin(work, FORMAT.as_bytes()) {
             Ok(pinned) => pinned,
             Err(Errno::NOENT) => return Ok(None),
@@ -90,6 +93,8 @@ impl Format {
         let length = files::read_full_at(&file, &mut line, 0).at("read work/format")?;
         match std::str::from_utf8(&line[..length]).ok().and_then(Self::parse_all) {
             Some(format) => Ok(Some(format)),
+            // The machine stopped before it was on disk, and before anything else was.
+            None if length == 0 && super::scratch::names(upper)?.is_empty() => Ok(None),
             None => Err(UpperError::Form {
                 path: path_of(&pinned, FORMAT.as_bytes()),
                 problem: "damaged, or written by a later layerfs".to_owned(),
@@ -124,13 +129,20 @@ impl Upper {
     }
 
     pub(super) fn write_format_with(&self, made_with: Option<&MadeWith>) -> Result<(), UpperError> {
-        self.place_format(made_with, |file| self.flush(file)).map(drop)
+        self.place_format(made_with, true).map(drop)
     }
 
     /// Writes it down in an upper that has none yet. It need not be on disk before something else of the upper is, so no
     /// mount waits for that; see [`Self::flush_format`].
     pub(super) fn write_first_format(&self) -> Result<(), UpperError> {
-        *self.unflushed() = Some(self.place_format(self.made_with.as_ref(), |_| Ok(()))?);
+        *self.unflushed() = Some(self.place_format(self.made_with.as_ref(), false)?);
+        Ok(())
+    }
+
+    /// The mount that wrote it may have been killed before it was on disk.
+    pub(super) fn doubt_format(&self) -> Result<(), UpperError> {
+        let pinned = pin(&self.work, FORMAT.as_bytes()).at("open work/format")?;
+        *self.unflushed() = Some(reopen_own(&pinned, FORMAT)?);
         Ok(())
     }
 
@@ -140,8 +152,10 @@ impl Upper {
     /// [`UpperError`]; the next call tries again.
     pub fn flush_format(&self) -> Result<(), UpperError> {
         let mut unflushed = self.unflushed();
-        if let Some(file) = &*unflushed {
-            self.flush(file)?;
+        let Some(file) = &*unflushed else { return Ok(()) };
+        if !self.volatile && files::fsync(file).is_err() {
+            // What could not be written is gone (fsync(2)), so once more from the beginning.
+            *unflushed = Some(self.place_format(self.made_with.as_ref(), true)?);
         }
         *unflushed = None;
         Ok(())
@@ -151,12 +165,8 @@ impl Upper {
         self.unflushed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the file by one that is made safe by `flush` first.
-    fn place_format(
-        &self,
-        made_with: Option<&MadeWith>,
-        flush: impl FnOnce(&File) -> Result<(), UpperError>,
-    ) -> Result<File, UpperError> {
+    /// Replaces the file by one that is on disk before, if it `lasts`.
+    fn place_format(&self, made_with: Option<&MadeWith>, lasts: bool) -> Result<File, UpperError> {
         let mut text = Format { whiteouts: self.whiteouts, namespace: self.namespace }.line();
         text.extend(made_with.map(MadeWith::line));
         let scratch = self.scratch();
@@ -164,7 +174,9 @@ impl Upper {
         let file = files::openat(&self.scratch, &scratch.name, flags, Mode::RUSR | Mode::WUSR);
         let file = File::from(file.at("create work/format")?);
         files::write_all_at(&file, text.as_bytes(), 0).at("write work/format")?;
-        flush(&file)?;
+        if lasts && !self.volatile {
+            files::fsync(&file).at("fsync")?;
+        }
         files::renameat(&self.scratch, &scratch.name, &self.work, FORMAT).at("rename into place")?;
         scratch.published();
         Ok(file)
@@ -187,7 +199,12 @@ impl Upper {
 
 /// Who wrote the upper since its form was written down, if anybody.
 pub(super) fn others(work: &OwnedFd, upper: &OwnedFd, known: bool) -> Result<Option<Writer>, UpperError> {
-    let pinned = match pin_dir(work, WORK_OF_OTHERS.as_bytes()) {
+    let found = match pin_dir(work, WORK_OF_OTHERS.as_bytes()) {
+        // The mark of our own last mount, and nothing else.
+        Ok(_) if volatile::is_only_ours(work)? => Err(Errno::NOENT),
+        found => found,
+    };
+    let pinned = match found {
         Ok(pinned) => pinned,
         Err(Errno::NOENT) if known || super::scratch::names(upper)?.is_empty() => return Ok(None),
         Err(Errno::NOENT) => return Ok(Some(Writer::Others)),
@@ -252,5 +269,25 @@ mod tests {
         assert_eq!(Format::parse_all(&format!("{first}made-with directory\n\n")), None);
         assert_eq!(Format::parse("layerfs-upper 1 device user more\n"), None);
         assert_eq!(Format::parse("layerfs-upper 1 device user"), None, "torn");
+    }
+
+    #[test]
+    fn a_form_that_did_not_reach_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, work) = (dir.path().join("upper"), dir.path().join("work"));
+        let open = || Upper::open(&path, &work);
+        for _ in 0..2 {
+            // The second mount cannot know whether the first one came so far.
+            let upper = open().unwrap();
+            assert!(upper.unflushed().is_some());
+            upper.flush_format().unwrap();
+            assert!(upper.unflushed().is_none());
+        }
+        std::fs::write(work.join(FORMAT), b"").unwrap();
+        open().unwrap();
+        assert!(std::fs::read_to_string(work.join(FORMAT)).unwrap().starts_with("layerfs-upper 1 "));
+        std::fs::write(path.join("file"), b"").unwrap();
+        std::fs::write(work.join(FORMAT), b"").unwrap();
+        assert!(open().unwrap_err().to_string().contains("damaged"));
     }
 }

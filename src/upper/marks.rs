@@ -72,12 +72,20 @@ impl Namespace {
         if redirect.as_deref().is_some_and(|path| !path.starts_with(b"/") && Name::new(path).is_err()) {
             return Err(damaged("redirect"));
         }
-        if let Some(bytes) = attributes.get(&self.name(INO))? {
+        let extents = attributes.get(&self.name(EXTENTS))?;
+        let number = match attributes.get(&self.name(INO))? {
+            // It has become whole since they were listed.
+            None if extents.is_none() && attributes.has(&self.name(EXTENTS))? => {
+                get(attributes.pinned, self.name(INO))?
+            }
+            number => number,
+        };
+        if let Some(bytes) = number {
             let ino = Some(parse_ino(&bytes).ok_or_else(|| damaged(INO))?);
             return Ok(Marks { opaque, redirect, ino, partial: None });
         }
         let decode = |value: &[u8]| Partial::decode(carried::split(value)?.1, boot);
-        let partial = match attributes.get(&self.name(EXTENTS))? {
+        let partial = match extents {
             Some(value) => Some(decode(&value).ok_or_else(|| damaged(EXTENTS))?),
             None => None,
         };
@@ -104,6 +112,14 @@ impl Namespace {
         match removed {
             Err(Errno::NODATA) => Ok(()),
             result => result,
+        }
+    }
+
+    /// Gives what the mark carries an attribute of its own.
+    pub(super) fn own_record(self, pinned: impl AsFd) -> Result<(), UpperError> {
+        match self {
+            Self::Trusted => Ok(()),
+            Self::User => carried::give_own(pinned.as_fd()).at("set user.containers.override_stat"),
         }
     }
 
@@ -171,6 +187,11 @@ impl<'a> Attributes<'a> {
 
     /// The value of one, `None` when there is none.
     pub(super) fn get(&self, name: &str) -> Result<Option<Vec<u8>>, UpperError> {
+        if self.has(name)? { get(self.pinned, name) } else { Ok(None) }
+    }
+
+    /// Whether there was one when they were listed; it may be gone since.
+    pub(super) fn has(&self, name: &str) -> Result<bool, UpperError> {
         let names = match self.names.get() {
             Some(names) => names,
             None => {
@@ -180,7 +201,7 @@ impl<'a> Attributes<'a> {
         };
         let is_listed =
             |names: &Vec<u8>| names.split(|byte| *byte == 0).any(|listed| listed == name.as_bytes());
-        if names.as_ref().is_none_or(is_listed) { get(self.pinned, name) } else { Ok(None) }
+        Ok(names.as_ref().is_none_or(is_listed))
     }
 }
 

@@ -96,7 +96,7 @@ impl Upper {
         set_times(&root, before.atime, before.metadata.mtime)?;
         let whiteouts = probe_whiteouts(&scratch)?;
         let found = Format { whiteouts, namespace };
-        let (written, made_with) = Format::read(&work_fd)?.unzip();
+        let (written, made_with) = Format::read(&work_fd, &root)?.unzip();
         let known = made_with.flatten();
         let gives_way = match (&known, layers) {
             (Some(known), Some(layers)) => known.gives_way(layers, upper)?,
@@ -153,7 +153,7 @@ impl Upper {
         }
         match is_written {
             false => self.write_first_format(),
-            true if self.made_with.as_ref() == known => Ok(()),
+            true if self.made_with.as_ref() == known => self.doubt_format(),
             true => self.write_format(),
         }
     }

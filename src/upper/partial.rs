@@ -135,6 +135,14 @@ impl Upper {
         self.namespace.set_extents(pinned, &partial.encode(self.boot)).at("set the extents mark")
     }
 
+    /// Makes sure that the recorded owner of a file is where others look for it.
+    ///
+    /// # Errors
+    /// [`UpperError`], when there is no room for it for instance.
+    pub fn own_record(&self, pinned: impl AsFd) -> Result<(), UpperError> {
+        self.namespace.own_record(pinned)
+    }
+
     /// Writes down that a file shares nothing any more. Its data is on disk.
     ///
     /// # Errors
@@ -142,13 +150,15 @@ impl Upper {
     pub fn set_whole(&self, pinned: impl AsFd, partial: &Partial) -> Result<(), UpperError> {
         let pinned = pinned.as_fd();
         let ino = partial.ino;
-        match self.namespace.set_ino(pinned, ino) {
+        // First the record, which everybody must find once the file is whole.
+        let become_whole = || self.own_record(pinned).and_then(|()| self.namespace.set_ino(pinned, ino));
+        match become_whole() {
             Err(error) if error.is_no_room() => {
                 // Not for one mark beside the other. A map of nothing says the same, and leaves more room.
                 let mut nothing = partial.clone();
                 nothing.map.clear();
                 self.set_partial(pinned, &nothing)?;
-                if self.namespace.set_ino(pinned, ino).is_err() {
+                if become_whole().is_err() {
                     return Ok(());
                 }
             }

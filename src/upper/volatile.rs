@@ -33,7 +33,11 @@ impl Upper {
 
     /// Makes a file's content durable, unless nobody minds.
     pub(super) fn flush(&self, file: impl AsFd) -> Result<(), UpperError> {
-        if self.volatile { Ok(()) } else { files::fsync(file).at("fsync") }
+        if self.volatile {
+            return Ok(());
+        }
+        self.flush_format()?;
+        files::fsync(file).at("fsync")
     }
 }
 
@@ -53,6 +57,20 @@ pub(super) fn check(work_fd: &OwnedFd, work: &Path, volatile: bool) -> Result<()
         }
         (_, true) => mark(work_fd, &boot),
         (false, false) => Ok(()),
+    }
+}
+
+/// Whether `work/work` holds nothing but the mark of a volatile mount of ours.
+pub(super) fn is_only_ours(work: &OwnedFd) -> Result<bool, UpperError> {
+    if own_mark(work)?.is_none() {
+        return Ok(false);
+    }
+    let [outer, inner, _] = STEPS;
+    // What may not be read is the kernel's.
+    match pin_dir(work, outer.as_bytes()).at("open").and_then(|outer| super::scratch::names(&outer)) {
+        Ok(names) => Ok(names == [inner.as_bytes()]),
+        Err(error) if matches!(error.errno(), Errno::ACCESS | Errno::NOENT) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -117,6 +135,19 @@ mod tests {
 
     fn open(dir: &Path, options: UpperOptions) -> Result<Upper, UpperError> {
         Upper::open_as(&dir.join("upper"), &dir.join("work"), options)
+    }
+
+    #[test]
+    fn our_own_mark_is_no_sign_of_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let volatile = UpperOptions { volatile: true, ..UpperOptions::default() };
+        drop(open(dir.path(), volatile).unwrap());
+        // A program's own file, which fuse-overlayfs would have meant as a whiteout.
+        let file = dir.path().join("upper/.wh.name");
+        fs::write(&file, b"").unwrap();
+        let upper = open(dir.path(), UpperOptions::default()).unwrap();
+        assert!(file.exists(), "taken for a whiteout");
+        assert!(!upper.is_taking_over(), "taken for somebody else's");
     }
 
     #[test]
