@@ -126,17 +126,26 @@ pub(super) fn remove_record(pinned: BorrowedFd<'_>) -> rustix::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
+
+    use tempfile::TempDir;
 
     use super::*;
     use crate::model::{DeviceId, EntryId, FileKind, Ino, LayerOrdinal, Metadata, Name, Timestamp};
     use crate::upper::tests::Form;
     use crate::upper::{Change, Later, Object, Origin, Upper};
 
-    fn copied(upper: &Upper, name: &str) -> Object {
+    /// An upper as for an ordinary user, and where [`copied`] puts its file.
+    fn rootless() -> (TempDir, PathBuf, Upper) {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, work) = (dir.path().join("upper"), dir.path().join("work"));
+        let upper = Upper::open(&path, &work).unwrap().in_form(Form::Rootless);
+        (dir, path.join("file"), upper)
+    }
+
+    fn copied(upper: &Upper) -> Object {
         let mtime = Timestamp { secs: 1_000_000_000, nanos: 5 };
-        let ids = (70_000, 80_000);
-        let (uid, gid) = ids;
+        let (uid, gid) = (70_000, 80_000);
         let kind = FileKind::Regular;
         let metadata = Metadata { kind, mode: 0o4751, uid, gid, rdev: DeviceId::default(), size: 100, mtime };
         let mut origin = Origin {
@@ -150,7 +159,7 @@ mod tests {
         };
         let copied = upper.copy_up(&mut origin).unwrap();
         let root = upper.root().unwrap();
-        upper.place(copied, &root.pinned, Name::new(name.as_bytes()).unwrap()).unwrap()
+        upper.place(copied, &root.pinned, Name::new(b"file").unwrap()).unwrap()
     }
 
     fn attributes(path: &Path) -> Vec<String> {
@@ -164,32 +173,28 @@ mod tests {
 
     #[test]
     fn one_attribute_as_long_as_content_is_shared() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, work) = (dir.path().join("upper"), dir.path().join("work"));
-        let upper = Upper::open(&path, &work).unwrap().in_form(Form::Rootless);
-        let object = copied(&upper, "file");
-        assert_eq!(attributes(&path.join("file")), [CARRIER]);
+        let (_dir, file, upper) = rootless();
+        let object = copied(&upper);
+        assert_eq!(attributes(&file), [CARRIER]);
         let owner = |attr: &Metadata| (attr.uid, attr.gid, attr.mode);
         assert_eq!(owner(&object.attr.metadata), (70_000, 80_000, 0o4751));
         let change = Change { mode: Some(0o600), uid: Some(5), ..Change::default() };
         let changed = upper.change(&object.pinned, b"file", &change).unwrap();
         assert_eq!(owner(&changed.metadata), (5, 80_000, 0o600));
-        assert_eq!(attributes(&path.join("file")), [CARRIER]);
+        assert_eq!(attributes(&file), [CARRIER]);
         // A map that is written anew takes it along.
         let partial = object.marks.partial.unwrap();
         upper.set_partial(&object.pinned, &partial).unwrap();
         assert_eq!(owner(&upper.attr(&object.pinned, b"file").unwrap().metadata), (5, 80_000, 0o600));
         upper.set_whole(&object.pinned, &partial).unwrap();
-        assert_eq!(attributes(&path.join("file")), [OVERRIDE_STAT, "user.overlay.layerfs.ino"]);
+        assert_eq!(attributes(&file), [OVERRIDE_STAT, "user.overlay.layerfs.ino"]);
         assert_eq!(owner(&upper.attr(&object.pinned, b"file").unwrap().metadata), (5, 80_000, 0o600));
     }
 
     #[test]
     fn a_record_of_its_own_counts_and_is_the_one_that_is_changed() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, work) = (dir.path().join("upper"), dir.path().join("work"));
-        let upper = Upper::open(&path, &work).unwrap().in_form(Form::Rootless);
-        let object = copied(&upper, "file");
+        let (_dir, _, upper) = rootless();
+        let object = copied(&upper);
         // As after a crash in between.
         marks::set(&object.pinned, OVERRIDE_STAT, b"9:9:0644:file").unwrap();
         let uid = || upper.attr(&object.pinned, b"file").unwrap().metadata.uid;
@@ -203,10 +208,8 @@ mod tests {
     /// Readers take no lock: the mark may go between any two of their calls.
     #[test]
     fn a_file_that_becomes_whole_while_it_is_looked_at() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, work) = (dir.path().join("upper"), dir.path().join("work"));
-        let upper = Upper::open(&path, &work).unwrap().in_form(Form::Rootless);
-        let object = copied(&upper, "file");
+        let (_dir, _, upper) = rootless();
+        let object = copied(&upper);
         let attributes = Attributes::of(object.pinned.as_fd());
         let before = record_of(&attributes).unwrap();
         assert!(before.is_some());
@@ -217,23 +220,19 @@ mod tests {
 
     #[test]
     fn a_record_that_a_crash_left_in_a_mark_can_be_had_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, work) = (dir.path().join("upper"), dir.path().join("work"));
-        let upper = Upper::open(&path, &work).unwrap().in_form(Form::Rootless);
-        let object = copied(&upper, "file");
+        let (_dir, file, upper) = rootless();
+        let object = copied(&upper);
         upper.namespace.set_ino(&object.pinned, object.marks.ino.unwrap()).unwrap();
-        assert!(!attributes(&path.join("file")).contains(&OVERRIDE_STAT.to_owned()));
+        assert!(!attributes(&file).contains(&OVERRIDE_STAT.to_owned()));
         upper.own_record(&object.pinned).unwrap();
-        assert!(attributes(&path.join("file")).contains(&OVERRIDE_STAT.to_owned()));
+        assert!(attributes(&file).contains(&OVERRIDE_STAT.to_owned()));
         assert_eq!(upper.attr(&object.pinned, b"file").unwrap().metadata.uid, 70_000);
     }
 
     #[test]
     fn a_damaged_mark_is_not_no_owner() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, work) = (dir.path().join("upper"), dir.path().join("work"));
-        let upper = Upper::open(&path, &work).unwrap().in_form(Form::Rootless);
-        let object = copied(&upper, "file");
+        let (_dir, _, upper) = rootless();
+        let object = copied(&upper);
         marks::set(&object.pinned, CARRIER, &[CARRIES, 200, 0, b'0']).unwrap();
         assert!(record(&object.pinned).is_err());
         assert!(remove_mark(object.pinned.as_fd()).is_err());
