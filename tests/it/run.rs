@@ -305,7 +305,7 @@ fn stop_and_kill() {
     let id = place.layerfs(&["ps", "-q"]);
     let done = place.layerfs(&["stop", id.ok()]);
     assert!(done.code == 125 && done.err.contains("layerfs umount"), "{done:#?}");
-    drop(mounted);
+    mounted.unmount();
 }
 
 #[test]
