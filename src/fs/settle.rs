@@ -55,7 +55,9 @@ impl Fs {
     /// That of the first file that failed; the others were flushed.
     pub fn settle(&self, age: Duration) -> Result<(), FsError> {
         let mut result = match &self.upper {
-            Some(upper) => upper.flush_format().map_err(FsError::from),
+            Some(upper) => upper.flush_format().map_err(FsError::from).inspect_err(|error| {
+                tracing::warn!("the form of the upper is not on disk: {error}");
+            }),
             None => Ok(()),
         };
         for ino in self.unsettled.take(age) {

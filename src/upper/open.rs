@@ -107,7 +107,7 @@ impl Upper {
         // What engines share is never taken over: it is theirs, and understood as it is.
         let others = if options.shared { None } else { format::others(&work_fd, &root, written.is_some())? };
         // After the kernel's directory was opened to us.
-        volatile::check(&work_fd, work, options.volatile)?;
+        volatile::check(&work_fd, work, options)?;
         let Format { whiteouts, namespace } = form(found, written, others, &root)?;
         let owners = Owners::of(options);
         tracing::debug!("upper {}: {whiteouts:?} {namespace:?} {owners:?}", upper.display());

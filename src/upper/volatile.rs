@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::error::At as _;
 use super::handle::{pin, pin_dir, reopen, reopen_own};
-use super::{Upper, UpperError};
+use super::{Upper, UpperError, UpperOptions};
 use crate::sys::{boot, files};
 
 /// The kernel's mark: a directory in a directory in a directory of `work`.
@@ -43,19 +43,23 @@ impl Upper {
 
 /// Sees whether the last mount was volatile, refuses the upper if it may have lost something, and says for those to come
 /// whether this one is.
-pub(super) fn check(work_fd: &OwnedFd, work: &Path, volatile: bool) -> Result<(), UpperError> {
+pub(super) fn check(work_fd: &OwnedFd, work: &Path, options: UpperOptions) -> Result<(), UpperError> {
     let boot = format!("{:016x}\n", boot::id()).into_bytes();
     let own = own_mark(work_fd)?;
     if is_marked(work_fd)? && own.as_deref() != Some(&boot[..]) {
         return Err(UpperError::Volatile(work.to_path_buf()));
     }
-    match (own.is_some(), volatile) {
+    match (own.is_some(), options.volatile) {
         (true, false) => {
             let readable = reopen(work_fd, OFlags::RDONLY | OFlags::DIRECTORY).at("open")?;
             files::syncfs(&readable).at("syncfs")?;
             unmark(work_fd)
         }
-        (_, true) => mark(work_fd, &boot),
+        (_, true) => {
+            mark(work_fd, &boot)?;
+            // The marks themselves must be there after a crash; not in what is removed then anyhow.
+            if options.shared { sync_up(work_fd) } else { Ok(()) }
+        }
         (false, false) => Ok(()),
     }
 }
@@ -107,8 +111,16 @@ fn mark(work: &OwnedFd, boot: &[u8]) -> Result<(), UpperError> {
         }
         dir = pin_dir(&dir, step.as_bytes()).at("make a volatile mark")?;
     }
-    // Not flushed, as the kernel does not flush its own: a journal keeps the order, so whatever of the upper is there after a
-    // crash, this is there too.
+    Ok(())
+}
+
+fn sync_up(work: &OwnedFd) -> Result<(), UpperError> {
+    for depth in (0..STEPS.len()).rev() {
+        let path = if depth == 0 { ".".to_owned() } else { STEPS[..depth].join("/") };
+        let dir = pin_dir(work, path.as_bytes()).at("open")?;
+        let readable = reopen(&dir, OFlags::RDONLY | OFlags::DIRECTORY).at("open")?;
+        files::fsync(&readable).at("fsync")?;
+    }
     Ok(())
 }
 
@@ -129,7 +141,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::upper::UpperOptions;
 
     const VOLATILE: UpperOptions = UpperOptions { volatile: true, record_owners: false, shared: true };
 
