@@ -28,7 +28,7 @@ impl Fs {
     pub(super) fn name_the_rest(&self) -> Result<(), FsError> {
         let Some(upper) = self.upper.as_ref().filter(|upper| upper.is_shared()) else { return Ok(()) };
         for ino in upper.all_indexed()? {
-            let Some(lower) = self.lower_of_number(ino) else { continue };
+            let Some(lower) = LowerRef::of_number(ino) else { continue };
             let named = || {
                 let names = self.visible_names(lower, ino)?;
                 if names == 0 {

@@ -55,7 +55,7 @@ impl Fs {
     /// The attributes of a node whose object in the upper has just been looked at.
     pub(super) fn attr_from(&self, node: &Node, upper: &UpperAttr) -> Attr {
         let state = node.state().clone();
-        let metadata = self.shown(node, upper.metadata);
+        let metadata = self.shown(upper.metadata);
         // What a layer keeps for it counts too: else it would look like a file full of holes.
         let shared = node.sharing().as_ref().map_or(0, |sharing| sharing.partial.map.lower_bytes());
         let shared_blocks = shared.min(metadata.size).div_ceil(512);
@@ -75,20 +75,20 @@ impl Fs {
             LowerPart::Dir(dir) => self.union.dir_metadata(dir)?,
             LowerPart::None => return Err(FsError::Lost(node.ino)),
         };
-        let metadata = self.shown(node, metadata);
-        Ok(Attr {
-            ino: node.ino,
-            metadata,
-            atime: state.read_at.unwrap_or(metadata.mtime),
-            ctime: metadata.mtime,
-            nlink: nlink(state, node.kind, 0),
-            blocks: metadata.size.div_ceil(512),
-        })
+        let attr = self.attr_of_layer(node.ino, metadata, nlink(state, node.kind, 0));
+        Ok(Attr { atime: state.read_at.unwrap_or(attr.atime), ..attr })
+    }
+
+    /// The attributes of an object of a layer that nobody has read.
+    pub(super) fn attr_of_layer(&self, ino: Ino, metadata: Metadata, nlink: u32) -> Attr {
+        let metadata = self.shown(metadata);
+        let (mtime, blocks) = (metadata.mtime, metadata.size.div_ceil(512));
+        Attr { ino, metadata, atime: mtime, ctime: mtime, nlink, blocks }
     }
 
     /// The metadata as this mount shows it.
-    fn shown(&self, node: &Node, metadata: Metadata) -> Metadata {
-        let size = if node.kind == FileKind::Directory { DIR_BYTES } else { metadata.size };
+    fn shown(&self, metadata: Metadata) -> Metadata {
+        let size = if metadata.kind == FileKind::Directory { DIR_BYTES } else { metadata.size };
         Metadata { size, ..self.owners.shown(metadata) }
     }
 }

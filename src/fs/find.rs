@@ -166,8 +166,8 @@ impl Fs {
             Lower::Leaf(lower, _) => *lower,
             Lower::Link(..) => return None,
         };
-        let node = self.table.get(original.ino()?)?;
-        (node.origin != Some(original)).then_some(original)
+        let known = self.table.origin(original.ino()?)?;
+        (known != Some(original)).then_some(original)
     }
 
     /// Whether a layer's object has its number in every mount.
@@ -242,7 +242,7 @@ impl Fs {
     }
 
     fn found_indexed(&self, ino: Ino, kind: FileKind, indexed: Object) -> Result<Found, FsError> {
-        let lower = self.lower_of_number(ino).map_or(FoundLower::None, FoundLower::Leaf);
+        let lower = LowerRef::of_number(ino).map_or(FoundLower::None, FoundLower::Leaf);
         Ok(Found { ino, kind, lower, upper: Some((indexed, Home::Index)) })
     }
 
@@ -250,12 +250,6 @@ impl Fs {
     pub(super) fn lower_ino(&self, lower: LowerRef) -> Ino {
         let given = self.table.known_number(&Foreign::Lower(lower)).or(lower.ino());
         given.unwrap_or_else(|| self.table.number(Foreign::Lower(lower)))
-    }
-
-    /// The layers' object with this number, if numbers of its kind say where it is.
-    pub(super) fn lower_of_number(&self, ino: Ino) -> Option<LowerRef> {
-        let (layer, entry) = ino.to_lower()?;
-        Some(LowerRef { layer, entry })
     }
 }
 
@@ -270,6 +264,14 @@ impl Found {
         match &self.upper {
             Some((object, _)) => node.is_in_upper_as(object.attr.st_ino),
             None => node.origin == lower,
+        }
+    }
+
+    /// Whether its number says all that there is: an object of a layer, and no directory.
+    pub(super) fn is_leaf(&self) -> bool {
+        match self.lower {
+            FoundLower::Leaf(lower) => self.upper.is_none() && LowerRef::of_number(self.ino) == Some(lower),
+            FoundLower::None | FoundLower::Dir(_) => false,
         }
     }
 

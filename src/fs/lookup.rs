@@ -52,7 +52,8 @@ impl Fs {
         name: Name<'_>,
         new: Option<Recorded>,
     ) -> Result<Attr, FsError> {
-        let (found, node) = self.enter_node(found, parent, name)?;
+        let (found, entered) = self.enter_table(found, parent, name)?;
+        let Some(node) = entered else { return self.leaf_attr(&found) };
         if let Some(recorded) = new {
             node.is_new(recorded);
         }
@@ -73,14 +74,18 @@ impl Fs {
         attr
     }
 
-    /// Also returns what was found, which is something else if its number has become another object's meanwhile.
-    fn enter_node(
+    /// Also returns what was found, which is something else if its number has become another object's meanwhile, and no
+    /// node if it needs none.
+    fn enter_table(
         &self,
         mut found: Found,
         parent: Ino,
         name: Name<'_>,
-    ) -> Result<(Found, Arc<Node>), FsError> {
+    ) -> Result<(Found, Option<Arc<Node>>), FsError> {
         for _ in 0..RETRIES {
+            if found.is_leaf() && self.table.enter_leaf_again(found.ino, parent, name) {
+                return Ok((found, None));
+            }
             // Known nodes keep their own count, so it is only made for new ones.
             let mut entered = self.table.enter_known(found.ino, parent, name, |node| found.is_of(node));
             if matches!(entered, Entered::Unknown) {
@@ -89,6 +94,10 @@ impl Fs {
                     FoundLower::Leaf(lower) => self.visible_names(lower, found.ino)?,
                     _ => 0,
                 };
+                if found.is_leaf() && names == 1 && self.table.enter_leaf(found.ino, found.kind, parent, name)
+                {
+                    return Ok((found, None));
+                }
                 entered = self.table.enter(found.to_node(names), parent, name, |node| found.is_of(node));
             }
             if let Entered::Node(node) = entered {
@@ -96,12 +105,20 @@ impl Fs {
                     // Left behind by a server that was killed.
                     self.unsettled.add(&node, &self.table);
                 }
-                return Ok((found, node));
+                return Ok((found, Some(node)));
             }
             // Now it gets another one.
             let dir = self.view(&*self.node(parent)?)?;
             found = self.find(&dir, name)?.ok_or(FsError::NotFound)?;
         }
         Err(FsError::Stale(found.ino))
+    }
+
+    /// The attributes of what was entered without a node.
+    fn leaf_attr(&self, found: &Found) -> Result<Attr, FsError> {
+        let FoundLower::Leaf(lower) = found.lower else { return Err(FsError::Stale(found.ino)) };
+        let metadata = self.union.metadata(lower);
+        let metadata = metadata.inspect_err(|_| self.forget(found.ino, 1))?;
+        Ok(self.attr_of_layer(found.ino, metadata, 1))
     }
 }

@@ -17,6 +17,7 @@ mod error;
 mod file;
 mod find;
 mod known;
+mod leaves;
 mod link;
 mod link_counts;
 mod listing;

@@ -245,9 +245,9 @@ impl Fs {
         let Some(upper) = &self.upper else { return Ok(()) };
         upper.recover()?;
         for ino in upper.with_names_gone()? {
-            let Some((layer, entry)) = ino.to_lower() else { continue };
+            let Some(lower) = LowerRef::of_number(ino) else { continue };
             // What the layers cannot say today they may say another day.
-            if matches!(self.visible_names(LowerRef { layer, entry }, ino), Ok(0)) {
+            if matches!(self.visible_names(lower, ino), Ok(0)) {
                 self.drop_from_index(ino);
             }
         }

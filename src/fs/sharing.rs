@@ -107,7 +107,7 @@ impl Fs {
         }
         let partial = &sharing.partial;
         let lower = match partial.path.as_slice() {
-            [] => self.lower_of_number(partial.ino),
+            [] => LowerRef::of_number(partial.ino),
             path => match self.union.resolve(path)? {
                 Some(Lower::Leaf(lower, _) | Lower::Link(lower, _)) => Some(lower),
                 Some(Lower::Dir(_)) | None => None,

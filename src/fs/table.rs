@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::leaves::Leaves;
 use super::node::{LowerPart, Node};
 use super::sharing::Sharing;
-use crate::model::{EntryId, FileName, Ino, LayerOrdinal, Name};
+use crate::model::{EntryId, FileKind, FileName, Ino, LayerOrdinal, Name};
 use crate::union::LowerRef;
 
 /// A name that leads to a node.
@@ -13,6 +14,13 @@ use crate::union::LowerRef;
 pub(super) struct Place {
     pub(super) parent: Ino,
     pub(super) name: FileName,
+}
+
+impl Place {
+    /// Whether it is this one.
+    pub(super) fn is(&self, parent: Ino, name: Name<'_>) -> bool {
+        self.parent == parent && self.name.as_name() == name
+    }
 }
 
 /// What identifies an object whose own number does not fit into an [`Ino`].
@@ -47,6 +55,8 @@ pub(super) struct Table(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     slots: HashMap<Ino, Slot>,
+    /// What has no slot, because nothing is to be remembered of it but its name.
+    leaves: Leaves,
     numbers: HashMap<Foreign, Ino>,
     /// Numbers of copied-up objects that cannot carry them as a mark, by the inode number of the copy.
     originals: HashMap<u64, Ino>,
@@ -78,14 +88,45 @@ impl Table {
     /// Puts the root in, for ever.
     pub(super) fn with_root(root: Node) -> Self {
         let table = Self::default();
-        let slot = Slot { node: Arc::new(root), lookups: 1, children: 0, places: Vec::new(), copy: None };
+        let slot = Slot { lookups: 1, ..Slot::new(root) };
         table.lock().slots.insert(Ino::ROOT, slot);
         table
     }
 
     /// The node of a number.
     pub(super) fn get(&self, ino: Ino) -> Option<Arc<Node>> {
-        self.lock().slots.get(&ino).map(|slot| Arc::clone(&slot.node))
+        let mut inner = self.lock();
+        // Nearly always there, so not looked for among the leaves first.
+        match inner.slots.get(&ino) {
+            Some(slot) => Some(Arc::clone(&slot.node)),
+            None => inner.slot(ino).map(|slot| Arc::clone(&slot.node)),
+        }
+    }
+
+    /// What of the layers the object with a number was first found as ([`Node::origin`]), if the number is known.
+    pub(super) fn origin(&self, ino: Ino) -> Option<Option<LowerRef>> {
+        let inner = self.lock();
+        let of_leaf = || inner.leaves.contains(ino).then(|| LowerRef::of_number(ino));
+        inner.slots.get(&ino).map(|slot| slot.node.origin).or_else(of_leaf)
+    }
+
+    /// Counts one more lookup of an object of a layer whose number says which ([`LowerRef::of_number`]), if it has no
+    /// node and is known under this name. That it is not a directory and of one name is the caller's to know.
+    pub(super) fn enter_leaf_again(&self, ino: Ino, parent: Ino, name: Name<'_>) -> bool {
+        self.lock().leaves.again(ino, parent, name)
+    }
+
+    /// The same, of an object that may not be known yet. It gets a node when one is asked for.
+    pub(super) fn enter_leaf(&self, ino: Ino, kind: FileKind, parent: Ino, name: Name<'_>) -> bool {
+        let mut inner = self.lock();
+        if inner.slots.contains_key(&ino) || inner.leaves.contains(ino) {
+            return inner.leaves.again(ino, parent, name);
+        }
+        inner.leaves.insert(ino, kind, parent, name);
+        if let Some(parent) = inner.slots.get_mut(&parent) {
+            parent.children += 1;
+        }
+        true
     }
 
     /// The node of `fresh.ino`: the known one if there is one and it `is_same`, else `fresh`. Counts one lookup, and
@@ -99,13 +140,9 @@ impl Table {
     ) -> Entered {
         let mut inner = self.lock();
         let ino = fresh.ino;
-        inner.slots.entry(ino).or_insert_with(|| Slot {
-            node: Arc::new(fresh),
-            lookups: 0,
-            children: 0,
-            places: Vec::new(),
-            copy: None,
-        });
+        if inner.slot(ino).is_none() {
+            inner.slots.insert(ino, Slot::new(fresh));
+        }
         inner.enter_known(ino, parent, name, is_same)
     }
 
@@ -161,12 +198,12 @@ impl Table {
 
     /// A known name of a node; `None` for the root and for what has none.
     pub(super) fn place(&self, ino: Ino) -> Option<Place> {
-        self.lock().slots.get(&ino)?.places.first().cloned()
+        self.lock().slot(ino)?.places.first().cloned()
     }
 
     /// All known names of a node.
     pub(super) fn places(&self, ino: Ino) -> Vec<Place> {
-        self.lock().slots.get(&ino).map(|slot| slot.places.clone()).unwrap_or_default()
+        self.lock().slot(ino).map(|slot| slot.places.clone()).unwrap_or_default()
     }
 
     /// The path of a name, as it is now.
@@ -189,7 +226,7 @@ impl Table {
     /// Counts one more lookup of a known node, under one more name.
     pub(super) fn again(&self, node: &Node, parent: Ino, name: Name<'_>) {
         let mut inner = self.lock();
-        if let Some(slot) = inner.slots.get_mut(&node.ino) {
+        if let Some(slot) = inner.slot(node.ino) {
             slot.lookups += 1;
         }
         inner.add_place(node.ino, parent, name);
@@ -198,8 +235,7 @@ impl Table {
     /// Counts one more lookup of a known node, for ourselves. Returns whether it is known.
     pub(super) fn hold(&self, ino: Ino) -> bool {
         let mut inner = self.lock();
-        let slot = inner.slots.get_mut(&ino);
-        slot.map(|slot| slot.lookups += 1).is_some()
+        inner.slot(ino).map(|slot| slot.lookups += 1).is_some()
     }
 
     /// Replaces a known name of a node by another.
@@ -207,24 +243,26 @@ impl Table {
         let mut inner = self.lock();
         // The new place first, so that a parent in between is not given up.
         inner.add_place(ino, to.0, to.1);
-        inner.drop_places(ino, |place| place.parent == from.0 && place.name.as_name() == from.1);
+        inner.drop_places(ino, |place| place.is(from.0, from.1));
     }
 
     /// Forgets a name. Returns whether the node is known and has no other known name.
     pub(super) fn remove_place(&self, ino: Ino, parent: Ino, name: Name<'_>) -> bool {
         let mut inner = self.lock();
-        inner.drop_places(ino, |place| place.parent == parent && place.name.as_name() == name);
-        inner.slots.get(&ino).is_some_and(|slot| slot.places.is_empty())
+        inner.drop_places(ino, |place| place.is(parent, name));
+        inner.slot(ino).is_some_and(|slot| slot.places.is_empty())
     }
 
     /// Takes back `count` lookups.
     pub(super) fn forget(&self, ino: Ino, count: u64) -> Forgotten {
         let mut inner = self.lock();
+        let mut gone = Vec::new();
         if let Some(slot) = inner.slots.get_mut(&ino) {
             slot.lookups = slot.lookups.saturating_sub(count);
+            inner.release(ino, &mut gone);
+        } else if let Some(parent) = inner.leaves.forget(ino, count) {
+            inner.release_child(parent, &mut gone);
         }
-        let mut gone = Vec::new();
-        inner.release(ino, &mut gone);
         Forgotten { gone, shrunk: inner.shrink() }
     }
 
@@ -237,6 +275,7 @@ impl Table {
                 entries.push(lower.entry);
             }
         };
+        inner.leaves.numbers().filter_map(LowerRef::of_number).for_each(|lower| add(&lower));
         for slot in inner.slots.values() {
             match &slot.node.state().lower {
                 LowerPart::None => {}
@@ -250,7 +289,8 @@ impl Table {
 
     /// How many nodes there are, for tests and statistics.
     pub(super) fn len(&self) -> usize {
-        self.lock().slots.len()
+        let inner = self.lock();
+        inner.slots.len() + inner.leaves.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -258,7 +298,26 @@ impl Table {
     }
 }
 
+impl Slot {
+    fn new(node: Node) -> Self {
+        Self { node: Arc::new(node), lookups: 0, children: 0, places: Vec::new(), copy: None }
+    }
+}
+
 impl Inner {
+    /// The slot of a known number. A leaf gets one now, and a node.
+    fn slot(&mut self, ino: Ino) -> Option<&mut Slot> {
+        if let Some(leaf) = self.leaves.take(ino) {
+            let lower = LowerRef::of_number(ino).map_or(LowerPart::None, |lower| LowerPart::Leaf(lower, 1));
+            let mut slot = Slot::new(Node::new(ino, leaf.kind, lower, None));
+            slot.lookups = leaf.lookups.into();
+            // Its parent counts it already.
+            slot.places = vec![leaf.place];
+            self.slots.insert(ino, slot);
+        }
+        self.slots.get_mut(&ino)
+    }
+
     fn enter_known(
         &mut self,
         ino: Ino,
@@ -266,7 +325,7 @@ impl Inner {
         name: Name<'_>,
         is_same: impl FnOnce(&Node) -> bool,
     ) -> Entered {
-        let Some(slot) = self.slots.get_mut(&ino) else { return Entered::Unknown };
+        let Some(slot) = self.slot(ino) else { return Entered::Unknown };
         if !is_same(&slot.node) {
             return Entered::Taken;
         }
@@ -277,9 +336,8 @@ impl Inner {
     }
 
     fn add_place(&mut self, ino: Ino, parent: Ino, name: Name<'_>) {
-        let Some(slot) = self.slots.get_mut(&ino) else { return };
-        let known = |place: &Place| place.parent == parent && place.name.as_name() == name;
-        if slot.places.iter().any(known) {
+        let Some(slot) = self.slot(ino) else { return };
+        if slot.places.iter().any(|place| place.is(parent, name)) {
             return;
         }
         if slot.places.is_empty() {
@@ -293,7 +351,7 @@ impl Inner {
     }
 
     fn drop_places(&mut self, ino: Ino, which: impl Fn(&Place) -> bool) {
-        let Some(slot) = self.slots.get_mut(&ino) else { return };
+        let Some(slot) = self.slot(ino) else { return };
         let (dropped, kept) = std::mem::take(&mut slot.places).into_iter().partition(which);
         slot.places = kept;
         let dropped: Vec<Place> = dropped;
@@ -305,13 +363,12 @@ impl Inner {
 
     /// Makes room smaller that is mostly empty; each time by half at least, so that it costs nothing on the whole.
     fn shrink(&mut self) -> bool {
-        let capacity = self.slots.capacity();
-        if capacity <= CAPACITY_KEPT || self.slots.len() > capacity / 4 {
-            return false;
+        let leaves = self.leaves.shrink();
+        let nodes = shrink(&mut self.slots);
+        if nodes {
+            self.originals.shrink_to_fit();
         }
-        self.slots.shrink_to((self.slots.len() * 2).max(CAPACITY_KEPT / 2));
-        self.originals.shrink_to_fit();
-        self.slots.capacity() < capacity
+        leaves || nodes
     }
 
     fn release_child(&mut self, parent: Ino, gone: &mut Vec<Arc<Node>>) {
@@ -345,82 +402,15 @@ impl Inner {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::FileKind;
-
-    fn node(ino: u64) -> Node {
-        Node::new(Ino(ino), FileKind::Directory, LowerPart::None, None)
+/// Makes a map smaller that is mostly empty. Returns whether it was.
+pub(super) fn shrink<T>(map: &mut HashMap<Ino, T>) -> bool {
+    let capacity = map.capacity();
+    if capacity <= CAPACITY_KEPT || map.len() > capacity / 4 {
+        return false;
     }
-
-    fn name(text: &str) -> Name<'_> {
-        Name::new(text.as_bytes()).unwrap()
-    }
-
-    fn enter(table: &Table, ino: u64, parent: u64, text: &str) -> Arc<Node> {
-        match table.enter(node(ino), Ino(parent), name(text), |_| true) {
-            Entered::Node(node) => node,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn gone(table: &Table, ino: u64) -> Vec<Ino> {
-        table.forget(Ino(ino), 1).gone.iter().map(|node| node.ino).collect()
-    }
-
-    #[test]
-    fn parents_live_as_long_as_their_children() {
-        let table = Table::with_root(node(1));
-        enter(&table, 2, 1, "a");
-        enter(&table, 3, 2, "b");
-        assert_eq!(gone(&table, 2), []);
-        assert_eq!(table.len(), 3);
-        assert_eq!(gone(&table, 3), [Ino(3), Ino(2)]);
-        assert_eq!(table.len(), 1);
-    }
-
-    #[test]
-    fn a_known_node_is_kept() {
-        let table = Table::with_root(node(1));
-        let first = enter(&table, 2, 1, "a");
-        let second = enter(&table, 2, 1, "b");
-        assert!(Arc::ptr_eq(&first, &second));
-        assert_eq!(table.places(Ino(2)).len(), 2);
-        assert!(!table.remove_place(Ino(2), Ino(1), name("a")));
-        assert!(table.remove_place(Ino(2), Ino(1), name("b")));
-        assert_eq!(gone(&table, 2), []);
-        assert_eq!(gone(&table, 2), [Ino(2)]);
-    }
-
-    #[test]
-    fn a_number_that_is_another_objects() {
-        let table = Table::with_root(node(1));
-        enter(&table, 2, 1, "a");
-        assert!(matches!(table.enter(node(2), Ino(1), name("b"), |_| false), Entered::Taken));
-        assert!(matches!(table.enter_known(Ino(2), Ino(1), name("b"), |_| false), Entered::Taken));
-        assert!(matches!(table.enter_known(Ino(3), Ino(1), name("c"), |_| false), Entered::Unknown));
-        assert_eq!(table.places(Ino(2)).len(), 1);
-        assert_eq!(gone(&table, 2), [Ino(2)], "it counts no lookup");
-    }
-
-    #[test]
-    fn room_is_given_back_now_and_then() {
-        let table = Table::with_root(node(1));
-        let count = 100_000;
-        for ino in 2..count {
-            enter(&table, ino, 1, "same");
-        }
-        let shrunk = (2..count).filter(|ino| table.forget(Ino(*ino), 1).shrunk).count();
-        assert!((2..20).contains(&shrunk), "{shrunk} times");
-        assert!(table.lock().slots.capacity() <= CAPACITY_KEPT, "{}", table.lock().slots.capacity());
-    }
-
-    #[test]
-    fn numbers_of_foreign_objects_are_stable() {
-        let table = Table::with_root(node(1));
-        let one = table.number(Foreign::Upper(1 << 50));
-        assert_ne!(one, table.number(Foreign::Upper(1 << 51)));
-        assert_eq!(one, table.number(Foreign::Upper(1 << 50)));
-    }
+    map.shrink_to((map.len() * 2).max(CAPACITY_KEPT / 2));
+    map.capacity() < capacity
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,15 @@ pub struct LowerRef {
     pub entry: EntryId,
 }
 
+impl LowerRef {
+    /// The object with this number, if numbers of its kind say where it is.
+    #[must_use]
+    pub fn of_number(ino: Ino) -> Option<Self> {
+        let (layer, entry) = ino.to_lower()?;
+        Some(Self { layer, entry })
+    }
+}
+
 /// A directory of the union: the directories that merge into it, topmost first; none for one born in the upper.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LowerDir {
