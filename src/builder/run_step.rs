@@ -9,6 +9,7 @@ use std::path::Path;
 use super::layer_tar::{Entry, LayerTar};
 use super::{Builder, StepError};
 use crate::container::command_line::{self, Wishes};
+use crate::container::running::Ready;
 use crate::container::{Changes, ImageRecord, NewContainer, Owners, Purpose, ending, running};
 use crate::fs::{Change, OwnerView};
 use crate::fuse::Writes;
@@ -47,6 +48,7 @@ impl Builder<'_> {
             owners: Owners::Image,
             changes: Changes::Own,
             remove_at_end: false,
+            run: None,
         })?;
         let id = held.id().to_string();
         let result = self.run_in(held, &image, layers, command);
@@ -71,8 +73,8 @@ impl Builder<'_> {
             .map_err(StepError::context(Path::new("/etc/hosts")))?;
         let tell = &mut *self.tell;
         let mut single_id = |reason: &str| tell(&format!("only one user id inside: {reason}"));
-        let code =
-            running::run(self.containers, held, layers.clone(), Writes::Through, &plan, &mut single_id)?;
+        let ready = Ready { held, layers: layers.clone(), writes: Writes::Through, plan: plan.clone() };
+        let code = running::run(self.containers, ready, &mut single_id)?;
         if code != 0 {
             return Err(StepError::Failed(code));
         }

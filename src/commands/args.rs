@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::container_args::{
+    CreateArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs,
+    WaitArgs,
+};
 use crate::image::TargetPlatform;
 
 /// Mounts container images lazily, straight from their compressed layers, and runs them. No root, no daemon, no unpacking.
@@ -38,6 +42,18 @@ pub enum Command {
     Umount(UmountArgs),
     /// Run a command in a new container
     Run(RunArgs),
+    /// Run a command in a container that runs
+    Exec(ExecArgs),
+    /// Make a container without starting it
+    Create(CreateArgs),
+    /// Start containers that were made or have ended
+    Start(StartArgs),
+    /// Stop containers, and start them again
+    Restart(RestartArgs),
+    /// Wait until containers have ended, and print their exit codes
+    Wait(WaitArgs),
+    /// Show what containers printed that were started in the background
+    Logs(LogsArgs),
     /// Build an image from a Dockerfile
     Build(BuildArgs),
     /// Make changes readable for overlayfs and others: copy what they still share with the image
@@ -77,7 +93,7 @@ pub enum Command {
 }
 
 /// What IMAGE may be; shown in the help of every command that takes one.
-const IMAGE_HELP: &str = "\
+pub(super) const IMAGE_HELP: &str = "\
 IMAGE is, in this order, an existing path: a docker-archive (docker save, podman save), an OCI layout directory \
 (PATH[:TAG]), an OCI archive, or a plain root filesystem directory, used where it lies; or a name in the store. \
 A prefix docker-archive:, oci:, oci-archive: or dir: says which it is.";
@@ -173,69 +189,6 @@ pub struct UmountArgs {
     pub dirs: Vec<PathBuf>,
 }
 
-/// `layerfs run`
-#[derive(Clone, Debug, Args)]
-#[command(after_help = IMAGE_HELP, disable_help_flag = true)]
-pub struct RunArgs {
-    /// Set a variable (KEY=VALUE), or pass the caller's on (KEY)
-    #[arg(long, short = 'e', value_name = "KEY[=VALUE]")]
-    pub env: Vec<String>,
-    /// Read variables from a file: KEY=VALUE or KEY in each line, taken literally; # begins a comment
-    #[arg(long, value_name = "FILE")]
-    pub env_file: Vec<PathBuf>,
-    /// Directory in the container to start in
-    #[arg(long, short = 'w', value_name = "DIR")]
-    pub workdir: Option<PathBuf>,
-    /// User to run as, a name or a number of the image
-    #[arg(long, short = 'u', value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
-    /// Replace the image's entrypoint; empty for none
-    #[arg(long, value_name = "COMMAND")]
-    pub entrypoint: Option<String>,
-    /// Keep standard input open
-    #[arg(long, short = 'i')]
-    pub interactive: bool,
-    /// Give the command a terminal
-    #[arg(long, short = 't')]
-    pub tty: bool,
-    /// Remove the container when it ends
-    #[arg(long)]
-    pub rm: bool,
-    /// Name of the container
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Host name inside (default: the container's short id)
-    #[arg(long, short = 'h', value_name = "NAME")]
-    pub hostname: Option<String>,
-    /// Show a file or directory of the host inside
-    #[arg(long, short = 'v', value_name = "SRC:DST[:ro]")]
-    pub volume: Vec<String>,
-    /// Refuse changes to the root filesystem; /run, /tmp and /var/tmp become tmpfs
-    #[arg(long)]
-    pub read_only: bool,
-    /// Let the kernel keep what is written to files until they are closed or flushed: much faster small writes, but errors
-    /// such as a full disk come from close and fsync
-    #[arg(long, conflicts_with = "read_only")]
-    pub writeback: bool,
-    /// Network: none, or the host's
-    #[arg(long, visible_alias = "net", value_enum, default_value = "none")]
-    pub network: NetworkArg,
-    /// Print nothing but the command's own output
-    #[arg(long, short = 'q')]
-    pub quiet: bool,
-    /// Which of several
-    #[command(flatten)]
-    pub platform: PlatformArg,
-    /// Print help
-    #[arg(long, action = clap::ArgAction::Help)]
-    pub help: Option<bool>,
-    /// What to run
-    pub image: String,
-    /// Command and arguments, instead of the image's
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<OsString>,
-}
-
 /// `--network`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum NetworkArg {
@@ -267,63 +220,6 @@ pub struct BuildArgs {
     pub network: NetworkArg,
     /// Directory that COPY copies from
     pub context: PathBuf,
-}
-
-/// `layerfs ps`
-#[derive(Clone, Debug, Args)]
-pub struct PsArgs {
-    /// Also those that are not running or mounted
-    #[arg(long, short = 'a')]
-    pub all: bool,
-    /// Only ids
-    #[arg(long, short = 'q')]
-    pub quiet: bool,
-    /// Do not shorten
-    #[arg(long)]
-    pub no_trunc: bool,
-}
-
-/// `layerfs rm`
-#[derive(Clone, Debug, Args)]
-pub struct RmArgs {
-    /// Stop it first
-    #[arg(long, short = 'f')]
-    pub force: bool,
-    /// IDs, unique prefixes or names
-    #[arg(required = true)]
-    pub containers: Vec<String>,
-}
-
-/// `layerfs stop`
-#[derive(Clone, Debug, Args)]
-pub struct StopArgs {
-    /// How long they have until they are killed; -1: as long as it takes
-    #[arg(
-        long,
-        short = 't',
-        visible_alias = "timeout",
-        value_name = "SECONDS",
-        default_value_t = 10,
-        allow_negative_numbers = true
-    )]
-    pub time: i64,
-    /// This signal in place of the image's stop signal or SIGTERM
-    #[arg(long, short = 's', value_name = "SIGNAL")]
-    pub signal: Option<String>,
-    /// IDs, unique prefixes or names
-    #[arg(required = true)]
-    pub containers: Vec<String>,
-}
-
-/// `layerfs kill`
-#[derive(Clone, Debug, Args)]
-pub struct KillArgs {
-    /// By name or number: SIGHUP, HUP, 1, SIGRTMIN+3
-    #[arg(long, short = 's', value_name = "SIGNAL", default_value = "KILL")]
-    pub signal: String,
-    /// IDs, unique prefixes or names
-    #[arg(required = true)]
-    pub containers: Vec<String>,
 }
 
 /// `layerfs prune`
@@ -493,6 +389,7 @@ mod tests {
         ])
         .unwrap();
         let Command::Run(run) = cli.command else { panic!("{cli:?}") };
+        let run = run.container;
         assert_eq!((run.image.as_str(), run.hostname.as_deref()), ("image", Some("box")));
         assert_eq!(run.command, ["ls", "-l", "--", "-h"]);
     }

@@ -70,7 +70,7 @@ pub(super) fn spill(store: &Store) -> anyhow::Result<Option<SpillDir>> {
 }
 
 /// A number, perhaps with `K`, `M`, `G` or `T` for powers of 1024.
-fn bytes_of(text: &str) -> Option<u64> {
+pub(super) fn bytes_of(text: &str) -> Option<u64> {
     let unit = ["K", "M", "G", "T"].into_iter().zip(1_u32..).find_map(|(unit, power)| {
         let number = text.strip_suffix(unit)?;
         Some((number, 1024_u64.checked_pow(power)?))

@@ -4,11 +4,15 @@
 pub mod args;
 mod build;
 mod complete;
+pub mod container_args;
 mod environment;
+mod exec;
 mod failure;
 mod index;
 mod inspect;
+mod log_times;
 mod logging;
+mod logs;
 mod look;
 mod lowers;
 mod man;
@@ -22,6 +26,7 @@ mod prune;
 mod ps;
 mod rm;
 mod run;
+mod start;
 mod stats;
 mod stop;
 mod umount;
@@ -34,7 +39,6 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::container::ContainerError;
 use args::{Cli, Command};
 
 /// What every failure of layerfs itself exits with, as docker and podman do.
@@ -76,20 +80,23 @@ fn command_names() -> Vec<String> {
 }
 
 /// Does something to each container that was named and prints what comes of it. A failure is told, and the rest is done.
-fn each(texts: &[String], done: impl Fn(&str) -> Result<String, ContainerError>) -> anyhow::Result<u8> {
-    let mut failed: Option<ContainerError> = None;
+fn each<E: Into<anyhow::Error>>(
+    texts: &[String],
+    done: impl Fn(&str) -> Result<String, E>,
+) -> anyhow::Result<u8> {
+    let mut failed: Option<anyhow::Error> = None;
     for text in texts {
         match done(text) {
             Ok(line) => print(&format!("{line}\n"))?,
             Err(error) => {
-                if let Some(earlier) = failed.replace(error) {
-                    complain(&format!("Error: {}", failure::line(&earlier)));
+                if let Some(earlier) = failed.replace(error.into()) {
+                    complain(&format!("Error: {}", failure::line(earlier.as_ref())));
                 }
             }
         }
     }
     match failed {
-        Some(error) => Err(error.into()),
+        Some(error) => Err(error),
         None => Ok(0),
     }
 }
@@ -98,7 +105,13 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Mount(args) => mount::run(args),
         Command::Umount(args) => umount::run(&args),
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(&args),
+        Command::Exec(args) => exec::run(&args),
+        Command::Create(args) => run::create(&args),
+        Command::Start(args) => start::start(&args),
+        Command::Restart(args) => start::restart(&args),
+        Command::Wait(args) => start::wait(&args),
+        Command::Logs(args) => logs::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Complete(args) => complete::run(&args),
         Command::Ps(args) => ps::run(&args),

@@ -109,6 +109,7 @@ fn new(
         owners: owners(args.owner),
         // Nothing is kept of a mount that takes no changes.
         remove_at_end: args.rm || changes == Changes::Refused,
+        run: None,
         changes,
     })?;
     Ok(Prepared { held, image, layers, target })

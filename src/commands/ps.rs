@@ -1,6 +1,6 @@
 //! `layerfs ps`
 
-use super::args::PsArgs;
+use super::container_args::PsArgs;
 use super::environment;
 use crate::container::view::{self, Width};
 use crate::container::{Container, Moment};

@@ -1,6 +1,6 @@
 //! `layerfs rm`
 
-use super::args::RmArgs;
+use super::container_args::RmArgs;
 use super::environment;
 use crate::container::ending;
 

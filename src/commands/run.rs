@@ -6,22 +6,59 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::args::{NetworkArg, RunArgs};
+use super::args::NetworkArg;
+use super::container_args::{CreateArgs, RunArgs};
 use super::progress::Told;
 use super::{environment, failure, mount};
 use crate::container::command_line::{self, Wishes};
-use crate::container::running::{self, RunError};
-use crate::container::{Changes, ImageRecord, NewContainer, Owners, Purpose, ending};
+use crate::container::log::LogLimits;
+use crate::container::running::{self, Ready, RunError};
+use crate::container::{Changes, Containers, Held, ImageRecord, NewContainer, Owners, Purpose, ending};
 use crate::fuse::Writes;
 use crate::launcher::Volume;
+use crate::mount::Layers;
 use crate::sys::process;
 
-/// Runs a command in a new container and gives its exit code.
-pub(super) fn run(args: RunArgs) -> anyhow::Result<u8> {
-    if args.tty && args.interactive {
+/// Runs a command in a new container and gives its exit code; in the background that it was started.
+pub(super) fn run(args: &RunArgs) -> anyhow::Result<u8> {
+    let wanted = &args.container;
+    if wanted.tty && wanted.interactive && !args.detach {
         ensure!(std::io::stdin().is_terminal(), "the input device is not a TTY: leave out -t, or -i");
     }
-    let wishes = wishes(&args)?;
+    let made = make(wanted)?;
+    if args.detach {
+        let id = made.held.id();
+        return match made.begin_in_background()? {
+            Ok(()) => super::print(&format!("{id}\n")).map(|()| 0),
+            Err(error) => Ok(told(&error)),
+        };
+    }
+    match made.begin()? {
+        Ok(code) => Ok(code),
+        Err(error) => Ok(told(&error)),
+    }
+}
+
+/// Makes a container and prints its id.
+pub(super) fn create(args: &CreateArgs) -> anyhow::Result<u8> {
+    let made = make(args)?;
+    super::print(&format!("{}\n", made.held.id()))?;
+    Ok(0)
+}
+
+/// A container that can be started.
+pub(super) struct Made {
+    pub(super) containers: Containers,
+    pub(super) held: Held,
+    pub(super) layers: Layers,
+    pub(super) wishes: Wishes,
+    /// Nothing but its own output is printed.
+    pub(super) quiet: bool,
+}
+
+fn make(args: &CreateArgs) -> anyhow::Result<Made> {
+    let wishes = wishes(args)?;
+    let cidfile = args.cidfile.as_deref().map(CidFile::claim).transpose()?;
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
     ending::sweep(&containers);
@@ -41,42 +78,87 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<u8> {
         owners: Owners::Image,
         changes: Changes::Own,
         remove_at_end: args.rm,
+        run: Some(wishes.clone()),
     })?;
-    let mount_point = held.dir().join("mnt");
-    let plan =
-        command_line::plan(&held.id().to_string(), mount_point, arguments, &image.config.config, &wishes)?;
-    let quiet = args.quiet;
-    let mut single_id = |reason: &str| {
-        if !quiet {
-            super::complain(&format!("layerfs: only one user id inside: {reason}"));
+    if let Some(cidfile) = cidfile {
+        cidfile.fill(&held)?;
+    }
+    Ok(Made { containers, held, layers, wishes, quiet: args.quiet })
+}
+
+impl Made {
+    fn ready(self) -> anyhow::Result<(Containers, Ready)> {
+        let Self { containers, held, layers, wishes, .. } = self;
+        let image = &held.config().image.process;
+        let arguments = command_line::arguments(image, &wishes)?;
+        let mount_point = held.dir().join("mnt");
+        let plan = command_line::plan(&held.id().to_string(), mount_point, arguments, image, &wishes)?;
+        let writes = if wishes.writeback { Writes::Back } else { Writes::Through };
+        Ok((containers, Ready { held, layers, writes, plan }))
+    }
+
+    /// Runs it to its end.
+    pub(super) fn begin(self) -> anyhow::Result<Result<u8, RunError>> {
+        let quiet = self.quiet;
+        let (containers, ready) = self.ready()?;
+        Ok(running::run(&containers, ready, &mut |reason| tell_single_id(quiet, reason)))
+    }
+
+    /// Starts it.
+    pub(super) fn begin_in_background(self) -> anyhow::Result<Result<(), RunError>> {
+        let quiet = self.quiet;
+        let (containers, ready) = self.ready()?;
+        Ok(running::run_in_background(&containers, ready, &mut |reason| tell_single_id(quiet, reason)))
+    }
+}
+
+fn tell_single_id(quiet: bool, reason: &str) {
+    if !quiet {
+        super::complain(&format!("layerfs: only one user id inside: {reason}"));
+    }
+}
+
+/// A file that gets a container's id. It is there, and empty, from before the container is made, so that of two nobody
+/// loses its id; it goes when no container comes about.
+struct CidFile<'a> {
+    path: &'a Path,
+    is_filled: bool,
+}
+
+impl<'a> CidFile<'a> {
+    fn claim(path: &'a Path) -> anyhow::Result<Self> {
+        let made = std::fs::File::create_new(path);
+        made.with_context(|| format!("--cidfile {}", path.display()))?;
+        Ok(Self { path, is_filled: false })
+    }
+
+    fn fill(mut self, held: &Held) -> anyhow::Result<()> {
+        let written = std::fs::write(self.path, held.id().to_string());
+        self.is_filled = written.is_ok();
+        written.with_context(|| format!("--cidfile {}", self.path.display()))
+    }
+}
+
+impl Drop for CidFile<'_> {
+    fn drop(&mut self) {
+        if !self.is_filled {
+            // Why there is no container is said already.
+            std::fs::remove_file(self.path).ok();
         }
-    };
-    let writes = if args.writeback { Writes::Back } else { Writes::Through };
-    match running::run(&containers, held, layers, writes, &plan, &mut single_id) {
-        Ok(code) => Ok(code),
-        Err(error) => Ok(told(&error)),
     }
 }
 
 /// A start that failed has an exit code of its own.
-fn told(error: &RunError) -> u8 {
+pub(super) fn told(error: &RunError) -> u8 {
     super::complain(&format!("Error: {}", failure::line(error)));
     error.exit_code()
 }
 
-fn wishes(args: &RunArgs) -> anyhow::Result<Wishes> {
-    let mut env = Vec::new();
-    for file in &args.env_file {
-        let text = std::fs::read(file).with_context(|| format!("--env-file {}", file.display()))?;
-        env.extend(env_file(&text).with_context(|| format!("--env-file {}", file.display()))?);
-    }
-    for variable in &args.env {
-        env.extend(variable_of(variable.as_ref())?);
-    }
+fn wishes(args: &CreateArgs) -> anyhow::Result<Wishes> {
     Ok(Wishes {
         entrypoint: args.entrypoint.clone(),
         command: args.command.clone(),
-        env,
+        env: variables(&args.env_file, &args.env)?,
         workdir: args.workdir.clone(),
         user: args.user.clone(),
         hostname: args.hostname.clone(),
@@ -85,8 +167,47 @@ fn wishes(args: &RunArgs) -> anyhow::Result<Wishes> {
         interactive: args.interactive,
         read_only: args.read_only,
         host_network: args.network == NetworkArg::Host,
+        writeback: args.writeback,
+        log: log_limits(&args.log_opt)?,
     })
 }
+
+/// What `--env-file` and `-e` say.
+pub(super) fn variables(files: &[PathBuf], variables: &[String]) -> anyhow::Result<Vec<OsString>> {
+    let mut env = Vec::new();
+    for file in files {
+        let text = std::fs::read(file).with_context(|| format!("--env-file {}", file.display()))?;
+        env.extend(env_file(&text).with_context(|| format!("--env-file {}", file.display()))?);
+    }
+    for variable in variables {
+        env.extend(variable_of(variable.as_ref())?);
+    }
+    Ok(env)
+}
+
+/// Docker's `max-size` and `max-file`.
+fn log_limits(options: &[String]) -> anyhow::Result<LogLimits> {
+    let mut limits = LogLimits::default();
+    for option in options {
+        match option.split_once('=') {
+            Some(("max-size", "-1")) => limits.bytes = None,
+            Some(("max-size", size)) => {
+                let bytes = environment::bytes_of(&size.to_ascii_uppercase()).filter(|bytes| *bytes > 0);
+                limits.bytes = Some(bytes.with_context(|| format!("--log-opt {option}: such as 10m"))?);
+            }
+            Some(("max-file", files)) => {
+                let files = files.parse().ok().filter(|files| (1..=LOG_FILES_MAX).contains(files));
+                limits.files =
+                    files.with_context(|| format!("--log-opt {option}: from 1 to {LOG_FILES_MAX}"))?;
+            }
+            _ => bail!("--log-opt {option}: max-size=BYTES and max-file=N are known"),
+        }
+    }
+    Ok(limits)
+}
+
+/// Each is renamed when one is full.
+const LOG_FILES_MAX: u32 = 1000;
 
 /// `KEY=value`, or `KEY` for the caller's value, if it has one.
 fn variable_of(text: &std::ffi::OsStr) -> anyhow::Result<Option<OsString>> {
@@ -147,6 +268,21 @@ mod tests {
         let text = b"# comment\n\nA=1\n B=\"x y\" # no comment\r\nLAYERFS_SURELY_UNSET\nC=a=b\n";
         assert_eq!(env_file(text).unwrap(), ["A=1", "B=\"x y\" # no comment", "C=a=b"]);
         assert!(env_file(b"=x\n").is_err());
+    }
+
+    #[test]
+    fn limits_of_logs() {
+        let limits = |options: &[&str]| {
+            log_limits(&options.iter().map(ToString::to_string).collect::<Vec<_>>())
+                .map(|limits| (limits.bytes, limits.files))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(limits(&[]), Ok((None, 1)));
+        assert_eq!(limits(&["max-size=10m", "max-file=3"]), Ok((Some(10 << 20), 3)));
+        assert_eq!(limits(&["max-size=5", "max-size=-1"]), Ok((None, 1)));
+        for wrong in ["max-size=0", "max-size=x", "max-file=0", "max-file=1001", "tag=x", "max-size"] {
+            assert!(limits(&[wrong]).unwrap_err().contains(wrong), "{wrong}");
+        }
     }
 
     #[test]

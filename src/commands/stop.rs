@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::args::{KillArgs, StopArgs};
+use super::container_args::{KillArgs, StopArgs};
 use super::environment;
 use crate::container::stopping::{self, Stop};
 use crate::sys::process;

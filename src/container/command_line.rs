@@ -3,11 +3,14 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
+use super::log::LogLimits;
 use crate::launcher::{Network, Plan, Volume};
 use crate::model::image_config::ProcessConfig;
 
 /// What the user asked for; `None` and empty leave it to the image.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wishes {
     /// Replaces the image's entrypoint; empty for none.
     pub entrypoint: Option<String>,
@@ -31,6 +34,10 @@ pub struct Wishes {
     pub read_only: bool,
     /// The host's network instead of none.
     pub host_network: bool,
+    /// The kernel keeps what is written until close or flush.
+    pub writeback: bool,
+    /// What is kept of its output, if anything is.
+    pub log: LogLimits,
 }
 
 /// Neither the image nor the user says what to run.

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::command_line::Wishes;
 use super::id::{is_name, random_name};
 use super::{
     Changes, Config, Container, ContainerError, ContainerId, ImageRecord, Moment, Owners, Purpose, State,
@@ -47,13 +48,15 @@ pub struct NewContainer {
     pub changes: Changes,
     /// Goes away when it ends.
     pub remove_at_end: bool,
+    /// How it is run; a mount is not.
+    pub run: Option<Wishes>,
 }
 
 /// A container that belongs to this process, and to those it forks, until this is dropped.
 #[derive(Debug)]
 pub struct Held {
     container: Container,
-    _lock: FileLock,
+    lock: FileLock,
 }
 
 /// A container that nobody finds any more and whose files are still there.
@@ -78,6 +81,15 @@ impl Held {
     /// When it cannot be written; then the old state stands.
     pub fn set_state(&self, state: &State) -> Result<(), ContainerError> {
         documents::write_state(&self.container.dir, state)
+    }
+
+    /// Tells those who wait for its end how it ended, when nothing else of it will be left.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn leave_exit_code(&self, code: u8) -> Result<(), ContainerError> {
+        let left = self.lock.leave_word(&code.to_string());
+        left.map_err(ContainerError::io("write", self.lock.path()))
     }
 }
 
@@ -122,7 +134,7 @@ impl Containers {
         let lock = self.make_dir(id)?;
         let dir = self.dir.join(id.to_string());
         match self.fill(&dir, id, new) {
-            Ok(config) => Ok(Held { container: Container { config, dir }, _lock: lock }),
+            Ok(config) => Ok(Held { container: Container { config, dir }, lock }),
             Err(error) => {
                 discard(&dir);
                 Err(error)
@@ -149,9 +161,10 @@ impl Containers {
 
     fn fill(&self, dir: &Path, id: ContainerId, new: NewContainer) -> Result<Config, ContainerError> {
         let name = self.claim_name(new.name.as_deref(), id)?;
-        let NewContainer { image, purpose, command, owners, changes, remove_at_end, .. } = new;
+        let NewContainer { image, purpose, command, owners, changes, remove_at_end, run, .. } = new;
         let created = Moment::now();
-        let config = Config { id, name, created, image, purpose, command, owners, changes, remove_at_end };
+        let config =
+            Config { id, name, created, image, purpose, command, owners, changes, remove_at_end, run };
         if let Err(error) = documents::write_config(dir, &config) {
             self.release_name(&config.name, id)?;
             return Err(error);
@@ -230,7 +243,7 @@ impl Containers {
     pub fn hold(&self, container: Container) -> Result<Held, ContainerError> {
         let path = container.lock_path();
         match FileLock::exclusive_soon(&path).map_err(ContainerError::io("lock", &path))? {
-            Some(lock) => Ok(Held { container, _lock: lock }),
+            Some(lock) => Ok(Held { container, lock }),
             None => Err(in_use(&container)?),
         }
     }
@@ -371,7 +384,7 @@ impl Held {
     /// # Errors
     /// What the system says.
     pub fn detach(self, containers: &Containers) -> Result<Removal, ContainerError> {
-        let Self { container, _lock: lock } = self;
+        let Self { container, lock } = self;
         containers.release_name(&container.config.name, container.id())?;
         let path = containers.dir.join(format!("{REMOVING_PREFIX}{}", container.id()));
         std::fs::rename(&container.dir, &path).map_err(ContainerError::io("remove", &container.dir))?;

@@ -23,6 +23,7 @@ fn new(name: Option<&str>) -> NewContainer {
         owners,
         changes: crate::container::Changes::Own,
         remove_at_end: false,
+        run: None,
     }
 }
 

@@ -18,7 +18,9 @@ mod containers;
 mod documents;
 pub mod ending;
 mod error;
+pub mod executing;
 mod id;
+pub mod log;
 pub mod moment;
 pub mod mounts;
 mod process;
@@ -29,6 +31,7 @@ mod stats;
 pub mod stopping;
 pub mod tree;
 pub mod view;
+pub mod waiting;
 
 pub use containers::{Containers, Held, NewContainer, Removal};
 pub use error::ContainerError;

@@ -28,6 +28,18 @@ impl Moment {
         Self(Duration::from_secs(seconds))
     }
 
+    /// So long after 1970.
+    #[must_use]
+    pub const fn after_1970(duration: Duration) -> Self {
+        Self(duration)
+    }
+
+    /// So long before; not before 1970.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(duration))
+    }
+
     /// How long before `now` it was; nothing when it is later.
     #[must_use]
     pub fn age(self, now: Self) -> Duration {

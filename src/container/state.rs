@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::command_line::Wishes;
 use super::{ContainerId, Moment, ProcessId, moment};
 use crate::image::Image;
 use crate::layer::LayerSource;
@@ -33,6 +34,9 @@ pub struct Config {
     pub changes: Changes,
     /// Goes away when it ends.
     pub remove_at_end: bool,
+    /// How it is run; a mount is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Wishes>,
 }
 
 /// Which image, exactly.

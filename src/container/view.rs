@@ -228,6 +228,7 @@ mod tests {
             owners: Owners::Image,
             changes: crate::container::Changes::Own,
             remove_at_end: false,
+            run: None,
         };
         let held = Containers::open(dir.path()).unwrap().create(new).unwrap();
         (dir, (*held).clone())

@@ -181,6 +181,11 @@ pub(super) fn is_single_here() -> std::io::Result<bool> {
     Ok(is_single(&fs::read_to_string("/proc/self/uid_map")?))
 }
 
+/// The same of another process.
+pub(super) fn is_single_of(pid: u32) -> std::io::Result<bool> {
+    Ok(is_single(&fs::read_to_string(format!("/proc/{pid}/uid_map"))?))
+}
+
 fn is_single(map: &str) -> bool {
     map.lines().count() == 1 && map.split_ascii_whitespace().nth(2) == Some("1")
 }

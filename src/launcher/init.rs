@@ -1,47 +1,29 @@
-//! The container's first process: from the clone to execve(2), as a list of named steps.
+//! The container's first process: from the clone to what makes it its program, as a list of named steps.
 
-use std::ffi::CString;
-use std::io::{self, PipeReader, PipeWriter, Read as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStringExt as _;
+use std::io::{PipeWriter, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use nix::unistd::{Gid, Uid, execve, setgroups, sethostname, setresgid, setresuid, setsid};
-use rustix::fs::{OFlags, ResolveFlags};
-use rustix::termios::Winsize;
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use nix::unistd::{sethostname, setsid};
 
-use super::environment;
-use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Failure, Step};
+use super::failure::{Context as _, EXIT_LAUNCHER, Step};
 use super::in_root::{self, Symlinks};
-use super::mounts::{self, Prepared};
+use super::mounts;
 use super::plan::{Network, Plan, Resource};
+use super::program::{self, Program};
 use super::rootfs;
-use super::supervisor::MESSAGE_TERMINAL;
-use super::terminal;
-use super::user::{self, User};
-use crate::sys::message_socket::MessageSocket;
-use crate::sys::seccomp::{self, Instruction};
-use crate::sys::{process, scoped};
+use crate::sys::process;
 
 /// Docker's and podman's.
-const UMASK: u32 = 0o022;
+pub(super) const UMASK: u32 = 0o022;
 
 /// What the first process is given.
 #[derive(Debug)]
 pub(super) struct Init<'a> {
-    pub(super) plan: &'a Plan,
-    pub(super) filter: Option<&'a [Instruction]>,
-    pub(super) window: Option<Winsize>,
-    /// Whether there is one id only.
-    pub(super) single: bool,
+    pub(super) program: Program<'a>,
     /// Descriptors that keep the root filesystem's server alive; ours must go.
     pub(super) close: Vec<RawFd>,
-    /// A byte comes when the root filesystem is served; closed when the supervisor ends.
-    pub(super) go: PipeReader,
-    pub(super) control: MessageSocket,
     pub(super) errors: PipeWriter,
 }
 
@@ -56,162 +38,38 @@ impl Init<'_> {
     }
 
     fn start(&mut self) -> Step<std::convert::Infallible> {
-        let plan = self.plan;
+        let plan = self.program.plan;
         for fd in &self.close {
             process::close_inherited(*fd).stage("close the root filesystem's descriptors")?;
         }
-        die_with_supervisor()?;
+        program::die_with_supervisor()?;
         // What is made in the container is for all its users, whatever the caller's own files are.
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
         // Needs nothing of the root filesystem, so it can be done while that gets ready.
-        let prepared = mounts::prepare(plan, self.single)?;
+        let prepared = mounts::prepare(plan, self.program.single)?;
         self.wait_for_go();
         let root = pivot(&plan.rootfs_mount_point)?;
         let root = root.as_fd();
         mounts::attach_all(&prepared, root)?;
         configure_namespaces(plan)?;
         set_limits(plan)?;
-        let user = user::resolve(root, &plan.user).stage(&format!("user {:?}", plan.user))?;
-        self.check_user(&user)?;
+        let user = self.program.user(root)?;
         setsid().stage("setsid")?;
-        self.connect_stdio(&prepared, root, &user)?;
+        self.program.connect_stdio(|| prepared.devpts.try_clone(), root, &user)?;
         mounts::protect(plan, prepared, root)?;
         if plan.create_cwd {
             in_root::open_or_make_directory(root, &plan.cwd, Symlinks::Inside)
                 .at("make the working directory", &plan.cwd)?;
         }
-        process::reset_signal_actions();
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).stage("signal mask")?;
-        process::close_all_on_exec().stage("close_range")?;
-        self.drop_privileges(&user)?;
-        self.ensure_supervised()?;
-        enter_cwd(root, &plan.cwd)?;
-        execute(plan, &user)
+        self.program.become_it(root, &user)
     }
 
     /// Waits until the root filesystem is served. When the supervisor has failed, it has also said why.
     fn wait_for_go(&mut self) {
-        if self.go.read_exact(&mut [0]).is_err() {
+        if self.program.go.read_exact(&mut [0]).is_err() {
             process::exit_now(EXIT_LAUNCHER);
         }
     }
-
-    fn check_user(&self, user: &User) -> Step<()> {
-        if self.single && (user.uid != 0 || user.gid != 0) {
-            let message = format!("id {}:{} does not exist in this container", user.uid, user.gid);
-            return Err(Box::new(
-                Failure::new("user", &io::Error::other(message)).hint(
-                    "the container has a single id, 0; ranges in /etc/subuid and /etc/subgid give more",
-                ),
-            ));
-        }
-        Ok(())
-    }
-
-    fn connect_stdio(&self, prepared: &Prepared, root: BorrowedFd<'_>, user: &User) -> Step<()> {
-        if self.plan.terminal {
-            let pair = terminal::open(prepared.devpts.as_fd(), self.window).stage("terminal")?;
-            terminal::give_to(&pair, root, user.uid).stage("terminal")?;
-            self.control.send(MESSAGE_TERMINAL, Some(pair.master.as_fd())).stage("terminal")?;
-            return terminal::adopt(pair).stage("terminal");
-        }
-        if !self.plan.interactive {
-            let null = mounts::open_null(root).at("open", "/dev/null")?;
-            nix::unistd::dup2_stdin(&null).stage("standard input")?;
-        }
-        give_pipes_to(user).stage("standard streams")
-    }
-
-    /// From all capabilities of the user namespace to those of the plan. The filter is loaded while we still may, and before
-    /// the ids change, so that it needs no no_new_privs.
-    fn drop_privileges(&self, user: &User) -> Step<()> {
-        let kept = self.plan.capabilities.bits();
-        rustix::thread::clear_ambient_capability_set().stage("ambient capabilities")?;
-        for number in 0..64 {
-            let one = CapabilitySet::from_bits_retain(1 << number);
-            if kept.contains(one) {
-                continue;
-            }
-            match rustix::thread::remove_capability_from_bounding_set(one) {
-                Ok(()) => {}
-                // Beyond the last one that this kernel has.
-                Err(rustix::io::Errno::INVAL) => break,
-                Err(error) => return Err(error).stage("bounding capabilities"),
-            }
-        }
-        if self.plan.no_new_privileges || self.single {
-            prctl::set_no_new_privs().stage("no_new_privs")?;
-        }
-        if let Some(filter) = self.filter {
-            seccomp::install(filter).stage("seccomp")?;
-        }
-        self.set_ids(user)?;
-        let capabilities = if user.uid == 0 { kept } else { CapabilitySet::empty() };
-        let sets = CapabilitySets {
-            effective: capabilities,
-            permitted: capabilities,
-            inheritable: CapabilitySet::empty(),
-        };
-        rustix::thread::set_capabilities(None, sets).stage("capabilities")?;
-        // A change of ids has cleared it.
-        die_with_supervisor()
-    }
-
-    fn set_ids(&self, user: &User) -> Step<()> {
-        let groups = user.groups.iter().chain(&self.plan.additional_gids);
-        let groups: Vec<Gid> = groups.map(|gid| Gid::from_raw(*gid)).collect();
-        if self.single {
-            // The kernel refuses setgroups(2) here: groups could take rights away, too.
-            tracing::debug!(?groups, "a container with a single id has no supplementary groups");
-        } else {
-            setgroups(&groups).stage("supplementary groups")?;
-        }
-        let hint = |failure: Box<Failure>| {
-            Box::new(failure.hint("is the id within the ranges of /etc/subuid and /etc/subgid?"))
-        };
-        let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-        setresgid(gid, gid, gid).stage(&format!("group {gid}")).map_err(hint)?;
-        setresuid(uid, uid, uid).stage(&format!("user {uid}")).map_err(hint)
-    }
-
-    /// The supervisor may have died while no death signal was set.
-    fn ensure_supervised(&self) -> Step<()> {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        let mut fds = [PollFd::new(self.go.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO).stage("poll")?;
-        if fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)) {
-            process::exit_now(EXIT_LAUNCHER);
-        }
-        Ok(())
-    }
-}
-
-fn die_with_supervisor() -> Step<()> {
-    prctl::set_pdeathsig(Signal::SIGKILL).stage("death signal")
-}
-
-/// `PIPEFS_MAGIC` (linux/magic.h).
-const PIPEFS_MAGIC: u32 = 0x5049_5045;
-
-/// Lets a user other than root open `/dev/stdout` and its like when they are pipes, as servers do that log there. Only pipes:
-/// terminals and files belong to the user of the host, and keep belonging.
-fn give_pipes_to(user: &User) -> io::Result<()> {
-    if user.uid == 0 {
-        return Ok(());
-    }
-    let (input, output, errors) = (io::stdin(), io::stdout(), io::stderr());
-    for fd in [input.as_fd(), output.as_fd(), errors.as_fd()] {
-        let magic = rustix::fs::fstatfs(fd)?.f_type;
-        if u32::try_from(magic) == Ok(PIPEFS_MAGIC) {
-            match rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(user.uid)), None) {
-                Ok(()) => {}
-                // Another user of the host made it, so it is not ours to give.
-                Err(rustix::io::Errno::PERM) => tracing::debug!("a standard stream is another user's pipe"),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Makes `target` the root, and lets go of the host's. Gives the new root.
@@ -255,65 +113,4 @@ fn set_limits(plan: &Plan) -> Step<()> {
     let written = std::fs::write("/proc/self/oom_score_adj", adjustment.to_string());
     prctl::set_dumpable(false).stage("oom_score_adj")?;
     written.at("write", "/proc/self/oom_score_adj")
-}
-
-/// Enters the working directory as the user, and makes sure that it is below the root.
-fn enter_cwd(root: BorrowedFd<'_>, cwd: &Path) -> Step<()> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let directory = scoped::open(root, cwd, flags, resolve)
-        .at("working directory", cwd)
-        .map_err(|failure| Box::new(failure.exit_code(EXIT_LAUNCHER)))?;
-    rustix::process::fchdir(&directory).at("working directory", cwd)?;
-    let now = rustix::process::getcwd(Vec::new()).at("working directory", cwd)?;
-    // The kernel writes "(unreachable)" before a path that is not below the root.
-    if now.as_bytes().first() == Some(&b'/') {
-        return Ok(());
-    }
-    Err(Box::new(Failure::new("working directory", &io::Error::other("not inside the container")).on(cwd)))
-}
-
-fn execute(plan: &Plan, user: &User) -> Step<std::convert::Infallible> {
-    let environment = environment::complete(plan, &user.home);
-    let Some(program) = plan.args.first() else {
-        return Err(Box::new(Failure::new("exec", &io::Error::other("no command given"))));
-    };
-    let paths = environment::candidates(program, &environment);
-    let args = to_c_strings(&plan.args)?;
-    let variables = to_c_strings(&environment)?;
-    let mut refused = None;
-    for path in to_c_strings(&paths)? {
-        let Err(error) = execve(&path, &args, &variables);
-        match error {
-            nix::Error::ENOENT | nix::Error::ENOTDIR => {}
-            // execvp(3): go on, but remember it.
-            nix::Error::EACCES => refused = Some(error),
-            error => {
-                refused = Some(error);
-                break;
-            }
-        }
-    }
-    let path = Path::new(program);
-    Err(Box::new(match refused {
-        Some(error) => Failure::new("exec", &error.into()).on(path).exit_code(EXIT_NOT_EXECUTABLE),
-        None => not_found(path, &paths),
-    }))
-}
-
-fn not_found(program: &Path, paths: &[std::ffi::OsString]) -> Failure {
-    let failure = Failure::new("exec", &nix::Error::ENOENT.into()).on(program).exit_code(EXIT_NOT_FOUND);
-    if paths.iter().any(|path| Path::new(path).exists()) {
-        return failure.hint("the file is there, but its interpreter or dynamic loader is not");
-    }
-    failure
-}
-
-fn to_c_strings(strings: &[std::ffi::OsString]) -> Step<Vec<CString>> {
-    strings
-        .iter()
-        .map(|string| CString::new(string.clone().into_vec()))
-        .collect::<Result<_, _>>()
-        .map_err(io::Error::from)
-        .stage("arguments and environment")
 }

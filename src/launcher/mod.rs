@@ -13,6 +13,7 @@
 //! by whatever signal, no process and no mount stays.
 
 mod as_root;
+mod beside;
 mod capabilities;
 mod environment;
 mod failure;
@@ -23,21 +24,25 @@ mod in_root;
 mod init;
 mod mounts;
 mod plan;
+mod program;
 mod relay;
 mod rootfs;
 mod run;
 mod seccomp;
+mod streams;
 mod supervisor;
 mod syscall_filter;
 mod terminal;
 mod user;
 
 pub use as_root::as_root_of;
+pub use beside::exec;
 pub use capabilities::Capabilities;
 pub use failure::{EXIT_LAUNCHER, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SIGNAL_BASE, Failure};
 pub use files::default_files;
 pub use id_maps::{IdMaps, IdRange};
-pub use plan::{GeneratedFile, Network, Plan, Resource, Rlimit, Seccomp, Tmpfs, Volume};
+pub use plan::{GeneratedFile, Network, Output, Plan, Resource, Rlimit, Seccomp, Tmpfs, Volume};
 pub use rootfs::{BindRootfs, Rootfs};
-pub use run::{Events, LaunchError, NoEvents, run};
+pub use run::{Events, LaunchError, NoEvents, run, show};
 pub use seccomp::ProfileError;
+pub use streams::Stream;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::capabilities::Capabilities;
 use super::id_maps::IdMaps;
@@ -31,6 +31,8 @@ pub struct Plan {
     pub terminal: bool,
     /// Whether our standard input reaches the program; else it reads `/dev/null`.
     pub interactive: bool,
+    /// Where it writes when it has no terminal.
+    pub output: Output,
     /// Its network.
     pub network: Network,
     /// Host files and directories shown in the container.
@@ -72,6 +74,16 @@ pub enum Seccomp {
     Unconfined,
 }
 
+/// Where a program writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Output {
+    /// To our own standard output and error.
+    Passed,
+    /// To [`super::Events::wrote`].
+    Taken,
+}
+
 /// A container's network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -83,7 +95,7 @@ pub enum Network {
 }
 
 /// A host file or directory shown in the container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     /// Absolute path on the host; must exist.
     pub source: PathBuf,
@@ -164,6 +176,7 @@ impl Plan {
             additional_gids: Vec::new(),
             terminal: false,
             interactive: false,
+            output: Output::Passed,
             network: Network::None,
             volumes: Vec::new(),
             tmpfs: Vec::new(),

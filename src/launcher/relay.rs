@@ -1,6 +1,6 @@
 //! Carries bytes between the user's terminal and the container's.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -8,6 +8,7 @@ use nix::poll::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::termios::tcsetwinsize;
 
+use super::streams::Stream;
 use super::terminal::{self, RawMode};
 
 /// Bytes moved at once: a pseudo-terminal holds 4096 (linux/tty.h).
@@ -31,6 +32,9 @@ pub(super) struct Relay {
     /// Restores the user's terminal.
     _raw: Option<RawMode>,
 }
+
+/// Who shows what was written.
+pub(super) type Shown<'a> = &'a mut dyn FnMut(Stream, &[u8]) -> io::Result<()>;
 
 /// What poll(2) found about a relay.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,10 +91,10 @@ impl Relay {
         fds
     }
 
-    /// Moves what can be moved.
-    pub(super) fn turn(&mut self, found: Found) -> io::Result<()> {
+    /// Moves what can be moved; what was written, `to` there.
+    pub(super) fn turn(&mut self, found: Found, to: Shown<'_>) -> io::Result<()> {
         if found.output {
-            self.show()?;
+            self.show(to)?;
         }
         if found.input {
             self.take_input()?;
@@ -110,13 +114,13 @@ impl Relay {
     }
 
     /// After the container's end: shows what is left.
-    pub(super) fn finish(mut self) -> io::Result<()> {
-        while self.output_open && self.show()? {}
+    pub(super) fn finish(mut self, to: Shown<'_>) -> io::Result<()> {
+        while self.output_open && self.show(to)? {}
         Ok(())
     }
 
     /// Shows one buffer of output; whether there was any.
-    fn show(&mut self) -> io::Result<bool> {
+    fn show(&mut self, to: Shown<'_>) -> io::Result<bool> {
         let mut buffer = [0; BUFFER_BYTES];
         let count = match rustix::io::read(&self.master, &mut buffer) {
             Ok(count) => count,
@@ -129,9 +133,7 @@ impl Relay {
             self.output_open = false;
             return Ok(false);
         }
-        let mut output = io::stdout().lock();
-        output.write_all(&buffer[..count])?;
-        output.flush()?;
+        to(Stream::Output, &buffer[..count])?;
         Ok(true)
     }
 

@@ -1,7 +1,7 @@
 //! The starter: the process that the user called. Forks the supervisor, writes the id maps, forwards signals and the terminal.
 
 use std::fmt;
-use std::io::{self, PipeReader};
+use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use nix::errno::Errno;
@@ -10,13 +10,15 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid};
+use rustix::termios::Winsize;
 
 use super::failure::{Context as _, EXIT_LAUNCHER, Failure, Step};
 use super::id_maps::{self, Written};
-use super::plan::{Plan, Seccomp};
+use super::plan::{Output, Plan, Seccomp};
 use super::relay::{self, Relay};
 use super::rootfs::Rootfs;
 use super::seccomp::{self, ProfileError};
+use super::streams::{self, Stream, StreamEnds, Streams};
 use super::supervisor::{
     MESSAGE_EXIT, MESSAGE_PROCESS, MESSAGE_RANGES, MESSAGE_READY, MESSAGE_SINGLE, MESSAGE_TERMINAL,
     Supervisor, exit_code_of_signal,
@@ -24,6 +26,7 @@ use super::supervisor::{
 use super::terminal;
 use crate::sys::message_socket::{Message, MessageSocket};
 use crate::sys::process::{self, Child, Fork};
+use crate::sys::seccomp::Instruction;
 
 /// Why [`run`] has no exit code of the program.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +86,28 @@ pub trait Events {
         tracing::debug!(program, supervisor, "started");
         Ok(())
     }
+
+    /// The program wrote this: to its terminal, or anywhere when its output is [`Output::Taken`].
+    ///
+    /// # Errors
+    /// Any error ends the container.
+    fn wrote(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
+        show(stream, bytes)
+    }
+}
+
+/// Writes what a program wrote to our own standard output or error.
+///
+/// # Errors
+/// What write(2) says.
+pub fn show(stream: Stream, bytes: &[u8]) -> io::Result<()> {
+    fn write(mut to: impl io::Write, bytes: &[u8]) -> io::Result<()> {
+        to.write_all(bytes).and_then(|()| to.flush())
+    }
+    match stream {
+        Stream::Output => write(io::stdout().lock(), bytes),
+        Stream::Errors => write(io::stderr().lock(), bytes),
+    }
 }
 
 /// Hears nothing.
@@ -98,6 +123,28 @@ impl Events for NoEvents {}
 /// # Errors
 /// [`LaunchError`]; its `exit_code` is what to exit with.
 pub fn run(plan: &Plan, rootfs: Box<dyn Rootfs>, events: &mut dyn Events) -> Result<u8, LaunchError> {
+    launch(plan, events, |given| Supervisor { given, rootfs }.run())
+}
+
+/// What the process between starter and program is given.
+#[derive(Debug)]
+pub(super) struct Given<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) filter: Option<&'a [Instruction]>,
+    pub(super) window: Option<Winsize>,
+    pub(super) starter: Pid,
+    pub(super) control: MessageSocket,
+    pub(super) errors: PipeWriter,
+    /// Where the program is to write, if not where we do.
+    pub(super) streams: Option<StreamEnds>,
+}
+
+/// Forks the process between starter and program, whose exit code `become_it` gives if it returns at all, and is the starter until all is over.
+pub(super) fn launch(
+    plan: &Plan,
+    events: &mut dyn Events,
+    become_it: impl FnOnce(Given<'_>) -> u8,
+) -> Result<u8, LaunchError> {
     let filter = match plan.seccomp {
         Seccomp::Default => Some(seccomp::filter(plan.capabilities)?),
         Seccomp::Unconfined => None,
@@ -105,25 +152,29 @@ pub fn run(plan: &Plan, rootfs: Box<dyn Rootfs>, events: &mut dyn Events) -> Res
     let signals = BlockedSignals::new().stage("signals")?;
     let (control, control_there) = MessageSocket::pair().stage("socketpair")?;
     let (errors, errors_there) = io::pipe().stage("pipe")?;
+    let (streams, ends) = match plan.output {
+        Output::Taken => streams::pair().map(|(here, there)| (Some(here), Some(there))).stage("pipe")?,
+        Output::Passed => (None, None),
+    };
     let window = if plan.terminal { terminal::window() } else { None };
     let starter = getpid();
     let child = match process::fork().stage("fork")? {
         Fork::Child => {
-            drop((control, errors));
-            let supervisor = Supervisor {
+            drop((control, errors, streams));
+            let (control, errors, filter) = (control_there, errors_there, filter.as_deref());
+            process::exit_now(become_it(Given {
                 plan,
-                rootfs,
-                filter: filter.as_deref(),
+                filter,
                 window,
                 starter,
-                control: control_there,
-                errors: errors_there,
-            };
-            supervisor.run()
+                control,
+                errors,
+                streams: ends,
+            }))
         }
         Fork::Parent(child) => child,
     };
-    drop((control_there, errors_there));
+    drop((control_there, errors_there, ends));
     let mut starter = Starter {
         plan,
         events,
@@ -134,6 +185,7 @@ pub fn run(plan: &Plan, rootfs: Box<dyn Rootfs>, events: &mut dyn Events) -> Res
         container: None,
         running: false,
         relay: None,
+        streams,
         outcome: None,
         interrupted: None,
     };
@@ -153,6 +205,7 @@ struct Starter<'a> {
     /// Whether it has become the program.
     running: bool,
     relay: Option<Relay>,
+    streams: Option<Streams>,
     /// Exit code, and what could not be made safe.
     outcome: Option<(u8, String)>,
     interrupted: Option<Signal>,
@@ -172,6 +225,7 @@ struct Found {
     signal: bool,
     supervisor_ended: bool,
     relay: relay::Found,
+    streams: bool,
 }
 
 impl Starter<'_> {
@@ -188,8 +242,13 @@ impl Starter<'_> {
             if found.signal {
                 self.take_signals()?;
             }
+            let events = &mut self.events;
+            let mut wrote = |stream, bytes: &[u8]| events.wrote(stream, bytes);
             if let Some(relay) = &mut self.relay {
-                relay.turn(found.relay).stage("terminal")?;
+                relay.turn(found.relay, &mut wrote).stage("terminal")?;
+            }
+            if let (true, Some(streams)) = (found.streams, &mut self.streams) {
+                streams.turn(&mut wrote).stage("output")?;
             }
             if found.supervisor_ended && !found.control && !found.errors {
                 return Ok(());
@@ -206,6 +265,8 @@ impl Starter<'_> {
         fds.extend(control);
         let errors_at = fds.len();
         fds.extend(errors);
+        let streams_at = fds.len();
+        fds.extend(self.streams.iter().flat_map(Streams::interests));
         let relay_at = fds.len();
         fds.extend(self.relay.iter().flat_map(Relay::interests));
         match poll(&mut fds, PollTimeout::NONE) {
@@ -218,7 +279,8 @@ impl Starter<'_> {
             signal: any(0..1),
             supervisor_ended: any(1..2),
             control: any(control_at..errors_at),
-            errors: any(errors_at..relay_at),
+            errors: any(errors_at..streams_at),
+            streams: any(streams_at..relay_at),
             relay: relay::Found::of(&fds[relay_at..]),
         })
     }
@@ -322,8 +384,12 @@ impl Starter<'_> {
         if let (None, Some((_, pidfd))) = (&self.outcome, &self.container) {
             kill("container", pidfd);
         }
+        let mut wrote = |stream, bytes: &[u8]| self.events.wrote(stream, bytes);
         if let Some(relay) = self.relay.take() {
-            relay.finish().stage("terminal")?;
+            relay.finish(&mut wrote).stage("terminal")?;
+        }
+        if let Some(streams) = self.streams.take() {
+            streams.finish(&mut wrote).stage("output")?;
         }
         result?;
         waited.stage("wait for the supervisor")?;

@@ -15,17 +15,17 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, getppid, setgroups, setresgid, setresuid, setsid};
 use rustix::mount::{MountPropagationFlags, mount_change};
-use rustix::termios::Winsize;
 
 use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_SIGNAL_BASE, Failure, Step};
 use super::host;
 use super::id_maps::{self, IdMaps};
 use super::init::Init;
-use super::plan::{Network, Plan};
+use super::plan::Network;
+use super::program::Program;
 use super::rootfs::Rootfs;
+use super::run::Given;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::process::{self, Child, Fork, NewNamespaces};
-use crate::sys::seccomp::Instruction;
 
 /// To the starter: the user namespace is there, its maps can be written.
 pub(super) const MESSAGE_READY: &[u8] = b"R";
@@ -40,16 +40,11 @@ pub(super) const MESSAGE_TERMINAL: &[u8] = b"T";
 /// To the starter: all is over; the exit code follows, and after a space what could not be made safe.
 pub(super) const MESSAGE_EXIT: &[u8] = b"X";
 
-/// What the supervisor is given.
+/// The supervisor of a container.
 #[derive(Debug)]
 pub(super) struct Supervisor<'a> {
-    pub(super) plan: &'a Plan,
+    pub(super) given: Given<'a>,
     pub(super) rootfs: Box<dyn Rootfs>,
-    pub(super) filter: Option<&'a [Instruction]>,
-    pub(super) window: Option<Winsize>,
-    pub(super) starter: Pid,
-    pub(super) control: MessageSocket,
-    pub(super) errors: PipeWriter,
 }
 
 /// A root filesystem that is mounted, and whether there is one id only.
@@ -62,21 +57,21 @@ impl Supervisor<'_> {
     /// Runs the container from its namespaces to its end.
     pub(super) fn run(mut self) -> ! {
         let Err(failure) = self.supervise();
-        if let Err(error) = failure.write(&self.errors) {
+        if let Err(error) = failure.write(&self.given.errors) {
             tracing::error!(%error, %failure, "cannot report why the container did not start");
         }
         process::exit_now(failure.exit_code)
     }
 
     fn supervise(&mut self) -> Step<Infallible> {
-        self.die_with_starter()?;
+        die_with(self.given.starter)?;
         // Away from the terminal's signals: the starter gets them, and passes on what is meant for the container.
         setsid().stage("setsid")?;
         let single = self.enter_namespaces()?;
-        self.die_with_starter()?;
+        die_with(self.given.starter)?;
         // Nobody may look into, or trace, a process that holds the whole container.
         prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
-        let target = &self.plan.rootfs_mount_point;
+        let target = &self.given.plan.rootfs_mount_point;
         let close = self.rootfs.mount(target).at("mount the root filesystem on", target)?;
         let (go, first) = self.clone_first_process(Mounted { close, single })?;
         let served = host::leave().and_then(|()| self.rootfs.serve().stage("serve the root filesystem"));
@@ -89,17 +84,9 @@ impl Supervisor<'_> {
         self.watch(go, &first)
     }
 
-    fn die_with_starter(&self) -> Step<()> {
-        prctl::set_pdeathsig(Signal::SIGKILL).stage("death signal")?;
-        if getppid() != self.starter {
-            process::exit_now(EXIT_LAUNCHER);
-        }
-        Ok(())
-    }
-
     /// Gives whether the container has a single id.
     fn enter_namespaces(&self) -> Step<bool> {
-        if self.plan.id_maps == IdMaps::Identity {
+        if self.given.plan.id_maps == IdMaps::Identity {
             unshare(CloneFlags::CLONE_NEWNS).stage("make a mount namespace")?;
             make_private()?;
             return id_maps::is_single_here().stage("read the id map");
@@ -107,8 +94,8 @@ impl Supervisor<'_> {
         unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
             .stage("make a user namespace")
             .map_err(|failure| Box::new(explain_no_user_namespace(*failure)))?;
-        self.control.send(MESSAGE_READY, None).stage("ask for id maps")?;
-        let answer = self.control.receive().stage("wait for id maps")?;
+        self.given.control.send(MESSAGE_READY, None).stage("ask for id maps")?;
+        let answer = self.given.control.receive().stage("wait for id maps")?;
         let single = match answer.as_ref().map(|message| message.bytes.as_slice()) {
             Some(MESSAGE_RANGES) => false,
             Some(MESSAGE_SINGLE) => true,
@@ -118,18 +105,16 @@ impl Supervisor<'_> {
         if !single {
             setgroups(&[]).stage("supplementary groups")?;
         }
-        let (root, wheel) = (Uid::from_raw(0), Gid::from_raw(0));
-        setresgid(wheel, wheel, wheel).stage("become root of the user namespace")?;
-        setresuid(root, root, root).stage("become root of the user namespace")?;
+        become_root()?;
         make_private()?;
         Ok(single)
     }
 
     /// The first process waits for a byte in the pipe whose end this gives.
-    fn clone_first_process(&self, mounted: Mounted) -> Step<(PipeWriter, Child)> {
+    fn clone_first_process(&mut self, mounted: Mounted) -> Step<(PipeWriter, Child)> {
         let (reader, writer) = io::pipe().stage("pipe")?;
         let mut namespaces = NewNamespaces::of_container();
-        if self.plan.network == Network::None {
+        if self.given.plan.network == Network::None {
             namespaces = namespaces.with_network();
         }
         match process::fork_into(namespaces).stage("make the container's namespaces")? {
@@ -137,75 +122,47 @@ impl Supervisor<'_> {
                 drop(writer);
                 self.become_first_process(mounted, reader)
             }
-            Fork::Parent(child) => Ok((writer, child)),
+            Fork::Parent(child) => {
+                // So that their readers learn when the program's are closed.
+                self.given.streams = None;
+                Ok((writer, child))
+            }
         }
     }
 
-    fn become_first_process(&self, mounted: Mounted, go: PipeReader) -> ! {
-        let copies = self.control.try_clone().and_then(|control| Ok((control, self.errors.try_clone()?)));
+    fn become_first_process(&mut self, mounted: Mounted, go: PipeReader) -> ! {
+        let copies =
+            self.given.control.try_clone().and_then(|control| Ok((control, self.given.errors.try_clone()?)));
         let Ok((control, errors)) = copies else { process::exit_now(EXIT_LAUNCHER) };
         let Mounted { close, single } = mounted;
-        let init = Init {
-            plan: self.plan,
-            filter: self.filter,
-            window: self.window,
+        let program = Program {
+            plan: self.given.plan,
+            filter: self.given.filter,
+            window: self.given.window,
             single,
-            close,
+            is_first: true,
             go,
             control,
-            errors,
+            streams: self.given.streams.take(),
         };
-        init.run()
+        Init { program, close, errors }.run()
     }
 
     /// Lets the first process go on, and stays until it has ended.
     fn watch(&mut self, mut go: PipeWriter, first: &Child) -> Step<Infallible> {
-        let mut number = MESSAGE_PROCESS.to_vec();
-        number.extend(first.pid.to_string().bytes());
-        self.control.send(&number, Some(first.pidfd.as_fd())).stage("report the container's process")?;
+        report(first, &self.given.control)?;
         // From here on the starter's end is noticed by the closed socket, so that there is time to make things safe.
         prctl::set_pdeathsig(None).stage("death signal")?;
-        // Only the first process may hold the error pipe open now: its end says that the program runs.
-        self.close_errors()?;
+        close(&mut self.given.errors)?;
         if let Err(error) = go.write_all(b"g") {
             tracing::debug!(%error, "the container's first process is gone already");
         }
-        self.wait_for_end(first)?;
+        wait_for_end(first, &self.given.control)?;
         let code = wait(first)?;
         let problem = self.take_down();
-        let mut message = MESSAGE_EXIT.to_vec();
-        message.extend(format!("{code} {}", problem.unwrap_or_default()).bytes());
-        if let Err(error) = self.control.send(&message, None) {
-            tracing::debug!(%error, "nobody is left to hear the exit code");
-        }
+        report_end(code, &problem.unwrap_or_default(), &self.given.control);
         drop(go);
         process::exit_now(code)
-    }
-
-    fn close_errors(&mut self) -> Step<()> {
-        let (_, nowhere) = io::pipe().stage("pipe")?;
-        self.errors = nowhere;
-        Ok(())
-    }
-
-    fn wait_for_end(&self, first: &Child) -> Step<()> {
-        loop {
-            let mut fds = [
-                PollFd::new(first.pidfd.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut fds, PollTimeout::NONE) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => return Err(error).stage("poll"),
-            }
-            if fds[0].any().unwrap_or(false) {
-                return Ok(());
-            }
-            if fds[1].any().unwrap_or(false) && !matches!(self.control.receive(), Ok(Some(_))) {
-                kill(first);
-                return Ok(());
-            }
-        }
     }
 
     /// Makes safe what was written, once the mount has ended with its last process. Gives what went wrong.
@@ -213,6 +170,66 @@ impl Supervisor<'_> {
         let error = self.rootfs.finish().err()?;
         tracing::error!(%error, "finishing the root filesystem");
         Some(error.to_string())
+    }
+}
+
+/// The death of the starter is ours.
+pub(super) fn die_with(starter: Pid) -> Step<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL).stage("death signal")?;
+    if getppid() != starter {
+        process::exit_now(EXIT_LAUNCHER);
+    }
+    Ok(())
+}
+
+/// Root of the user namespace that was entered.
+pub(super) fn become_root() -> Step<()> {
+    let (root, wheel) = (Uid::from_raw(0), Gid::from_raw(0));
+    setresgid(wheel, wheel, wheel).stage("become root of the user namespace")?;
+    setresuid(root, root, root).stage("become root of the user namespace")
+}
+
+/// Tells the starter which process is, or will be, the program.
+pub(super) fn report(program: &Child, control: &MessageSocket) -> Step<()> {
+    let mut number = MESSAGE_PROCESS.to_vec();
+    number.extend(program.pid.to_string().bytes());
+    control.send(&number, Some(program.pidfd.as_fd())).stage("report the program's process")
+}
+
+/// Tells the starter that all is over.
+pub(super) fn report_end(code: u8, problem: &str, control: &MessageSocket) {
+    let mut message = MESSAGE_EXIT.to_vec();
+    message.extend(format!("{code} {problem}").bytes());
+    if let Err(error) = control.send(&message, None) {
+        tracing::debug!(%error, "nobody is left to hear the exit code");
+    }
+}
+
+/// Only the program may hold the error pipe open: its end says that it runs.
+pub(super) fn close(errors: &mut PipeWriter) -> Step<()> {
+    let (_, nowhere) = io::pipe().stage("pipe")?;
+    *errors = nowhere;
+    Ok(())
+}
+
+/// Waits until a program has ended, and kills it when the starter has gone.
+pub(super) fn wait_for_end(program: &Child, control: &MessageSocket) -> Step<()> {
+    loop {
+        let mut fds = [
+            PollFd::new(program.pidfd.as_fd(), PollFlags::POLLIN),
+            PollFd::new(control.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).stage("poll"),
+        }
+        if fds[0].any().unwrap_or(false) {
+            return Ok(());
+        }
+        if fds[1].any().unwrap_or(false) && !matches!(control.receive(), Ok(Some(_))) {
+            kill(program);
+            return Ok(());
+        }
     }
 }
 
@@ -242,7 +259,7 @@ fn kill(child: &Child) {
 }
 
 /// Collects the end of a child as an exit code.
-fn wait(child: &Child) -> Step<u8> {
+pub(super) fn wait(child: &Child) -> Step<u8> {
     loop {
         match waitpid(Pid::from_raw(child.pid), None) {
             Ok(WaitStatus::Exited(_, code)) => return Ok(u8::try_from(code).unwrap_or(EXIT_LAUNCHER)),

@@ -33,9 +33,13 @@ pub(super) fn open(devpts: BorrowedFd<'_>, window: Option<Winsize>) -> io::Resul
     Ok(Pair { master, slave })
 }
 
-/// Lets the program's user open its own terminal again, and shows it as `/dev/console`.
-pub(super) fn give_to(pair: &Pair, root: BorrowedFd<'_>, uid: u32) -> io::Result<()> {
-    rustix::fs::fchown(&pair.slave, Some(Uid::from_raw(uid)), None::<Gid>)?;
+/// Lets the program's user open its own terminal again.
+pub(super) fn give_to(pair: &Pair, uid: u32) -> io::Result<()> {
+    Ok(rustix::fs::fchown(&pair.slave, Some(Uid::from_raw(uid)), None::<Gid>)?)
+}
+
+/// Shows it as `/dev/console`.
+pub(super) fn show_as_console(pair: &Pair, root: BorrowedFd<'_>) -> io::Result<()> {
     let console = match in_root::open(root, Path::new("/dev/console"), Symlinks::Refused) {
         Ok(console) => console,
         // A volume is mounted on /dev.

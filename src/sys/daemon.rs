@@ -1,7 +1,7 @@
 //! A server process of our own: forked, ready when its parent says so, deaf to the terminal.
 
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, PipeReader, PipeWriter, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -19,7 +19,6 @@ pub enum Forked {
 /// Waits for what the server says.
 #[derive(Debug)]
 pub struct Waiter {
-    child: i32,
     pipe: PipeReader,
 }
 
@@ -29,8 +28,12 @@ pub struct Notifier {
     pipe: PipeWriter,
 }
 
-/// What the server says when it is ready.
-const READY: &[u8] = b"\0ready";
+/// What the server begins with when it is ready.
+const READY: u8 = b'r';
+/// And when it failed.
+const FAILED: u8 = b'f';
+/// What it ends with. The end of the pipe comes later: the server's own children have it, too.
+const END: u8 = 0;
 /// Longest message that is taken from the server.
 const MESSAGE_BYTES_MAX: u64 = 64 << 10;
 
@@ -43,23 +46,25 @@ const MESSAGE_BYTES_MAX: u64 = 64 << 10;
 pub fn fork() -> io::Result<Forked> {
     let (reader, writer) = io::pipe()?;
     match process::fork()? {
-        Fork::Parent(child) => Ok(Forked::Parent(Waiter { child: child.pid, pipe: reader })),
+        Fork::Parent(_) => Ok(Forked::Parent(Waiter { pipe: reader })),
         Fork::Child => Ok(Forked::Child(Notifier { pipe: writer })),
     }
 }
 
 impl Waiter {
-    /// Waits until the server is ready; gives its process id.
+    /// Waits until the server is ready; gives what else it says.
     ///
     /// # Errors
     /// What the server says went wrong, or that it died without a word.
-    pub fn wait(mut self) -> Result<i32, String> {
+    pub fn wait(mut self) -> Result<String, String> {
         let mut message = Vec::new();
-        let read = io::Read::take(&mut self.pipe, MESSAGE_BYTES_MAX).read_to_end(&mut message);
-        match read {
-            Ok(_) if message == READY => Ok(self.child),
-            Ok(0) | Err(_) => Err("the server died while it was starting".to_owned()),
-            Ok(_) => Err(String::from_utf8_lossy(&message).into_owned()),
+        let mut bytes = BufReader::new(io::Read::take(&mut self.pipe, MESSAGE_BYTES_MAX));
+        let read = bytes.read_until(END, &mut message);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match (read, message.as_slice()) {
+            (Ok(_), [READY, note @ .., END]) => Ok(text(note)),
+            (Ok(_), [FAILED, failure @ .., END]) => Err(text(failure)),
+            _ => Err("the server died while it was starting".to_owned()),
         }
     }
 }
@@ -69,8 +74,16 @@ impl Notifier {
     ///
     /// # Errors
     /// What write(2) says, `EPIPE` when the parent is gone.
-    pub fn ready(mut self) -> io::Result<()> {
-        self.pipe.write_all(READY)
+    pub fn ready(self) -> io::Result<()> {
+        self.ready_but("")
+    }
+
+    /// The same, with something to be told.
+    ///
+    /// # Errors
+    /// As [`Self::ready`].
+    pub fn ready_but(mut self, note: &str) -> io::Result<()> {
+        self.pipe.write_all(&said(READY, note))
     }
 
     /// It did not work; the parent prints the message.
@@ -78,8 +91,14 @@ impl Notifier {
     /// # Errors
     /// What write(2) says.
     pub fn failed(mut self, message: &str) -> io::Result<()> {
-        self.pipe.write_all(message.as_bytes())
+        self.pipe.write_all(&said(FAILED, message))
     }
+}
+
+fn said(what: u8, text: &str) -> Vec<u8> {
+    let room = usize::try_from(MESSAGE_BYTES_MAX).unwrap_or(usize::MAX) - 2;
+    let text = text.bytes().filter(|byte| *byte != END).take(room);
+    std::iter::once(what).chain(text).chain([END]).collect()
 }
 
 /// Leaves the terminal and the caller's directory: a new session, `/` as working directory, standard input from

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// How long [`FileLock::exclusive_soon`] asks again. Whoever only looks ([`is_held`]) holds the lock for microseconds.
 const SOON: Duration = Duration::from_millis(500);
+/// What a word may be at most.
+const WORD_BYTES_MAX: u64 = 4096;
 /// How long it sleeps in between.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -103,6 +105,16 @@ impl FileLock {
         &self.path
     }
 
+    /// Leaves a word in the file for those who watch the lock ([`Watch::word`]), also when the file is gone by then.
+    ///
+    /// # Errors
+    /// What pwrite(2) says.
+    pub fn leave_word(&self, word: &str) -> io::Result<()> {
+        use std::os::unix::fs::FileExt as _;
+        self.file.set_len(0)?;
+        self.file.write_all_at(word.as_bytes(), 0)
+    }
+
     /// The locked file, for who passes the descriptor on.
     #[must_use]
     pub fn file(&self) -> &File {
@@ -132,6 +144,17 @@ impl Watch {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             file => file.map(|file| Some(Self(file))),
         }
+    }
+
+    /// What a holder left there, if any did ([`FileLock::leave_word`]).
+    ///
+    /// # Errors
+    /// What read(2) says.
+    pub fn word(&self) -> io::Result<Option<String>> {
+        use std::io::Read as _;
+        let mut word = String::new();
+        (&self.0).take(WORD_BYTES_MAX).read_to_string(&mut word)?;
+        Ok(Some(word).filter(|word| !word.is_empty()))
     }
 
     /// Whether somebody holds the lock exclusively now. Never waits.

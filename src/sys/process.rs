@@ -220,6 +220,26 @@ impl Watched {
         }
     }
 
+    /// Its pidfd.
+    #[must_use]
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// What poll(2) says.
+    pub fn wait(&self) -> io::Result<()> {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        loop {
+            match poll(&mut fds, PollTimeout::NONE) {
+                Err(nix::errno::Errno::EINTR) => {}
+                polled => return Ok(polled.map(drop)?),
+            }
+        }
+    }
+
     /// Whether all its threads have ended, and with them its locks and what it had open. Never waits.
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 mod support;
 
 mod attributes;
+mod background;
 mod bad_input;
 mod bounds;
 mod build;
@@ -17,6 +18,7 @@ mod changes;
 mod corpus;
 mod corrupt;
 mod encodings;
+mod exec;
 mod extents;
 mod foreign;
 mod forms;

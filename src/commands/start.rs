@@ -1,0 +1,69 @@
+//! `layerfs start`, `layerfs restart` and `layerfs wait`
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+
+use super::container_args::{RestartArgs, StartArgs, WaitArgs};
+use super::progress::Told;
+use super::run::Made;
+use super::{environment, mount};
+use crate::container::stopping::{self, Stop};
+use crate::container::{Container, Containers, State, command_line, waiting};
+use crate::store::Store;
+
+/// Starts containers in the background and prints what they were called by; with `--attach` one, to its end.
+pub(super) fn start(args: &StartArgs) -> anyhow::Result<u8> {
+    let store = environment::store()?;
+    let containers = environment::containers(&store)?;
+    if args.attach {
+        ensure!(args.containers.len() == 1, "-a: one container only");
+        let mut made = again(&store, &containers, containers.find(&args.containers[0])?)?;
+        made.wishes.interactive = args.interactive;
+        return match made.begin()? {
+            Ok(code) => Ok(code),
+            Err(error) => Ok(super::run::told(&error)),
+        };
+    }
+    super::each(&args.containers, |text| -> anyhow::Result<_> {
+        let container = containers.find(text)?;
+        if !container.status()?.is_running() {
+            again(&store, &containers, container)?.begin_in_background()??;
+        }
+        Ok(text.to_owned())
+    })
+}
+
+/// Stops containers, where they run, and starts them.
+pub(super) fn restart(args: &RestartArgs) -> anyhow::Result<u8> {
+    let store = environment::store()?;
+    let containers = environment::containers(&store)?;
+    let how = Stop { signal: None, wait: u64::try_from(args.time).ok().map(Duration::from_secs) };
+    super::each(&args.containers, |text| -> anyhow::Result<_> {
+        stopping::stop(&containers, text, &how)?;
+        again(&store, &containers, containers.find(text)?)?.begin_in_background()??;
+        Ok(text.to_owned())
+    })
+}
+
+/// Waits for containers, one after the other, and prints their exit codes.
+pub(super) fn wait(args: &WaitArgs) -> anyhow::Result<u8> {
+    let containers = environment::containers(&environment::store()?)?;
+    super::each(&args.containers, |text| waiting::wait(&containers, text).map(|code| code.to_string()))
+}
+
+/// A container that was made or has run before.
+fn again(store: &Store, containers: &Containers, container: Container) -> anyhow::Result<Made> {
+    let name = container.config().name.clone();
+    let mounted =
+        || format!("container {name} was made by `layerfs mount`: mount it again with --container {name}");
+    let wishes = container.config().run.clone().with_context(mounted)?;
+    let held = containers.hold(container)?;
+    let image = mount::image_of(&held, store, Told::Nothing)?;
+    let arguments = command_line::arguments(&held.config().image.process, &wishes)?;
+    let caches = environment::caches(store, &image, &arguments)?;
+    let layers = mount::open_layers_told(store, &image, caches, Told::Nothing)?;
+    // What is true of the last time says nothing about this one.
+    held.set_state(&State::Created)?;
+    Ok(Made { containers: containers.clone(), held, layers, wishes, quiet: false })
+}

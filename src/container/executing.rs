@@ -1,0 +1,117 @@
+//! Programs beside the one that a container runs.
+
+use std::io;
+
+use super::command_line::{self, Wishes};
+use super::running::RunError;
+use super::{Container, ContainerError, Containers, State};
+use crate::launcher::{self, Events, Plan};
+use crate::sys::process::Watched;
+use crate::sys::{daemon, process};
+
+/// A running container, and what is to run in it.
+#[derive(Debug)]
+pub struct Execution {
+    program: (u32, Watched),
+    plan: Plan,
+}
+
+/// Finds a running container. Of `wishes` counts what a program has for itself; the rest is as the container was made.
+///
+/// # Errors
+/// [`ContainerError::NotRunning`]
+pub fn prepare(containers: &Containers, text: &str, wishes: Wishes) -> Result<Execution, ContainerError> {
+    let container = containers.find(text)?;
+    let status = container.status()?;
+    let watched = match status.state {
+        State::Running { process, .. } if status.held => {
+            let watched = process.watch().map_err(failed(&container))?;
+            watched.map(|watched| (process.pid, watched))
+        }
+        _ => None,
+    };
+    let Some(program) = watched else {
+        return Err(ContainerError::NotRunning { id: container.id(), name: container.config().name.clone() });
+    };
+    let plan = plan(&container, wishes).map_err(failed(&container))?;
+    Ok(Execution { program, plan })
+}
+
+fn failed(container: &Container) -> impl FnOnce(io::Error) -> ContainerError {
+    ContainerError::io("look at the process of", container.dir())
+}
+
+fn plan(container: &Container, wishes: Wishes) -> io::Result<Plan> {
+    let config = container.config();
+    let made = config.run.clone().unwrap_or_default();
+    let arguments = wishes.command;
+    let together = Wishes {
+        env: made.env.iter().chain(&wishes.env).cloned().collect(),
+        user: wishes.user.or(made.user),
+        workdir: wishes.workdir.or(made.workdir),
+        terminal: wishes.terminal,
+        interactive: wishes.interactive,
+        ..made
+    };
+    let process = &config.image.process;
+    let mut plan = command_line::plan(
+        &config.id.to_string(),
+        container.dir().join("mnt"),
+        arguments,
+        process,
+        &together,
+    )?;
+    // It was made when the container began.
+    plan.create_cwd = false;
+    Ok(plan)
+}
+
+/// Hears when the program runs.
+struct Heard(Option<daemon::Notifier>);
+
+impl Events for Heard {
+    fn started(&mut self, _program: i32, _between: i32) -> io::Result<()> {
+        self.0.take().map_or(Ok(()), daemon::Notifier::ready)
+    }
+}
+
+impl Execution {
+    /// Runs the program to its end; gives its exit code.
+    ///
+    /// # Errors
+    /// [`RunError`]
+    pub fn run(&self) -> Result<u8, RunError> {
+        self.run_and_tell(None)
+    }
+
+    /// Starts the program, and returns when it runs.
+    ///
+    /// # Errors
+    /// [`RunError`]
+    pub fn start(&mut self) -> Result<(), RunError> {
+        match daemon::fork().map_err(RunError::Fork)? {
+            daemon::Forked::Parent(child) => match child.wait() {
+                Ok(_) => Ok(()),
+                Err(said) => Err(RunError::said(said)),
+            },
+            daemon::Forked::Child(notifier) => {
+                // Nobody reads what it says, and nobody writes to it.
+                self.plan.interactive = false;
+                let detached = daemon::detach(std::path::Path::new("/dev/null")).map_err(RunError::Fork);
+                let run = detached.and_then(|()| self.run_and_tell(Some(notifier)));
+                process::exit_now(run.unwrap_or_else(|error| error.exit_code()))
+            }
+        }
+    }
+
+    fn run_and_tell(&self, notifier: Option<daemon::Notifier>) -> Result<u8, RunError> {
+        let mut heard = Heard(notifier);
+        let (pid, watched) = &self.program;
+        let result = launcher::exec(&self.plan, (*pid, watched), &mut heard).map_err(RunError::from);
+        if let (Err(error), Some(notifier)) = (&result, heard.0.take()) {
+            // Nobody is left to hear it when that fails.
+            notifier.failed(&error.to_be_said()).ok();
+        }
+        result
+    }
+}
