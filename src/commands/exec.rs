@@ -17,7 +17,7 @@ pub(super) fn run(args: &ExecArgs) -> anyhow::Result<u8> {
     let wishes = Wishes {
         command: args.command.clone(),
         env: run::variables(&args.env_file, &args.env)?,
-        workdir: args.workdir.clone(),
+        workdir: args.workdir.clone().map(Into::into),
         user: args.user.clone(),
         terminal: args.tty,
         interactive: args.interactive,

@@ -46,6 +46,7 @@ const OWN_FAILURE: u8 = 125;
 
 /// Runs the program with these arguments, the first being its own name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    crate::sys::process::note_inherited_descriptors();
     crate::sys::process::stop_ignoring_children();
     crate::sys::memory::arrange();
     let args: Vec<OsString> = args.into_iter().collect();

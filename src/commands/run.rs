@@ -13,7 +13,9 @@ use super::{environment, failure, mount};
 use crate::container::command_line::{self, Wishes};
 use crate::container::log::LogLimits;
 use crate::container::running::{self, Ready, RunError};
-use crate::container::{Changes, Containers, Held, ImageRecord, NewContainer, Owners, Purpose, ending};
+use crate::container::{
+    Changes, Containers, Held, ImageRecord, NewContainer, Owners, Purpose, State, ending,
+};
 use crate::fuse::Writes;
 use crate::launcher::Volume;
 use crate::mount::Layers;
@@ -29,7 +31,11 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<u8> {
     if args.detach {
         let id = made.held.id();
         return match made.begin_in_background()? {
-            Ok(()) => super::print(&format!("{id}\n")).map(|()| 0),
+            Ok(layers) => {
+                // This process is about to end: to unmap all indexes one by one first takes as long as to open them.
+                std::mem::forget(layers);
+                super::print(&format!("{id}\n")).map(|()| 0)
+            }
             Err(error) => Ok(told(&error)),
         };
     }
@@ -42,6 +48,8 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<u8> {
 /// Makes a container and prints its id.
 pub(super) fn create(args: &CreateArgs) -> anyhow::Result<u8> {
     let made = make(args)?;
+    // Also where it is to be removed at its end: that is not now.
+    made.held.set_state(&State::Created)?;
     super::print(&format!("{}\n", made.held.id()))?;
     Ok(0)
 }
@@ -105,7 +113,7 @@ impl Made {
     }
 
     /// Starts it.
-    pub(super) fn begin_in_background(self) -> anyhow::Result<Result<(), RunError>> {
+    pub(super) fn begin_in_background(self) -> anyhow::Result<Result<Layers, RunError>> {
         let quiet = self.quiet;
         let (containers, ready) = self.ready()?;
         Ok(running::run_in_background(&containers, ready, &mut |reason| tell_single_id(quiet, reason)))
@@ -159,7 +167,7 @@ fn wishes(args: &CreateArgs) -> anyhow::Result<Wishes> {
         entrypoint: args.entrypoint.clone(),
         command: args.command.clone(),
         env: variables(&args.env_file, &args.env)?,
-        workdir: args.workdir.clone(),
+        workdir: args.workdir.clone().map(Into::into),
         user: args.user.clone(),
         hostname: args.hostname.clone(),
         volumes: args.volume.iter().map(|text| volume(text)).collect::<anyhow::Result<_>>()?,

@@ -8,8 +8,9 @@ use super::container_args::{RestartArgs, StartArgs, WaitArgs};
 use super::progress::Told;
 use super::run::Made;
 use super::{environment, mount};
+use crate::container::command_line::Wishes;
 use crate::container::stopping::{self, Stop};
-use crate::container::{Container, Containers, State, command_line, waiting};
+use crate::container::{Container, Containers, Purpose, State, command_line, waiting};
 use crate::store::Store;
 
 /// Starts containers in the background and prints what they were called by; with `--attach` one, to its end.
@@ -40,6 +41,10 @@ pub(super) fn restart(args: &RestartArgs) -> anyhow::Result<u8> {
     let containers = environment::containers(&store)?;
     let how = Stop { signal: None, wait: u64::try_from(args.time).ok().map(Duration::from_secs) };
     super::each(&args.containers, |text| -> anyhow::Result<_> {
+        let container = containers.find(text)?;
+        wishes(&container)?;
+        let goes = container.config().remove_at_end;
+        ensure!(!goes, "container {text} is removed when it stops (--rm), so it cannot be restarted");
         stopping::stop(&containers, text, &how)?;
         again(&store, &containers, containers.find(text)?)?.begin_in_background()??;
         Ok(text.to_owned())
@@ -52,12 +57,23 @@ pub(super) fn wait(args: &WaitArgs) -> anyhow::Result<u8> {
     super::each(&args.containers, |text| waiting::wait(&containers, text).map(|code| code.to_string()))
 }
 
+/// How a container is run.
+fn wishes(container: &Container) -> anyhow::Result<Wishes> {
+    let config = container.config();
+    config.run.clone().with_context(|| match config.purpose {
+        Purpose::Mount => {
+            format!(
+                "container {0} was made by `layerfs mount`: mount it again with --container {0}",
+                config.name
+            )
+        }
+        Purpose::Run => format!("container {} was made by an earlier version of layerfs", config.name),
+    })
+}
+
 /// A container that was made or has run before.
 fn again(store: &Store, containers: &Containers, container: Container) -> anyhow::Result<Made> {
-    let name = container.config().name.clone();
-    let mounted =
-        || format!("container {name} was made by `layerfs mount`: mount it again with --container {name}");
-    let wishes = container.config().run.clone().with_context(mounted)?;
+    let wishes = wishes(&container)?;
     let held = containers.hold(container)?;
     let image = mount::image_of(&held, store, Told::Nothing)?;
     let arguments = command_line::arguments(&held.config().image.process, &wishes)?;

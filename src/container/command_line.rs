@@ -19,7 +19,7 @@ pub struct Wishes {
     /// `KEY=value`, after the image's.
     pub env: Vec<OsString>,
     /// Working directory.
-    pub workdir: Option<PathBuf>,
+    pub workdir: Option<OsString>,
     /// `user[:group]`
     pub user: Option<String>,
     /// Host name.
@@ -81,7 +81,7 @@ pub fn plan(
     }
     plan.env = image.env.iter().map(OsString::from).chain(wishes.env.iter().cloned()).collect();
     match &wishes.workdir {
-        Some(workdir) => plan.cwd.clone_from(workdir),
+        Some(workdir) => plan.cwd = PathBuf::from(workdir),
         None if !image.working_dir.is_empty() => {
             plan.cwd = PathBuf::from(&image.working_dir);
             plan.create_cwd = true;

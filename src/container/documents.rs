@@ -56,6 +56,14 @@ pub(super) fn write_config(dir: &Path, config: &Config) -> Result<(), ContainerE
     write(&dir.join(CONFIG), config, !config.remove_at_end)
 }
 
+/// Whether it was written down how far the container has come.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub(super) fn has_state(dir: &Path) -> Result<bool, ContainerError> {
+    dir.join(STATE).try_exists().map_err(ContainerError::io("read", dir))
+}
+
 /// How far the container in `dir` has come, as it was written down; [`State::Created`] before anything was.
 ///
 /// # Errors

@@ -36,7 +36,7 @@ fn try_sweep(containers: &Containers) -> Result<(), ContainerError> {
         delete(removal, &IdMaps::for_caller())?;
     }
     for (container, status) in containers.list_with_status()? {
-        if container.config().remove_at_end && status.can_remove() {
+        if container.config().remove_at_end && status.can_remove() && !container.is_set_aside()? {
             delete(containers.detach(container)?, &IdMaps::for_caller())?;
         }
     }

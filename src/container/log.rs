@@ -79,6 +79,8 @@ pub(super) struct LogWriter {
     limits: LogLimits,
     file: File,
     bytes: u64,
+    /// The last record may be there in part.
+    is_torn: bool,
 }
 
 impl LogWriter {
@@ -86,7 +88,7 @@ impl LogWriter {
     pub(super) fn open(path: &Path, limits: LogLimits) -> io::Result<Self> {
         let file = open(path)?;
         let bytes = file.metadata()?.len();
-        Ok(Self { path: path.to_owned(), limits, file, bytes })
+        Ok(Self { path: path.to_owned(), limits, file, bytes, is_torn: false })
     }
 
     /// Adds what was printed at one moment.
@@ -108,7 +110,11 @@ impl LogWriter {
 
     /// At once, so that a reader finds whole records.
     fn append(&mut self, records: &[u8]) -> io::Result<()> {
+        if std::mem::replace(&mut self.is_torn, true) {
+            self.file.write_all(b"\n")?;
+        }
         self.file.write_all(records)?;
+        self.is_torn = false;
         self.bytes += records.len() as u64;
         Ok(())
     }
@@ -124,10 +130,13 @@ impl LogWriter {
             }
         }
         if self.limits.files <= 1 {
-            std::fs::remove_file(&self.path)?;
+            match std::fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         self.file = open(&self.path)?;
-        self.bytes = 0;
+        (self.bytes, self.is_torn) = (0, false);
         Ok(())
     }
 }

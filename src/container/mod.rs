@@ -119,6 +119,14 @@ impl Container {
         Ok(Status { held: self.is_held()?, state: documents::state(&self.dir)? })
     }
 
+    /// Whether somebody wrote down that it is to be started another time.
+    ///
+    /// # Errors
+    /// When its state cannot be read.
+    pub(crate) fn is_set_aside(&self) -> Result<bool, ContainerError> {
+        Ok(documents::has_state(&self.dir)? && documents::state(&self.dir)? == State::Created)
+    }
+
     fn is_held(&self) -> Result<bool, ContainerError> {
         let lock = self.lock_path();
         lock::is_held(&lock).map_err(ContainerError::io("test the lock", &lock))

@@ -139,7 +139,8 @@ pub fn run(containers: &Containers, ready: Ready, single_id: SingleId<'_>) -> Re
     run_at(containers, ready, &mut Foreground(single_id))
 }
 
-/// Runs a container in a process of its own, and returns when its program runs; what that prints is kept.
+/// Runs a container in a process of its own, and returns when its program runs; what that prints is kept. Gives the layers
+/// back, which that process has as well.
 ///
 /// # Errors
 /// [`RunError`]; of what happens later the container's state tells.
@@ -147,20 +148,15 @@ pub fn run_in_background(
     containers: &Containers,
     ready: Ready,
     single_id: SingleId<'_>,
-) -> Result<(), RunError> {
+) -> Result<Layers, RunError> {
     match daemon::fork().map_err(RunError::Fork)? {
         daemon::Forked::Parent(child) => {
             drop(ready.held);
-            // As with a mount: this process is about to end.
-            std::mem::forget(ready.layers);
-            match child.wait() {
-                Ok(note) if note.is_empty() => Ok(()),
-                Ok(note) => {
-                    single_id(&note);
-                    Ok(())
-                }
-                Err(said) => Err(RunError::said(said)),
+            let note = child.wait().map_err(RunError::said)?;
+            if !note.is_empty() {
+                single_id(&note);
             }
+            Ok(ready.layers)
         }
         daemon::Forked::Child(notifier) => process::exit_now(in_background(containers, ready, notifier)),
     }
@@ -266,8 +262,10 @@ fn run_at(containers: &Containers, ready: Ready, place: &mut dyn Place) -> Resul
         Ok(code) => *code,
         Err(error) => error.exit_code(),
     };
+    if let Err(error) = held.leave_exit_code(exit_code) {
+        tracing::warn!(%error, "who waits for the end will not learn the exit code");
+    }
     if held.config().remove_at_end {
-        held.leave_exit_code(exit_code)?;
         super::ending::delete(held.detach(containers)?, &plan.id_maps)?;
     } else {
         held.set_state(&State::Exited { exit_code, started, finished: Moment::now() })?;

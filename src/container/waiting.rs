@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Container, ContainerError, Containers, State};
+use super::{Container, ContainerError, Containers, ProcessId, State};
 use crate::launcher::EXIT_SIGNAL_BASE;
 use crate::sys::lock::Watch;
 
@@ -24,41 +24,42 @@ pub fn wait(containers: &Containers, text: &str) -> Result<u8, ContainerError> {
     let Some(watch) = Watch::of(&lock).map_err(failed())? else {
         return Err(ContainerError::NotFound(text.to_owned()));
     };
+    let mut program = None;
     while watch.is_held().map_err(failed())? {
-        match container.status() {
-            Ok(status) => wait_for_program(&container, &status.state)?,
-            // It is being removed by who held it.
+        match container.status().map(|status| status.state) {
+            Ok(State::Running { process, .. }) if program.is_none_or(|known| known == process) => {
+                program = Some(process);
+                wait_for_program(&container, process)?;
+            }
+            // It has been started again.
+            Ok(State::Running { .. } | State::Created) if program.is_some() => break,
+            Ok(State::Exited { exit_code, .. }) if program.is_some() => return Ok(exit_code),
+            Ok(State::Mounted { .. }) => return Err(not_running(&container)),
+            Ok(State::Running { .. } | State::Created | State::Exited { .. }) => {}
+            // It is being removed.
             Err(ContainerError::NotFound(_)) => {}
             Err(error) => return Err(error),
         }
         std::thread::sleep(PAUSE);
     }
-    match container.status() {
-        Ok(status) => match status.state {
-            State::Created => Ok(0),
-            State::Exited { exit_code, .. } => Ok(exit_code),
-            State::Running { .. } => Ok(EXIT_KILLED),
-            State::Mounted { .. } => Err(not_running(&container)),
-        },
-        Err(gone @ ContainerError::NotFound(_)) => {
+    match container.status().map(|status| status.state) {
+        Ok(State::Exited { exit_code, .. }) => Ok(exit_code),
+        Ok(State::Created) if program.is_none() => Ok(0),
+        Ok(State::Running { process, .. }) if program.is_none_or(|known| known == process) => Ok(EXIT_KILLED),
+        Ok(State::Mounted { .. }) => Err(not_running(&container)),
+        // What it was is written over, or gone; but who ran it has left a word.
+        Ok(State::Created | State::Running { .. }) | Err(ContainerError::NotFound(_)) => {
             let word = watch.word().map_err(failed())?;
-            word.and_then(|word| word.parse().ok()).ok_or(gone)
+            let gone = || ContainerError::NotFound(text.to_owned());
+            word.and_then(|word| word.parse().ok()).ok_or_else(gone)
         }
         Err(error) => Err(error),
     }
 }
 
-fn wait_for_program(container: &Container, state: &State) -> Result<(), ContainerError> {
-    match state {
-        State::Running { process, .. } => {
-            let program =
-                process.watch().map_err(ContainerError::io("wait for the process of", container.dir()))?;
-            let waited = program.map_or(Ok(()), |program| program.wait());
-            waited.map_err(ContainerError::io("wait for the process of", container.dir()))
-        }
-        State::Mounted { .. } => Err(not_running(container)),
-        State::Created | State::Exited { .. } => Ok(()),
-    }
+fn wait_for_program(container: &Container, program: ProcessId) -> Result<(), ContainerError> {
+    let watched = program.watch().and_then(|program| program.map_or(Ok(()), |program| program.wait()));
+    watched.map_err(ContainerError::io("wait for the process of", container.dir()))
 }
 
 fn not_running(container: &Container) -> ContainerError {

@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::unistd::{setgroups, setsid};
 
-use super::failure::{Context as _, Step};
+use super::failure::{Context as _, Failure, Step};
 use super::id_maps;
 use super::in_root::{self, Symlinks};
 use super::init::UMASK;
@@ -65,6 +65,7 @@ impl Beside<'_> {
                 setgroups(&[]).stage("supplementary groups")?;
             }
             become_root()?;
+            prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
             die_with(self.given.starter)?;
         }
         let (go, stays) = io::pipe().stage("pipe")?;
@@ -79,6 +80,8 @@ impl Beside<'_> {
         self.given.streams = None;
         report(&program, &self.given.control)?;
         close(&mut self.given.errors)?;
+        // From here on the starter's end is noticed by the closed socket: the program may have lost its death signal.
+        prctl::set_pdeathsig(None).stage("death signal")?;
         wait_for_end(&program, &self.given.control)?;
         let code = wait(&program)?;
         report_end(code, "", &self.given.control);
@@ -107,14 +110,19 @@ impl Beside<'_> {
                 foreign |= flag;
             }
         }
+        // The number says nothing any more when the process has ended. Those two every container has.
+        let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+        if self.other.has_ended().stage("poll")? || !foreign.contains(own) {
+            return Err(Box::new(Failure::new(
+                "look at the container",
+                &io::Error::other("it has just ended"),
+            )));
+        }
         let mounts = foreign & CloneFlags::CLONE_NEWNS;
         Ok((foreign - mounts, mounts))
     }
 
     fn join(&self, namespaces: CloneFlags) -> Step<()> {
-        if namespaces.is_empty() {
-            return Ok(());
-        }
         setns(self.other.as_fd(), namespaces).stage("join the container's namespaces").map_err(|failure| {
             let ended = self.other.has_ended().unwrap_or(false);
             if ended { Box::new(failure.hint("the container has just ended")) } else { failure }

@@ -98,11 +98,29 @@ pub enum Network {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     /// Absolute path on the host; must exist.
+    #[serde(with = "any_path")]
     pub source: PathBuf,
     /// Absolute path in the container; made when missing.
+    #[serde(with = "any_path")]
     pub destination: PathBuf,
     /// Whether it, and all that is mounted below it, is read-only.
     pub read_only: bool,
+}
+
+/// Paths in documents, also those that are not UTF-8.
+mod any_path {
+    use std::ffi::OsString;
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+        path.as_os_str().serialize(to)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<PathBuf, D::Error> {
+        OsString::deserialize(from).map(PathBuf::from)
+    }
 }
 
 /// A fresh tmpfs.

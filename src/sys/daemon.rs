@@ -102,11 +102,15 @@ fn said(what: u8, text: &str) -> Vec<u8> {
 }
 
 /// Leaves the terminal and the caller's directory: a new session, `/` as working directory, standard input from
-/// `/dev/null`, standard output and error to `log`, which only the caller may read when it is made.
+/// `/dev/null`, standard output and error to `log`, which only the caller may read when it is made; and none of what else
+/// the caller had open, whose other ends and locks would last as long as we do.
 ///
 /// # Errors
 /// What setsid(2), chdir(2), open(2) and dup2(2) say.
 pub fn detach(log: &Path) -> io::Result<()> {
+    for fd in process::inherited_descriptors() {
+        process::close_inherited(*fd)?;
+    }
     nix::unistd::setsid()?;
     nix::unistd::chdir("/")?;
     // In a directory that others may have filled: no link is followed, and nobody waits for a reader.

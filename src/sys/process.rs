@@ -289,6 +289,27 @@ pub fn close_inherited(fd: RawFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+static INHERITED: std::sync::OnceLock<Vec<RawFd>> = std::sync::OnceLock::new();
+
+/// Notes what the caller has left open for this process besides its standard streams. To be called before anything is
+/// opened; does nothing when that cannot be told.
+pub fn note_inherited_descriptors() {
+    let open = || -> io::Result<Vec<RawFd>> {
+        let numbers =
+            fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        // The directory itself is closed by now.
+        let is_open = |fd: &RawFd| fs::read_link(format!("/proc/self/fd/{fd}")).is_ok();
+        Ok(numbers.filter(|fd| *fd > 2).collect::<Vec<RawFd>>().into_iter().filter(is_open).collect())
+    };
+    INHERITED.set(open().unwrap_or_default()).ok();
+}
+
+/// What [`note_inherited_descriptors`] found.
+#[must_use]
+pub fn inherited_descriptors() -> &'static [RawFd] {
+    INHERITED.get().map_or(&[], Vec::as_slice)
+}
+
 /// Joins a new, empty session keyring, so that the keys of the user's session are out of reach.
 ///
 /// # Errors

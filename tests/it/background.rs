@@ -30,6 +30,12 @@ impl Background {
         self.place.layerfs(words)
     }
 
+    /// A script of bash, with program, store and image as `$1` to `$3`.
+    fn script(&self, script: &str) -> Done {
+        let (program, store, image) = (layerfs_path(), self.place.store(), Self::tiny());
+        shell(script, &[Path::new(&program), &store, &image])
+    }
+
     /// What `logs` prints to standard output, once that is what is awaited.
     #[track_caller]
     fn logs(&self, name: &str, awaited: &str) -> Done {
@@ -258,4 +264,55 @@ fn outlives_who_started_it() {
     assert_eq!(all.run(&["wait", "one"]).ok(), "137");
     all.run(&["start", "one"]).ok();
     all.logs("one", "ready\nready\n");
+}
+
+#[test]
+fn what_removes_itself_is_started_once() {
+    needs_mount!();
+    let all = Background::new();
+    all.sh(&["create", "--rm", "--name", "later"], "sleep 0.2; exit 6").ok();
+    // This looks for what others left behind.
+    all.sh(&["run", "--rm"], "true").ok();
+    all.run(&["start", "later"]).ok();
+    assert_eq!(all.run(&["wait", "later"]).ok(), "6");
+    assert!(eventually(|| all.place.containers().is_empty()));
+    all.sh(&["run", "-d", "--rm", "--name", "now"], POLITE).ok();
+    let done = all.run(&["restart", "now"]);
+    assert!(done.code == 125 && done.err.contains("--rm"), "{done:#?}");
+    all.status("now", "Up ");
+    // Who waits learns how it ended, though nothing of it is left.
+    all.sh(&["run", "-d", "--name", "removed"], POLITE).ok();
+    all.logs("removed", "ready\n");
+    let script = r#"export LAYERFS_ROOT=$2; "$1" wait removed & sleep 0.2; "$1" rm -f removed >&2; wait"#;
+    assert_eq!(all.script(script).ok(), "33");
+}
+
+#[test]
+fn nothing_of_the_callers_stays_open() {
+    needs_mount!();
+    let all = Background::new();
+    let script = r#"
+        export LAYERFS_ROOT=$2
+        exec 9>"$2.lock"
+        flock 9
+        "$1" run -d --name one "$3" sh -c 'while :; do sleep 0.1; done'
+        "$1" exec -d one sleep 1000
+        exec 9>&-
+        flock -n "$2.lock" true"#;
+    assert_eq!(all.script(script).code, 0);
+    all.status("one", "Up ");
+}
+
+#[test]
+fn paths_need_not_be_text() {
+    needs_mount!();
+    let all = Background::new();
+    let script = r#"
+        export LAYERFS_ROOT=$2
+        mkdir "$2."$'\xe4' && cd "$2."$'\xe4'
+        echo there >file
+        "$1" run --name one -v .:/mnt -w /mnt "$3" cat file
+        "$1" start -a one"#;
+    let done = all.script(script);
+    assert_eq!(done.ok(), "there\nthere");
 }
