@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -133,9 +134,9 @@ pub struct StartArgs {
     pub containers: Vec<String>,
 }
 
-/// `layerfs restart`
-#[derive(Clone, Debug, Args)]
-pub struct RestartArgs {
+/// How long a stop may take
+#[derive(Clone, Copy, Debug, Args)]
+pub struct StopWaitArg {
     /// How long they have until they are killed; -1: as long as it takes
     #[arg(
         long,
@@ -146,6 +147,21 @@ pub struct RestartArgs {
         allow_negative_numbers = true
     )]
     pub time: i64,
+}
+
+impl StopWaitArg {
+    /// As docker and podman have it: `None` for as long as it takes.
+    pub(super) fn duration(self) -> Option<Duration> {
+        u64::try_from(self.time).ok().map(Duration::from_secs)
+    }
+}
+
+/// `layerfs restart`
+#[derive(Clone, Debug, Args)]
+pub struct RestartArgs {
+    /// How long they have
+    #[command(flatten)]
+    pub wait: StopWaitArg,
     /// IDs, unique prefixes or names
     #[arg(required = true)]
     pub containers: Vec<String>,
@@ -212,16 +228,9 @@ pub struct RmArgs {
 /// `layerfs stop`
 #[derive(Clone, Debug, Args)]
 pub struct StopArgs {
-    /// How long they have until they are killed; -1: as long as it takes
-    #[arg(
-        long,
-        short = 't',
-        visible_alias = "timeout",
-        value_name = "SECONDS",
-        default_value_t = 10,
-        allow_negative_numbers = true
-    )]
-    pub time: i64,
+    /// How long they have
+    #[command(flatten)]
+    pub wait: StopWaitArg,
     /// This signal in place of the image's stop signal or SIGTERM
     #[arg(long, short = 's', value_name = "SIGNAL")]
     pub signal: Option<String>,

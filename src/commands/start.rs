@@ -1,7 +1,5 @@
 //! `layerfs start`, `layerfs restart` and `layerfs wait`
 
-use std::time::Duration;
-
 use anyhow::{Context as _, ensure};
 
 use super::container_args::{RestartArgs, StartArgs, WaitArgs};
@@ -39,7 +37,7 @@ pub(super) fn start(args: &StartArgs) -> anyhow::Result<u8> {
 pub(super) fn restart(args: &RestartArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
-    let how = Stop { signal: None, wait: u64::try_from(args.time).ok().map(Duration::from_secs) };
+    let how = Stop { signal: None, wait: args.wait.duration() };
     super::each(&args.containers, |text| -> anyhow::Result<_> {
         let container = containers.find(text)?;
         wishes(&container)?;

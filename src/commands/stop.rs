@@ -1,7 +1,5 @@
 //! `layerfs stop` and `layerfs kill`
 
-use std::time::Duration;
-
 use anyhow::Context as _;
 
 use super::container_args::{KillArgs, StopArgs};
@@ -12,10 +10,8 @@ use crate::sys::process;
 /// Stops containers and prints what they were called by; goes on after a failure, and fails then.
 pub(super) fn stop(args: &StopArgs) -> anyhow::Result<u8> {
     let signal = args.signal.as_deref().map(signal_number).transpose()?;
-    // As docker and podman have it.
-    let wait = u64::try_from(args.time).ok().map(Duration::from_secs);
     let containers = environment::containers(&environment::store()?)?;
-    let how = Stop { signal, wait };
+    let how = Stop { signal, wait: args.wait.duration() };
     super::each(&args.containers, |text| stopping::stop(&containers, text, &how).map(|()| text.to_owned()))
 }
 

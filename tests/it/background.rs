@@ -246,7 +246,8 @@ fn outlives_who_started_it() {
     needs_mount!();
     let all = Background::new();
     // A session of its own, killed as a whole, as a terminal that is closed.
-    let script = r#"LAYERFS_ROOT=$2 "$1" run -d --name one "$3" sh -c "$4" </dev/null; kill -KILL 0; sleep 9"#;
+    let script =
+        r#"LAYERFS_ROOT=$2 "$1" run -d --name one "$3" sh -c "$4" </dev/null; kill -KILL 0; sleep 9"#;
     let mut command = Command::new("setsid");
     command.args(["-w", "bash", "-c", script, "bash"]).arg(layerfs_path()).arg(all.place.store());
     command.arg(Background::tiny()).arg(POLITE).stdout(Stdio::null());
