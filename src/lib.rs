@@ -5,7 +5,8 @@
 //! **A lookup.** [`fuse`] decodes the request and calls [`fs::Fs::lookup`]. That asks [`upper::Upper::look`] first: an
 //! object there wins, a whiteout ends the search. Otherwise [`union::Union::lookup`] asks the layers from the top,
 //! each through [`layer::Layer::lookup`], which for a tar is a binary search in its mapped [`index::LayerIndex`]. What
-//! was found becomes a node, and the kernel keeps the answer for as long as the mount lives.
+//! was found becomes a node (a file of a layer when an operation needs one), and the kernel keeps the answer for as long as
+//! the mount lives.
 //!
 //! **A read** that the kernel's page cache cannot answer. [`fs::Fs::read`] reads the upper's file if there is one;
 //! else [`union::Union::read_at`] goes to the one layer that has the file. [`layer::TarLayer`] turns the file's offset

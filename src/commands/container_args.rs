@@ -20,10 +20,9 @@ pub struct RunArgs {
     pub container: CreateArgs,
 }
 
-/// `layerfs create`, and what `layerfs run` makes
+/// What a command in a container has for itself
 #[derive(Clone, Debug, Args)]
-#[command(after_help = IMAGE_HELP, disable_help_flag = true)]
-pub struct CreateArgs {
+pub struct ProcessArgs {
     /// Set a variable (KEY=VALUE), or pass the caller's on (KEY)
     #[arg(long, short = 'e', value_name = "KEY[=VALUE]")]
     pub env: Vec<String>,
@@ -36,15 +35,24 @@ pub struct CreateArgs {
     /// User to run as, a name or a number of the image
     #[arg(long, short = 'u', value_name = "USER[:GROUP]")]
     pub user: Option<String>,
-    /// Replace the image's entrypoint; empty for none
-    #[arg(long, value_name = "COMMAND")]
-    pub entrypoint: Option<String>,
     /// Keep standard input open
     #[arg(long, short = 'i')]
     pub interactive: bool,
     /// Give the command a terminal
     #[arg(long, short = 't')]
     pub tty: bool,
+}
+
+/// `layerfs create`, and what `layerfs run` makes
+#[derive(Clone, Debug, Args)]
+#[command(after_help = IMAGE_HELP, disable_help_flag = true)]
+pub struct CreateArgs {
+    /// How the command runs
+    #[command(flatten)]
+    pub process: ProcessArgs,
+    /// Replace the image's entrypoint; empty for none
+    #[arg(long, value_name = "COMMAND")]
+    pub entrypoint: Option<String>,
     /// Remove the container when it ends
     #[arg(long)]
     pub rm: bool,
@@ -95,24 +103,9 @@ pub struct ExecArgs {
     /// In the background
     #[arg(long, short = 'd')]
     pub detach: bool,
-    /// Set a variable (KEY=VALUE), or pass the caller's on (KEY)
-    #[arg(long, short = 'e', value_name = "KEY[=VALUE]")]
-    pub env: Vec<String>,
-    /// Read variables from a file, as for `layerfs run`
-    #[arg(long, value_name = "FILE")]
-    pub env_file: Vec<PathBuf>,
-    /// Directory in the container to start in
-    #[arg(long, short = 'w', value_name = "DIR")]
-    pub workdir: Option<PathBuf>,
-    /// User to run as, a name or a number of the image
-    #[arg(long, short = 'u', value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
-    /// Keep standard input open
-    #[arg(long, short = 'i')]
-    pub interactive: bool,
-    /// Give the command a terminal
-    #[arg(long, short = 't')]
-    pub tty: bool,
+    /// How the command runs
+    #[command(flatten)]
+    pub process: ProcessArgs,
     /// ID, unique prefix or name
     pub container: String,
     /// Command and arguments

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 
 use super::args::NetworkArg;
-use super::container_args::{CreateArgs, RunArgs};
+use super::container_args::{CreateArgs, ProcessArgs, RunArgs};
 use super::progress::Told;
 use super::{environment, failure, mount};
 use crate::container::command_line::{self, Wishes};
@@ -24,8 +24,8 @@ use crate::sys::process;
 /// Runs a command in a new container and gives its exit code; in the background that it was started.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let wanted = &args.container;
-    if wanted.tty && wanted.interactive && !args.detach {
-        ensure!(std::io::stdin().is_terminal(), "the input device is not a TTY: leave out -t, or -i");
+    if !args.detach {
+        must_be_terminal(&wanted.process)?;
     }
     let made = make(wanted)?;
     if args.detach {
@@ -166,22 +166,37 @@ fn wishes(args: &CreateArgs) -> anyhow::Result<Wishes> {
     Ok(Wishes {
         entrypoint: args.entrypoint.clone(),
         command: args.command.clone(),
-        env: variables(&args.env_file, &args.env)?,
-        workdir: args.workdir.clone().map(Into::into),
-        user: args.user.clone(),
         hostname: args.hostname.clone(),
         volumes: args.volume.iter().map(|text| volume(text)).collect::<anyhow::Result<_>>()?,
-        terminal: args.tty,
-        interactive: args.interactive,
         read_only: args.read_only,
         host_network: args.network == NetworkArg::Host,
         writeback: args.writeback,
         log: log_limits(&args.log_opt)?,
+        ..of_process(&args.process)?
+    })
+}
+
+/// A terminal needs one of the user's to take its input from.
+pub(super) fn must_be_terminal(args: &ProcessArgs) -> anyhow::Result<()> {
+    let is_terminal = !(args.tty && args.interactive) || std::io::stdin().is_terminal();
+    ensure!(is_terminal, "the input device is not a TTY: leave out -t, or -i");
+    Ok(())
+}
+
+/// What a command has for itself.
+pub(super) fn of_process(args: &ProcessArgs) -> anyhow::Result<Wishes> {
+    Ok(Wishes {
+        env: variables(&args.env_file, &args.env)?,
+        workdir: args.workdir.clone().map(Into::into),
+        user: args.user.clone(),
+        terminal: args.tty,
+        interactive: args.interactive,
+        ..Wishes::default()
     })
 }
 
 /// What `--env-file` and `-e` say.
-pub(super) fn variables(files: &[PathBuf], variables: &[String]) -> anyhow::Result<Vec<OsString>> {
+fn variables(files: &[PathBuf], variables: &[String]) -> anyhow::Result<Vec<OsString>> {
     let mut env = Vec::new();
     for file in files {
         let text = std::fs::read(file).with_context(|| format!("--env-file {}", file.display()))?;

@@ -45,10 +45,7 @@ struct Beside<'a> {
 impl Beside<'_> {
     fn run(mut self) -> ! {
         let Err(failure) = self.start();
-        if let Err(error) = failure.write(&self.given.errors) {
-            tracing::error!(%error, %failure, "cannot report why the program did not start");
-        }
-        process::exit_now(failure.exit_code)
+        failure.exit(&self.given.errors)
     }
 
     fn start(&mut self) -> Step<Infallible> {
@@ -134,10 +131,7 @@ impl Beside<'_> {
             Err(failure) => failure,
             Ok(never) => match never {},
         };
-        if let Err(error) = failure.write(&self.given.errors) {
-            tracing::error!(%error, %failure, "cannot report why the program did not start");
-        }
-        process::exit_now(failure.exit_code)
+        failure.exit(&self.given.errors)
     }
 
     fn try_become_program(&mut self, mounts: CloneFlags, go: PipeReader, single: bool) -> Step<Infallible> {

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys::process;
+
 /// Exit code when the launcher itself failed (docker's and podman's).
 pub const EXIT_LAUNCHER: u8 = 125;
 /// Exit code when the program exists but cannot be executed.
@@ -88,6 +90,14 @@ impl Failure {
     pub(super) fn write(&self, mut pipe: impl Write) -> io::Result<()> {
         let bytes = serde_json::to_vec(self)?;
         pipe.write_all(&bytes)
+    }
+
+    /// Sends it up the pipe, and ends this process.
+    pub(super) fn exit(&self, pipe: impl Write) -> ! {
+        if let Err(error) = self.write(pipe) {
+            tracing::error!(%error, failure = %self, "cannot report why the program did not start");
+        }
+        process::exit_now(self.exit_code)
     }
 
     /// Reads what came down the pipe; nothing means that the program was executed.

@@ -31,10 +31,7 @@ impl Init<'_> {
     /// Becomes the program, or says why not.
     pub(super) fn run(mut self) -> ! {
         let Err(failure) = self.start();
-        if let Err(error) = failure.write(&self.errors) {
-            tracing::error!(%error, %failure, "cannot report why the container did not start");
-        }
-        process::exit_now(failure.exit_code)
+        failure.exit(&self.errors)
     }
 
     fn start(&mut self) -> Step<std::convert::Infallible> {

@@ -57,10 +57,7 @@ impl Supervisor<'_> {
     /// Runs the container from its namespaces to its end.
     pub(super) fn run(mut self) -> ! {
         let Err(failure) = self.supervise();
-        if let Err(error) = failure.write(&self.given.errors) {
-            tracing::error!(%error, %failure, "cannot report why the container did not start");
-        }
-        process::exit_now(failure.exit_code)
+        failure.exit(&self.given.errors)
     }
 
     fn supervise(&mut self) -> Step<Infallible> {
