@@ -34,6 +34,7 @@ use steps::Step;
 use crate::container::{Containers, Moment};
 use crate::fs::{Fs, OwnerView};
 use crate::image::{self, Reference};
+use crate::launcher::Network;
 use crate::layer::LayerSource;
 use crate::model::{Digest, ImageConfig, Timestamp};
 use crate::mount::{Caches, Layers, MountSpec, Progress};
@@ -51,8 +52,8 @@ pub struct BuildSpec {
     pub name: Option<String>,
     /// Values for `ARG`.
     pub args: BTreeMap<String, String>,
-    /// Whether `RUN` has the host's network instead of none.
-    pub host_network: bool,
+    /// Network of `RUN`.
+    pub network: Network,
 }
 
 /// What was built.

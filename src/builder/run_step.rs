@@ -8,9 +8,9 @@ use std::path::Path;
 
 use super::layer_tar::{Entry, LayerTar};
 use super::{Builder, StepError};
-use crate::container::command_line::{self, Wishes};
 use crate::container::running::Ready;
 use crate::container::{Changes, ImageRecord, NewContainer, Owners, Purpose, ending, running};
+use crate::container::{Wishes, command_line};
 use crate::fs::{Change, OwnerView};
 use crate::fuse::Writes;
 use crate::image::{Documents, Image};
@@ -65,7 +65,7 @@ impl Builder<'_> {
         layers: Layers,
         command: Vec<String>,
     ) -> Result<Option<LayerSource>, StepError> {
-        let wishes = Wishes { host_network: self.spec.host_network, ..Wishes::default() };
+        let wishes = Wishes { network: self.spec.network, ..Wishes::default() };
         let command = command.into_iter().map(OsString::from).collect();
         let id = held.id().to_string();
         let mount_point = held.dir().join("mnt");

@@ -9,6 +9,7 @@ use super::container_args::{
     CreateArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs,
     WaitArgs,
 };
+use super::options::network::NetworkArg;
 use crate::image::TargetPlatform;
 
 /// Mounts container images lazily, straight from their compressed layers, and runs them. No root, no daemon, no unpacking.
@@ -187,15 +188,6 @@ pub struct UmountArgs {
     /// What to unmount
     #[arg(required = true)]
     pub dirs: Vec<PathBuf>,
-}
-
-/// `--network`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum NetworkArg {
-    /// A network namespace with nothing but `lo`.
-    None,
-    /// The host's network.
-    Host,
 }
 
 /// `layerfs build`
@@ -390,7 +382,7 @@ mod tests {
         .unwrap();
         let Command::Run(run) = cli.command else { panic!("{cli:?}") };
         let run = run.container;
-        assert_eq!((run.image.as_str(), run.hostname.as_deref()), ("image", Some("box")));
+        assert_eq!((run.image.as_str(), run.network.hostname.as_deref()), ("image", Some("box")));
         assert_eq!(run.command, ["ls", "-l", "--", "-h"]);
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, ensure};
 
-use super::args::{BuildArgs, NetworkArg};
+use super::args::BuildArgs;
 use super::progress::Indexing;
 use super::{complain, environment, failure};
 use crate::builder::{self, BuildSpec};
@@ -27,7 +27,7 @@ pub(super) fn run(args: &BuildArgs) -> anyhow::Result<u8> {
         dockerfile,
         name: args.tag.clone(),
         args: build_args(&args.build_arg)?,
-        host_network: args.network == NetworkArg::Host,
+        network: args.network.wanted(),
     };
     // What commands print goes where steps are told, so that the id is alone on standard output.
     let stdout = std::io::stdout().as_fd().try_clone_to_owned().context("standard output")?;

@@ -6,7 +6,13 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::args::{IMAGE_HELP, NetworkArg, PlatformArg};
+use super::args::{IMAGE_HELP, PlatformArg};
+use super::options::life::LifeArgs;
+use super::options::network::NetworkArgs;
+use super::options::process::ProcessArgs;
+use super::options::resources::ResourceArgs;
+use super::options::rights::RightsArgs;
+use super::options::storage::StorageArgs;
 
 /// `layerfs run`
 #[derive(Clone, Debug, Args)]
@@ -18,29 +24,6 @@ pub struct RunArgs {
     /// Which container
     #[command(flatten)]
     pub container: CreateArgs,
-}
-
-/// What a command in a container has for itself
-#[derive(Clone, Debug, Args)]
-pub struct ProcessArgs {
-    /// Set a variable (KEY=VALUE), or pass the caller's on (KEY)
-    #[arg(long, short = 'e', value_name = "KEY[=VALUE]")]
-    pub env: Vec<String>,
-    /// Read variables from a file: KEY=VALUE or KEY in each line, taken literally; # begins a comment
-    #[arg(long, value_name = "FILE")]
-    pub env_file: Vec<PathBuf>,
-    /// Directory in the container to start in
-    #[arg(long, short = 'w', value_name = "DIR")]
-    pub workdir: Option<PathBuf>,
-    /// User to run as, a name or a number of the image
-    #[arg(long, short = 'u', value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
-    /// Keep standard input open
-    #[arg(long, short = 'i')]
-    pub interactive: bool,
-    /// Give the command a terminal
-    #[arg(long, short = 't')]
-    pub tty: bool,
 }
 
 /// `layerfs create`, and what `layerfs run` makes
@@ -62,25 +45,21 @@ pub struct CreateArgs {
     /// Write the container's id into a file, which must not exist
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,
-    /// What is kept of the output: max-size=BYTES of a file (k, m, g), max-file=N files
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub log_opt: Vec<String>,
-    /// Host name inside (default: the container's short id)
-    #[arg(long, short = 'h', value_name = "NAME")]
-    pub hostname: Option<String>,
-    /// Show a file or directory of the host inside
-    #[arg(long, short = 'v', value_name = "SRC:DST[:ro]")]
-    pub volume: Vec<String>,
-    /// Refuse changes to the root filesystem; /run, /tmp and /var/tmp become tmpfs
-    #[arg(long)]
-    pub read_only: bool,
-    /// Let the kernel keep what is written to files until they are closed or flushed: much faster small writes, but errors
-    /// such as a full disk come from close and fsync
-    #[arg(long, conflicts_with = "read_only")]
-    pub writeback: bool,
-    /// Network: none, or the host's
-    #[arg(long, visible_alias = "net", value_enum, default_value = "none")]
-    pub network: NetworkArg,
+    /// What becomes of it
+    #[command(flatten)]
+    pub life: LifeArgs,
+    /// What it sees of the host's files
+    #[command(flatten)]
+    pub storage: StorageArgs,
+    /// Whom it reaches
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    /// What it may do
+    #[command(flatten)]
+    pub rights: RightsArgs,
+    /// What it may take
+    #[command(flatten)]
+    pub resources: ResourceArgs,
     /// Print nothing but the command's own output
     #[arg(long, short = 'q')]
     pub quiet: bool,

@@ -18,6 +18,7 @@ mod lowers;
 mod man;
 mod mount;
 pub mod mount_words;
+pub mod options;
 mod overlay_call;
 mod overlay_mount;
 mod overlay_options;

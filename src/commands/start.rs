@@ -6,9 +6,8 @@ use super::container_args::{RestartArgs, StartArgs, WaitArgs};
 use super::progress::Told;
 use super::run::Made;
 use super::{environment, mount};
-use crate::container::command_line::Wishes;
 use crate::container::stopping::{self, Stop};
-use crate::container::{Container, Containers, Purpose, State, command_line, waiting};
+use crate::container::{Container, Containers, Purpose, State, Wishes, command_line, waiting};
 use crate::store::Store;
 
 /// Starts containers in the background and prints what they were called by; with `--attach` one, to its end.

@@ -3,42 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
-use super::log::LogLimits;
-use crate::launcher::{Network, Plan, Volume};
+use super::wishes::Wishes;
+use crate::launcher::Plan;
 use crate::model::image_config::ProcessConfig;
-
-/// What the user asked for; `None` and empty leave it to the image.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wishes {
-    /// Replaces the image's entrypoint; empty for none.
-    pub entrypoint: Option<String>,
-    /// Replaces the image's command.
-    pub command: Vec<OsString>,
-    /// `KEY=value`, after the image's.
-    pub env: Vec<OsString>,
-    /// Working directory.
-    pub workdir: Option<OsString>,
-    /// `user[:group]`
-    pub user: Option<String>,
-    /// Host name.
-    pub hostname: Option<String>,
-    /// Volumes.
-    pub volumes: Vec<Volume>,
-    /// A terminal.
-    pub terminal: bool,
-    /// Standard input.
-    pub interactive: bool,
-    /// Read-only root.
-    pub read_only: bool,
-    /// The host's network instead of none.
-    pub host_network: bool,
-    /// The kernel keeps what is written until close or flush.
-    pub writeback: bool,
-    /// What is kept of its output, if anything is.
-    pub log: LogLimits,
-}
 
 /// Neither the image nor the user says what to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,7 +58,7 @@ pub fn plan(
     plan.user = wishes.user.clone().unwrap_or_else(|| image.user.clone());
     plan.terminal = wishes.terminal;
     plan.interactive = wishes.interactive;
-    plan.network = if wishes.host_network { Network::Host } else { Network::None };
+    plan.network = wishes.network;
     plan.volumes.clone_from(&wishes.volumes);
     plan.files = crate::launcher::default_files(&plan.hostname, plan.network)?;
     if wishes.read_only {

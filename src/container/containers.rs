@@ -7,8 +7,8 @@ use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::command_line::Wishes;
 use super::id::{is_name, random_name};
+use super::wishes::Wishes;
 use super::{
     Changes, Config, Container, ContainerError, ContainerId, ImageRecord, Moment, Owners, Purpose, State,
     Status, documents, tree,

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use super::command_line::{self, Wishes};
+use super::command_line;
 use super::running::RunError;
-use super::{Container, ContainerError, Containers, State};
+use super::{Container, ContainerError, Containers, State, Wishes};
 use crate::launcher::{self, Events, Plan};
 use crate::sys::process::Watched;
 use crate::sys::{daemon, process};

@@ -32,6 +32,7 @@ pub mod stopping;
 pub mod tree;
 pub mod view;
 pub mod waiting;
+mod wishes;
 
 pub use containers::{Containers, Held, NewContainer, Removal};
 pub use error::ContainerError;
@@ -40,6 +41,7 @@ pub use moment::Moment;
 pub use process::ProcessId;
 pub use state::{Changes, Config, ImageRecord, LayerRecord, Owners, Purpose, State, Status};
 pub use stats::NoStats;
+pub use wishes::Wishes;
 
 use crate::mount::UpperDirs;
 use crate::sys::lock;

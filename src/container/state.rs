@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::command_line::Wishes;
+use super::wishes::Wishes;
 use super::{ContainerId, Moment, ProcessId, moment};
 use crate::image::Image;
 use crate::layer::LayerSource;

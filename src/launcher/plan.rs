@@ -85,10 +85,11 @@ pub enum Output {
 }
 
 /// A container's network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {
     /// A network namespace with nothing but `lo`.
+    #[default]
     None,
     /// The host's.
     Host,

@@ -1,0 +1,68 @@
+//! What becomes of a container, and what it is known by.
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use crate::commands::environment;
+use crate::container::Wishes;
+use crate::container::log::LogLimits;
+
+/// What becomes of a container
+#[derive(Clone, Debug, Args)]
+pub struct LifeArgs {
+    /// What is kept of the output: max-size=BYTES of a file (k, m, g), max-file=N files
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub log_opt: Vec<String>,
+}
+
+impl LifeArgs {
+    /// Adds what is wished for.
+    pub(in crate::commands) fn add_to(&self, wishes: &mut Wishes) -> anyhow::Result<()> {
+        wishes.log = log_limits(&self.log_opt)?;
+        Ok(())
+    }
+}
+
+/// Docker's `max-size` and `max-file`.
+fn log_limits(options: &[String]) -> anyhow::Result<LogLimits> {
+    let mut limits = LogLimits::default();
+    for option in options {
+        match option.split_once('=') {
+            Some(("max-size", "-1")) => limits.bytes = None,
+            Some(("max-size", size)) => {
+                let bytes = environment::bytes_of(&size.to_ascii_uppercase()).filter(|bytes| *bytes > 0);
+                limits.bytes = Some(bytes.with_context(|| format!("--log-opt {option}: such as 10m"))?);
+            }
+            Some(("max-file", files)) => {
+                let files = files.parse().ok().filter(|files| (1..=LOG_FILES_MAX).contains(files));
+                limits.files =
+                    files.with_context(|| format!("--log-opt {option}: from 1 to {LOG_FILES_MAX}"))?;
+            }
+            _ => bail!("--log-opt {option}: max-size=BYTES and max-file=N are known"),
+        }
+    }
+    Ok(limits)
+}
+
+/// Each is renamed when one is full.
+const LOG_FILES_MAX: u32 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_logs() {
+        let limits = |options: &[&str]| {
+            log_limits(&options.iter().map(ToString::to_string).collect::<Vec<_>>())
+                .map(|limits| (limits.bytes, limits.files))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(limits(&[]), Ok((None, 1)));
+        assert_eq!(limits(&["max-size=10m", "max-file=3"]), Ok((Some(10 << 20), 3)));
+        assert_eq!(limits(&["max-size=5", "max-size=-1"]), Ok((None, 1)));
+        for wrong in ["max-size=0", "max-size=x", "max-file=0", "max-file=1001", "tag=x", "max-size"] {
+            assert!(limits(&[wrong]).unwrap_err().contains(wrong), "{wrong}");
+        }
+    }
+}
