@@ -83,6 +83,7 @@ fn volume(text: &str) -> Result<Volume, String> {
     let (Some(source), Some(destination)) = (parts.next(), parts.next()) else {
         return Err(format!("{text}: not SRC:DST[:ro]"));
     };
-    let read_only = parts.next() == Some("ro");
-    Ok(Volume { source: PathBuf::from(source), destination: PathBuf::from(destination), read_only })
+    let mut volume = Volume::new(PathBuf::from(source), PathBuf::from(destination));
+    volume.flags.read_only = parts.next() == Some("ro");
+    Ok(volume)
 }

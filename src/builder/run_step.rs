@@ -52,7 +52,7 @@ impl Builder<'_> {
         })?;
         let id = held.id().to_string();
         let result = self.run_in(held, &image, layers, command);
-        if let Err(error) = ending::remove(self.containers, &id, false) {
+        if let Err(error) = ending::remove(self.containers, &id, ending::How::default()) {
             tracing::warn!("the container of a build step stays behind: {error}");
         }
         result

@@ -10,6 +10,7 @@ use super::container_args::{
     WaitArgs,
 };
 use super::options::network::NetworkArg;
+use super::volume::VolumeArgs;
 use crate::image::TargetPlatform;
 
 /// Mounts container images lazily, straight from their compressed layers, and runs them. No root, no daemon, no unpacking.
@@ -85,6 +86,8 @@ pub enum Command {
     /// Check every byte of images
     #[command(after_help = VERIFY_HELP)]
     Verify(ImagesArgs),
+    /// Make, list and remove volumes
+    Volume(VolumeArgs),
     /// Show what a mount has counted: requests, where content came from, bytes, durations
     Stats(StatsArgs),
     /// Print a completion script for a shell

@@ -12,6 +12,7 @@ use super::options::network::NetworkArgs;
 use super::options::process::ProcessArgs;
 use super::options::resources::ResourceArgs;
 use super::options::rights::RightsArgs;
+use super::options::rlimits::RlimitArgs;
 use super::options::storage::StorageArgs;
 
 /// `layerfs run`
@@ -57,6 +58,9 @@ pub struct CreateArgs {
     /// What it may do
     #[command(flatten)]
     pub rights: RightsArgs,
+    /// What each of its processes may take
+    #[command(flatten)]
+    pub rlimits: RlimitArgs,
     /// What it may take
     #[command(flatten)]
     pub resources: ResourceArgs,
@@ -192,6 +196,9 @@ pub struct RmArgs {
     /// Stop it first
     #[arg(long, short = 'f')]
     pub force: bool,
+    /// And with it the volumes that it alone has and nobody has named
+    #[arg(long, short = 'v')]
+    pub volumes: bool,
     /// IDs, unique prefixes or names
     #[arg(required = true)]
     pub containers: Vec<String>,

@@ -32,6 +32,7 @@ mod stats;
 mod stop;
 mod umount;
 mod verify;
+pub mod volume;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -128,6 +129,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Cat(args) => look::cat(&args),
         Command::Which(args) => look::which(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Volume(args) => volume::run(&args),
         Command::Stats(args) => stats::run(&args),
         Command::Completions(args) => {
             let mut script = Vec::new();

@@ -60,7 +60,7 @@ pub(super) struct Made {
 }
 
 fn make(args: &CreateArgs) -> anyhow::Result<Made> {
-    let wishes = wishes(args)?;
+    let mut wishes = wishes(args)?;
     let cidfile = args.cidfile.as_deref().map(CidFile::claim).transpose()?;
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
@@ -73,6 +73,12 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
     let arguments = command_line::arguments(&image.config.config, &wishes)?;
     let caches = environment::caches(&store, &image, &arguments)?;
     let layers = mount::open_layers_told(&store, &image, caches, progress)?;
+    let volumes = containers.volumes()?;
+    // From here on until the container is there, which keeps them.
+    let kept = if wishes.volumes.is_empty() { None } else { Some(volumes.keep()?) };
+    if let Some(kept) = &kept {
+        volumes.resolve(&mut wishes.volumes, kept)?;
+    }
     let held = containers.create(NewContainer {
         name: args.name.clone(),
         image: ImageRecord::of(&image),
@@ -167,6 +173,7 @@ fn wishes(args: &CreateArgs) -> anyhow::Result<Wishes> {
     args.storage.add_to(&mut wishes)?;
     args.network.add_to(&mut wishes)?;
     args.rights.add_to(&mut wishes)?;
+    args.rlimits.add_to(&mut wishes)?;
     args.resources.add_to(&mut wishes)?;
     Ok(wishes)
 }

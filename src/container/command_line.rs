@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::devices;
 use super::wishes::Wishes;
 use crate::launcher::Plan;
 use crate::model::image_config::ProcessConfig;
@@ -34,7 +35,7 @@ pub fn arguments(image: &ProcessConfig, wishes: &Wishes) -> Result<Vec<OsString>
 /// The launcher's plan for a container.
 ///
 /// # Errors
-/// When the caller's `/etc/hosts` or `/etc/resolv.conf` cannot be read.
+/// When the caller's `/etc/hosts`, `/etc/resolv.conf` or `/dev` cannot be read, or the rights contradict each other.
 pub fn plan(
     id: &str,
     mount_point: PathBuf,
@@ -59,7 +60,16 @@ pub fn plan(
     plan.terminal = wishes.terminal;
     plan.interactive = wishes.interactive;
     plan.network = wishes.network;
-    plan.volumes.clone_from(&wishes.volumes);
+    plan.volumes = wishes.volumes.iter().map(|used| used.mount.clone()).collect();
+    plan.tmpfs.clone_from(&wishes.tmpfs);
+    plan.shm_bytes = wishes.shm_bytes.unwrap_or(plan.shm_bytes);
+    plan.rlimits.clone_from(&wishes.rlimits);
+    plan.oom_score_adj = wishes.oom_score_adj;
+    plan.devices.clone_from(&wishes.devices);
+    if wishes.rights.privileged {
+        plan.devices.extend(devices::all_devices()?);
+    }
+    wishes.rights.apply(&mut plan).map_err(std::io::Error::other)?;
     plan.files = crate::launcher::default_files(&plan.hostname, plan.network)?;
     if wishes.read_only {
         plan.read_only = true;

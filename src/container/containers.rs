@@ -11,7 +11,7 @@ use super::id::{is_name, random_name};
 use super::wishes::Wishes;
 use super::{
     Changes, Config, Container, ContainerError, ContainerId, ImageRecord, Moment, Owners, Purpose, State,
-    Status, documents, tree,
+    Status, Volumes, documents, tree,
 };
 use crate::sys::lock::{self, FileLock};
 
@@ -94,6 +94,11 @@ impl Held {
 }
 
 impl Removal {
+    /// Of a directory that has no lock.
+    pub(super) fn unlocked(path: PathBuf) -> Self {
+        Self { path, _lock: None }
+    }
+
     /// The directory that is left.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -120,6 +125,14 @@ impl Containers {
             create_dir(dir, 0o700)?;
         }
         Ok(opened)
+    }
+
+    /// The volumes of the same store.
+    ///
+    /// # Errors
+    /// When their directory cannot be created.
+    pub fn volumes(&self) -> Result<Volumes, ContainerError> {
+        Volumes::open(self.dir.parent().unwrap_or(&self.dir))
     }
 
     /// Makes one. Nobody sees it before it is complete; it belongs to the caller.

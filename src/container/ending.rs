@@ -4,23 +4,49 @@ use std::io;
 use std::time::Duration;
 
 use super::stopping::{self, END_WAIT, SIGKILL, SIGTERM, Stop};
-use super::{Container, ContainerError, ContainerId, Containers, Removal, State};
+use super::{Container, ContainerError, ContainerId, Containers, Removal, Source, State, UsedVolume};
 use crate::launcher::{IdMaps, as_root_of};
 
 /// How long the server of a mount that was taken away may wait for the last open file.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
-/// Removes a container; `force` ends it first.
+
+/// How a container is removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct How {
+    /// It is ended first.
+    pub force: bool,
+    /// And with it the volumes that it alone has and nobody has named.
+    pub volumes: bool,
+}
+
+/// Removes a container.
 ///
 /// # Errors
 /// [`ContainerError`]
-pub fn remove(containers: &Containers, text: &str, force: bool) -> Result<ContainerId, ContainerError> {
+pub fn remove(containers: &Containers, text: &str, how: How) -> Result<ContainerId, ContainerError> {
     let container = containers.find(text)?;
     let id = container.id();
-    if force {
+    if how.force {
         end(&container)?;
     }
+    let used =
+        if how.volumes || container.config().remove_at_end { volumes_of(&container) } else { Vec::new() };
     delete(containers.detach(container)?, &IdMaps::for_caller())?;
+    remove_anonymous(&used, containers)?;
     Ok(id)
+}
+
+/// The volumes that a container uses.
+pub(super) fn volumes_of(container: &Container) -> Vec<UsedVolume> {
+    container.config().run.as_ref().map(|wishes| wishes.volumes.clone()).unwrap_or_default()
+}
+
+/// Removes volumes that only a container had that is gone.
+pub(super) fn remove_anonymous(used: &[UsedVolume], containers: &Containers) -> Result<(), ContainerError> {
+    if used.iter().any(|used| used.source == Source::Anonymous) {
+        containers.volumes()?.remove_anonymous(used, containers)?;
+    }
+    Ok(())
 }
 
 /// Removes what interrupted runs and removals left: half-removed directories, and containers that were to go at their
@@ -37,7 +63,9 @@ fn try_sweep(containers: &Containers) -> Result<(), ContainerError> {
     }
     for (container, status) in containers.list_with_status()? {
         if container.config().remove_at_end && status.can_remove() && !container.is_set_aside()? {
+            let used = volumes_of(&container);
             delete(containers.detach(container)?, &IdMaps::for_caller())?;
+            remove_anonymous(&used, containers)?;
         }
     }
     Ok(())

@@ -65,6 +65,17 @@ pub enum ContainerError {
         /// Its name.
         name: String,
     },
+    /// No volume has this name.
+    #[error("no such volume: {0}")]
+    NoVolume(String),
+    /// Containers use it, running or not.
+    #[error("volume {name} is used by {users}: remove these containers first")]
+    VolumeInUse {
+        /// Which.
+        name: String,
+        /// Their names.
+        users: String,
+    },
     /// A document that does not say what it should.
     #[error("{}: {source}", path.display())]
     Document {

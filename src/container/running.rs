@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 
 use super::log::LogWriter;
 use super::rootfs::ImageRootfs;
-use super::{ContainerError, Containers, Held, Moment, ProcessId, State};
+use super::{ContainerError, Containers, Held, Moment, ProcessId, State, ending};
 use crate::fuse::Writes;
 use crate::launcher::{self, Events, LaunchError, Output, Plan, Stream};
 use crate::mount::Layers;
@@ -266,7 +266,9 @@ fn run_at(containers: &Containers, ready: Ready, place: &mut dyn Place) -> Resul
         tracing::warn!(%error, "who waits for the end will not learn the exit code");
     }
     if held.config().remove_at_end {
-        super::ending::delete(held.detach(containers)?, &plan.id_maps)?;
+        let used = ending::volumes_of(&held);
+        ending::delete(held.detach(containers)?, &plan.id_maps)?;
+        ending::remove_anonymous(&used, containers)?;
     } else {
         held.set_state(&State::Exited { exit_code, started, finished: Moment::now() })?;
     }

@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use serde::{Deserialize, Serialize};
 
 use super::log::LogLimits;
-use crate::launcher::{Network, Volume};
+use super::rights::Rights;
+use super::volumes::UsedVolume;
+use crate::launcher::{Device, Network, Rlimit, Tmpfs};
 
 /// What the user asked for; `None` and empty leave it to the image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,8 +25,16 @@ pub struct Wishes {
     pub user: Option<String>,
     /// Host name.
     pub hostname: Option<String>,
-    /// Volumes.
-    pub volumes: Vec<Volume>,
+    /// Files and directories of the host, and volumes.
+    pub volumes: Vec<UsedVolume>,
+    /// Fresh tmpfs mounts.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Size of `/dev/shm` in bytes.
+    pub shm_bytes: Option<u64>,
+    /// Resource limits of processes.
+    pub rlimits: Vec<Rlimit>,
+    /// `oom_score_adj`
+    pub oom_score_adj: Option<i32>,
     /// A terminal.
     pub terminal: bool,
     /// Standard input.
@@ -33,6 +43,10 @@ pub struct Wishes {
     pub read_only: bool,
     /// Its network.
     pub network: Network,
+    /// Devices of the host.
+    pub devices: Vec<Device>,
+    /// What it may do.
+    pub rights: Rights,
     /// The kernel keeps what is written until close or flush.
     pub writeback: bool,
     /// What is kept of its output, if anything is.

@@ -19,6 +19,7 @@ use super::in_root::{self, Symlinks};
 use super::init::UMASK;
 use super::plan::Plan;
 use super::program::{self, Program};
+use super::rlimits;
 use super::rootfs;
 use super::run::{Events, Given, LaunchError, launch};
 use super::supervisor::{become_root, close, die_with, report, report_end, wait, wait_for_end};
@@ -136,6 +137,8 @@ impl Beside<'_> {
 
     fn try_become_program(&mut self, mounts: CloneFlags, go: PipeReader, single: bool) -> Step<Infallible> {
         program::die_with_supervisor()?;
+        // As long as `/proc` is the host's.
+        rlimits::set(self.given.plan)?;
         self.join(mounts)?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
         process::new_session_keyring().stage("session keyring")?;

@@ -4,14 +4,14 @@ use std::io::{PipeWriter, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd, RawFd};
 use std::path::Path;
 
-use nix::sys::prctl;
 use nix::unistd::{sethostname, setsid};
 
 use super::failure::{Context as _, EXIT_LAUNCHER, Step};
 use super::in_root::{self, Symlinks};
 use super::mounts;
-use super::plan::{Network, Plan, Resource};
+use super::plan::{Network, Plan};
 use super::program::{self, Program};
+use super::rlimits;
 use super::rootfs;
 use crate::sys::process;
 
@@ -49,7 +49,7 @@ impl Init<'_> {
         let root = root.as_fd();
         mounts::attach_all(&prepared, root)?;
         configure_namespaces(plan)?;
-        set_limits(plan)?;
+        rlimits::set(plan)?;
         let user = self.program.user(root)?;
         setsid().stage("setsid")?;
         self.program.connect_stdio(|| prepared.devpts.try_clone(), root, &user)?;
@@ -86,28 +86,4 @@ fn configure_namespaces(plan: &Plan) -> Step<()> {
         process::loopback_up().stage("bring up lo")?;
     }
     process::new_session_keyring().stage("session keyring")
-}
-
-fn set_limits(plan: &Plan) -> Step<()> {
-    use nix::sys::resource::{Resource as Nix, setrlimit};
-    for limit in &plan.rlimits {
-        let resource = match limit.resource {
-            Resource::As => Nix::RLIMIT_AS,
-            Resource::Core => Nix::RLIMIT_CORE,
-            Resource::Cpu => Nix::RLIMIT_CPU,
-            Resource::Data => Nix::RLIMIT_DATA,
-            Resource::Fsize => Nix::RLIMIT_FSIZE,
-            Resource::Memlock => Nix::RLIMIT_MEMLOCK,
-            Resource::Nofile => Nix::RLIMIT_NOFILE,
-            Resource::Nproc => Nix::RLIMIT_NPROC,
-            Resource::Stack => Nix::RLIMIT_STACK,
-        };
-        setrlimit(resource, limit.soft, limit.hard).stage(&format!("limit {:?}", limit.resource))?;
-    }
-    let Some(adjustment) = plan.oom_score_adj else { return Ok(()) };
-    // The file belongs to the host's root while we are not dumpable. Nobody else is in the container yet.
-    prctl::set_dumpable(true).stage("oom_score_adj")?;
-    let written = std::fs::write("/proc/self/oom_score_adj", adjustment.to_string());
-    prctl::set_dumpable(false).stage("oom_score_adj")?;
-    written.at("write", "/proc/self/oom_score_adj")
 }

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, makedev};
 use rustix::mount::MountAttrFlags as Attr;
 
-use super::failure::{Context as _, Failure, Step};
+use super::failure::{Context as _, Step};
+use super::fill;
 use super::in_root::{self, Symlinks};
-use super::plan::{Network, Plan, Tmpfs, Volume};
+use super::plan::{Network, Plan};
 use super::rootfs;
+use super::user_mounts;
 use crate::sys::mount_attributes::{Reach, attach, clone_fd, clone_path, new_filesystem, set_attributes};
 use crate::sys::scoped;
 
@@ -26,16 +28,28 @@ pub(super) struct Prepared {
     pub(super) devpts: OwnedFd,
 }
 
+/// A mount without a place.
 #[derive(Debug)]
-struct Pending {
-    mount: OwnedFd,
-    destination: PathBuf,
-    place: Place,
+pub(super) struct Pending {
+    pub(super) mount: OwnedFd,
+    pub(super) destination: PathBuf,
+    pub(super) place: Place,
+    /// Whether it gets what the image has there.
+    pub(super) fill: Option<Fill>,
+}
+
+/// How a mount is filled.
+#[derive(Debug)]
+pub(super) struct Fill {
+    /// Its directory, where it can be written.
+    pub(super) into: OwnedFd,
+    /// What it is set to afterwards.
+    pub(super) then: Attr,
 }
 
 /// What is done about the place that something is mounted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     /// Of ours: a directory with no symlink on the way, made when missing.
     Own,
     /// Of ours, and in something of ours, so it is there.
@@ -70,12 +84,12 @@ fn inert() -> Attr {
 
 /// Makes every mount of the plan. `single` says that there is one id only, so none for the group of terminals.
 pub(super) fn prepare(plan: &Plan, single: bool) -> Step<Prepared> {
-    check_destinations(plan)?;
+    user_mounts::check_destinations(plan)?;
     let devpts = new_devpts(single).at("mount", "/dev/pts")?;
     let mut mounts = Vec::new();
     let mut add = |destination: &str, place: Place, mount: OwnedFd| {
         if !plan.volumes.iter().any(|volume| volume.destination == Path::new(destination)) {
-            mounts.push(Pending { mount, destination: PathBuf::from(destination), place });
+            mounts.push(Pending { mount, destination: PathBuf::from(destination), place, fill: None });
         }
     };
     add("/proc", Place::Own, new_proc()?);
@@ -92,13 +106,7 @@ pub(super) fn prepare(plan: &Plan, single: bool) -> Step<Prepared> {
         }
     }
     let before_the_users = mounts.len();
-    for tmpfs in &plan.tmpfs {
-        let mount = new_tmpfs(tmpfs).at("mount tmpfs", &tmpfs.destination)?;
-        mounts.push(Pending { mount, destination: tmpfs.destination.clone(), place: Place::Directory });
-    }
-    for volume in &plan.volumes {
-        mounts.push(clone_volume(volume).at("volume", &volume.source)?);
-    }
+    mounts.extend(user_mounts::prepare(plan)?);
     let nulls: io::Result<Vec<Option<OwnedFd>>> =
         plan.masked_paths.iter().map(|path| null_for(path, &mounts)).collect();
     let nulls = nulls.at("bind", "/dev/null")?;
@@ -106,23 +114,6 @@ pub(super) fn prepare(plan: &Plan, single: bool) -> Step<Prepared> {
     // Outer before inner, as podman sorts them; the sort is stable, so equal depths keep their order.
     mounts.sort_by_key(|pending| pending.destination.components().count());
     Ok(Prepared { mounts, nulls, devpts })
-}
-
-fn check_destinations(plan: &Plan) -> Step<()> {
-    let volumes = plan.volumes.iter().map(|volume| &volume.destination);
-    for destination in volumes.chain(plan.tmpfs.iter().map(|tmpfs| &tmpfs.destination)) {
-        let problem = if !destination.is_absolute() {
-            "the destination of a volume must be an absolute path"
-        } else if destination.components().count() == 1 {
-            "the destination of a volume cannot be the root directory"
-        } else if destination.starts_with("/proc") {
-            "nothing may be mounted within /proc"
-        } else {
-            continue;
-        };
-        return Err(Box::new(Failure::new("volume", &io::Error::other(problem)).on(destination)));
-    }
-    Ok(())
 }
 
 fn new_proc() -> Step<OwnedFd> {
@@ -140,15 +131,16 @@ fn new_proc() -> Step<OwnedFd> {
 /// `/sys` shows the network namespace of whoever mounts it, so with the host's network it has to be the host's.
 fn add_sys(plan: &Plan, add: &mut impl FnMut(&str, Place, OwnedFd)) -> Step<()> {
     let read_only = inert() | Attr::MOUNT_ATTR_RDONLY;
+    let attributes = if plan.writable_sys { inert() } else { read_only };
     let fresh = match plan.network {
-        Network::None => new_filesystem("sysfs", &[], read_only),
+        Network::None => new_filesystem("sysfs", &[], attributes),
         Network::Host => Err(io::ErrorKind::PermissionDenied.into()),
     };
     let (sys, is_copy) = match fresh {
         Ok(sys) => (sys, false),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let copy = clone_path(Path::new("/sys"), Reach::Tree).at("bind", "/sys")?;
-            set_attributes(copy.as_fd(), read_only, Reach::Tree).at("bind", "/sys")?;
+            set_attributes(copy.as_fd(), attributes, Reach::Tree).at("bind", "/sys")?;
             (copy, true)
         }
         Err(error) => return Err(error).at("mount", "/sys"),
@@ -203,16 +195,6 @@ fn new_devpts(single: bool) -> io::Result<OwnedFd> {
         Err(error) if !single && error.kind() == io::ErrorKind::InvalidInput => new_devpts(true),
         other => other,
     }
-}
-
-fn new_tmpfs(tmpfs: &Tmpfs) -> io::Result<OwnedFd> {
-    let mode = format!("{:o}", tmpfs.mode);
-    let bytes = tmpfs.bytes.map(|bytes| bytes.to_string());
-    let mut options = vec![("mode", mode.as_str())];
-    if let Some(bytes) = &bytes {
-        options.push(("size", bytes));
-    }
-    new_filesystem("tmpfs", &options, Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV)
 }
 
 /// A copy of a device of the host, which must be the device that its name says.
@@ -283,7 +265,8 @@ fn generated_files(plan: &Plan) -> Step<Vec<Pending>> {
             .and_then(|written| clone_fd(written.as_fd(), Reach::One))
             .at("generated file", &file.destination)?;
         set_attributes(mount.as_fd(), attributes, Reach::One).at("generated file", &file.destination)?;
-        pending.push(Pending { mount, destination: file.destination.clone(), place: Place::OptionalFile });
+        let (destination, place) = (file.destination.clone(), Place::OptionalFile);
+        pending.push(Pending { mount, destination, place, fill: None });
     }
     let is_ours =
         |pending: &Pending| !plan.volumes.iter().any(|volume| volume.destination == pending.destination);
@@ -297,20 +280,14 @@ fn write_file(directory: BorrowedFd<'_>, name: &str, content: &str) -> io::Resul
     Ok(file)
 }
 
-fn clone_volume(volume: &Volume) -> io::Result<Pending> {
-    let mount = clone_path(&volume.source, Reach::Tree)?;
-    let mut attributes = Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV;
-    if volume.read_only {
-        attributes |= Attr::MOUNT_ATTR_RDONLY;
-    }
-    set_attributes(mount.as_fd(), attributes, Reach::Tree)?;
-    let place = if in_root::is_directory(mount.as_fd())? { Place::Directory } else { Place::File };
-    Ok(Pending { mount, destination: volume.destination.clone(), place })
-}
-
 /// Attaches everything below `root`, which is the container's.
 pub(super) fn attach_all(prepared: &Prepared, root: BorrowedFd<'_>) -> Step<()> {
     for pending in &prepared.mounts {
+        if let Some(Fill { into, then }) = &pending.fill {
+            fill::fill(root, &pending.destination, into.as_fd())
+                .and_then(|()| set_attributes(pending.mount.as_fd(), *then, Reach::One))
+                .at("fill", &pending.destination)?;
+        }
         let Some(onto) = open_place(root, pending).at("mount", &pending.destination)? else { continue };
         attach(pending.mount.as_fd(), onto.as_fd()).at("mount", &pending.destination)?;
     }

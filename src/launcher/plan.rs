@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::capabilities::Capabilities;
 use super::id_maps::IdMaps;
+use super::rlimits::Rlimit;
 
 /// One container start. Plain data: it can be printed, stored and compared before anything happens.
 #[derive(Clone, Debug, Serialize)]
@@ -53,8 +54,14 @@ pub struct Plan {
     pub read_only_paths: Vec<PathBuf>,
     /// What root of the container may do.
     pub capabilities: Capabilities,
-    /// Whether the default system call filter is installed.
+    /// What another user may do: root has all of its own capabilities, others only what was asked for by name.
+    pub capabilities_of_users: Capabilities,
+    /// The filter of system calls.
     pub seccomp: Seccomp,
+    /// Whether `/sys` can be written, as far as the kernel allows it.
+    pub writable_sys: bool,
+    /// Device nodes of the host.
+    pub devices: Vec<Device>,
     /// Whether setuid programs are powerless. Always so with a single id, where they could not work anyway.
     pub no_new_privileges: bool,
     /// Resource limits to set; all others are inherited.
@@ -65,13 +72,28 @@ pub struct Plan {
     pub shm_bytes: u64,
 }
 
-/// The default system call filter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// A filter of system calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Seccomp {
-    /// Installed.
+    /// The default one.
+    #[default]
     Default,
-    /// Not installed (`--security-opt seccomp=unconfined`).
+    /// None.
     Unconfined,
+    /// The text of a profile in docker's form.
+    Profile(String),
+}
+
+/// A device node of the host, shown in the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Absolute path on the host.
+    #[serde(with = "any_path")]
+    pub source: PathBuf,
+    /// Absolute path in the container; made when missing.
+    #[serde(with = "any_path")]
+    pub destination: PathBuf,
 }
 
 /// Where a program writes.
@@ -104,8 +126,34 @@ pub struct Volume {
     /// Absolute path in the container; made when missing.
     #[serde(with = "any_path")]
     pub destination: PathBuf,
-    /// Whether it, and all that is mounted below it, is read-only.
+    /// How it, and all that is mounted below it, may be used.
+    pub flags: MountFlags,
+    /// Whether what is mounted below it is shown too.
+    pub recursive: bool,
+    /// Whether it gets what the image has there, if there is nothing in it yet.
+    pub fill: bool,
+}
+
+impl Volume {
+    /// A file or directory with all that is mounted below it, to be read, written and executed.
+    #[must_use]
+    pub fn new(source: PathBuf, destination: PathBuf) -> Self {
+        Self { source, destination, flags: MountFlags::default(), recursive: true, fill: false }
+    }
+}
+
+/// What may be done with a mount beyond reading, writing and executing; or less.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountFlags {
+    /// Nothing is written.
     pub read_only: bool,
+    /// Nothing is executed.
+    pub no_exec: bool,
+    /// Set-user-ID, set-group-ID and file capabilities count.
+    pub set_ids: bool,
+    /// Device nodes can be opened.
+    pub devices: bool,
 }
 
 /// Paths in documents, also those that are not UTF-8.
@@ -125,14 +173,32 @@ mod any_path {
 }
 
 /// A fresh tmpfs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tmpfs {
     /// Absolute path in the container; made when missing.
+    #[serde(with = "any_path")]
     pub destination: PathBuf,
     /// Permission bits of its root.
     pub mode: u32,
+    /// Who owns its root.
+    pub owner: (u32, u32),
     /// Its size in bytes; the kernel's default (half of the memory) when not set.
     pub bytes: Option<u64>,
+    /// How many files it can have; the kernel's default when not set.
+    pub inodes: Option<u64>,
+    /// How it may be used.
+    pub flags: MountFlags,
+    /// Whether it gets what the image has there.
+    pub fill: bool,
+}
+
+impl Tmpfs {
+    /// One with nothing in it, of root's.
+    #[must_use]
+    pub fn new(destination: PathBuf, mode: u32) -> Self {
+        let flags = MountFlags::default();
+        Self { destination, mode, owner: (0, 0), bytes: None, inodes: None, flags, fill: false }
+    }
 }
 
 /// A file made for this container.
@@ -142,41 +208,6 @@ pub struct GeneratedFile {
     pub destination: PathBuf,
     /// What is in it.
     pub content: String,
-}
-
-/// A resource limit, by its `RLIMIT_` name without that prefix, in lower case.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Rlimit {
-    /// Which one.
-    pub resource: Resource,
-    /// Soft limit.
-    pub soft: u64,
-    /// Hard limit.
-    pub hard: u64,
-}
-
-/// The limits that can be set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Resource {
-    /// Address space in bytes.
-    As,
-    /// Size of a core file in bytes.
-    Core,
-    /// CPU seconds.
-    Cpu,
-    /// Data segment in bytes.
-    Data,
-    /// Size of a file in bytes.
-    Fsize,
-    /// Locked memory in bytes.
-    Memlock,
-    /// Open files.
-    Nofile,
-    /// Processes of the user.
-    Nproc,
-    /// Stack in bytes.
-    Stack,
 }
 
 impl Plan {
@@ -206,7 +237,10 @@ impl Plan {
             masked_paths: MASKED_PATHS.iter().map(PathBuf::from).collect(),
             read_only_paths: READ_ONLY_PATHS.iter().map(PathBuf::from).collect(),
             capabilities: Capabilities::DEFAULT,
+            capabilities_of_users: Capabilities::NONE,
             seccomp: Seccomp::Default,
+            writable_sys: false,
+            devices: Vec::new(),
             no_new_privileges: false,
             rlimits: Vec::new(),
             oom_score_adj: None,
@@ -217,7 +251,7 @@ impl Plan {
     /// What podman mounts for `--read-only`, so that programs still find places for temporary files.
     pub fn add_read_only_tmpfs(&mut self) {
         for (destination, mode) in [("/run", 0o755), ("/tmp", 0o1777), ("/var/tmp", 0o1777)] {
-            self.tmpfs.push(Tmpfs { destination: PathBuf::from(destination), mode, bytes: None });
+            self.tmpfs.push(Tmpfs::new(PathBuf::from(destination), mode));
         }
     }
 }

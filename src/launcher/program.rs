@@ -14,6 +14,7 @@ use rustix::fs::{OFlags, ResolveFlags};
 use rustix::termios::Winsize;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::capabilities::Capabilities;
 use super::environment;
 use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Failure, Step};
 use super::mounts;
@@ -125,16 +126,30 @@ impl Program<'_> {
         if let Some(filter) = self.filter {
             seccomp::install(filter).stage("seccomp")?;
         }
+        if user.uid != 0 && self.plan.capabilities_of_users != Capabilities::NONE {
+            // A change from root to another user would clear what that one is to keep. execve(2) ends this.
+            rustix::thread::set_keep_capabilities(true).stage("keep capabilities")?;
+        }
         self.set_ids(user)?;
-        let capabilities = if user.uid == 0 { kept } else { CapabilitySet::empty() };
-        let sets = CapabilitySets {
-            effective: capabilities,
-            permitted: capabilities,
-            inheritable: CapabilitySet::empty(),
-        };
-        rustix::thread::set_capabilities(None, sets).stage("capabilities")?;
+        self.keep_capabilities(user)?;
         // A change of ids has cleared it.
         die_with_supervisor()
+    }
+
+    /// Those of the plan; the ids have been changed. What another user than root keeps has to be ambient: the file that is
+    /// executed gives none.
+    fn keep_capabilities(&self, user: &User) -> Step<()> {
+        let kept = match user.uid {
+            0 => self.plan.capabilities.bits(),
+            _ => self.plan.capabilities_of_users.bits(),
+        };
+        let inheritable = if user.uid == 0 { CapabilitySet::empty() } else { kept };
+        let sets = CapabilitySets { effective: kept, permitted: kept, inheritable };
+        rustix::thread::set_capabilities(None, sets).stage("capabilities")?;
+        for one in inheritable.iter() {
+            rustix::thread::configure_capability_in_ambient_set(one, true).stage("ambient capabilities")?;
+        }
+        Ok(())
     }
 
     fn set_ids(&self, user: &User) -> Step<()> {

@@ -14,7 +14,7 @@ use rustix::termios::Winsize;
 
 use super::failure::{Context as _, EXIT_LAUNCHER, Failure, Step};
 use super::id_maps::{self, Written};
-use super::plan::{Output, Plan, Seccomp};
+use super::plan::{Output, Plan};
 use super::relay::{self, Relay};
 use super::rootfs::Rootfs;
 use super::seccomp::{self, ProfileError};
@@ -145,10 +145,7 @@ pub(super) fn launch(
     events: &mut dyn Events,
     become_it: impl FnOnce(Given<'_>) -> u8,
 ) -> Result<u8, LaunchError> {
-    let filter = match plan.seccomp {
-        Seccomp::Default => Some(seccomp::filter(plan.capabilities)?),
-        Seccomp::Unconfined => None,
-    };
+    let filter = seccomp::filter_of(plan)?;
     let signals = BlockedSignals::new().stage("signals")?;
     let (control, control_there) = MessageSocket::pair().stage("socketpair")?;
     let (errors, errors_there) = io::pipe().stage("pipe")?;
