@@ -103,6 +103,11 @@ impl Capabilities {
         Self(self.0.difference(other.0))
     }
 
+    /// Those that are not among these.
+    pub(super) fn beyond(self, these: CapabilitySet) -> Self {
+        Self(self.0.difference(these))
+    }
+
     /// What both have.
     #[must_use]
     pub fn intersection(self, other: Self) -> Self {

@@ -106,7 +106,7 @@ impl Program<'_> {
     /// From all capabilities of the user namespace to those of the plan. The filter is loaded while we still may, and before
     /// the ids change, so that it needs no no_new_privs.
     fn drop_privileges(&self, user: &User) -> Step<()> {
-        let kept = self.plan.capabilities.bits();
+        let kept = self.available()?;
         rustix::thread::clear_ambient_capability_set().stage("ambient capabilities")?;
         for number in 0..64 {
             let one = CapabilitySet::from_bits_retain(1 << number);
@@ -131,17 +131,31 @@ impl Program<'_> {
             rustix::thread::set_keep_capabilities(true).stage("keep capabilities")?;
         }
         self.set_ids(user)?;
-        self.keep_capabilities(user)?;
+        self.keep_capabilities(kept, user)?;
         // A change of ids has cleared it.
         die_with_supervisor()
     }
 
-    /// Those of the plan; the ids have been changed. What another user than root keeps has to be ambient: the file that is
+    /// Those of the plan that we have. In an outer container root may lack some; but what was asked for by name must be there.
+    fn available(&self) -> Step<CapabilitySet> {
+        let ours = rustix::thread::capabilities(None).stage("capabilities")?.permitted;
+        let named = self.plan.capabilities_of_users;
+        let missing = if named == Capabilities::ALL { Capabilities::NONE } else { named.beyond(ours) };
+        match missing.names().next() {
+            None => Ok(self.plan.capabilities.bits().intersection(ours)),
+            Some(name) => {
+                let problem = io::Error::other(format!("who starts the container does not have {name}"));
+                Err(Box::new(Failure::new("capabilities", &problem)))
+            }
+        }
+    }
+
+    /// So much of the plan's; the ids have been changed. What another user than root keeps has to be ambient: the file that is
     /// executed gives none.
-    fn keep_capabilities(&self, user: &User) -> Step<()> {
+    fn keep_capabilities(&self, available: CapabilitySet, user: &User) -> Step<()> {
         let kept = match user.uid {
-            0 => self.plan.capabilities.bits(),
-            _ => self.plan.capabilities_of_users.bits(),
+            0 => available,
+            _ => self.plan.capabilities_of_users.bits().intersection(available),
         };
         let inheritable = if user.uid == 0 { CapabilitySet::empty() } else { kept };
         let sets = CapabilitySets { effective: kept, permitted: kept, inheritable };

@@ -77,10 +77,12 @@ fn a_volume_outlives_its_containers() {
 fn an_empty_volume_gets_what_the_image_has() {
     needs_mount!();
     let store = Store::new();
-    let listing = "cd $0 && find . | sort && find . -type f | sort | xargs cat | md5sum && stat -c '%a %u:%g %Y' . $(find . -type f)";
-    let of_image = store.run(&[], &listing.replace("$0", "/etc"));
-    let filled =
-        store.run(&["-v", "etc:/etc"], &format!("{}; echo more >/etc/more", listing.replace("$0", "/etc")));
+    let listing = "cd $0 && find . | sort && find . -type f | sort | xargs cat | md5sum && stat -c '%a %u:%g' . $(find . -type f | sort) && stat -c %Y passwd shadow";
+    let of_image = store.run(&["-h", "box"], &listing.replace("$0", "/etc"));
+    let filled = store.run(
+        &["-h", "box", "-v", "etc:/etc"],
+        &format!("{}; echo more >/etc/more", listing.replace("$0", "/etc")),
+    );
     // /etc/hosts and its like are the container's own, and lie over both.
     assert_eq!(filled.ok(), of_image.ok());
     let again = store.run(&["-v", "etc:/x"], "cat /x/more; ls /x | wc -l");
@@ -180,16 +182,19 @@ fn nothing_of_the_host_gets_into_a_volume() {
     needs_mount!();
     let store = Store::new();
     let root = store.place.path("root");
-    copy(&image("tiny").join("rootfs"), &root);
+    fs::create_dir_all(root.join("bin")).unwrap();
+    fs::copy(image("tiny").join("rootfs/bin/busybox"), root.join("bin/busybox")).unwrap();
     let secret = store.place.path("secret");
     fs::create_dir(&secret).unwrap();
     fs::write(secret.join("file"), "secret").unwrap();
     std::os::unix::fs::symlink(&secret, root.join("out")).unwrap();
     let mut layerfs = store.place.command();
-    layerfs
-        .args(["run", "--rm", "-q", "-v", "v:/out"])
-        .arg(Path::new("dir:").join(&root))
-        .args(["ls", "-A", "/out"]);
+    layerfs.args(["run", "--rm", "-q", "-v", "v:/out"]).arg(Path::new("dir:").join(&root)).args([
+        "/bin/busybox",
+        "ls",
+        "-A",
+        "/out",
+    ]);
     let done = finish(&mut layerfs);
-    assert!(!done.out.contains("file"), "{done:#?}");
+    assert!(done.code != 127 && !done.out.contains("file"), "{done:#?}");
 }
