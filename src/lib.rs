@@ -27,6 +27,7 @@
 //! [`commands`] parses and prints.
 
 pub mod model;
+pub mod template;
 
 pub mod sys;
 

@@ -11,8 +11,9 @@ use std::path::Path;
 use source::{Source, files_below};
 
 /// The map of `src/`: a module imports only from modules of a lower row.
-const ROWS: [(&str, u8); 17] = [
+const ROWS: [(&str, u8); 18] = [
     ("model", 0),
+    ("template", 0),
     ("sys", 1),
     ("store", 2),
     ("index", 2),

@@ -231,14 +231,32 @@ pub struct PruneArgs {
 #[command(after_help = IMAGE_HELP)]
 pub struct InspectArgs {
     /// What is named are images; without this what is no container is looked for among the images
-    #[arg(long)]
+    #[arg(long, conflicts_with = "kind")]
     pub image: bool,
+    /// What is named are these only
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    pub kind: Option<KindArg>,
+    /// A template of Go to fill in for each, such as '{{.State.Status}}'; json: on one line
+    #[arg(long, short = 'f', value_name = "TEMPLATE")]
+    pub format: Option<String>,
+    /// With the size of what containers have changed, in bytes: SizeRw
+    #[arg(long, short = 's')]
+    pub size: bool,
     /// Which of several
     #[command(flatten)]
     pub platform: PlatformArg,
     /// IDs, unique prefixes or names of containers, or IMAGEs
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
+}
+
+/// `--type`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KindArg {
+    /// Containers.
+    Container,
+    /// Images.
+    Image,
 }
 
 /// What `layerfs index` and `layerfs verify` are told.

@@ -2,12 +2,12 @@
 
 use super::container_args::RmArgs;
 use super::environment;
+use super::selection::Missing;
 use crate::container::ending;
 
 /// Removes containers and prints their ids; goes on after a failure, and fails then.
 pub(super) fn run(args: &RmArgs) -> anyhow::Result<u8> {
     let containers = environment::containers(&environment::store()?)?;
-    super::each(&args.containers, |text| {
-        ending::remove(&containers, text, args.force).map(|id| id.to_string())
-    })
+    let names = args.selection.names(&containers, Missing::ignored_if(args.ignore), |_, _| true)?;
+    super::each(&names, |text| ending::remove(&containers, text, args.force).map(|id| id.to_string()))
 }
