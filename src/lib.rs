@@ -52,5 +52,6 @@ pub mod container;
 pub mod look;
 
 pub mod builder;
+pub mod doctor;
 
 pub mod commands;

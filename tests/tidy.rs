@@ -11,7 +11,7 @@ use std::path::Path;
 use source::{Source, files_below};
 
 /// The map of `src/`: a module imports only from modules of a lower row.
-const ROWS: [(&str, u8); 18] = [
+const ROWS: [(&str, u8); 19] = [
     ("model", 0),
     ("template", 0),
     ("sys", 1),
@@ -28,6 +28,7 @@ const ROWS: [(&str, u8); 18] = [
     ("container", 9),
     ("look", 9),
     ("builder", 10),
+    ("doctor", 10),
     ("commands", 11),
     ("main", 12),
 ];

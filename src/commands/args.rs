@@ -87,6 +87,8 @@ pub enum Command {
     Verify(ImagesArgs),
     /// Show what a mount has counted: requests, where content came from, bytes, durations
     Stats(StatsArgs),
+    /// Look at everything that this host must have, and say what to do about what is missing
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Write the man pages into a directory
@@ -365,6 +367,19 @@ pub struct StatsArgs {
     /// The mount point, or anything in it; or a container that is mounted or running (ID, unique prefix, or name)
     #[arg(value_name = "DIR|NAME")]
     pub mount: PathBuf,
+}
+
+/// `layerfs doctor`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Each thing is tried where that is possible, in a process and in namespaces that end with it; nothing is left behind. At the \
+end an empty container is started.
+
+Exit status: 0 when layerfs run works, 1 when something is missing that it needs.")]
+pub struct DoctorArgs {
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `layerfs completions`

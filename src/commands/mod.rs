@@ -5,6 +5,7 @@ pub mod args;
 mod build;
 mod complete;
 pub mod container_args;
+mod doctor;
 mod environment;
 mod exec;
 mod failure;
@@ -120,6 +121,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Rm(args) => rm::run(&args),
         Command::Stop(args) => stop::stop(&args),
         Command::Kill(args) => stop::kill(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Index(args) => index::run(&args),

@@ -17,6 +17,7 @@ mod build;
 mod changes;
 mod corpus;
 mod corrupt;
+mod doctor;
 mod encodings;
 mod exec;
 mod extents;
