@@ -90,6 +90,8 @@ pub enum Command {
     Volume(VolumeArgs),
     /// Show what a mount has counted: requests, where content came from, bytes, durations
     Stats(StatsArgs),
+    /// Look at everything that this host must have, and say what to do about what is missing
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Write the man pages into a directory
@@ -234,14 +236,32 @@ pub struct PruneArgs {
 #[command(after_help = IMAGE_HELP)]
 pub struct InspectArgs {
     /// What is named are images; without this what is no container is looked for among the images
-    #[arg(long)]
+    #[arg(long, conflicts_with = "kind")]
     pub image: bool,
+    /// What is named are these only
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    pub kind: Option<KindArg>,
+    /// A template of Go to fill in for each, such as '{{.State.Status}}'; json: on one line
+    #[arg(long, short = 'f', value_name = "TEMPLATE")]
+    pub format: Option<String>,
+    /// With the size of what containers have changed, in bytes: SizeRw
+    #[arg(long, short = 's')]
+    pub size: bool,
     /// Which of several
     #[command(flatten)]
     pub platform: PlatformArg,
     /// IDs, unique prefixes or names of containers, or IMAGEs
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
+}
+
+/// `--type`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KindArg {
+    /// Containers.
+    Container,
+    /// Images.
+    Image,
 }
 
 /// What `layerfs index` and `layerfs verify` are told.
@@ -350,6 +370,19 @@ pub struct StatsArgs {
     /// The mount point, or anything in it; or a container that is mounted or running (ID, unique prefix, or name)
     #[arg(value_name = "DIR|NAME")]
     pub mount: PathBuf,
+}
+
+/// `layerfs doctor`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Each thing is tried where that is possible, in a process and in namespaces that end with it; nothing is left behind. At the \
+end an empty container is started.
+
+Exit status: 0 when layerfs run works, 1 when something is missing that it needs.")]
+pub struct DoctorArgs {
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `layerfs completions`

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::args::{IMAGE_HELP, PlatformArg};
 use super::options::life::LifeArgs;
@@ -14,6 +14,7 @@ use super::options::resources::ResourceArgs;
 use super::options::rights::RightsArgs;
 use super::options::rlimits::RlimitArgs;
 use super::options::storage::StorageArgs;
+use super::selection::SelectionArgs;
 
 /// `layerfs run`
 #[derive(Clone, Debug, Args)]
@@ -105,8 +106,17 @@ pub struct StartArgs {
     /// Pass standard input on to it
     #[arg(long, short = 'i', requires = "attach")]
     pub interactive: bool,
+    /// All that can be started
+    #[arg(long, conflicts_with_all = ["attach", "latest", "containers"])]
+    pub all: bool,
+    /// The one that was made last
+    #[arg(long, short = 'l', conflicts_with_all = ["containers", "filter"])]
+    pub latest: bool,
+    /// Those of which this holds, as in `layerfs ps`, and that can be started
+    #[arg(long, short = 'f', value_name = "KEY=VALUE", conflicts_with_all = ["attach", "containers"])]
+    pub filter: Vec<String>,
     /// IDs, unique prefixes or names
-    #[arg(required = true)]
+    #[arg(required_unless_present_any = ["all", "latest", "filter"])]
     pub containers: Vec<String>,
 }
 
@@ -138,16 +148,19 @@ pub struct RestartArgs {
     /// How long they have
     #[command(flatten)]
     pub wait: StopWaitArg,
-    /// IDs, unique prefixes or names
-    #[arg(required = true)]
-    pub containers: Vec<String>,
+    /// Which
+    #[command(flatten)]
+    pub selection: SelectionArgs,
 }
 
 /// `layerfs wait`
 #[derive(Clone, Debug, Args)]
 pub struct WaitArgs {
+    /// The one that was made last
+    #[arg(long, short = 'l', conflicts_with = "containers")]
+    pub latest: bool,
     /// IDs, unique prefixes or names
-    #[arg(required = true)]
+    #[arg(required_unless_present = "latest")]
     pub containers: Vec<String>,
 }
 
@@ -172,22 +185,77 @@ pub struct LogsArgs {
     /// Only the last so many lines
     #[arg(long, short = 'n', value_name = "LINES", default_value = "all")]
     pub tail: String,
+    /// Of the container that was made last
+    #[arg(long, short = 'l', conflicts_with = "container")]
+    pub latest: bool,
     /// ID, unique prefix or name
-    pub container: String,
+    #[arg(required_unless_present = "latest")]
+    pub container: Option<String>,
 }
 
 /// `layerfs ps`
 #[derive(Clone, Debug, Args)]
+#[command(after_help = PS_HELP)]
 pub struct PsArgs {
     /// Also those that are not running or mounted
     #[arg(long, short = 'a')]
     pub all: bool,
+    /// Only those of which this holds: of one key any value, of different keys and of labels all
+    #[arg(long, short = 'f', value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+    /// The N that were made last, whatever their state; -1: all that run
+    #[arg(long, short = 'n', value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
+    pub last: i64,
+    /// The one that was made last, whatever its state
+    #[arg(long, short = 'l', conflicts_with = "last")]
+    pub latest: bool,
+    /// With the size of what they have changed
+    #[arg(long, short = 's')]
+    pub size: bool,
+    /// In this order, instead of the youngest first
+    #[arg(long, value_enum)]
+    pub sort: Option<SortArg>,
+    /// json: an array with podman's field names; TEMPLATE: a line for each; table TEMPLATE: below headings
+    #[arg(long, value_name = "FORMAT", conflicts_with = "quiet")]
+    pub format: Option<String>,
     /// Only ids
     #[arg(long, short = 'q')]
     pub quiet: bool,
+    /// No line of headings
+    #[arg(long)]
+    pub noheading: bool,
     /// Do not shorten
     #[arg(long)]
     pub no_trunc: bool,
+}
+
+const PS_HELP: &str = "\
+Filters: id=, name= (found anywhere; ^ $ . * + ? as in regular expressions), label=KEY[=VALUE], label!=KEY[=VALUE], \
+status= (created, running, mounted, paused, exited), exited=CODE, ancestor=IMAGE, before=NAME, since=NAME, until=TIME, \
+volume=PATH, network=.
+
+A template is one of Go's, such as '{{.ID}}\\t{{.Names}}': AutoRemove Command Created CreatedAt ExitCode Exited ID Image ImageID \
+Label Labels Mounts Names Networks Pid Ports RunningFor Size StartedAt State Status.";
+
+/// `--sort`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SortArg {
+    /// By command.
+    Command,
+    /// The oldest first.
+    Created,
+    /// By id.
+    Id,
+    /// By the name of the image.
+    Image,
+    /// By name.
+    Names,
+    /// By when they were started, the earliest first.
+    Runningfor,
+    /// The smallest first.
+    Size,
+    /// By state.
+    Status,
 }
 
 /// `layerfs rm`
@@ -196,12 +264,15 @@ pub struct RmArgs {
     /// Stop it first
     #[arg(long, short = 'f')]
     pub force: bool,
+    /// Say nothing of those that are not there
+    #[arg(long, short = 'i')]
+    pub ignore: bool,
     /// And with it the volumes that it alone has and nobody has named
     #[arg(long, short = 'v')]
     pub volumes: bool,
-    /// IDs, unique prefixes or names
-    #[arg(required = true)]
-    pub containers: Vec<String>,
+    /// Which
+    #[command(flatten)]
+    pub selection: SelectionArgs,
 }
 
 /// `layerfs stop`
@@ -213,9 +284,12 @@ pub struct StopArgs {
     /// This signal in place of the image's stop signal or SIGTERM
     #[arg(long, short = 's', value_name = "SIGNAL")]
     pub signal: Option<String>,
-    /// IDs, unique prefixes or names
-    #[arg(required = true)]
-    pub containers: Vec<String>,
+    /// Say nothing of those that are not there
+    #[arg(long, short = 'i')]
+    pub ignore: bool,
+    /// Which; of all only those that run
+    #[command(flatten)]
+    pub selection: SelectionArgs,
 }
 
 /// `layerfs kill`
@@ -224,7 +298,7 @@ pub struct KillArgs {
     /// By name or number: SIGHUP, HUP, 1, SIGRTMIN+3
     #[arg(long, short = 's', value_name = "SIGNAL", default_value = "KILL")]
     pub signal: String,
-    /// IDs, unique prefixes or names
-    #[arg(required = true)]
-    pub containers: Vec<String>,
+    /// Which; of all only those that run
+    #[command(flatten)]
+    pub selection: SelectionArgs,
 }

@@ -5,12 +5,12 @@ pub mod args;
 mod build;
 mod complete;
 pub mod container_args;
+mod doctor;
 mod environment;
 mod exec;
 mod failure;
 mod index;
 mod inspect;
-mod log_times;
 mod logging;
 mod logs;
 mod look;
@@ -27,6 +27,7 @@ mod prune;
 mod ps;
 mod rm;
 mod run;
+pub mod selection;
 mod start;
 mod stats;
 mod stop;
@@ -121,6 +122,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Rm(args) => rm::run(&args),
         Command::Stop(args) => stop::stop(&args),
         Command::Kill(args) => stop::kill(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Index(args) => index::run(&args),

@@ -5,25 +5,35 @@ use anyhow::{Context as _, ensure};
 use super::container_args::{RestartArgs, StartArgs, WaitArgs};
 use super::progress::Told;
 use super::run::Made;
+use super::selection::{self, Missing, SelectionArgs};
 use super::{environment, mount};
 use crate::container::stopping::{self, Stop};
-use crate::container::{Container, Containers, Purpose, State, Wishes, command_line, waiting};
+use crate::container::{Container, Containers, Purpose, State, Status, Wishes, command_line, waiting};
 use crate::store::Store;
 
 /// Starts containers in the background and prints what they were called by; with `--attach` one, to its end.
 pub(super) fn start(args: &StartArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
+    let selection = SelectionArgs {
+        all: args.all,
+        latest: args.latest,
+        filter: args.filter.clone(),
+        containers: args.containers.clone(),
+        ..SelectionArgs::default()
+    };
+    let can_start = |one: &Container, status: &Status| one.config().run.is_some() && status.can_start();
+    let names = selection.names(&containers, Missing::Told, can_start)?;
     if args.attach {
-        ensure!(args.containers.len() == 1, "-a: one container only");
-        let mut made = again(&store, &containers, containers.find(&args.containers[0])?)?;
+        ensure!(names.len() == 1, "-a: one container only");
+        let mut made = again(&store, &containers, containers.find(&names[0])?)?;
         made.wishes.interactive = args.interactive;
         return match made.begin()? {
             Ok(code) => Ok(code),
             Err(error) => Ok(super::run::told(&error)),
         };
     }
-    super::each(&args.containers, |text| -> anyhow::Result<_> {
+    super::each(&names, |text| -> anyhow::Result<_> {
         let container = containers.find(text)?;
         if !container.status()?.is_running() {
             again(&store, &containers, container)?.begin_in_background()??;
@@ -37,7 +47,8 @@ pub(super) fn restart(args: &RestartArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
     let how = Stop { signal: None, wait: args.wait.duration() };
-    super::each(&args.containers, |text| -> anyhow::Result<_> {
+    let names = args.selection.names(&containers, Missing::Told, |one, _| one.config().run.is_some())?;
+    super::each(&names, |text| -> anyhow::Result<_> {
         let container = containers.find(text)?;
         wishes(&container)?;
         let goes = container.config().remove_at_end;
@@ -51,7 +62,8 @@ pub(super) fn restart(args: &RestartArgs) -> anyhow::Result<u8> {
 /// Waits for containers, one after the other, and prints their exit codes.
 pub(super) fn wait(args: &WaitArgs) -> anyhow::Result<u8> {
     let containers = environment::containers(&environment::store()?)?;
-    super::each(&args.containers, |text| waiting::wait(&containers, text).map(|code| code.to_string()))
+    let names = if args.latest { vec![selection::latest(&containers)?] } else { args.containers.clone() };
+    super::each(&names, |text| waiting::wait(&containers, text).map(|code| code.to_string()))
 }
 
 /// How a container is run.

@@ -1,5 +1,6 @@
 //! What is written down about a container: `config.json`, which never changes, and `state.json`, which does.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -136,6 +137,21 @@ pub struct Status {
     pub state: State,
     /// Whether a supervisor, a mount server or someone who removes it holds its lock.
     pub held: bool,
+}
+
+impl Config {
+    /// The image's labels, and the user's over them.
+    #[must_use]
+    pub fn labels(&self) -> BTreeMap<&str, &str> {
+        let own = self.run.iter().flat_map(|wishes| &wishes.labels);
+        self.image
+            .process
+            .labels
+            .iter()
+            .chain(own)
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect()
+    }
 }
 
 impl Status {

@@ -1,5 +1,6 @@
 //! What a user wants of a container, as it was understood: it is stored, so that the container can be started again.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use serde::{Deserialize, Serialize};
@@ -51,4 +52,6 @@ pub struct Wishes {
     pub writeback: bool,
     /// What is kept of its output, if anything is.
     pub log: LogLimits,
+    /// Labels, over the image's.
+    pub labels: BTreeMap<String, String>,
 }

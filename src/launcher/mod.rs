@@ -45,7 +45,7 @@ pub use capabilities::Capabilities;
 pub use failure::{EXIT_LAUNCHER, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SIGNAL_BASE, Failure};
 pub use files::default_files;
 pub use id_maps::{IdMaps, IdRange};
-pub use plan::{Device, GeneratedFile, MountFlags, Network, Output, Plan, Seccomp, Tmpfs, Volume};
+pub use plan::{Device, GeneratedFile, MountFlags, Network, Output, Plan, SHM_BYTES, Seccomp, Tmpfs, Volume};
 pub use rlimits::{Resource, Rlimit};
 pub use rootfs::{BindRootfs, Rootfs};
 pub use run::{Events, LaunchError, NoEvents, run, show};

@@ -257,7 +257,7 @@ impl Plan {
 }
 
 /// Docker's and podman's size of `/dev/shm`: 64 MiB.
-const SHM_BYTES: u64 = 64 << 20;
+pub const SHM_BYTES: u64 = 64 << 20;
 
 /// Files that tell about, or act on, the host; podman's list.
 const MASKED_PATHS: &[&str] = &[

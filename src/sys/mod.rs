@@ -21,6 +21,7 @@ pub mod mount_attributes;
 pub mod mount_table;
 #[cfg(test)]
 pub mod power;
+pub mod probe;
 pub mod process;
 pub mod scoped;
 pub mod sealed;

@@ -1,6 +1,9 @@
 //! What becomes of a container, and what it is known by.
 
-use anyhow::{Context as _, bail};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 
 use crate::commands::environment;
@@ -10,6 +13,12 @@ use crate::container::log::LogLimits;
 /// What becomes of a container
 #[derive(Clone, Debug, Args)]
 pub struct LifeArgs {
+    /// Label the container, for filters and people; of equal keys the last one wins, and all win over the image's
+    #[arg(long, short = 'l', value_name = "KEY[=VALUE]")]
+    pub label: Vec<String>,
+    /// Read labels from a file: KEY=VALUE or KEY in each line, taken literally; # begins a comment
+    #[arg(long, value_name = "FILE")]
+    pub label_file: Vec<PathBuf>,
     /// What is kept of the output: max-size=BYTES of a file (k, m, g), max-file=N files
     #[arg(long, value_name = "KEY=VALUE")]
     pub log_opt: Vec<String>,
@@ -19,8 +28,34 @@ impl LifeArgs {
     /// Adds what is wished for.
     pub(in crate::commands) fn add_to(&self, wishes: &mut Wishes) -> anyhow::Result<()> {
         wishes.log = log_limits(&self.log_opt)?;
+        wishes.labels = labels(&self.label_file, &self.label)?;
         Ok(())
     }
+}
+
+/// What `--label-file` and `--label` say.
+fn labels(files: &[PathBuf], labels: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for file in files {
+        let text = std::fs::read_to_string(file);
+        let text = text.with_context(|| format!("--label-file {}", file.display()))?;
+        for line in
+            text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
+            found.extend([label(line).with_context(|| format!("--label-file {}", file.display()))?]);
+        }
+    }
+    for text in labels {
+        found.extend([label(text).with_context(|| format!("--label {text}"))?]);
+    }
+    Ok(found)
+}
+
+/// `KEY=VALUE`; without a value it is empty.
+fn label(text: &str) -> anyhow::Result<(String, String)> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    ensure!(!key.is_empty(), "no key before the =");
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// Docker's `max-size` and `max-file`.
@@ -50,6 +85,17 @@ const LOG_FILES_MAX: u32 = 1000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_of_files_and_options() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("labels");
+        std::fs::write(&file, "# comment\n\n a=file\nb=x = y\r\nc\n").unwrap();
+        let found = labels(&[file], &["a=option".to_owned(), "d".to_owned(), "d=2".to_owned()]).unwrap();
+        let pairs: Vec<_> = found.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(pairs, [("a", "option"), ("b", "x = y"), ("c", ""), ("d", "2")]);
+        assert!(labels(&[], &["=x".to_owned()]).is_err() && labels(&["/nowhere".into()], &[]).is_err());
+    }
 
     #[test]
     fn limits_of_logs() {
