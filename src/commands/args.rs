@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::container_args::{
-    CreateArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs,
-    WaitArgs,
+    CpArgs, CreateArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, RestartArgs, RmArgs, RunArgs, StartArgs,
+    StopArgs, WaitArgs,
 };
 use super::options::network::NetworkArg;
 use crate::image::TargetPlatform;
@@ -47,6 +47,8 @@ pub enum Command {
     Exec(ExecArgs),
     /// Make a container without starting it
     Create(CreateArgs),
+    /// Copy files between a container and the host
+    Cp(CpArgs),
     /// Start containers that were made or have ended
     Start(StartArgs),
     /// Stop containers, and start them again

@@ -5,9 +5,11 @@ pub mod args;
 mod build;
 mod complete;
 pub mod container_args;
+mod cp;
 mod environment;
 mod exec;
 mod failure;
+mod files;
 mod index;
 mod inspect;
 mod log_times;
@@ -109,6 +111,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Umount(args) => umount::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Exec(args) => exec::run(&args),
+        Command::Cp(args) => cp::run(&args),
         Command::Create(args) => run::create(&args),
         Command::Start(args) => start::start(&args),
         Command::Restart(args) => start::restart(&args),

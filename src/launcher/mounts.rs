@@ -26,6 +26,10 @@ pub(super) struct Prepared {
     pub(super) devpts: OwnedFd,
 }
 
+/// The volumes of a plan.
+#[derive(Debug)]
+pub(super) struct Volumes(Vec<Pending>);
+
 #[derive(Debug)]
 struct Pending {
     mount: OwnedFd,
@@ -308,9 +312,29 @@ fn clone_volume(volume: &Volume) -> io::Result<Pending> {
     Ok(Pending { mount, destination: volume.destination.clone(), place })
 }
 
+/// Makes the mounts of the plan's volumes alone.
+pub(super) fn prepare_volumes(plan: &Plan) -> Step<Volumes> {
+    check_destinations(plan)?;
+    let mut volumes: Vec<Pending> = Vec::new();
+    for volume in &plan.volumes {
+        volumes.push(clone_volume(volume).at("volume", &volume.source)?);
+    }
+    volumes.sort_by_key(|pending| pending.destination.components().count());
+    Ok(Volumes(volumes))
+}
+
+/// Attaches them below `root`, which is the container's.
+pub(super) fn attach_volumes(volumes: &Volumes, root: BorrowedFd<'_>) -> Step<()> {
+    attach_pending(&volumes.0, root)
+}
+
 /// Attaches everything below `root`, which is the container's.
 pub(super) fn attach_all(prepared: &Prepared, root: BorrowedFd<'_>) -> Step<()> {
-    for pending in &prepared.mounts {
+    attach_pending(&prepared.mounts, root)
+}
+
+fn attach_pending(mounts: &[Pending], root: BorrowedFd<'_>) -> Step<()> {
+    for pending in mounts {
         let Some(onto) = open_place(root, pending).at("mount", &pending.destination)? else { continue };
         attach(pending.mount.as_fd(), onto.as_fd()).at("mount", &pending.destination)?;
     }
@@ -356,9 +380,14 @@ pub(super) fn protect(plan: &Plan, prepared: Prepared, root: BorrowedFd<'_>) -> 
         make_read_only(root, path).at("make read-only", path)?;
     }
     if plan.read_only {
-        set_attributes(root, Attr::MOUNT_ATTR_RDONLY, Reach::One).at("make read-only", "/")?;
+        protect_root(root)?;
     }
     Ok(())
+}
+
+/// Makes the root read-only, but not what is mounted in it.
+pub(super) fn protect_root(root: BorrowedFd<'_>) -> Step<()> {
+    set_attributes(root, Attr::MOUNT_ATTR_RDONLY, Reach::One).at("make read-only", "/")
 }
 
 fn mask(root: BorrowedFd<'_>, path: &Path, null: Option<OwnedFd>) -> io::Result<()> {
