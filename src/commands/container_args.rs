@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::args::{IMAGE_HELP, PlatformArg};
 use super::options::life::LifeArgs;
@@ -121,6 +121,26 @@ pub struct CpArgs {
     pub destination: OsString,
 }
 
+/// `layerfs diff`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Of a container that runs or is mounted everything is compared with the image; a change of nothing but extended attributes is \
+then not seen.")]
+pub struct DiffArgs {
+    /// Print a JSON object
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Option<DiffFormat>,
+    /// ID, unique prefix or name
+    pub container: String,
+}
+
+/// `layerfs diff --format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DiffFormat {
+    /// As podman prints it.
+    Json,
+}
+
 /// `layerfs start`
 #[derive(Clone, Debug, Args)]
 pub struct StartArgs {
@@ -213,6 +233,15 @@ pub struct PsArgs {
     /// Do not shorten
     #[arg(long)]
     pub no_trunc: bool,
+}
+
+/// `layerfs rename`
+#[derive(Clone, Debug, Args)]
+pub struct RenameArgs {
+    /// ID, unique prefix or name
+    pub container: String,
+    /// Its new name
+    pub name: String,
 }
 
 /// `layerfs rm`

@@ -85,18 +85,7 @@ impl Inside {
         ours: O,
         work: impl FnOnce(BorrowedFd<'_>) -> io::Result<Vec<u8>>,
     ) -> io::Result<(Worker, O)> {
-        let (answer, answer_there) = io::pipe()?;
-        match process::fork()? {
-            Fork::Parent(child) => Ok((Worker { child, answer }, ours)),
-            Fork::Child => {
-                drop((answer, ours));
-                let told = Told(&answer_there);
-                if let Err(error) = self.work(|root| told.tell(&work(root))) {
-                    told.tell(&Err(error));
-                }
-                process::exit_now(0)
-            }
-        }
+        Worker::start(ours, |told| self.work(|root| told.tell(&work(root))))
     }
 
     fn work(self, work: impl FnOnce(BorrowedFd<'_>)) -> io::Result<()> {
@@ -150,6 +139,27 @@ impl Idle {
 }
 
 impl Worker {
+    /// Starts one that does `work`, or has it done by a process of its own, and is told how it went.
+    ///
+    /// The calling process must have one thread.
+    ///
+    /// # Errors
+    /// When there can be no such process.
+    pub(super) fn start<O>(ours: O, work: impl FnOnce(&Told) -> io::Result<()>) -> io::Result<(Self, O)> {
+        let (answer, answer_there) = io::pipe()?;
+        match process::fork()? {
+            Fork::Parent(child) => Ok((Self { child, answer }, ours)),
+            Fork::Child => {
+                drop((answer, ours));
+                let told = Told(answer_there);
+                if let Err(error) = work(&told) {
+                    told.tell(&Err(error));
+                }
+                process::exit_now(0)
+            }
+        }
+    }
+
     /// Waits until it is done, and gives what it was asked for.
     ///
     /// # Errors
@@ -168,10 +178,12 @@ impl Worker {
     }
 }
 
-struct Told<'a>(&'a io::PipeWriter);
+/// Hears how the work went, once.
+#[derive(Debug)]
+pub(super) struct Told(io::PipeWriter);
 
-impl Told<'_> {
-    fn tell(&self, result: &io::Result<Vec<u8>>) {
+impl Told {
+    pub(super) fn tell(&self, result: &io::Result<Vec<u8>>) {
         let message = match result {
             Ok(answer) => [&[DONE], &**answer].concat(),
             Err(error) => {
@@ -179,7 +191,7 @@ impl Told<'_> {
                 [&[kind], error.to_string().as_bytes()].concat()
             }
         };
-        let mut pipe = self.0;
+        let mut pipe = &self.0;
         if let Err(error) = pipe.write_all(&message) {
             tracing::debug!(%error, "nobody is left to hear what was done inside");
         }
