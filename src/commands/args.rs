@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::container_args::{
-    CreateArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs,
-    WaitArgs,
+    CpArgs, CreateArgs, DiffArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, RenameArgs, RestartArgs, RmArgs,
+    RunArgs, StartArgs, StopArgs, WaitArgs,
 };
 use super::options::network::NetworkArg;
 use super::volume::VolumeArgs;
@@ -48,6 +48,10 @@ pub enum Command {
     Exec(ExecArgs),
     /// Make a container without starting it
     Create(CreateArgs),
+    /// Copy files between a container and the host
+    Cp(CpArgs),
+    /// Show what a container has changed: added (A), changed (C) and deleted (D) paths
+    Diff(DiffArgs),
     /// Start containers that were made or have ended
     Start(StartArgs),
     /// Stop containers, and start them again
@@ -62,13 +66,15 @@ pub enum Command {
     Complete(CompleteArgs),
     /// List containers
     Ps(PsArgs),
+    /// Give a container another name
+    Rename(RenameArgs),
     /// Remove containers
     Rm(RmArgs),
     /// Stop running containers: their stop signal, and after a while SIGKILL
     Stop(StopArgs),
     /// Send a signal to running containers
     Kill(KillArgs),
-    /// Remove what can be made again and was not used for long
+    /// Remove what can be made again and was not used for long, or all containers that are not in use
     Prune(PruneArgs),
     /// Show everything known about containers or images, as JSON
     Inspect(InspectArgs),
@@ -224,11 +230,22 @@ pub struct BuildArgs {
 #[command(after_help = "\
 Removed is what was made of images, can be made again and was not used for that long: indexes, decompressed archives, \
 decoded parts of layers, start traces; for images in the store these are kept. So are the images themselves. Temporary files \
-go when they are a day old. Containers and their changes are removed by `layerfs rm`.")]
+go when they are a day old. Containers and their changes stay, but with --containers, which removes nothing else: all that do \
+not run and are not mounted, also those that were never started. Changes in a directory of yours (mount --upper) stay \
+where they are.")]
 pub struct PruneArgs {
     /// What was not used for so many days goes; 0 is all of it
     #[arg(long, value_name = "DAYS", default_value_t = 30)]
     pub unused: u32,
+    /// Remove all containers that do not run and are not mounted, with their changes
+    #[arg(long, conflicts_with = "unused")]
+    pub containers: bool,
+    /// Do not ask
+    #[arg(long, short = 'f', requires = "containers")]
+    pub force: bool,
+    /// Only containers that were made before then: until=TIME, as `layerfs logs` takes it
+    #[arg(long, value_name = "FILTER", requires = "containers")]
+    pub filter: Vec<String>,
 }
 
 /// `layerfs inspect`

@@ -97,6 +97,55 @@ pub struct ExecArgs {
     pub command: Vec<OsString>,
 }
 
+/// `layerfs cp`
+#[derive(Clone, Debug, Args)]
+#[command(
+    override_usage = "layerfs cp [OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n       layerfs cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
+    after_help = "\
+The container may run, be mounted, or neither. A directory is copied with all that is in it: into DEST where that is a directory, \
+else it becomes DEST, whose parent has to be there. SRC/. is what is in SRC. - is a tar stream; from standard input it is \
+unpacked into DEST, a directory. A symlink as SRC is copied itself, those on the way to it are followed, and never out of \
+the container. Of extended attributes those of programs (user.) are copied; devices and sockets are left out. On the \
+host no symlink below DEST is followed, and without --archive nothing becomes setuid or setgid."
+)]
+pub struct CpArgs {
+    /// Keep the numbers of owners; else all belongs to root in the container, and to the caller on the host
+    #[arg(long, short = 'a')]
+    pub archive: bool,
+    /// Copy what a symlink as SRC leads to
+    #[arg(long, short = 'L')]
+    pub follow_link: bool,
+    /// Do not say how much was copied; where standard error is no terminal, it is not said anyway
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+    /// What to copy: CONTAINER:PATH, PATH, or - for a tar stream on standard input
+    #[arg(value_name = "SRC")]
+    pub source: OsString,
+    /// Where to: CONTAINER:PATH, PATH, or - for a tar stream on standard output
+    #[arg(value_name = "DEST")]
+    pub destination: OsString,
+}
+
+/// `layerfs diff`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Of a container that runs or is mounted everything is compared with the image; a change of nothing but extended attributes is \
+then not seen.")]
+pub struct DiffArgs {
+    /// Print a JSON object
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Option<DiffFormat>,
+    /// ID, unique prefix or name
+    pub container: String,
+}
+
+/// `layerfs diff --format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DiffFormat {
+    /// As podman prints it.
+    Json,
+}
+
 /// `layerfs start`
 #[derive(Clone, Debug, Args)]
 pub struct StartArgs {
@@ -256,6 +305,15 @@ pub enum SortArg {
     Size,
     /// By state.
     Status,
+}
+
+/// `layerfs rename`
+#[derive(Clone, Debug, Args)]
+pub struct RenameArgs {
+    /// ID, unique prefix or name
+    pub container: String,
+    /// Its new name
+    pub name: String,
 }
 
 /// `layerfs rm`

@@ -5,10 +5,13 @@ pub mod args;
 mod build;
 mod complete;
 pub mod container_args;
+mod cp;
+mod diff;
 mod doctor;
 mod environment;
 mod exec;
 mod failure;
+mod files;
 mod index;
 mod inspect;
 mod logging;
@@ -25,6 +28,7 @@ mod overlay_options;
 mod progress;
 mod prune;
 mod ps;
+mod rename;
 mod rm;
 mod run;
 pub mod selection;
@@ -111,6 +115,8 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Umount(args) => umount::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Exec(args) => exec::run(&args),
+        Command::Cp(args) => cp::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Create(args) => run::create(&args),
         Command::Start(args) => start::start(&args),
         Command::Restart(args) => start::restart(&args),
@@ -119,6 +125,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Build(args) => build::run(&args),
         Command::Complete(args) => complete::run(&args),
         Command::Ps(args) => ps::run(&args),
+        Command::Rename(args) => rename::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Stop(args) => stop::stop(&args),
         Command::Kill(args) => stop::kill(&args),

@@ -84,7 +84,7 @@ fn wishes(container: &Container) -> anyhow::Result<Wishes> {
 fn again(store: &Store, containers: &Containers, container: Container) -> anyhow::Result<Made> {
     let wishes = wishes(&container)?;
     let held = containers.hold(container)?;
-    let image = mount::image_of(&held, store, Told::Nothing)?;
+    let image = mount::image_of(held.config(), store, Told::Nothing)?;
     let arguments = command_line::arguments(&held.config().image.process, &wishes)?;
     let caches = environment::caches(store, &image, &arguments)?;
     let layers = mount::open_layers_told(store, &image, caches, Told::Nothing)?;

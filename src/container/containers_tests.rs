@@ -36,7 +36,7 @@ fn let_go(held: Held) {
     let lock = held.lock_path();
     drop(held);
     let since = std::time::Instant::now();
-    while lock::is_held(&lock).unwrap() && since.elapsed().as_secs() < 30 {
+    while crate::sys::lock::is_held(&lock).unwrap() && since.elapsed().as_secs() < 30 {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
 }

@@ -34,6 +34,9 @@ pub enum ContainerError {
         "{0:?} is not a container name: it begins with a letter or digit, then come letters, digits, _ . -, at most 255 in all"
     )]
     Name(String),
+    /// A rename that changes nothing.
+    #[error("renaming a container to the name that it has: {0}")]
+    SameName(String),
     /// So many containers that no random name is free.
     #[error("no free container name after {0} attempts: give one with --name")]
     NoFreeName(u32),

@@ -2,8 +2,8 @@
 //! mounted and started is wired above.
 //!
 //! ```text
-//! <root>/containers/<id>/   config.json (written last, never changed), state.json, lock, upper/, work/, log
-//! <root>/names/<name>       link to ../containers/<id>; made exclusively, so a name is never given twice
+//! <root>/containers/<id>/   config.json (written last; a rename replaces it), state.json, lock, upper/, work/, log
+//! <root>/names/<name>       link to ../containers/<id>; made exclusively, so a name is never given twice; counts if config.json agrees
 //! ```
 //!
 //! There is no database and no lock that covers more than one container. Whoever runs or serves a container holds its
@@ -12,9 +12,11 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod changes;
 pub mod command_line;
 pub mod completing;
 mod containers;
+pub mod copying;
 mod devices;
 mod documents;
 pub mod ending;
@@ -22,10 +24,13 @@ mod error;
 pub mod executing;
 pub mod filter;
 mod id;
+pub mod inside;
 pub mod log;
 pub mod moment;
 pub mod mounts;
+mod names;
 mod process;
+pub mod pruning;
 mod rights;
 mod rootfs;
 pub mod running;

@@ -6,17 +6,17 @@
 use std::convert::Infallible;
 use std::io::{self, PipeReader};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::unistd::{setgroups, setsid};
 
-use super::failure::{Context as _, Failure, Step};
+use super::failure::{Context as _, Step};
 use super::id_maps;
 use super::in_root::{self, Symlinks};
 use super::init::UMASK;
+use super::namespaces;
 use super::plan::Plan;
 use super::program::{self, Program};
 use super::rlimits;
@@ -57,7 +57,7 @@ impl Beside<'_> {
         prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
         let single = id_maps::is_single_of(self.pid).stage("read the id map")?;
         let (here, with_child) = self.foreign_namespaces()?;
-        self.join(here)?;
+        namespaces::join(self.other, here)?;
         if here.contains(CloneFlags::CLONE_NEWUSER) {
             if !single {
                 setgroups(&[]).stage("supplementary groups")?;
@@ -89,42 +89,9 @@ impl Beside<'_> {
 
     /// Those of the container that are not ours: what is joined here, and what by the child.
     fn foreign_namespaces(&self) -> Step<(CloneFlags, CloneFlags)> {
-        let all = [
-            ("user", CloneFlags::CLONE_NEWUSER),
-            ("mnt", CloneFlags::CLONE_NEWNS),
-            ("pid", CloneFlags::CLONE_NEWPID),
-            ("net", CloneFlags::CLONE_NEWNET),
-            ("ipc", CloneFlags::CLONE_NEWIPC),
-            ("uts", CloneFlags::CLONE_NEWUTS),
-            ("cgroup", CloneFlags::CLONE_NEWCGROUP),
-        ];
-        let mut foreign = CloneFlags::empty();
-        for (name, flag) in all {
-            let of = |process: &str| {
-                let path = format!("/proc/{process}/ns/{name}");
-                std::fs::metadata(&path).map(|namespace| namespace.ino()).at("look at", path)
-            };
-            if of(&self.pid.to_string())? != of("self")? {
-                foreign |= flag;
-            }
-        }
-        // The number says nothing any more when the process has ended. Those two every container has.
-        let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
-        if self.other.has_ended().stage("poll")? || !foreign.contains(own) {
-            return Err(Box::new(Failure::new(
-                "look at the container",
-                &io::Error::other("it has just ended"),
-            )));
-        }
+        let foreign = namespaces::foreign(self.pid, self.other)?;
         let mounts = foreign & CloneFlags::CLONE_NEWNS;
         Ok((foreign - mounts, mounts))
-    }
-
-    fn join(&self, namespaces: CloneFlags) -> Step<()> {
-        setns(self.other.as_fd(), namespaces).stage("join the container's namespaces").map_err(|failure| {
-            let ended = self.other.has_ended().unwrap_or(false);
-            if ended { Box::new(failure.hint("the container has just ended")) } else { failure }
-        })
     }
 
     fn become_program(&mut self, mounts: CloneFlags, go: PipeReader, single: bool) -> ! {
@@ -139,7 +106,7 @@ impl Beside<'_> {
         program::die_with_supervisor()?;
         // As long as `/proc` is the host's.
         rlimits::set(self.given.plan)?;
-        self.join(mounts)?;
+        namespaces::join(self.other, mounts)?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
         process::new_session_keyring().stage("session keyring")?;
         let root = rootfs::open_directory(Path::new("/")).at("open", "/")?;

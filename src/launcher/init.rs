@@ -70,7 +70,7 @@ impl Init<'_> {
 }
 
 /// Makes `target` the root, and lets go of the host's. Gives the new root.
-fn pivot(target: &Path) -> Step<OwnedFd> {
+pub(super) fn pivot(target: &Path) -> Step<OwnedFd> {
     let root = rootfs::open_directory(target).at("open", target)?;
     rustix::process::fchdir(&root).at("enter", target)?;
     // Old root on top of the new one, on the same place: no directory of the image is needed for it.

@@ -28,6 +28,10 @@ pub(super) struct Prepared {
     pub(super) devpts: OwnedFd,
 }
 
+/// The volumes of a plan.
+#[derive(Debug)]
+pub(super) struct Volumes(Vec<Pending>);
+
 /// A mount without a place.
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -280,9 +284,26 @@ fn write_file(directory: BorrowedFd<'_>, name: &str, content: &str) -> io::Resul
     Ok(file)
 }
 
+/// Makes the mounts of the plan's volumes alone.
+pub(super) fn prepare_volumes(plan: &Plan) -> Step<Volumes> {
+    user_mounts::check_destinations(plan)?;
+    let mut volumes = user_mounts::prepare_volumes(plan)?;
+    volumes.sort_by_key(|pending| pending.destination.components().count());
+    Ok(Volumes(volumes))
+}
+
+/// Attaches them below `root`, which is the container's.
+pub(super) fn attach_volumes(volumes: &Volumes, root: BorrowedFd<'_>) -> Step<()> {
+    attach_pending(&volumes.0, root)
+}
+
 /// Attaches everything below `root`, which is the container's.
 pub(super) fn attach_all(prepared: &Prepared, root: BorrowedFd<'_>) -> Step<()> {
-    for pending in &prepared.mounts {
+    attach_pending(&prepared.mounts, root)
+}
+
+fn attach_pending(mounts: &[Pending], root: BorrowedFd<'_>) -> Step<()> {
+    for pending in mounts {
         if let Some(Fill { into, then }) = &pending.fill {
             fill::fill(root, &pending.destination, into.as_fd())
                 .and_then(|()| set_attributes(pending.mount.as_fd(), *then, Reach::One))
@@ -333,9 +354,14 @@ pub(super) fn protect(plan: &Plan, prepared: Prepared, root: BorrowedFd<'_>) -> 
         make_read_only(root, path).at("make read-only", path)?;
     }
     if plan.read_only {
-        set_attributes(root, Attr::MOUNT_ATTR_RDONLY, Reach::One).at("make read-only", "/")?;
+        protect_root(root)?;
     }
     Ok(())
+}
+
+/// Makes the root read-only, but not what is mounted in it.
+pub(super) fn protect_root(root: BorrowedFd<'_>) -> Step<()> {
+    set_attributes(root, Attr::MOUNT_ATTR_RDONLY, Reach::One).at("make read-only", "/")
 }
 
 fn mask(root: BorrowedFd<'_>, path: &Path, null: Option<OwnedFd>) -> io::Result<()> {

@@ -20,7 +20,7 @@ use super::rootfs::Rootfs;
 use super::seccomp::{self, ProfileError};
 use super::streams::{self, Stream, StreamEnds, Streams};
 use super::supervisor::{
-    MESSAGE_EXIT, MESSAGE_PROCESS, MESSAGE_RANGES, MESSAGE_READY, MESSAGE_SINGLE, MESSAGE_TERMINAL,
+    First, MESSAGE_EXIT, MESSAGE_PROCESS, MESSAGE_RANGES, MESSAGE_READY, MESSAGE_SINGLE, MESSAGE_TERMINAL,
     Supervisor, exit_code_of_signal,
 };
 use super::terminal;
@@ -123,7 +123,7 @@ impl Events for NoEvents {}
 /// # Errors
 /// [`LaunchError`]; its `exit_code` is what to exit with.
 pub fn run(plan: &Plan, rootfs: Box<dyn Rootfs>, events: &mut dyn Events) -> Result<u8, LaunchError> {
-    launch(plan, events, |given| Supervisor { given, rootfs }.run())
+    launch(plan, events, |given| Supervisor { given, rootfs, first: First::Program }.run())
 }
 
 /// What the process between starter and program is given.

@@ -20,6 +20,7 @@ use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_SIGNAL_BASE, Failure, Ste
 use super::host;
 use super::id_maps::{self, IdMaps};
 use super::init::Init;
+use super::inside::{Work, Worker};
 use super::plan::Network;
 use super::program::Program;
 use super::rootfs::Rootfs;
@@ -45,6 +46,16 @@ pub(super) const MESSAGE_EXIT: &[u8] = b"X";
 pub(super) struct Supervisor<'a> {
     pub(super) given: Given<'a>,
     pub(super) rootfs: Box<dyn Rootfs>,
+    pub(super) first: First<'a>,
+}
+
+/// What the first process in the root filesystem is for.
+#[derive(Debug)]
+pub(super) enum First<'a> {
+    /// It becomes the container's program.
+    Program,
+    /// It does this, in no namespace of its own but that of mounts; taken when it is forked.
+    Work(Option<Work<'a>>),
 }
 
 /// A root filesystem that is mounted, and whether there is one id only.
@@ -110,10 +121,11 @@ impl Supervisor<'_> {
     /// The first process waits for a byte in the pipe whose end this gives.
     fn clone_first_process(&mut self, mounted: Mounted) -> Step<(PipeWriter, Child)> {
         let (reader, writer) = io::pipe().stage("pipe")?;
-        let mut namespaces = NewNamespaces::of_container();
-        if self.given.plan.network == Network::None {
-            namespaces = namespaces.with_network();
-        }
+        let namespaces = match (&self.first, self.given.plan.network) {
+            (First::Work(_), _) => NewNamespaces::of_mounts(),
+            (First::Program, Network::None) => NewNamespaces::of_container().with_network(),
+            (First::Program, Network::Host) => NewNamespaces::of_container(),
+        };
         match process::fork_into(namespaces).stage("make the container's namespaces")? {
             Fork::Child => {
                 drop(writer);
@@ -132,8 +144,13 @@ impl Supervisor<'_> {
             self.given.control.try_clone().and_then(|control| Ok((control, self.given.errors.try_clone()?)));
         let Ok((control, errors)) = copies else { process::exit_now(EXIT_LAUNCHER) };
         let Mounted { close, single } = mounted;
+        let plan = self.given.plan;
+        if let First::Work(work) = &mut self.first {
+            let Some(work) = work.take() else { process::exit_now(EXIT_LAUNCHER) };
+            Worker { plan, work, close, go, errors }.run()
+        }
         let program = Program {
-            plan: self.given.plan,
+            plan,
             filter: self.given.filter,
             window: self.given.window,
             single,

@@ -20,13 +20,20 @@ pub(super) fn prepare(plan: &Plan) -> Step<Vec<Pending>> {
     for tmpfs in &plan.tmpfs {
         pending.push(new_tmpfs(tmpfs).at("mount tmpfs", &tmpfs.destination)?);
     }
-    for volume in &plan.volumes {
-        pending.push(clone_volume(volume).at("volume", &volume.source)?);
-    }
+    pending.extend(prepare_volumes(plan)?);
     for device in &plan.devices {
         let mount = clone_device(&device.source).at("device", &device.source)?;
         let destination = device.destination.clone();
         pending.push(Pending { mount, destination, place: Place::File, fill: None });
+    }
+    Ok(pending)
+}
+
+/// The volumes alone.
+pub(super) fn prepare_volumes(plan: &Plan) -> Step<Vec<Pending>> {
+    let mut pending = Vec::new();
+    for volume in &plan.volumes {
+        pending.push(clone_volume(volume).at("volume", &volume.source)?);
     }
     Ok(pending)
 }

@@ -45,6 +45,12 @@ impl NewNamespaces {
         ))
     }
 
+    /// Of mounts alone.
+    #[must_use]
+    pub const fn of_mounts() -> Self {
+        Self(bits(libc::CLONE_NEWNS))
+    }
+
     /// And a network of its own.
     #[must_use]
     pub const fn with_network(self) -> Self {
