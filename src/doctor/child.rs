@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, setpgid};
 
 use crate::sys::process::{self, Fork};
 
 /// How long anything may take that is tried.
-const LIMIT: Duration = Duration::from_secs(15);
-/// SIGKILL (signal(7)).
-const KILL: i32 = 9;
+const LIMIT: Duration = Duration::from_secs(10);
 /// A pipe takes these at once (pipe(7)).
 const ANSWER_BYTES_MAX: usize = 4096;
 
@@ -32,7 +32,10 @@ fn ask_within(limit: Duration, work: impl FnOnce() -> String) -> io::Result<Stri
         Fork::Parent(child) => child,
         Fork::Child => {
             drop(answer);
-            let text = work();
+            let text = match alone() {
+                Ok(()) => work(),
+                Err(errno) => errno.to_string(),
+            };
             let bytes = &text.as_bytes()[..text.len().min(ANSWER_BYTES_MAX)];
             process::exit_now(u8::from(answer_there.write_all(bytes).is_err()));
         }
@@ -44,7 +47,8 @@ fn ask_within(limit: Duration, work: impl FnOnce() -> String) -> io::Result<Stri
     let read = if answered? { answer.read(&mut bytes)? } else { 0 };
     let is_late = !ready(child.pidfd.as_fd(), end)?;
     if is_late {
-        process::send_signal(child.pidfd.as_fd(), KILL)?;
+        // With the helpers that it waits for. It is not reaped yet, so its number is nobody else's.
+        killpg(Pid::from_raw(child.pid), Signal::SIGKILL)?;
     }
     waitpid(Pid::from_raw(child.pid), None)?;
     match (is_late, read) {
@@ -52,6 +56,12 @@ fn ask_within(limit: Duration, work: impl FnOnce() -> String) -> io::Result<Stri
         (false, 0) => Err(io::Error::other("the process that tried it was killed: by a seccomp filter?")),
         (false, read) => Ok(String::from_utf8_lossy(&bytes[..read]).into_owned()),
     }
+}
+
+/// In a process group of its own, which can be killed as a whole; dies with who asks.
+fn alone() -> nix::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    setpgid(Pid::from_raw(0), Pid::from_raw(0))
 }
 
 /// Whether there is something to be read, or an end, before that time.

@@ -11,28 +11,45 @@ const IDS: &str = "ids";
 const HELPERS: &str = "newuidmap";
 /// What images expect: 0 to 65535.
 const IDS_WANTED: u64 = 65536;
+/// Where useradd(8) begins to give ranges.
+const FIRST_RANGE: u32 = 100_000;
 const SET_UID: u32 = 0o4000;
 const INSTALL: &str = "sudo apt-get install uidmap    # or: dnf install shadow-utils";
 
 /// Whether there are as many ids as images expect.
 pub(super) fn ranges() -> Check {
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    of_maps(&IdMaps::for_caller(), &users)
+    let given = ["/etc/subuid", "/etc/subgid"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    of_maps(&IdMaps::for_caller(), &users, &add_range(&given))
 }
 
-fn of_maps(maps: &IdMaps, users: &str) -> Check {
+/// The command that gives this user a range behind all that others have.
+fn add_range(given: &[String]) -> String {
+    let end = |line: &str| {
+        let mut fields = line.split(':').skip(1).map(|field| field.trim().parse::<u32>().ok());
+        fields.next()??.checked_add(fields.next()??)
+    };
+    let ends = given.iter().flat_map(|text| text.lines()).filter_map(end);
+    let first = ends.max().unwrap_or(0).max(FIRST_RANGE);
+    let last = first.saturating_add(65535);
+    let uid = nix::unistd::getuid();
+    let user = nix::unistd::User::from_uid(uid).ok().flatten();
+    let user = user.map_or_else(|| uid.to_string(), |user| user.name);
+    format!("sudo usermod --add-subuids {first}-{last} --add-subgids {first}-{last} {user}")
+}
+
+fn of_maps(maps: &IdMaps, users: &str, add_range: &str) -> Check {
     let (uids, gids) = match maps {
         IdMaps::Identity => return Check::ok(IDS, "all: this is root"),
         IdMaps::Single { reason } => {
-            let who = nix::unistd::getuid();
+            // What an administrator could do about it is said below, with a range that is free.
+            let reason = reason.split(" (").next().unwrap_or(reason);
             return Check::warning(
                 IDS,
                 format!(
                     "only one user id inside: {reason}; su, apt and other users do not work in containers"
                 ),
-                format!(
-                    "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $(id -un {who})"
-                ),
+                add_range,
             );
         }
         IdMaps::Ranges { uids, gids } => (uids, gids),
@@ -45,7 +62,7 @@ fn of_maps(maps: &IdMaps, users: &str) -> Check {
             format!(
                 "only {fewest} in /etc/subuid and /etc/subgid: files of ids beyond belong to nobody inside"
             ),
-            "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $(id -un)",
+            add_range,
         );
     }
     let uid_of = |line: &str| line.split(':').nth(2).and_then(|uid| uid.parse::<u32>().ok());
@@ -57,7 +74,7 @@ fn of_maps(maps: &IdMaps, users: &str) -> Check {
             format!(
                 "the range in /etc/subuid has user {user} of this host in it: containers can act as that user"
             ),
-            "sudo usermod --del-subuids ... --add-subuids ... $(id -un)    # a range that nobody has",
+            format!("{add_range}    # after sudo usermod --del-subuids of the old one"),
         ),
         None => Check::ok(IDS, format!("{fewest} in /etc/subuid and /etc/subgid")),
     }
@@ -132,14 +149,21 @@ mod tests {
             gids: vec![IdRange { first, count }],
         };
         let users = "root:x:0:0::/:/bin/sh\nother:x:100005:1::/:/bin/sh\n";
-        assert_eq!(of_maps(&IdMaps::Identity, users).outcome, Outcome::Ok);
-        assert_eq!(of_maps(&range(200_000, 65536), users).outcome, Outcome::Ok);
-        let few = of_maps(&range(200_000, 1000), users);
+        assert_eq!(of_maps(&IdMaps::Identity, users, "add").outcome, Outcome::Ok);
+        assert_eq!(of_maps(&range(200_000, 65536), users, "add").outcome, Outcome::Ok);
+        let few = of_maps(&range(200_000, 1000), users, "add");
         assert!(few.outcome == Outcome::Warning && few.says.contains("only 1000"), "{few:?}");
-        let shared = of_maps(&range(100_000, 65536), users);
+        let shared = of_maps(&range(100_000, 65536), users, "add");
         assert!(shared.outcome == Outcome::Warning && shared.says.contains("user other"), "{shared:?}");
-        let single = of_maps(&IdMaps::Single { reason: "none for me".into() }, users);
+        let single = of_maps(&IdMaps::Single { reason: "none for me".into() }, users, "add");
         assert!(single.outcome == Outcome::Warning && single.says.contains("none for me"), "{single:?}");
+    }
+
+    #[test]
+    fn a_range_that_nobody_has() {
+        let given = ["a:100000:65536\nb:165536:65536\n# x\n".to_owned(), "a:300000:10\n".to_owned()];
+        assert!(add_range(&given).contains("--add-subuids 300010-365545 --add-subgids 300010-365545 "));
+        assert!(add_range(&[]).contains(" 100000-165535 "));
     }
 
     #[test]

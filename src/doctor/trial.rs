@@ -48,6 +48,7 @@ fn check(told: Told) -> Check {
             Check::missing(NAME, format!("containers cannot be started: {reason}"), fix)
         }
         Told { single: Some(reason), .. } => {
+            let reason = reason.split(" (an administrator").next().unwrap_or(&reason);
             let says = format!("an empty container starts, with only one user id inside: {reason}");
             Check::warning(NAME, says, "see ids, newuidmap and no_new_privs above")
         }

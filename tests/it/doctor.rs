@@ -108,6 +108,25 @@ fn without_user_namespaces() {
     assert!(outcome == "missing" && line.contains("sysctl -w user.max_user_namespaces="), "{line}");
 }
 
+/// A helper that never comes back neither keeps it, nor stays.
+#[test]
+fn with_a_helper_that_hangs() {
+    needs_mount!();
+    if is_root() || !has_id_ranges() {
+        skip!("only for users with ranges of ids");
+    }
+    let place = Place::new();
+    let script = r#"
+        mkdir "$2"
+        printf '#!/bin/sh\nexec sleep 1000\n' >"$2/newuidmap"
+        chmod +x "$2/newuidmap"
+        cp "$2/newuidmap" "$2/newgidmap"
+        LAYERFS_ROOT=$3 PATH=$2:$PATH exec "$1" doctor"#;
+    let done = shell(script, &[Path::new(&layerfs_path()), &place.path("bin"), &place.store()]);
+    assert!(done.code == 1 && done.out.contains("it took more than"), "{done:#?}");
+    place.nothing_left();
+}
+
 #[test]
 fn without_a_store() {
     needs_mount!();
