@@ -34,6 +34,7 @@ mod run;
 mod start;
 mod stats;
 mod stop;
+mod top;
 mod umount;
 mod verify;
 
@@ -125,6 +126,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Ps(args) => ps::run(&args),
         Command::Rename(args) => rename::run(&args),
         Command::Rm(args) => rm::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Stop(args) => stop::stop(&args),
         Command::Kill(args) => stop::kill(&args),
         Command::Prune(args) => prune::run(&args),

@@ -28,6 +28,7 @@ pub mod moment;
 pub mod mounts;
 mod names;
 mod process;
+pub mod processes;
 pub mod pruning;
 mod rootfs;
 pub mod running;

@@ -50,6 +50,20 @@ pub fn inspect(rows: &[(Container, Status)]) -> Result<String, ContainerError> {
     Ok(text)
 }
 
+/// Cells below each other, the first line being headings.
+pub(super) fn columns(lines: &[Vec<String>]) -> String {
+    let lines: Vec<Vec<String>> =
+        lines.iter().map(|line| line.iter().map(|cell| harmless(cell)).collect()).collect();
+    let count = lines.iter().map(Vec::len).max().unwrap_or_default();
+    let mut widths = vec![0; count];
+    for line in &lines {
+        for (widest, cell) in widths.iter_mut().zip(line) {
+            *widest = cell.chars().count().max(*widest);
+        }
+    }
+    lines.iter().map(|line| aligned(line, &widths)).collect()
+}
+
 fn cells(container: &Container, status: &Status, now: Moment, width: Width) -> [String; 7] {
     let config = container.config();
     let (id, command) = match width {
@@ -86,7 +100,7 @@ fn harmless(text: &str) -> String {
     text.chars().map(show).collect()
 }
 
-fn aligned(line: &[String; 7], widths: &[usize; 7]) -> String {
+fn aligned(line: &[String], widths: &[usize]) -> String {
     let mut text = String::new();
     for (cell, width) in line.iter().zip(widths) {
         let padding = width + GAP - cell.chars().count();
