@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::container_args::{
     CpArgs, CreateArgs, DiffArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, RenameArgs, RestartArgs, RmArgs,
-    RunArgs, StartArgs, StopArgs, WaitArgs,
+    RunArgs, StartArgs, StopArgs, TopArgs, WaitArgs,
 };
 use super::options::network::NetworkArg;
 use super::volume::VolumeArgs;
@@ -70,6 +70,8 @@ pub enum Command {
     Rename(RenameArgs),
     /// Remove containers
     Rm(RmArgs),
+    /// Show the processes of a running container
+    Top(TopArgs),
     /// Stop running containers: their stop signal, and after a while SIGKILL
     Stop(StopArgs),
     /// Send a signal to running containers

@@ -333,6 +333,19 @@ pub struct RmArgs {
     pub selection: SelectionArgs,
 }
 
+/// `layerfs top`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Descriptors are podman's: args, comm, etime, group, hgroup, hpid, huser, nice, pcpu, pgid, pid, ppid, rgroup, rss, ruser, state, \
+time, tty, user, vsz; those that begin with h are the host's numbers, all others as in the container.")]
+pub struct TopArgs {
+    /// ID, unique prefix or name
+    pub container: String,
+    /// What to show (default: user pid ppid pcpu etime tty time args)
+    #[arg(allow_hyphen_values = true)]
+    pub descriptors: Vec<String>,
+}
+
 /// `layerfs stop`
 #[derive(Clone, Debug, Args)]
 pub struct StopArgs {

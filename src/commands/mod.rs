@@ -35,6 +35,7 @@ pub mod selection;
 mod start;
 mod stats;
 mod stop;
+mod top;
 mod umount;
 mod verify;
 pub mod volume;
@@ -127,6 +128,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Ps(args) => ps::run(&args),
         Command::Rename(args) => rename::run(&args),
         Command::Rm(args) => rm::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Stop(args) => stop::stop(&args),
         Command::Kill(args) => stop::kill(&args),
         Command::Doctor(args) => doctor::run(&args),

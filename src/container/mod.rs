@@ -30,6 +30,7 @@ pub mod moment;
 pub mod mounts;
 mod names;
 mod process;
+pub mod processes;
 pub mod pruning;
 mod rights;
 mod rootfs;

@@ -17,6 +17,8 @@ mod build;
 mod changes;
 mod corpus;
 mod corrupt;
+mod cp;
+mod diff;
 mod doctor;
 mod encodings;
 mod exec;

@@ -38,7 +38,7 @@ fn volumes(config: &Config) -> impl Iterator<Item = &UsedVolume> {
 }
 
 /// Commands and names come from images: what would move the cursor is shown instead.
-fn harmless(text: &str) -> String {
+pub(super) fn harmless(text: &str) -> String {
     let show = |character: char| -> String {
         if character.is_control() { character.escape_default().collect() } else { character.to_string() }
     };
