@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::container_args::{
-    CreateArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs,
-    WaitArgs,
+    CreateArgs, ExecArgs, KillArgs, LogsArgs, PortArgs, PsArgs, RestartArgs, RmArgs, RunArgs, StartArgs,
+    StopArgs, WaitArgs,
 };
-use super::options::network::NetworkArg;
+use super::options::network::BuildNetworkArg;
 use crate::image::TargetPlatform;
 
 /// Mounts container images lazily, straight from their compressed layers, and runs them. No root, no daemon, no unpacking.
@@ -59,6 +59,8 @@ pub enum Command {
     Build(BuildArgs),
     /// Make changes readable for overlayfs and others: copy what they still share with the image
     Complete(CompleteArgs),
+    /// Show where the ports of a container are reached
+    Port(PortArgs),
     /// List containers
     Ps(PsArgs),
     /// Remove containers
@@ -209,7 +211,7 @@ pub struct BuildArgs {
     pub build_arg: Vec<String>,
     /// Network of RUN: none, or the host's
     #[arg(long, visible_alias = "net", value_enum, default_value = "none")]
-    pub network: NetworkArg,
+    pub network: BuildNetworkArg,
     /// Directory that COPY copies from
     pub context: PathBuf,
 }

@@ -172,6 +172,16 @@ pub struct LogsArgs {
     pub container: String,
 }
 
+/// `layerfs port`
+#[derive(Clone, Debug, Args)]
+pub struct PortArgs {
+    /// ID, unique prefix or name
+    pub container: String,
+    /// Only where this port of it is reached
+    #[arg(value_name = "PORT[/PROTOCOL]")]
+    pub port: Option<String>,
+}
+
 /// `layerfs ps`
 #[derive(Clone, Debug, Args)]
 pub struct PsArgs {

@@ -60,7 +60,7 @@ pub fn plan(
     plan.interactive = wishes.interactive;
     plan.network = wishes.network;
     plan.volumes.clone_from(&wishes.volumes);
-    plan.files = crate::launcher::default_files(&plan.hostname, plan.network)?;
+    plan.files = crate::launcher::default_files(&plan.hostname, plan.network, &wishes.names)?;
     if wishes.read_only {
         plan.read_only = true;
         plan.add_read_only_tmpfs();

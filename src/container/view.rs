@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Container, ContainerError, ContainerId, Moment, ProcessId, Purpose, State, Status, moment};
+use super::{
+    Container, ContainerError, ContainerId, Moment, ProcessId, Purpose, State, Status, moment, ports,
+};
 use crate::model::Digest;
 use crate::model::image_config::ProcessConfig;
 
@@ -43,7 +45,7 @@ pub fn table(rows: &[(Container, Status)], now: Moment, width: Width) -> String 
 /// When a status cannot be read.
 pub fn inspect(rows: &[(Container, Status)]) -> Result<String, ContainerError> {
     let documents: Vec<Inspected<'_>> =
-        rows.iter().map(|(container, status)| inspected(container, status)).collect();
+        rows.iter().map(|(container, status)| inspected(container, status)).collect::<Result<_, _>>()?;
     let mut text = serde_json::to_string_pretty(&documents)
         .map_err(ContainerError::document(std::path::Path::new("inspect")))?;
     text.push('\n');
@@ -65,7 +67,7 @@ fn cells(container: &Container, status: &Status, now: Moment, width: Width) -> [
         command,
         created,
         status.text(now),
-        String::new(),
+        ports::cell_of(container, status),
         config.name.clone(),
     ];
     cells.map(|cell| harmless(&cell))
@@ -114,6 +116,8 @@ struct Inspected<'a> {
     graph_driver: GraphDriver,
     config: &'a ProcessConfig,
     layers: &'a [super::LayerRecord],
+    host_config: ports::InspectedHostConfig,
+    network_settings: ports::InspectedNetwork,
 }
 
 #[derive(Serialize)]
@@ -144,7 +148,7 @@ struct GraphData {
     work_dir: Option<PathBuf>,
 }
 
-fn inspected<'a>(container: &'a Container, status: &Status) -> Inspected<'a> {
+fn inspected<'a>(container: &'a Container, status: &Status) -> Result<Inspected<'a>, ContainerError> {
     let config = container.config();
     let (path, args) =
         config.command.split_first().map_or(("", &[][..]), |(path, args)| (path.as_str(), args));
@@ -153,7 +157,8 @@ fn inspected<'a>(container: &'a Container, status: &Status) -> Inspected<'a> {
         upper_dir: dirs.as_ref().map(|dirs| dirs.upper.clone()),
         work_dir: dirs.map(|dirs| dirs.work),
     };
-    Inspected {
+    let (host_config, network_settings) = ports::inspected(container, status)?;
+    Ok(Inspected {
         id: config.id,
         created: config.created,
         path,
@@ -168,7 +173,9 @@ fn inspected<'a>(container: &'a Container, status: &Status) -> Inspected<'a> {
         graph_driver: GraphDriver { name: "layerfs", data },
         config: &config.image.process,
         layers: &config.image.layers,
-    }
+        host_config,
+        network_settings,
+    })
 }
 
 fn inspected_state(status: &Status) -> InspectedState {

@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use serde::{Deserialize, Serialize};
 
 use super::log::LogLimits;
-use crate::launcher::{Network, Volume};
+use crate::launcher::{Names, Network, Volume};
+use crate::model::port::{Port, Publish};
 
 /// What the user asked for; `None` and empty leave it to the image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,14 @@ pub struct Wishes {
     pub read_only: bool,
     /// Its network.
     pub network: Network,
+    /// Its ports that are to be reached through the host's.
+    pub publish: Vec<Publish>,
+    /// And all that are exposed, by the image or here, through any that are free.
+    pub publish_all: bool,
+    /// Ports to expose beside the image's.
+    pub expose: Vec<Port>,
+    /// Who knows names, and which.
+    pub names: Names,
     /// The kernel keeps what is written until close or flush.
     pub writeback: bool,
     /// What is kept of its output, if anything is.

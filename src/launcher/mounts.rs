@@ -141,8 +141,8 @@ fn new_proc() -> Step<OwnedFd> {
 fn add_sys(plan: &Plan, add: &mut impl FnMut(&str, Place, OwnedFd)) -> Step<()> {
     let read_only = inert() | Attr::MOUNT_ATTR_RDONLY;
     let fresh = match plan.network {
-        Network::None => new_filesystem("sysfs", &[], read_only),
         Network::Host => Err(io::ErrorKind::PermissionDenied.into()),
+        _ => new_filesystem("sysfs", &[], read_only),
     };
     let (sys, is_copy) = match fresh {
         Ok(sys) => (sys, false),
