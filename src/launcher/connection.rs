@@ -34,6 +34,9 @@ pub(super) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 /// What is told of what a program said.
 const SAID_BYTES_MAX: u64 = 64 << 10;
 
+/// What is read of its standard output at once.
+const SAID_AT_ONCE_BYTES: usize = 4096;
+
 /// The starter's end of it.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -65,6 +68,16 @@ impl Tool {
         match self {
             Self::Pasta => "pasta",
             Self::Slirp4netns => "slirp4netns",
+        }
+    }
+
+    /// Whether it is, by what it wrote to standard output.
+    fn is_ready(self, text: &[u8]) -> bool {
+        match self {
+            // The number of its process, and nothing else.
+            Self::Pasta => true,
+            // A single digit; before that there may be warnings.
+            Self::Slirp4netns => text.ends_with(b"1"),
         }
     }
 
@@ -129,11 +142,16 @@ impl Connection {
     /// Hears that the program is ready, and lets the container go on.
     pub(super) fn turn(&mut self, plan: &Plan) -> Step<()> {
         let Some(carrier) = &mut self.carrier else { return Ok(()) };
-        let Some(mut ready) = carrier.ready.take() else { return Ok(()) };
-        // Both write one short text, and only then.
-        if ready.read(&mut [0; 64]).stage(carrier.tool.name())? == 0 {
+        let Some(ready) = &mut carrier.ready else { return Ok(()) };
+        let mut text = [0; SAID_AT_ONCE_BYTES];
+        let len = ready.read(&mut text).stage(carrier.tool.name())?;
+        if len == 0 {
             return Err(Box::new(carrier.failure()));
         }
+        if !carrier.tool.is_ready(&text[..len]) {
+            return Ok(());
+        }
+        carrier.ready = None;
         if carrier.tool == Tool::Slirp4netns {
             slirp4netns::publish(slirp4netns::directory(plan), &plan.published)?;
         }

@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{Gid, Uid, getpid, getppid, setresgid, setresuid, setsid};
 
 use super::process;
@@ -27,6 +27,9 @@ pub fn spawn(command: &mut Command, user_namespace: Option<OwnedFd>) -> io::Resu
             setresuid(root, root, root)?;
         }
         setsid()?;
+        // A starter has blocked all signals.
+        process::reset_signal_actions();
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
         process::close_all_on_exec()?;
         // Last, as a change of ids clears it. execve(2) keeps it, but for setuid programs.
         prctl::set_pdeathsig(Signal::SIGKILL)?;

@@ -23,7 +23,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// Its arguments. Its standard input is the network namespace; standard output hears that it is ready.
 pub(super) fn arguments(published: &[Published]) -> Vec<&'static str> {
-    let mut arguments = vec!["--configure", "--mtu=65520", "--disable-host-loopback", "--enable-ipv6"];
+    let mut arguments = vec!["--configure", "--mtu=65520", "--disable-host-loopback"];
     arguments.extend(["--enable-sandbox", "--enable-seccomp", "--ready-fd=1"]);
     if !published.is_empty() {
         arguments.extend(["--api-socket", SOCKET]);
