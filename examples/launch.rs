@@ -10,7 +10,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use layerfs::launcher::{BindRootfs, Events, IdMaps, Network, Plan, Volume, default_files, run};
+use layerfs::launcher::{BindRootfs, Events, IdMaps, Names, Network, Plan, Volume, default_files, run};
 
 struct Told;
 
@@ -41,7 +41,8 @@ fn launch() -> Result<u8, String> {
     let mount_point = std::env::temp_dir().join(format!("launch-{}", std::process::id()));
     let mut plan = Plan::new("example", mount_point.clone(), Vec::new());
     let directory = parse(&mut plan)?;
-    plan.files = default_files(&plan.hostname, plan.network).map_err(|error| error.to_string())?;
+    plan.files =
+        default_files(&plan.hostname, plan.network, &Names::default()).map_err(|error| error.to_string())?;
     std::fs::create_dir(&mount_point).map_err(|error| format!("{}: {error}", mount_point.display()))?;
     let result = run(&plan, Box::new(BindRootfs::new(directory)), &mut Told);
     std::fs::remove_dir(&mount_point).map_err(|error| format!("{}: {error}", mount_point.display()))?;

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::container_args::{
-    CpArgs, CreateArgs, DiffArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, RenameArgs, RestartArgs, RmArgs,
-    RunArgs, StartArgs, StopArgs, TopArgs, WaitArgs,
+    CpArgs, CreateArgs, DiffArgs, ExecArgs, KillArgs, LogsArgs, PortArgs, PsArgs, RenameArgs, RestartArgs,
+    RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, WaitArgs,
 };
-use super::options::network::NetworkArg;
+use super::options::network::BuildNetworkArg;
 use super::volume::VolumeArgs;
 use crate::image::TargetPlatform;
 
@@ -64,6 +64,8 @@ pub enum Command {
     Build(BuildArgs),
     /// Make changes readable for overlayfs and others: copy what they still share with the image
     Complete(CompleteArgs),
+    /// Show where the ports of a container are reached
+    Port(PortArgs),
     /// List containers
     Ps(PsArgs),
     /// Give a container another name
@@ -222,7 +224,7 @@ pub struct BuildArgs {
     pub build_arg: Vec<String>,
     /// Network of RUN: none, or the host's
     #[arg(long, visible_alias = "net", value_enum, default_value = "none")]
-    pub network: NetworkArg,
+    pub network: BuildNetworkArg,
     /// Directory that COPY copies from
     pub context: PathBuf,
 }

@@ -242,6 +242,16 @@ pub struct LogsArgs {
     pub container: Option<String>,
 }
 
+/// `layerfs port`
+#[derive(Clone, Debug, Args)]
+pub struct PortArgs {
+    /// ID, unique prefix or name
+    pub container: String,
+    /// Only where this port of it is reached
+    #[arg(value_name = "PORT[/PROTOCOL]")]
+    pub port: Option<String>,
+}
+
 /// `layerfs ps`
 #[derive(Clone, Debug, Args)]
 #[command(after_help = PS_HELP)]

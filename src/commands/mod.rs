@@ -25,6 +25,7 @@ pub mod options;
 mod overlay_call;
 mod overlay_mount;
 mod overlay_options;
+mod port;
 mod progress;
 mod prune;
 mod ps;
@@ -125,6 +126,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Logs(args) => logs::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Complete(args) => complete::run(&args),
+        Command::Port(args) => port::run(&args),
         Command::Ps(args) => ps::run(&args),
         Command::Rename(args) => rename::run(&args),
         Command::Rm(args) => rm::run(&args),

@@ -70,7 +70,7 @@ pub fn plan(
         plan.devices.extend(devices::all_devices()?);
     }
     wishes.rights.apply(&mut plan).map_err(std::io::Error::other)?;
-    plan.files = crate::launcher::default_files(&plan.hostname, plan.network)?;
+    plan.files = crate::launcher::default_files(&plan.hostname, plan.network, &wishes.names)?;
     if wishes.read_only {
         plan.read_only = true;
         plan.add_read_only_tmpfs();

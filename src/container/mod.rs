@@ -29,6 +29,7 @@ pub mod log;
 pub mod moment;
 pub mod mounts;
 mod names;
+pub mod ports;
 mod process;
 pub mod processes;
 pub mod pruning;

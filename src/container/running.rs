@@ -5,9 +5,10 @@ use std::os::fd::AsFd as _;
 
 use super::log::LogWriter;
 use super::rootfs::ImageRootfs;
-use super::{ContainerError, Containers, Held, Moment, ProcessId, State, ending};
+use super::{ContainerError, Containers, Held, Moment, ProcessId, State, ending, ports};
 use crate::fuse::Writes;
-use crate::launcher::{self, Events, LaunchError, Output, Plan, Stream};
+use crate::launcher::{self, Events, LaunchError, Output, Plan, PortTaken, Stream};
+use crate::model::port::PortError;
 use crate::mount::Layers;
 use crate::sys::{daemon, process};
 use crate::upper::UpperOptions;
@@ -21,6 +22,12 @@ pub enum RunError {
     /// Its directory.
     #[error(transparent)]
     Container(#[from] ContainerError),
+    /// A port of the host is not to be had.
+    #[error(transparent)]
+    Port(#[from] PortTaken),
+    /// The image exposes what is no port.
+    #[error("the image's ExposedPorts: {0}")]
+    ExposedPort(#[from] PortError),
     /// A read-only container directory, or none at all.
     #[error("container {0}: it was made read-only and cannot be run")]
     NoUpper(String),
@@ -65,9 +72,12 @@ impl RunError {
         match self {
             Self::Launch(error) => error.exit_code(),
             Self::Background { exit_code, .. } => *exit_code,
-            Self::Container(_) | Self::NoUpper(_) | Self::Fork(_) | Self::MountPoint { .. } => {
-                launcher::EXIT_LAUNCHER
-            }
+            Self::Container(_)
+            | Self::Port(_)
+            | Self::ExposedPort(_)
+            | Self::NoUpper(_)
+            | Self::Fork(_)
+            | Self::MountPoint { .. } => launcher::EXIT_LAUNCHER,
         }
     }
 }
@@ -243,7 +253,7 @@ impl Place for Background {
 }
 
 fn run_at(containers: &Containers, ready: Ready, place: &mut dyn Place) -> Result<u8, RunError> {
-    let Ready { held, layers, writes, plan } = ready;
+    let Ready { held, layers, writes, mut plan } = ready;
     let changes = held.changes_dir().ok_or_else(|| RunError::NoUpper(held.id().short()))?;
     let made = std::fs::create_dir_all(&plan.rootfs_mount_point);
     made.map_err(|source| RunError::MountPoint {
@@ -256,7 +266,8 @@ fn run_at(containers: &Containers, ready: Ready, place: &mut dyn Place) -> Resul
     let rootfs = ImageRootfs::new((layers, writes), (changes.to_owned(), upper), name)
         .map_err(ContainerError::io("open", changes))?;
     let mut recorder = Recorder { held: &held, started: Moment::now(), place };
-    let result = launcher::run(&plan, Box::new(rootfs), &mut recorder);
+    let result = publish(&held, &mut plan)
+        .and_then(|()| launcher::run(&plan, Box::new(rootfs), &mut recorder).map_err(RunError::from));
     let started = recorder.started;
     let exit_code = match &result {
         Ok(code) => *code,
@@ -272,7 +283,16 @@ fn run_at(containers: &Containers, ready: Ready, place: &mut dyn Place) -> Resul
     } else {
         held.set_state(&State::Exited { exit_code, started, finished: Moment::now() })?;
     }
-    Ok(result?)
+    result
+}
+
+/// Chooses the ports of the host, and writes them down before the program runs: who sees it running sees them, too.
+fn publish(held: &Held, plan: &mut Plan) -> Result<(), RunError> {
+    if let (true, Some(wishes)) = (plan.network.is_connected(), &held.config().run) {
+        let wanted = ports::wanted(&held.config().image.process, wishes)?;
+        plan.published = launcher::choose_ports(&wanted)?;
+    }
+    Ok(ports::write(held.dir(), &plan.published)?)
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::log::LogLimits;
 use super::rights::Rights;
 use super::volumes::UsedVolume;
-use crate::launcher::{Device, Network, Rlimit, Tmpfs};
+use crate::launcher::{Device, Names, Network, Rlimit, Tmpfs};
+use crate::model::port::{Port, Publish};
 
 /// What the user asked for; `None` and empty leave it to the image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,14 @@ pub struct Wishes {
     pub devices: Vec<Device>,
     /// What it may do.
     pub rights: Rights,
+    /// Its ports that are to be reached through the host's.
+    pub publish: Vec<Publish>,
+    /// And all that are exposed, by the image or here, through any that are free.
+    pub publish_all: bool,
+    /// Ports to expose beside the image's.
+    pub expose: Vec<Port>,
+    /// Who knows names, and which.
+    pub names: Names,
     /// The kernel keeps what is written until close or flush.
     pub writeback: bool,
     /// What is kept of its output, if anything is.

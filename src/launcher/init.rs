@@ -1,18 +1,21 @@
 //! The container's first process: from the clone to what makes it its program, as a list of named steps.
 
-use std::io::{PipeWriter, Read as _};
+use std::fs::File;
+use std::io::{PipeReader, PipeWriter, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::unistd::{sethostname, setsid};
 
 use super::failure::{Context as _, EXIT_LAUNCHER, Step};
+use super::id_maps::IdMaps;
 use super::in_root::{self, Symlinks};
 use super::mounts;
 use super::plan::{Network, Plan};
 use super::program::{self, Program};
 use super::rlimits;
 use super::rootfs;
+use super::supervisor::{MESSAGE_NETWORK, MESSAGE_USERS};
 use crate::sys::process;
 
 /// Docker's and podman's.
@@ -25,6 +28,8 @@ pub(super) struct Init<'a> {
     /// Descriptors that keep the root filesystem's server alive; ours must go.
     pub(super) close: Vec<RawFd>,
     pub(super) errors: PipeWriter,
+    /// A byte comes when the network is there; closed when that failed. Nothing when there is none to wait for.
+    pub(super) connected: Option<PipeReader>,
 }
 
 impl Init<'_> {
@@ -42,6 +47,7 @@ impl Init<'_> {
         program::die_with_supervisor()?;
         // What is made in the container is for all its users, whatever the caller's own files are.
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
+        self.ask_for_network()?;
         // Needs nothing of the root filesystem, so it can be done while that gets ready.
         let prepared = mounts::prepare(plan, self.program.single)?;
         self.wait_for_go();
@@ -58,7 +64,33 @@ impl Init<'_> {
             in_root::open_or_make_directory(root, &plan.cwd, Symlinks::Inside)
                 .at("make the working directory", &plan.cwd)?;
         }
+        self.wait_for_network();
         self.program.become_it(root, &user)
+    }
+
+    /// Nobody else could give these away: while we cannot be traced, no other process may open our namespaces.
+    fn ask_for_network(&self) -> Step<()> {
+        let plan = self.program.plan;
+        if !plan.network.is_connected() {
+            return Ok(());
+        }
+        let tell = |message: &[u8], path: &str| {
+            let namespace = File::open(path).at("open", path)?;
+            self.program.control.send(message, Some(namespace.as_fd())).stage("ask for a network")
+        };
+        if plan.id_maps != IdMaps::Identity {
+            tell(MESSAGE_USERS, "/proc/self/ns/user")?;
+        }
+        tell(MESSAGE_NETWORK, "/proc/self/ns/net")
+    }
+
+    /// The starter says itself why there is none.
+    fn wait_for_network(&mut self) {
+        if let Some(mut connected) = self.connected.take()
+            && connected.read_exact(&mut [0]).is_err()
+        {
+            process::exit_now(EXIT_LAUNCHER);
+        }
     }
 
     /// Waits until the root filesystem is served. When the supervisor has failed, it has also said why.
@@ -82,7 +114,7 @@ pub(super) fn pivot(target: &Path) -> Step<OwnedFd> {
 
 fn configure_namespaces(plan: &Plan) -> Step<()> {
     sethostname(&plan.hostname).stage("host name")?;
-    if plan.network == Network::None {
+    if plan.network != Network::Host {
         process::loopback_up().stage("bring up lo")?;
     }
     process::new_session_keyring().stage("session keyring")

@@ -137,8 +137,8 @@ fn add_sys(plan: &Plan, add: &mut impl FnMut(&str, Place, OwnedFd)) -> Step<()> 
     let read_only = inert() | Attr::MOUNT_ATTR_RDONLY;
     let attributes = if plan.writable_sys { inert() } else { read_only };
     let fresh = match plan.network {
-        Network::None => new_filesystem("sysfs", &[], attributes),
         Network::Host => Err(io::ErrorKind::PermissionDenied.into()),
+        _ => new_filesystem("sysfs", &[], attributes),
     };
     let (sys, is_copy) = match fresh {
         Ok(sys) => (sys, false),

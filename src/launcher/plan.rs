@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::capabilities::Capabilities;
 use super::id_maps::IdMaps;
 use super::rlimits::Rlimit;
+use crate::model::port::Published;
 
 /// One container start. Plain data: it can be printed, stored and compared before anything happens.
 #[derive(Clone, Debug, Serialize)]
@@ -36,6 +37,8 @@ pub struct Plan {
     pub output: Output,
     /// Its network.
     pub network: Network,
+    /// Its ports that are reached through the host's; none but with a network of its own.
+    pub published: Vec<Published>,
     /// Host files and directories shown in the container.
     pub volumes: Vec<Volume>,
     /// Fresh tmpfs mounts.
@@ -115,6 +118,23 @@ pub enum Network {
     None,
     /// The host's.
     Host,
+    /// One of its own, that [`Self::Pasta`] or [`Self::Slirp4netns`] connects, whichever is there.
+    Private,
+    /// One of its own; `pasta` carries what goes in and out.
+    Pasta,
+    /// One of its own; `slirp4netns` carries what goes in and out.
+    Slirp4netns,
+}
+
+impl Network {
+    /// Whether a program of the host connects it.
+    #[must_use]
+    pub fn is_connected(self) -> bool {
+        match self {
+            Self::None | Self::Host => false,
+            Self::Private | Self::Pasta | Self::Slirp4netns => true,
+        }
+    }
 }
 
 /// A host file or directory shown in the container.
@@ -228,6 +248,7 @@ impl Plan {
             interactive: false,
             output: Output::Passed,
             network: Network::None,
+            published: Vec::new(),
             volumes: Vec::new(),
             tmpfs: Vec::new(),
             files: Vec::new(),

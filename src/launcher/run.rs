@@ -12,6 +12,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid};
 use rustix::termios::Winsize;
 
+use super::connection::Connection;
 use super::failure::{Context as _, EXIT_LAUNCHER, Failure, Step};
 use super::id_maps::{self, Written};
 use super::plan::{Output, Plan};
@@ -20,8 +21,8 @@ use super::rootfs::Rootfs;
 use super::seccomp::{self, ProfileError};
 use super::streams::{self, Stream, StreamEnds, Streams};
 use super::supervisor::{
-    First, MESSAGE_EXIT, MESSAGE_PROCESS, MESSAGE_RANGES, MESSAGE_READY, MESSAGE_SINGLE, MESSAGE_TERMINAL,
-    Supervisor, exit_code_of_signal,
+    First, MESSAGE_EXIT, MESSAGE_NETWORK, MESSAGE_PROCESS, MESSAGE_RANGES, MESSAGE_READY, MESSAGE_SINGLE,
+    MESSAGE_TERMINAL, MESSAGE_USERS, Supervisor, exit_code_of_signal,
 };
 use super::terminal;
 use crate::sys::message_socket::{Message, MessageSocket};
@@ -137,6 +138,8 @@ pub(super) struct Given<'a> {
     pub(super) errors: PipeWriter,
     /// Where the program is to write, if not where we do.
     pub(super) streams: Option<StreamEnds>,
+    /// Where its first process learns that its network is there.
+    pub(super) connected: Option<PipeReader>,
 }
 
 /// Forks the process between starter and program, whose exit code `become_it` gives if it returns at all, and is the starter until all is over.
@@ -153,11 +156,12 @@ pub(super) fn launch(
         Output::Taken => streams::pair().map(|(here, there)| (Some(here), Some(there))).stage("pipe")?,
         Output::Passed => (None, None),
     };
+    let (network, connected) = Connection::pair(plan).stage("pipe")?;
     let window = if plan.terminal { terminal::window() } else { None };
     let starter = getpid();
     let child = match process::fork().stage("fork")? {
         Fork::Child => {
-            drop((control, errors, streams));
+            drop((control, errors, streams, network));
             let (control, errors, filter) = (control_there, errors_there, filter.as_deref());
             process::exit_now(become_it(Given {
                 plan,
@@ -167,11 +171,12 @@ pub(super) fn launch(
                 control,
                 errors,
                 streams: ends,
+                connected,
             }))
         }
         Fork::Parent(child) => child,
     };
-    drop((control_there, errors_there, ends));
+    drop((control_there, errors_there, ends, connected));
     let mut starter = Starter {
         plan,
         events,
@@ -183,6 +188,7 @@ pub(super) fn launch(
         running: false,
         relay: None,
         streams,
+        network,
         outcome: None,
         interrupted: None,
     };
@@ -203,6 +209,8 @@ struct Starter<'a> {
     running: bool,
     relay: Option<Relay>,
     streams: Option<Streams>,
+    /// The container's connection to the world.
+    network: Connection,
     /// Exit code, and what could not be made safe.
     outcome: Option<(u8, String)>,
     interrupted: Option<Signal>,
@@ -223,6 +231,7 @@ struct Found {
     supervisor_ended: bool,
     relay: relay::Found,
     streams: bool,
+    network: bool,
 }
 
 impl Starter<'_> {
@@ -235,6 +244,9 @@ impl Starter<'_> {
             }
             if found.errors {
                 self.hear_result_of_start()?;
+            }
+            if found.network {
+                self.network.turn(self.plan)?;
             }
             if found.signal {
                 self.take_signals()?;
@@ -264,6 +276,8 @@ impl Starter<'_> {
         fds.extend(errors);
         let streams_at = fds.len();
         fds.extend(self.streams.iter().flat_map(Streams::interests));
+        let network_at = fds.len();
+        fds.extend(self.network.interest().map(input));
         let relay_at = fds.len();
         fds.extend(self.relay.iter().flat_map(Relay::interests));
         match poll(&mut fds, PollTimeout::NONE) {
@@ -277,7 +291,8 @@ impl Starter<'_> {
             supervisor_ended: any(1..2),
             control: any(control_at..errors_at),
             errors: any(errors_at..streams_at),
-            streams: any(streams_at..relay_at),
+            streams: any(streams_at..network_at),
+            network: any(network_at..relay_at),
             relay: relay::Found::of(&fds[relay_at..]),
         })
     }
@@ -292,6 +307,8 @@ impl Starter<'_> {
         match message.bytes.split_at_checked(1) {
             Some((MESSAGE_READY, _)) => self.write_id_maps()?,
             Some((MESSAGE_PROCESS, number)) => self.container = parse_number(number).zip(message.fd),
+            Some((MESSAGE_USERS, _)) => self.network.enter(message.fd),
+            Some((MESSAGE_NETWORK, _)) => self.network.start(self.plan, message.fd)?,
             Some((MESSAGE_TERMINAL, _)) => self.start_relay(message)?,
             Some((MESSAGE_EXIT, rest)) => self.outcome = parse_outcome(rest),
             _ => tracing::debug!(?message, "a message that makes no sense"),

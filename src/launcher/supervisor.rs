@@ -36,6 +36,10 @@ pub(super) const MESSAGE_RANGES: &[u8] = b"G";
 pub(super) const MESSAGE_SINGLE: &[u8] = b"S";
 /// To the starter, with the pidfd: the container's first process; its number follows.
 pub(super) const MESSAGE_PROCESS: &[u8] = b"P";
+/// To the starter, with a descriptor of it: the container's user namespace, if it has one of its own.
+pub(super) const MESSAGE_USERS: &[u8] = b"U";
+/// To the starter, with a descriptor of it: the container's network namespace, which is to be connected.
+pub(super) const MESSAGE_NETWORK: &[u8] = b"N";
 /// To the starter, with the master: the container's terminal.
 pub(super) const MESSAGE_TERMINAL: &[u8] = b"T";
 /// To the starter: all is over; the exit code follows, and after a space what could not be made safe.
@@ -123,8 +127,8 @@ impl Supervisor<'_> {
         let (reader, writer) = io::pipe().stage("pipe")?;
         let namespaces = match (&self.first, self.given.plan.network) {
             (First::Work(_), _) => NewNamespaces::of_mounts(),
-            (First::Program, Network::None) => NewNamespaces::of_container().with_network(),
             (First::Program, Network::Host) => NewNamespaces::of_container(),
+            (First::Program, _) => NewNamespaces::of_container().with_network(),
         };
         match process::fork_into(namespaces).stage("make the container's namespaces")? {
             Fork::Child => {
@@ -134,6 +138,7 @@ impl Supervisor<'_> {
             Fork::Parent(child) => {
                 // So that their readers learn when the program's are closed.
                 self.given.streams = None;
+                self.given.connected = None;
                 Ok((writer, child))
             }
         }
@@ -159,7 +164,8 @@ impl Supervisor<'_> {
             control,
             streams: self.given.streams.take(),
         };
-        Init { program, close, errors }.run()
+        let connected = self.given.connected.take();
+        Init { program, close, errors, connected }.run()
     }
 
     /// Lets the first process go on, and stays until it has ended.

@@ -25,8 +25,11 @@ pub struct Header<'a> {
     /// The target of a link.
     pub target: &'a [u8],
     /// Extended attributes.
-    pub xattrs: &'a [(Box<[u8]>, Box<[u8]>)],
+    pub xattrs: &'a [Attribute],
 }
+
+/// Name and value.
+type Attribute = (Box<[u8]>, Box<[u8]>);
 
 /// A tar cannot hold an attribute of this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

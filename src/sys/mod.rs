@@ -5,6 +5,7 @@
 pub mod atomic;
 pub mod boot;
 pub mod bus_error;
+pub mod companion;
 pub mod credentials;
 pub mod daemon;
 pub mod fault;

@@ -33,6 +33,7 @@ mod look;
 mod mount_equal;
 mod mount_helper;
 mod mount_program;
+mod network;
 mod passthrough;
 mod peers;
 mod posix;

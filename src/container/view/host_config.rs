@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{network_mode, volumes};
-use crate::container::{Config, Source, UsedVolume, Wishes};
+use crate::container::{Config, Source, UsedVolume, Wishes, ports};
 use crate::launcher::{Capabilities, Device, Rlimit, Seccomp, Tmpfs};
 
 #[derive(Serialize)]
@@ -42,6 +42,8 @@ pub(super) struct HostConfig {
     shm_size: u64,
     ulimits: Vec<Ulimit>,
     oom_score_adj: i32,
+    #[serde(flatten)]
+    ports: ports::InspectedBindings,
 }
 
 #[derive(Serialize)]
@@ -126,6 +128,7 @@ pub(super) fn host_config(config: &Config) -> HostConfig {
         shm_size: wishes.shm_bytes.unwrap_or(crate::launcher::SHM_BYTES),
         ulimits: wishes.rlimits.iter().map(ulimit).collect(),
         oom_score_adj: wishes.oom_score_adj.unwrap_or(0),
+        ports: ports::bindings(wishes),
     }
 }
 

@@ -10,7 +10,7 @@ use super::Row;
 use super::host_config::{HostConfig, InspectedMount, host_config, mounts};
 use crate::container::{
     Config, Container, ContainerError, ContainerId, LayerRecord, Moment, ProcessId, Purpose, State, Status,
-    Wishes,
+    Wishes, ports,
 };
 use crate::model::Digest;
 
@@ -31,9 +31,9 @@ pub enum Inspecting {
 /// The documents of `inspect`: a JSON array.
 ///
 /// # Errors
-/// When it cannot be written as JSON.
+/// When its ports cannot be read.
 pub fn inspect(rows: &[Row], inspecting: Inspecting) -> Result<String, ContainerError> {
-    let documents: Vec<Inspected<'_>> = rows.iter().map(|row| inspected(row, inspecting)).collect();
+    let documents = rows.iter().map(|row| inspected(row, inspecting)).collect::<Result<Vec<_>, _>>()?;
     let mut text =
         serde_json::to_string_pretty(&documents).map_err(ContainerError::document(Path::new("inspect")))?;
     text.push('\n');
@@ -60,6 +60,7 @@ struct Inspected<'a> {
     mounts: Vec<InspectedMount>,
     config: InspectedConfig,
     host_config: HostConfig,
+    network_settings: ports::InspectedNetwork,
     layers: &'a [LayerRecord],
 }
 
@@ -116,12 +117,12 @@ struct InspectedConfig {
     other: BTreeMap<String, Value>,
 }
 
-fn inspected(row: &Row, inspecting: Inspecting) -> Inspected<'_> {
+fn inspected(row: &Row, inspecting: Inspecting) -> Result<Inspected<'_>, ContainerError> {
     let container = &row.container;
     let config = container.config();
     let (path, args) =
         config.command.split_first().map_or(("", &[][..]), |(path, args)| (path.as_str(), args));
-    Inspected {
+    Ok(Inspected {
         id: config.id,
         created: config.created,
         path,
@@ -138,8 +139,9 @@ fn inspected(row: &Row, inspecting: Inspecting) -> Inspected<'_> {
         mounts: mounts(config),
         config: inspected_config(config),
         host_config: host_config(config),
+        network_settings: ports::network(container, &row.status)?,
         layers: &config.image.layers,
-    }
+    })
 }
 
 fn graph_data(container: &Container) -> GraphData {

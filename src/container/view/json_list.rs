@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{Row, network_mode, volumes};
-use crate::container::{ContainerId, Moment, State, moment};
+use crate::container::{ContainerId, Moment, State, moment, ports};
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -25,7 +25,7 @@ struct Listed<'a> {
     names: [&'a str; 1],
     networks: Vec<String>,
     pid: u32,
-    ports: [(); 0],
+    ports: Vec<ports::ListedPort>,
     size: Option<Size>,
     started_at: Option<u64>,
     state: &'static str,
@@ -65,7 +65,7 @@ fn listed(row: &Row, now: Moment) -> Listed<'_> {
         names: [&config.name],
         networks: network_mode(config).into_iter().collect(),
         pid: 0,
-        ports: [],
+        ports: ports::listed(&row.container, status),
         size: row.written.map(|rw_size| Size { rw_size }),
         started_at: None,
         state: status.word(),

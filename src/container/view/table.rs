@@ -1,7 +1,7 @@
 //! The table of `ps`.
 
 use super::{Row, harmless};
-use crate::container::{Moment, Purpose, moment, size};
+use crate::container::{Moment, Purpose, moment, ports, size};
 
 /// Characters of the command in the table, as docker has it.
 const COMMAND_CHARS_MAX: usize = 20;
@@ -59,7 +59,7 @@ fn cells(row: &Row, now: Moment, width: Width) -> [String; 7] {
         command(row, width),
         format!("{} ago", moment::in_words(config.created.age(now))),
         row.status.text(now),
-        String::new(),
+        ports::cell_of(&row.container, &row.status),
         config.name.clone(),
     ];
     cells.map(|cell| harmless(&cell))

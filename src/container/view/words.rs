@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::table::{Width, command, id, size_text};
 use super::{Row, harmless, network_mode, volumes};
-use crate::container::{Moment, State, moment};
+use crate::container::{Moment, State, moment, ports};
 
 /// What a template is filled in with for one container.
 #[must_use]
@@ -41,7 +41,7 @@ pub fn words(row: &Row, now: Moment, width: Width) -> Value {
         "Names": config.name,
         "Networks": network_mode(config).unwrap_or_default(),
         "Pid": pid,
-        "Ports": "",
+        "Ports": ports::cell_of(&row.container, &row.status),
         "RunningFor": ago,
         "Size": size_text(row),
         "StartedAt": started.map(time).unwrap_or_default(),
