@@ -126,6 +126,8 @@ impl Program<'_> {
             seccomp::install(filter).stage("seccomp")?;
         }
         self.set_ids(user)?;
+        // Others of that user must not look into us as long as we are not the program; fs.suid_dumpable may say otherwise.
+        prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
         let capabilities = if user.uid == 0 { kept } else { CapabilitySet::empty() };
         let sets = CapabilitySets {
             effective: capabilities,
