@@ -48,6 +48,13 @@ enum Place {
     File,
 }
 
+impl Place {
+    /// Such a path may lead anywhere in the container, as the image has it.
+    fn is_of_the_users_choice(self) -> bool {
+        matches!(self, Self::OptionalFile | Self::Directory | Self::File)
+    }
+}
+
 /// The six device nodes of every container, with their numbers.
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
@@ -312,9 +319,21 @@ fn clone_volume(volume: &Volume) -> io::Result<Pending> {
 pub(super) fn attach_all(prepared: &Prepared, root: BorrowedFd<'_>) -> Step<()> {
     for pending in &prepared.mounts {
         let Some(onto) = open_place(root, pending).at("mount", &pending.destination)? else { continue };
+        if pending.place.is_of_the_users_choice() && is_in_proc(onto.as_fd()) {
+            let error = io::Error::other("it is in /proc, where nothing may be mounted");
+            return Err(Box::new(Failure::new("mount", &error).on(&pending.destination)));
+        }
         attach(pending.mount.as_fd(), onto.as_fd()).at("mount", &pending.destination)?;
     }
     Ok(())
+}
+
+/// `PROC_SUPER_MAGIC` (linux/magic.h).
+const PROC_MAGIC: u32 = 0x9fa0;
+
+/// Something mounted there could make masks, and what is written to a process's own files, mean something else.
+fn is_in_proc(place: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatfs(place).is_ok_and(|stat| u32::try_from(stat.f_type) == Ok(PROC_MAGIC))
 }
 
 fn open_place(root: BorrowedFd<'_>, pending: &Pending) -> io::Result<Option<OwnedFd>> {

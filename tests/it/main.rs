@@ -24,6 +24,7 @@ mod foreign;
 mod forms;
 mod full;
 mod imported;
+mod isolation;
 mod launcher;
 mod lifecycle;
 mod look;
