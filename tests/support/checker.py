@@ -79,8 +79,7 @@ def check_mounts(said):
     check_mount(found, "/", "fuse.layerfs", {"rw", "nodev"}, absent={"nosuid", "noexec"})
     check_mount(found, "/proc", "proc", INERT | {"rw"})
     check_mount(found, "/dev", "tmpfs", {"rw", "nosuid"}, {"mode=755", "size=65536k"}, {"relatime", "noatime", "nodev"})
-    group = set() if said["single"] else {"gid=5"}
-    check_mount(found, "/dev/pts", "devpts", {"rw", "nosuid", "noexec"}, {"mode=620", "ptmxmode=666"} | group, {"nodev"})
+    check_mount(found, "/dev/pts", "devpts", {"rw", "nosuid", "noexec"}, {"mode=620", "ptmxmode=666"}, {"nodev"})
     check_mount(found, "/dev/shm", "tmpfs", INERT | {"rw"}, {"size=65536k"})
     expect("/dev/shm: mode", oct(os.stat("/dev/shm").st_mode & 0o7777), "0o1777")
     check_mount(found, "/dev/mqueue", "mqueue", INERT | {"rw"})
@@ -108,6 +107,10 @@ def check_devices(said):
     expect("/dev: more", sorted(set(os.listdir("/dev")) - known), [])
     # An instance of its own has no terminals of others.
     expect("/dev/pts", sorted(os.listdir("/dev/pts")), ["0", "ptmx"] if said["terminal"] else ["ptmx"])
+    # The mount's own gid= is told as the host has it.
+    terminal = os.fstat(os.openpty()[1])
+    expect("a terminal: group", terminal.st_gid, 0 if said["single"] else 5)
+    expect("a terminal: mode", oct(terminal.st_mode & 0o777), "0o620")
     with open("/dev/zero", "rb", buffering=0) as zero, open("/dev/urandom", "rb", buffering=0) as random:
         expect("/dev/zero: bytes", zero.read(4), bytes(4))
         expect("/dev/urandom: bytes", len(random.read(4)), 4)
