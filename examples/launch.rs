@@ -10,7 +10,9 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use layerfs::launcher::{BindRootfs, Events, IdMaps, Names, Network, Plan, Volume, default_files, run};
+use layerfs::launcher::{
+    BindRootfs, Events, IdMaps, Names, Network, Plan, Volume, default_files, make_own_program_unwritable, run,
+};
 
 struct Told;
 
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn launch() -> Result<u8, String> {
+    make_own_program_unwritable().map_err(|error| error.to_string())?;
     let mount_point = std::env::temp_dir().join(format!("launch-{}", std::process::id()));
     let mut plan = Plan::new("example", mount_point.clone(), Vec::new());
     let directory = parse(&mut plan)?;

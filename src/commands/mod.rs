@@ -50,6 +50,8 @@ use clap::{CommandFactory as _, Parser as _};
 
 use args::{Cli, Command};
 
+use crate::launcher;
+
 /// What every failure of layerfs itself exits with, as docker and podman do.
 const OWN_FAILURE: u8 = 125;
 
@@ -67,7 +69,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(error) => return usage(&error),
         };
         logging::start();
-        dispatch(cli.command)
+        own_program_for(&cli.command).and_then(|()| dispatch(cli.command))
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -108,6 +110,16 @@ fn each<E: Into<anyhow::Error>>(
     match failed {
         Some(error) => Err(error),
         None => Ok(0),
+    }
+}
+
+/// Commands that start programs in containers.
+fn own_program_for(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(_) | Command::Start(_) | Command::Restart(_) | Command::Exec(_) | Command::Build(_) => {
+            Ok(launcher::make_own_program_unwritable()?)
+        }
+        _ => Ok(()),
     }
 }
 

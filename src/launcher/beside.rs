@@ -1,7 +1,7 @@
 //! A program beside those that a container runs already (`layerfs exec`).
 //!
-//! The process between starter and program joins the container's namespaces but that of mounts: there it could not see itself
-//! in `/proc`. Its child is born into the pid namespace, joins the mounts too, and becomes the program.
+//! The process between starter and program joins the container's namespaces. Its child is born into the pid namespace, where
+//! nothing of the host can be reached through it any more, and becomes the program.
 
 use std::convert::Infallible;
 use std::io::{self, PipeReader};
@@ -23,7 +23,7 @@ use super::rlimits;
 use super::rootfs;
 use super::run::{Events, Given, LaunchError, launch};
 use super::supervisor::{become_root, close, die_with, report, report_end, wait, wait_for_end};
-use crate::sys::process::{self, Fork, Watched};
+use crate::sys::process::{self, Fork, SingleThread, Watched};
 
 /// Runs a program beside the one that `other`, with the number `pid`, is; gives its exit code. Of the plan counts what a
 /// program has for itself: its arguments, environment, directory, user, terminal, and rights.
@@ -56,9 +56,13 @@ impl Beside<'_> {
         // Before the container's processes can see us: nobody may look into, or trace, a process from outside.
         prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
         let single = id_maps::is_single_of(self.pid).stage("read the id map")?;
-        let (here, with_child) = self.foreign_namespaces()?;
-        namespaces::join(self.other, here)?;
-        if here.contains(CloneFlags::CLONE_NEWUSER) {
+        let foreign = namespaces::foreign(self.pid, self.other)?;
+        // As long as `/proc` is the host's.
+        rlimits::adjust_oom_score(self.given.plan)?;
+        // In the container's /proc we are not to be seen.
+        let single_thread = SingleThread::ensure().stage("fork")?;
+        namespaces::join(self.other, foreign)?;
+        if foreign.contains(CloneFlags::CLONE_NEWUSER) {
             if !single {
                 setgroups(&[]).stage("supplementary groups")?;
             }
@@ -67,10 +71,10 @@ impl Beside<'_> {
             die_with(self.given.starter)?;
         }
         let (go, stays) = io::pipe().stage("pipe")?;
-        let program = match process::fork().stage("fork")? {
+        let program = match process::fork_as(single_thread).stage("fork")? {
             Fork::Child => {
                 drop(stays);
-                self.become_program(with_child, go, single)
+                self.become_program(go, single)
             }
             Fork::Parent(program) => program,
         };
@@ -87,26 +91,17 @@ impl Beside<'_> {
         process::exit_now(code)
     }
 
-    /// Those of the container that are not ours: what is joined here, and what by the child.
-    fn foreign_namespaces(&self) -> Step<(CloneFlags, CloneFlags)> {
-        let foreign = namespaces::foreign(self.pid, self.other)?;
-        let mounts = foreign & CloneFlags::CLONE_NEWNS;
-        Ok((foreign - mounts, mounts))
-    }
-
-    fn become_program(&mut self, mounts: CloneFlags, go: PipeReader, single: bool) -> ! {
-        let failure = match self.try_become_program(mounts, go, single) {
+    fn become_program(&mut self, go: PipeReader, single: bool) -> ! {
+        let failure = match self.try_become_program(go, single) {
             Err(failure) => failure,
             Ok(never) => match never {},
         };
         failure.exit(&self.given.errors)
     }
 
-    fn try_become_program(&mut self, mounts: CloneFlags, go: PipeReader, single: bool) -> Step<Infallible> {
+    fn try_become_program(&mut self, go: PipeReader, single: bool) -> Step<Infallible> {
         program::die_with_supervisor()?;
-        // As long as `/proc` is the host's.
-        rlimits::set(self.given.plan)?;
-        namespaces::join(self.other, mounts)?;
+        rlimits::limit(self.given.plan)?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
         process::new_session_keyring().stage("session keyring")?;
         let root = rootfs::open_directory(Path::new("/")).at("open", "/")?;

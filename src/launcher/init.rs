@@ -55,7 +55,8 @@ impl Init<'_> {
         let root = root.as_fd();
         mounts::attach_all(&prepared, root)?;
         configure_namespaces(plan)?;
-        rlimits::set(plan)?;
+        rlimits::adjust_oom_score(plan)?;
+        rlimits::limit(plan)?;
         let user = self.program.user(root)?;
         setsid().stage("setsid")?;
         self.program.connect_stdio(|| prepared.devpts.try_clone(), root, &user)?;

@@ -27,6 +27,7 @@ mod init;
 mod inside;
 mod mounts;
 mod namespaces;
+mod own_program;
 mod plan;
 mod ports;
 mod program;
@@ -50,6 +51,7 @@ pub use failure::{EXIT_LAUNCHER, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SIGNA
 pub use files::{HostAddress, Names, default_files};
 pub use id_maps::{IdMaps, IdRange};
 pub use inside::{Work, join, mounted};
+pub use own_program::{OwnProgramError, make_own_program_unwritable};
 pub use plan::{Device, GeneratedFile, MountFlags, Network, Output, Plan, SHM_BYTES, Seccomp, Tmpfs, Volume};
 pub use ports::{PortTaken, choose as choose_ports};
 pub use rlimits::{Resource, Rlimit};

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, makedev};
 use rustix::mount::MountAttrFlags as Attr;
 
-use super::failure::{Context as _, Step};
+use super::failure::{Context as _, Failure, Step};
 use super::fill;
 use super::in_root::{self, Symlinks};
 use super::plan::{Network, Plan};
@@ -64,6 +64,13 @@ pub(super) enum Place {
     Directory,
     /// The user's: made when missing, symlinks followed inside the container.
     File,
+}
+
+impl Place {
+    /// Such a path may lead anywhere in the container, as the image has it.
+    fn is_of_the_users_choice(self) -> bool {
+        matches!(self, Self::OptionalFile | Self::Directory | Self::File)
+    }
 }
 
 /// The six device nodes of every container, with their numbers.
@@ -310,9 +317,21 @@ fn attach_pending(mounts: &[Pending], root: BorrowedFd<'_>) -> Step<()> {
                 .at("fill", &pending.destination)?;
         }
         let Some(onto) = open_place(root, pending).at("mount", &pending.destination)? else { continue };
+        if pending.place.is_of_the_users_choice() && is_in_proc(onto.as_fd()) {
+            let error = io::Error::other("it is in /proc, where nothing may be mounted");
+            return Err(Box::new(Failure::new("mount", &error).on(&pending.destination)));
+        }
         attach(pending.mount.as_fd(), onto.as_fd()).at("mount", &pending.destination)?;
     }
     Ok(())
+}
+
+/// `PROC_SUPER_MAGIC` (linux/magic.h).
+const PROC_MAGIC: u32 = 0x9fa0;
+
+/// Something mounted there could make masks, and what is written to a process's own files, mean something else.
+fn is_in_proc(place: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatfs(place).is_ok_and(|stat| u32::try_from(stat.f_type) == Ok(PROC_MAGIC))
 }
 
 fn open_place(root: BorrowedFd<'_>, pending: &Pending) -> io::Result<Option<OwnedFd>> {

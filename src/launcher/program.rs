@@ -131,6 +131,8 @@ impl Program<'_> {
             rustix::thread::set_keep_capabilities(true).stage("keep capabilities")?;
         }
         self.set_ids(user)?;
+        // Others of that user must not look into us as long as we are not the program; fs.suid_dumpable may say otherwise.
+        prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
         self.keep_capabilities(kept, user)?;
         // A change of ids has cleared it.
         die_with_supervisor()

@@ -89,12 +89,17 @@ impl Resource {
     }
 }
 
-/// Sets what the plan says for this process. Needs the `/proc` of somebody who can be trusted.
-pub(super) fn set(plan: &Plan) -> Step<()> {
+/// Limits this process as the plan says.
+pub(super) fn limit(plan: &Plan) -> Step<()> {
     for limit in &plan.rlimits {
         let Some((name, _, number)) = NAMES.iter().find(|row| row.1 == limit.resource) else { continue };
         setrlimit(*number, limit.soft, limit.hard).stage(&format!("--ulimit {name}"))?;
     }
+    Ok(())
+}
+
+/// Sets the plan's `oom_score_adj` for this process. Needs the `/proc` of somebody who can be trusted.
+pub(super) fn adjust_oom_score(plan: &Plan) -> Step<()> {
     let Some(adjustment) = plan.oom_score_adj else { return Ok(()) };
     // The file belongs to the host's root while we are not dumpable. Nobody of the container sees us yet.
     prctl::set_dumpable(true).stage("oom_score_adj")?;

@@ -73,9 +73,30 @@ const THREAD_EXIT_TRIES: u32 = 5000;
 /// # Errors
 /// `ResourceBusy` when other threads exist; else what fork(2) and pidfd_open(2) say.
 pub fn fork() -> io::Result<Fork> {
-    ensure_single_thread()?;
-    // SAFETY: `ensure_single_thread` has seen that no other thread exists that could hold a lock, and the C library
-    // repairs its own state in the child.
+    fork_as(SingleThread::ensure()?)
+}
+
+/// That this process has one thread. It says nothing about a thread that is made later.
+#[derive(Debug)]
+pub struct SingleThread(());
+
+impl SingleThread {
+    /// Looks into `/proc`, which has to be one that shows this process.
+    ///
+    /// # Errors
+    /// `ResourceBusy` when other threads exist.
+    pub fn ensure() -> io::Result<Self> {
+        ensure_single_thread().map(|()| Self(()))
+    }
+}
+
+/// The same as [`fork`], where this process cannot see itself in `/proc` any more.
+///
+/// # Errors
+/// What fork(2) and pidfd_open(2) say.
+pub fn fork_as(_: SingleThread) -> io::Result<Fork> {
+    // SAFETY: it was seen that no other thread exists that could hold a lock, and the C library repairs its own state in
+    // the child.
     let pid = unsafe { libc::fork() };
     match pid {
         -1 => Err(io::Error::last_os_error()),

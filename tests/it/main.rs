@@ -27,6 +27,7 @@ mod foreign;
 mod forms;
 mod full;
 mod imported;
+mod isolation;
 mod launcher;
 mod lifecycle;
 mod look;
