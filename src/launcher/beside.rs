@@ -13,6 +13,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::unistd::{setgroups, setsid};
 
+use super::events::Events;
 use super::failure::{Context as _, Failure, Step};
 use super::id_maps;
 use super::in_root::{self, Symlinks};
@@ -20,7 +21,7 @@ use super::init::UMASK;
 use super::plan::Plan;
 use super::program::{self, Program};
 use super::rootfs;
-use super::run::{Events, Given, LaunchError, launch};
+use super::run::{Given, LaunchError, launch};
 use super::supervisor::{become_root, close, die_with, report, report_end, wait, wait_for_end};
 use crate::sys::process::{self, Fork, Watched};
 
