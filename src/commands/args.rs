@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::container_args::{
-    CreateArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs,
-    WaitArgs,
+    AttachArgs, CreateArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, RestartArgs, RmArgs, RunArgs, StartArgs,
+    StopArgs, WaitArgs,
 };
 use super::options::network::NetworkArg;
 use crate::image::TargetPlatform;
@@ -45,6 +45,8 @@ pub enum Command {
     Run(RunArgs),
     /// Run a command in a container that runs
     Exec(ExecArgs),
+    /// Attach the terminal, or standard input and output, to a container that runs in the background
+    Attach(AttachArgs),
     /// Make a container without starting it
     Create(CreateArgs),
     /// Start containers that were made or have ended

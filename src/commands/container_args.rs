@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::args::{IMAGE_HELP, PlatformArg};
+use super::options::attachment::{DetachKeysArg, SigProxyArg};
 use super::options::life::LifeArgs;
 use super::options::network::NetworkArgs;
 use super::options::process::ProcessArgs;
@@ -21,6 +22,9 @@ pub struct RunArgs {
     /// In the background: print the container's id and return when the command runs
     #[arg(long, short = 'd')]
     pub detach: bool,
+    /// Whether signals are passed on
+    #[command(flatten)]
+    pub sig_proxy: SigProxyArg,
     /// Which container
     #[command(flatten)]
     pub container: CreateArgs,
@@ -92,6 +96,22 @@ pub struct ExecArgs {
     pub command: Vec<OsString>,
 }
 
+/// `layerfs attach`
+#[derive(Clone, Debug, Args)]
+pub struct AttachArgs {
+    /// Only show what it prints
+    #[arg(long)]
+    pub no_stdin: bool,
+    /// What detaches
+    #[command(flatten)]
+    pub keys: DetachKeysArg,
+    /// Whether signals are passed on
+    #[command(flatten)]
+    pub sig_proxy: SigProxyArg,
+    /// ID, unique prefix or name
+    pub container: String,
+}
+
 /// `layerfs start`
 #[derive(Clone, Debug, Args)]
 pub struct StartArgs {
@@ -101,6 +121,12 @@ pub struct StartArgs {
     /// Pass standard input on to it
     #[arg(long, short = 'i', requires = "attach")]
     pub interactive: bool,
+    /// What detaches
+    #[command(flatten)]
+    pub keys: DetachKeysArg,
+    /// Whether signals are passed on
+    #[command(flatten)]
+    pub sig_proxy: SigProxyArg,
     /// IDs, unique prefixes or names
     #[arg(required = true)]
     pub containers: Vec<String>,

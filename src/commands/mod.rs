@@ -2,6 +2,7 @@
 //! the environment.
 
 pub mod args;
+mod attach;
 mod build;
 mod complete;
 pub mod container_args;
@@ -108,6 +109,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Mount(args) => mount::run(args),
         Command::Umount(args) => umount::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Attach(args) => attach::run(&args),
         Command::Exec(args) => exec::run(&args),
         Command::Create(args) => run::create(&args),
         Command::Start(args) => start::start(&args),

@@ -1,11 +1,14 @@
 //! `layerfs start`, `layerfs restart` and `layerfs wait`
 
+use std::io::{self, IsTerminal as _};
+
 use anyhow::{Context as _, ensure};
 
 use super::container_args::{RestartArgs, StartArgs, WaitArgs};
 use super::progress::Told;
 use super::run::Made;
-use super::{environment, mount};
+use super::{attach, environment, mount};
+use crate::container::attaching;
 use crate::container::stopping::{self, Stop};
 use crate::container::{Container, Containers, Purpose, State, Wishes, command_line, waiting};
 use crate::store::Store;
@@ -16,12 +19,7 @@ pub(super) fn start(args: &StartArgs) -> anyhow::Result<u8> {
     let containers = environment::containers(&store)?;
     if args.attach {
         ensure!(args.containers.len() == 1, "-a: one container only");
-        let mut made = again(&store, &containers, containers.find(&args.containers[0])?)?;
-        made.wishes.interactive = args.interactive;
-        return match made.begin()? {
-            Ok(code) => Ok(code),
-            Err(error) => Ok(super::run::told(&error)),
-        };
+        return start_attached(args, &store, &containers);
     }
     super::each(&args.containers, |text| -> anyhow::Result<_> {
         let container = containers.find(text)?;
@@ -30,6 +28,28 @@ pub(super) fn start(args: &StartArgs) -> anyhow::Result<u8> {
         }
         Ok(text.to_owned())
     })
+}
+
+/// Starts a container, unless it runs, and stays with it to its end.
+fn start_attached(args: &StartArgs, store: &Store, containers: &Containers) -> anyhow::Result<u8> {
+    let text = &args.containers[0];
+    let container = containers.find(text)?;
+    let mut wishes = wishes(&container)?;
+    let how = args.keys.attach(&wishes, args.interactive, args.sig_proxy)?;
+    if container.status()?.is_running() {
+        return Ok(attach::left(attaching::attach(containers, text, &how)?));
+    }
+    // Its terminal goes on reading when we are detached; without one it reads what we do.
+    wishes.interactive = args.interactive || wishes.terminal && wishes.interactive;
+    let needs_terminal = args.interactive && wishes.terminal;
+    ensure!(!needs_terminal || io::stdin().is_terminal(), "the input device is not a TTY: leave out -i");
+    ensure!(
+        how.signals || wishes.terminal,
+        "--sig-proxy=false: without a terminal the container ends with this command: leave out -a, and then use \
+         `layerfs attach`"
+    );
+    let made = again(store, containers, container)?;
+    Made { wishes, ..made }.begin_here(&how)
 }
 
 /// Stops containers, where they run, and starts them.

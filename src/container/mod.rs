@@ -12,6 +12,8 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod attaching;
+pub mod background;
 pub mod command_line;
 pub mod completing;
 mod containers;

@@ -27,6 +27,8 @@ pub struct Wishes {
     pub volumes: Vec<Volume>,
     /// A terminal.
     pub terminal: bool,
+    /// What detaches a terminal, in docker's notation; ctrl-p,ctrl-q when not set.
+    pub detach_keys: Option<String>,
     /// Standard input.
     pub interactive: bool,
     /// Read-only root.

@@ -29,7 +29,9 @@ pub struct Plan {
     pub additional_gids: Vec<u32>,
     /// Whether the program gets a terminal of its own.
     pub terminal: bool,
-    /// Whether our standard input reaches the program; else it reads `/dev/null`.
+    /// The size of that terminal at its beginning; our own terminal's when not set.
+    pub window: Option<Window>,
+    /// Whether our standard input, or what [`super::Input`] is given, reaches the program; else it reads `/dev/null`.
     pub interactive: bool,
     /// Where it writes when it has no terminal.
     pub output: Output,
@@ -82,6 +84,15 @@ pub enum Output {
     Passed,
     /// To [`super::Events::wrote`].
     Taken,
+}
+
+/// The size of a terminal, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Window {
+    /// Lines.
+    pub rows: u16,
+    /// Characters of a line.
+    pub columns: u16,
 }
 
 /// A container's network.
@@ -194,6 +205,7 @@ impl Plan {
             user: String::new(),
             additional_gids: Vec::new(),
             terminal: false,
+            window: None,
             interactive: false,
             output: Output::Passed,
             network: Network::None,

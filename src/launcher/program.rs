@@ -11,13 +11,12 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{Gid, Uid, execve, setgroups, setresgid, setresuid};
 use rustix::fs::{OFlags, ResolveFlags};
-use rustix::termios::Winsize;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::environment;
 use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Failure, Step};
 use super::mounts;
-use super::plan::Plan;
+use super::plan::{Plan, Window};
 use super::streams::StreamEnds;
 use super::supervisor::MESSAGE_TERMINAL;
 use super::terminal;
@@ -31,7 +30,7 @@ use crate::sys::{process, scoped};
 pub(super) struct Program<'a> {
     pub(super) plan: &'a Plan,
     pub(super) filter: Option<&'a [Instruction]>,
-    pub(super) window: Option<Winsize>,
+    pub(super) window: Option<Window>,
     /// Whether there is one id only.
     pub(super) single: bool,
     /// Whether it is the container's first, whose terminal is the console.
@@ -80,11 +79,13 @@ impl Program<'_> {
             self.control.send(MESSAGE_TERMINAL, Some(pair.master.as_fd())).stage("terminal")?;
             return terminal::adopt(pair).stage("terminal");
         }
-        if !self.plan.interactive {
+        if let Some(input) = self.streams.as_ref().and_then(|streams| streams.input.as_ref()) {
+            nix::unistd::dup2_stdin(input).stage("standard input")?;
+        } else if !self.plan.interactive {
             let null = mounts::open_null(root).at("open", "/dev/null")?;
             nix::unistd::dup2_stdin(&null).stage("standard input")?;
         }
-        if let Some(StreamEnds { output, errors }) = &self.streams {
+        if let Some(StreamEnds { output, errors, .. }) = &self.streams {
             nix::unistd::dup2_stdout(output).stage("standard output")?;
             nix::unistd::dup2_stderr(errors).stage("standard error")?;
         }

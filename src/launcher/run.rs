@@ -4,11 +4,10 @@ use std::io::{self, PipeWriter};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid};
-use rustix::termios::Winsize;
 
 use super::events::Events;
 use super::failure::{Context as _, EXIT_LAUNCHER, Failure};
-use super::plan::{Output, Plan, Seccomp};
+use super::plan::{Output, Plan, Seccomp, Window};
 use super::rootfs::Rootfs;
 use super::seccomp::{self, ProfileError};
 use super::signals::BlockedSignals;
@@ -78,7 +77,7 @@ pub fn run(plan: &Plan, rootfs: Box<dyn Rootfs>, events: &mut dyn Events) -> Res
 pub(super) struct Given<'a> {
     pub(super) plan: &'a Plan,
     pub(super) filter: Option<&'a [Instruction]>,
-    pub(super) window: Option<Winsize>,
+    pub(super) window: Option<Window>,
     pub(super) starter: Pid,
     pub(super) control: MessageSocket,
     pub(super) errors: PipeWriter,
@@ -100,10 +99,13 @@ pub(super) fn launch(
     let (control, control_there) = MessageSocket::pair().stage("socketpair")?;
     let (errors, errors_there) = io::pipe().stage("pipe")?;
     let (streams, ends) = match plan.output {
-        Output::Taken => streams::pair().map(|(here, there)| (Some(here), Some(there))).stage("pipe")?,
+        Output::Taken => {
+            let input = plan.interactive && !plan.terminal;
+            streams::pair(input).map(|(here, there)| (Some(here), Some(there))).stage("pipe")?
+        }
         Output::Passed => (None, None),
     };
-    let window = if plan.terminal { terminal::window() } else { None };
+    let window = if plan.terminal { plan.window.or_else(terminal::window) } else { None };
     let starter = getpid();
     let child = match process::fork().stage("fork")? {
         Fork::Child => {

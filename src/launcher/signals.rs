@@ -19,10 +19,17 @@ impl BlockedSignals {
     /// # Errors
     /// What signalfd(2) and sigprocmask(2) say.
     pub fn new() -> io::Result<Self> {
-        let all = SigSet::all();
-        let fd = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Self::of(SigSet::all())
+    }
+
+    /// Blocks these as well.
+    ///
+    /// # Errors
+    /// What signalfd(2) and sigprocmask(2) say.
+    pub fn of(signals: SigSet) -> io::Result<Self> {
+        let fd = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let mut before = SigSet::empty();
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), Some(&mut before))?;
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), Some(&mut before))?;
         Ok(Self { fd, before })
     }
 

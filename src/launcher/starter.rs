@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -10,10 +11,10 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use super::events::Events;
+use super::events::{Events, Input};
 use super::failure::{Context as _, Failure, Step};
 use super::id_maps::{self, Written};
-use super::plan::Plan;
+use super::plan::{Output, Plan, Window};
 use super::relay::{self, Relay};
 use super::run::LaunchError;
 use super::signals::BlockedSignals;
@@ -50,7 +51,7 @@ impl fmt::Debug for Starter<'_> {
 }
 
 /// What poll(2) found.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Found {
     control: bool,
     errors: bool,
@@ -58,6 +59,48 @@ struct Found {
     supervisor_ended: bool,
     relay: relay::Found,
     streams: bool,
+    /// Of what the caller waits for.
+    others: Vec<PollFlags>,
+}
+
+/// What reaches the program, by whichever way it reads.
+struct Reading<'a> {
+    plan: &'a Plan,
+    relay: Option<&'a mut Relay>,
+    streams: Option<&'a mut Streams>,
+}
+
+impl Input for Reading<'_> {
+    fn is_ready(&self) -> bool {
+        match (&self.relay, &self.streams) {
+            (Some(relay), _) => relay.has_passed_all(),
+            // Its terminal is not there yet.
+            (None, _) if self.plan.terminal => false,
+            (None, streams) => streams.as_ref().is_none_or(|streams| streams.has_passed_all()),
+        }
+    }
+
+    fn give(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match (&mut self.relay, &mut self.streams) {
+            _ if !self.plan.interactive => Ok(()),
+            (Some(relay), _) => relay.give(bytes),
+            (None, streams) => streams.as_mut().map_or(Ok(()), |streams| streams.give(bytes)),
+        }
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        match (&mut self.relay, &mut self.streams) {
+            _ if !self.plan.interactive => Ok(()),
+            (Some(relay), _) => relay.give_end(),
+            (None, streams) => streams.as_mut().map_or(Ok(()), |streams| streams.give_end()),
+        }
+    }
+
+    fn resize(&mut self, window: Window) {
+        if let Some(relay) = &self.relay {
+            relay.resize_to(window);
+        }
+    }
 }
 
 impl Starter<'_> {
@@ -83,6 +126,9 @@ impl Starter<'_> {
             if let (true, Some(streams)) = (found.streams, &mut self.streams) {
                 streams.turn(&mut wrote).stage("output")?;
             }
+            let (relay, streams) = (self.relay.as_mut(), self.streams.as_mut());
+            let mut reading = Reading { plan: self.plan, relay, streams };
+            self.events.turn(&found.others, &mut reading).stage("those who are attached")?;
             if found.supervisor_ended && !found.control && !found.errors {
                 return Ok(());
             }
@@ -99,10 +145,14 @@ impl Starter<'_> {
         let errors_at = fds.len();
         fds.extend(errors);
         let streams_at = fds.len();
-        fds.extend(self.streams.iter().flat_map(Streams::interests));
+        // What nobody has room for stays where it is.
+        let has_room = self.events.has_room();
+        fds.extend(self.streams.iter().filter(|_| has_room).flat_map(Streams::interests));
         let relay_at = fds.len();
-        fds.extend(self.relay.iter().flat_map(Relay::interests));
-        match poll(&mut fds, PollTimeout::NONE) {
+        fds.extend(self.relay.iter().filter(|_| has_room).flat_map(Relay::interests));
+        let others_at = fds.len();
+        fds.extend(self.events.interests());
+        match poll(&mut fds, timeout(self.events.wait_at_most())) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(Found::default()),
             Err(error) => return Err(error.into()),
@@ -114,7 +164,8 @@ impl Starter<'_> {
             control: any(control_at..errors_at),
             errors: any(errors_at..streams_at),
             streams: any(streams_at..relay_at),
-            relay: relay::Found::of(&fds[relay_at..]),
+            relay: relay::Found::of(&fds[relay_at..others_at]),
+            others: fds[others_at..].iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect(),
         })
     }
 
@@ -149,8 +200,9 @@ impl Starter<'_> {
     }
 
     fn start_relay(&mut self, message: Message) -> Step<()> {
+        let reads_ours = self.plan.interactive && self.plan.output == Output::Passed;
         if let Some(master) = message.fd {
-            self.relay = Some(Relay::new(master, self.plan.interactive).stage("terminal")?);
+            self.relay = Some(Relay::new(master, reads_ours).stage("terminal")?);
         }
         Ok(())
     }
@@ -247,6 +299,14 @@ fn kill(who: &str, pidfd: &OwnedFd) {
     if let Err(error) = process::send_signal(pidfd.as_fd(), Signal::SIGKILL as i32) {
         tracing::debug!(%error, who, "killing");
     }
+}
+
+/// A little later rather than too early, when there would be nothing to do yet.
+fn timeout(at_most: Option<Duration>) -> PollTimeout {
+    let milliseconds = |time: Duration| i32::try_from(time.as_millis() + 1).unwrap_or(i32::MAX);
+    at_most.map_or(PollTimeout::NONE, |time| {
+        PollTimeout::try_from(milliseconds(time)).unwrap_or(PollTimeout::MAX)
+    })
 }
 
 fn parse_number(bytes: &[u8]) -> Option<i32> {

@@ -9,6 +9,7 @@
 #[macro_use]
 mod support;
 
+mod attach;
 mod attributes;
 mod background;
 mod bad_input;

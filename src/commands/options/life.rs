@@ -3,6 +3,7 @@
 use anyhow::{Context as _, bail};
 use clap::Args;
 
+use super::attachment::DetachKeysArg;
 use crate::commands::environment;
 use crate::container::Wishes;
 use crate::container::log::LogLimits;
@@ -13,12 +14,16 @@ pub struct LifeArgs {
     /// What is kept of the output: max-size=BYTES of a file (k, m, g), max-file=N files
     #[arg(long, value_name = "KEY=VALUE")]
     pub log_opt: Vec<String>,
+    /// What detaches
+    #[command(flatten)]
+    pub keys: DetachKeysArg,
 }
 
 impl LifeArgs {
     /// Adds what is wished for.
     pub(in crate::commands) fn add_to(&self, wishes: &mut Wishes) -> anyhow::Result<()> {
         wishes.log = log_limits(&self.log_opt)?;
+        wishes.detach_keys = self.keys.checked()?;
         Ok(())
     }
 }

@@ -1,0 +1,183 @@
+//! A container that runs in a process of its own: that keeps what it prints, and lets others be attached to it.
+
+use std::io;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags};
+
+use super::attaching::{self, Attach, Left, Server};
+use super::log::LogWriter;
+use super::running::{Ready, RunError, SingleId, finish, run_once};
+use super::{ContainerError, Containers, Moment};
+use crate::launcher::{self, Events, Input, Output, Stream};
+use crate::mount::Layers;
+use crate::sys::message_socket::MessageSocket;
+use crate::sys::{daemon, process};
+
+/// Runs a container in a process of its own, and returns when its program runs; what that prints is kept. Gives the layers
+/// back, which that process has as well.
+///
+/// # Errors
+/// [`RunError`]; of what happens later the container's state tells.
+pub fn run_in_background(
+    containers: &Containers,
+    ready: Ready,
+    single_id: SingleId<'_>,
+) -> Result<Layers, RunError> {
+    match daemon::fork().map_err(RunError::Fork)? {
+        daemon::Forked::Parent(child) => {
+            drop(ready.held);
+            hear_of_start(child, single_id)?;
+            Ok(ready.layers)
+        }
+        daemon::Forked::Child(notifier) => {
+            process::exit_now(in_background(containers, ready, (notifier, None)))
+        }
+    }
+}
+
+/// The same, but attached to it from its beginning. Ends with it, or when it is detached.
+///
+/// # Errors
+/// [`RunError`]
+pub fn run_attached(
+    containers: &Containers,
+    mut ready: Ready,
+    how: &Attach,
+    single_id: SingleId<'_>,
+) -> Result<(Left, Layers), RunError> {
+    ready.plan.window = launcher::window();
+    let (here, there) = MessageSocket::pair().map_err(RunError::Fork)?;
+    match daemon::fork().map_err(RunError::Fork)? {
+        daemon::Forked::Parent(child) => {
+            drop(there);
+            let container = (*ready.held).clone();
+            drop(ready.held);
+            hear_of_start(child, single_id)?;
+            Ok((attaching::attach_by(&container, here, how)?, ready.layers))
+        }
+        daemon::Forked::Child(notifier) => {
+            drop(here);
+            process::exit_now(in_background(containers, ready, (notifier, Some(there))))
+        }
+    }
+}
+
+fn hear_of_start(child: daemon::Waiter, single_id: SingleId<'_>) -> Result<(), RunError> {
+    let note = child.wait().map_err(RunError::said)?;
+    if !note.is_empty() {
+        single_id(&note);
+    }
+    Ok(())
+}
+
+/// Who waits for the start, and whether that one is attached.
+type Starting = (daemon::Notifier, Option<MessageSocket>);
+
+fn in_background(containers: &Containers, mut ready: Ready, (notifier, first): Starting) -> u8 {
+    ready.plan.output = Output::Taken;
+    let must_be_heard = first.is_some();
+    let (log, server) = match arrange(&ready, first) {
+        Ok(arranged) => arranged,
+        Err(error) => {
+            let error = RunError::from(error);
+            // Nobody is left to hear it when that fails.
+            notifier.failed(&error.to_be_said()).ok();
+            return error.exit_code();
+        }
+    };
+    let notifier = Some(notifier);
+    let mut background =
+        Background { notifier, must_be_heard, single_id: String::new(), log, server: Some(server) };
+    let result = background.run(containers, ready);
+    let error = match result {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    match background.notifier.take() {
+        Some(notifier) => notifier.failed(&error.to_be_said()).unwrap_or_default(),
+        None => tracing::error!("{error}"),
+    }
+    error.exit_code()
+}
+
+fn arrange(ready: &Ready, first: Option<MessageSocket>) -> Result<(LogWriter, Server), ContainerError> {
+    let limits = ready.held.config().run.as_ref().map(|wishes| wishes.log).unwrap_or_default();
+    let path = ready.held.log_path();
+    let log = daemon::detach(&path).and_then(|()| LogWriter::open(&path, limits));
+    let log = log.map_err(ContainerError::io("write", &path))?;
+    let dir = ready.held.dir();
+    let server = Server::new(dir, (ready.plan.terminal, ready.plan.interactive), first)
+        .map_err(ContainerError::io("make a socket in", dir))?;
+    Ok((log, server))
+}
+
+struct Background {
+    /// Until the program runs.
+    notifier: Option<daemon::Notifier>,
+    /// Whether it is to end when nobody has waited for its start.
+    must_be_heard: bool,
+    single_id: String,
+    log: LogWriter,
+    server: Option<Server>,
+}
+
+impl Background {
+    fn run(&mut self, containers: &Containers, ready: Ready) -> Result<u8, RunError> {
+        let Ready { held, layers, writes, plan } = ready;
+        let ran = run_once(&held, (layers, writes), &plan, self)?;
+        let finished = finish(containers, held, &plan, &ran);
+        if let Some(server) = self.server.take() {
+            let said = match &ran.result {
+                Ok(code) => Ok(*code),
+                Err(error) => Err(error.to_string()),
+            };
+            server.end(said);
+        }
+        finished?;
+        Ok(ran.result?)
+    }
+}
+
+impl Events for Background {
+    fn single_id(&mut self, reason: &str) {
+        reason.clone_into(&mut self.single_id);
+    }
+
+    fn started(&mut self, _program: i32, _supervisor: i32) -> io::Result<()> {
+        match self.notifier.take().map(|notifier| notifier.ready_but(&self.single_id)) {
+            // Who was to be attached has been interrupted.
+            Some(Err(error)) if self.must_be_heard => return Err(error),
+            Some(Err(error)) => tracing::debug!(%error, "nobody waited for the start"),
+            Some(Ok(())) | None => {}
+        }
+        Ok(())
+    }
+
+    /// A log that cannot be written must not keep the program from going on.
+    fn wrote(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.log.write(stream, bytes, Moment::now()) {
+            tracing::error!(%error, bytes = bytes.len(), "what the program wrote is lost");
+        }
+        if let Some(server) = &mut self.server {
+            server.wrote(stream, bytes);
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.server.as_ref().is_none_or(Server::has_room)
+    }
+
+    fn interests(&self) -> Vec<PollFd<'_>> {
+        self.server.as_ref().map(Server::interests).unwrap_or_default()
+    }
+
+    fn wait_at_most(&self) -> Option<Duration> {
+        self.server.as_ref().and_then(Server::wait_at_most)
+    }
+
+    fn turn(&mut self, found: &[PollFlags], input: &mut dyn Input) -> io::Result<()> {
+        self.server.as_mut().map_or(Ok(()), |server| server.turn(found, input))
+    }
+}
