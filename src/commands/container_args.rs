@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 
@@ -14,6 +13,7 @@ use super::options::process::ProcessArgs;
 use super::options::resources::ResourceArgs;
 use super::options::rights::RightsArgs;
 use super::options::storage::StorageArgs;
+use crate::container::stopping::StopWait;
 
 /// `layerfs run`
 #[derive(Clone, Debug, Args)]
@@ -135,22 +135,21 @@ pub struct StartArgs {
 /// How long a stop may take
 #[derive(Clone, Copy, Debug, Args)]
 pub struct StopWaitArg {
-    /// How long they have until they are killed; -1: as long as it takes
+    /// How long they have until they are killed; -1: as long as it takes (default: --stop-timeout of `run`, or 10)
     #[arg(
         long,
         short = 't',
         visible_alias = "timeout",
         value_name = "SECONDS",
-        default_value_t = 10,
         allow_negative_numbers = true
     )]
-    pub time: i64,
+    pub time: Option<i64>,
 }
 
 impl StopWaitArg {
-    /// As docker and podman have it: `None` for as long as it takes.
-    pub(super) fn duration(self) -> Option<Duration> {
-        u64::try_from(self.time).ok().map(Duration::from_secs)
+    /// What was asked for, else what the container was made with.
+    pub(super) fn wanted(self) -> StopWait {
+        self.time.map(StopWait::of_seconds).unwrap_or_default()
     }
 }
 

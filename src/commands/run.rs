@@ -9,6 +9,7 @@ use super::progress::Told;
 use super::{attach, environment, failure, mount};
 use crate::container::attaching::Attach;
 use crate::container::background;
+use crate::container::restarting::RestartPolicy;
 use crate::container::running::{self, Ready, RunError};
 use crate::container::{
     Changes, Containers, Held, ImageRecord, NewContainer, Owners, Purpose, State, Wishes, command_line,
@@ -29,6 +30,12 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<u8> {
              `layerfs attach`"
         );
     }
+    let has_background = args.detach || wanted.process.tty;
+    ensure!(
+        has_background || wanted.life.restart_policy()? == RestartPolicy::No,
+        "--restart {}: without a terminal the container ends with this command: give -d, or -it",
+        wanted.life.restart
+    );
     let made = make(wanted)?;
     if args.detach {
         let id = made.held.id();
@@ -66,6 +73,8 @@ pub(super) struct Made {
 
 fn make(args: &CreateArgs) -> anyhow::Result<Made> {
     let wishes = wishes(args)?;
+    let keeps = wishes.restart == RestartPolicy::No || !args.rm;
+    ensure!(keeps, "--rm and --restart {} contradict each other: leave one out", wishes.restart);
     let cidfile = args.cidfile.as_deref().map(CidFile::claim).transpose()?;
     let store = environment::store()?;
     let containers = environment::containers(&store)?;

@@ -9,6 +9,7 @@ use super::progress::Told;
 use super::run::Made;
 use super::{attach, environment, mount};
 use crate::container::attaching;
+use crate::container::restarting::RestartPolicy;
 use crate::container::stopping::{self, Stop};
 use crate::container::{Container, Containers, Purpose, State, Wishes, command_line, waiting};
 use crate::store::Store;
@@ -23,7 +24,8 @@ pub(super) fn start(args: &StartArgs) -> anyhow::Result<u8> {
     }
     super::each(&args.containers, |text| -> anyhow::Result<_> {
         let container = containers.find(text)?;
-        if !container.status()?.is_running() {
+        let status = container.status()?;
+        if !status.is_running() && !status.is_restarting() {
             again(&store, &containers, container)?.begin_in_background()??;
         }
         Ok(text.to_owned())
@@ -48,6 +50,11 @@ fn start_attached(args: &StartArgs, store: &Store, containers: &Containers) -> a
         "--sig-proxy=false: without a terminal the container ends with this command: leave out -a, and then use \
          `layerfs attach`"
     );
+    ensure!(
+        wishes.restart == RestartPolicy::No || wishes.terminal,
+        "the container is run again when it ends (--restart {}), for which it must be in the background: leave out -a",
+        wishes.restart
+    );
     let made = again(store, containers, container)?;
     Made { wishes, ..made }.begin_here(&how)
 }
@@ -56,7 +63,7 @@ fn start_attached(args: &StartArgs, store: &Store, containers: &Containers) -> a
 pub(super) fn restart(args: &RestartArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
-    let how = Stop { signal: None, wait: args.wait.duration() };
+    let how = Stop { signal: None, wait: args.wait.wanted() };
     super::each(&args.containers, |text| -> anyhow::Result<_> {
         let container = containers.find(text)?;
         wishes(&container)?;

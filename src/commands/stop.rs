@@ -11,7 +11,7 @@ use crate::sys::process;
 pub(super) fn stop(args: &StopArgs) -> anyhow::Result<u8> {
     let signal = args.signal.as_deref().map(signal_number).transpose()?;
     let containers = environment::containers(&environment::store()?)?;
-    let how = Stop { signal, wait: args.wait.duration() };
+    let how = Stop { signal, wait: args.wait.wanted() };
     super::each(&args.containers, |text| stopping::stop(&containers, text, &how).map(|()| text.to_owned()))
 }
 

@@ -7,9 +7,10 @@ use nix::poll::{PollFd, PollFlags};
 
 use super::attaching::{self, Attach, Left, Server};
 use super::log::LogWriter;
-use super::running::{Ready, RunError, SingleId, finish, run_once};
-use super::{ContainerError, Containers, Moment};
-use crate::launcher::{self, Events, Input, Output, Stream};
+use super::restarting::{self, RestartPolicy, Restarts};
+use super::running::{Ran, Ready, RunError, SingleId, finish, run_once};
+use super::{ContainerError, Containers, Held, Moment, ProcessId, State};
+use crate::launcher::{self, BlockedSignals, Events, Input, Output, Plan, Stream};
 use crate::mount::Layers;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::{daemon, process};
@@ -106,10 +107,13 @@ fn arrange(ready: &Ready, first: Option<MessageSocket>) -> Result<(LogWriter, Se
     let path = ready.held.log_path();
     let log = daemon::detach(&path).and_then(|()| LogWriter::open(&path, limits));
     let log = log.map_err(ContainerError::io("write", &path))?;
-    let dir = ready.held.dir();
-    let server = Server::new(dir, (ready.plan.terminal, ready.plan.interactive), first)
-        .map_err(ContainerError::io("make a socket in", dir))?;
-    Ok((log, server))
+    restarting::begin(&ready.held).map_err(ContainerError::io("write", ready.held.dir()))?;
+    Ok((log, serve(&ready.held, &ready.plan, first)?))
+}
+
+fn serve(held: &Held, plan: &Plan, first: Option<MessageSocket>) -> Result<Server, ContainerError> {
+    let server = Server::new(held.dir(), (plan.terminal, plan.interactive), first);
+    server.map_err(ContainerError::io("make a socket in", held.dir()))
 }
 
 struct Background {
@@ -124,18 +128,64 @@ struct Background {
 
 impl Background {
     fn run(&mut self, containers: &Containers, ready: Ready) -> Result<u8, RunError> {
-        let Ready { held, layers, writes, plan } = ready;
-        let ran = run_once(&held, (layers, writes), &plan, self)?;
-        let finished = finish(containers, held, &plan, &ran);
-        if let Some(server) = self.server.take() {
-            let said = match &ran.result {
-                Ok(code) => Ok(*code),
-                Err(error) => Err(error.to_string()),
-            };
-            server.end(said);
+        let Ready { held, layers, writes, mut plan } = ready;
+        let mut restarts = Restarts::new(policy(&held));
+        loop {
+            let ran = run_once(&held, (layers.clone(), writes), &plan, self)?;
+            let lasted = ran.started.age(Moment::now());
+            // One that did not even start the first time does not start again.
+            let again = if self.notifier.is_none() { restarts.next(ran.exit_code(), lasted) } else { None };
+            let Some(pause) = again else { return self.end(containers, held, &plan, ran) };
+            if !self.pause(&held, &ran, pause)? {
+                return self.end(containers, held, &plan, ran);
+            }
+            note(restarting::note_count(&held, restarts.count()));
+            plan.window = None;
+            self.server = Some(serve(&held, &plan, None)?);
         }
+    }
+
+    /// Waits until it is to run again; whether it is.
+    fn pause(&mut self, held: &Held, ran: &Ran, pause: Duration) -> Result<bool, RunError> {
+        let failed = || ContainerError::io("wait to run again in", held.dir());
+        // Who finds the state wakes us.
+        let signals = BlockedSignals::new().map_err(failed())?;
+        if restarting::is_stopped(held).map_err(failed())? {
+            return Ok(false);
+        }
+        let waits = ProcessId::current().map_err(failed())?;
+        let (exit_code, started) = (ran.exit_code(), ran.started);
+        held.set_state(&State::Restarting { waits, exit_code, started, finished: Moment::now() })?;
+        if let Err(error) = &ran.result {
+            tracing::error!("{error}");
+        }
+        self.let_go(ran);
+        Ok(restarting::wait(pause, &signals, held).map_err(failed())?)
+    }
+
+    fn end(&mut self, containers: &Containers, held: Held, plan: &Plan, ran: Ran) -> Result<u8, RunError> {
+        let finished = finish(containers, held, plan, &ran);
+        self.let_go(&ran);
         finished?;
         Ok(ran.result?)
+    }
+
+    /// Tells those who are attached how it ended.
+    fn let_go(&mut self, ran: &Ran) {
+        if let Some(server) = self.server.take() {
+            server.end(ran.result.as_ref().copied().map_err(ToString::to_string));
+        }
+    }
+}
+
+fn policy(held: &Held) -> RestartPolicy {
+    held.config().run.as_ref().map(|wishes| wishes.restart).unwrap_or_default()
+}
+
+/// What is only shown must not keep the container from going on.
+fn note(written: io::Result<()>) {
+    if let Err(error) = written {
+        tracing::warn!(%error, "what is shown of the container is not up to date");
     }
 }
 

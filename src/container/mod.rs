@@ -26,6 +26,7 @@ pub mod log;
 pub mod moment;
 pub mod mounts;
 mod process;
+pub mod restarting;
 mod rootfs;
 pub mod running;
 mod state;
@@ -121,6 +122,12 @@ impl Container {
         }
         // Unless one that began in between looks so: then it is held now, or has written that it ended.
         Ok(Status { held: self.is_held()?, state: documents::state(&self.dir)? })
+    }
+
+    /// How often it was run again by itself since it was started.
+    #[must_use]
+    pub fn restart_count(&self) -> u32 {
+        restarting::count(self)
     }
 
     /// Whether somebody wrote down that it is to be started another time.

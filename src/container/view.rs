@@ -110,6 +110,7 @@ struct Inspected<'a> {
     image_source: &'a str,
     name: &'a str,
     purpose: Purpose,
+    restart_count: u32,
     log_path: PathBuf,
     graph_driver: GraphDriver,
     config: &'a ProcessConfig,
@@ -121,6 +122,7 @@ struct Inspected<'a> {
 struct InspectedState {
     status: &'static str,
     running: bool,
+    restarting: bool,
     unclean: bool,
     pid: u32,
     exit_code: Option<u8>,
@@ -164,6 +166,7 @@ fn inspected<'a>(container: &'a Container, status: &Status) -> Inspected<'a> {
         image_source: &config.image.source,
         name: &config.name,
         purpose: config.purpose,
+        restart_count: container.restart_count(),
         log_path: container.log_path(),
         graph_driver: GraphDriver { name: "layerfs", data },
         config: &config.image.process,
@@ -175,6 +178,7 @@ fn inspected_state(status: &Status) -> InspectedState {
     let mut shown = InspectedState {
         status: status.word(),
         running: status.is_running(),
+        restarting: status.is_restarting(),
         unclean: status.is_unclean(),
         pid: 0,
         exit_code: None,
@@ -195,7 +199,8 @@ fn inspected_state(status: &Status) -> InspectedState {
             shown.started_at = Some(*started);
             shown.mountpoint = Some(mountpoint.clone());
         }
-        State::Exited { exit_code, started, finished } => {
+        State::Exited { exit_code, started, finished }
+        | State::Restarting { exit_code, started, finished, .. } => {
             shown.exit_code = Some(*exit_code);
             shown.started_at = Some(*started);
             shown.finished_at = Some(*finished);

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use serde::{Deserialize, Serialize};
 
 use super::log::LogLimits;
+use super::restarting::RestartPolicy;
 use crate::launcher::{Network, Volume};
 
 /// What the user asked for; `None` and empty leave it to the image.
@@ -25,6 +26,18 @@ pub struct Wishes {
     pub hostname: Option<String>,
     /// Volumes.
     pub volumes: Vec<Volume>,
+    /// Groups of the user's beyond those of the container's files, by name or number.
+    pub groups: Vec<String>,
+    /// What asks it to stop; the image's when not set.
+    pub stop_signal: Option<String>,
+    /// Seconds until one that was asked to stop is killed; negative for never.
+    pub stop_timeout: Option<i64>,
+    /// Seconds after which it is killed.
+    pub timeout: Option<u64>,
+    /// When it runs again.
+    pub restart: RestartPolicy,
+    /// A first process that is not the program.
+    pub init: bool,
     /// A terminal.
     pub terminal: bool,
     /// What detaches a terminal, in docker's notation; ctrl-p,ctrl-q when not set.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,8 +26,12 @@ pub struct Plan {
     pub create_cwd: bool,
     /// `user[:group]`, names or numbers, resolved in the container's own files.
     pub user: String,
-    /// Groups beyond those that the container's files give the user.
-    pub additional_gids: Vec<u32>,
+    /// Groups beyond those that the container's files give the user: names or numbers, resolved there.
+    pub groups: Vec<String>,
+    /// After what time the program is killed.
+    pub timeout: Option<Duration>,
+    /// Whether a process of ours is the container's first, which passes signals on and collects orphans.
+    pub init: bool,
     /// Whether the program gets a terminal of its own.
     pub terminal: bool,
     /// The size of that terminal at its beginning; our own terminal's when not set.
@@ -203,7 +208,9 @@ impl Plan {
             cwd: PathBuf::from("/"),
             create_cwd: false,
             user: String::new(),
-            additional_gids: Vec::new(),
+            groups: Vec::new(),
+            timeout: None,
+            init: false,
             terminal: false,
             window: None,
             interactive: false,

@@ -133,6 +133,7 @@ pub(super) fn launch(
         signals,
         container: None,
         running: false,
+        deadline: None,
         relay: None,
         streams,
         outcome: None,

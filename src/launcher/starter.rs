@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -37,6 +37,8 @@ pub(super) struct Starter<'a> {
     pub(super) container: Option<(i32, OwnedFd)>,
     /// Whether it has become the program.
     pub(super) running: bool,
+    /// When it is killed.
+    pub(super) deadline: Option<Instant>,
     pub(super) relay: Option<Relay>,
     pub(super) streams: Option<Streams>,
     /// Exit code, and what could not be made safe.
@@ -118,6 +120,7 @@ impl Starter<'_> {
             if found.signal {
                 self.take_signals()?;
             }
+            self.kill_when_overdue();
             let events = &mut self.events;
             let mut wrote = |stream, bytes: &[u8]| events.wrote(stream, bytes);
             if let Some(relay) = &mut self.relay {
@@ -152,7 +155,7 @@ impl Starter<'_> {
         fds.extend(self.relay.iter().filter(|_| has_room).flat_map(Relay::interests));
         let others_at = fds.len();
         fds.extend(self.events.interests());
-        match poll(&mut fds, timeout(self.events.wait_at_most())) {
+        match poll(&mut fds, timeout(self.wait_at_most())) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(Found::default()),
             Err(error) => return Err(error.into()),
@@ -167,6 +170,20 @@ impl Starter<'_> {
             relay: relay::Found::of(&fds[relay_at..others_at]),
             others: fds[others_at..].iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect(),
         })
+    }
+
+    fn wait_at_most(&self) -> Option<Duration> {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        left.into_iter().chain(self.events.wait_at_most()).min()
+    }
+
+    fn kill_when_overdue(&mut self) {
+        if self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+            && let Some((_, pidfd)) = &self.container
+        {
+            kill("container", pidfd);
+            self.deadline = None;
+        }
     }
 
     /// A message of the supervisor or of the container's first process.
@@ -219,6 +236,7 @@ impl Starter<'_> {
         }
         let Some((program, _)) = self.container else { return Ok(()) };
         self.running = true;
+        self.deadline = self.plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.events.started(program, self.supervisor.pid).stage("record the start")?;
         Ok(())
     }

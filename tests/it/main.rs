@@ -26,6 +26,7 @@ mod forms;
 mod full;
 mod imported;
 mod launcher;
+mod life;
 mod lifecycle;
 mod look;
 mod mount_equal;
