@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::container_args::{
-    CpArgs, CreateArgs, DiffArgs, ExecArgs, KillArgs, LogsArgs, PortArgs, PsArgs, RenameArgs, RestartArgs,
-    RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, WaitArgs,
+    AttachArgs, CpArgs, CreateArgs, DiffArgs, ExecArgs, KillArgs, LogsArgs, PortArgs, PsArgs, RenameArgs,
+    RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, WaitArgs,
 };
 use super::options::network::BuildNetworkArg;
 use super::volume::VolumeArgs;
@@ -46,6 +46,8 @@ pub enum Command {
     Run(RunArgs),
     /// Run a command in a container that runs
     Exec(ExecArgs),
+    /// Attach the terminal, or standard input and output, to a container that runs in the background
+    Attach(AttachArgs),
     /// Make a container without starting it
     Create(CreateArgs),
     /// Copy files between a container and the host

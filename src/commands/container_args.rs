@@ -2,11 +2,11 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use super::args::{IMAGE_HELP, PlatformArg};
+use super::options::attachment::{DetachKeysArg, SigProxyArg};
 use super::options::life::LifeArgs;
 use super::options::network::NetworkArgs;
 use super::options::process::ProcessArgs;
@@ -15,6 +15,7 @@ use super::options::rights::RightsArgs;
 use super::options::rlimits::RlimitArgs;
 use super::options::storage::StorageArgs;
 use super::selection::SelectionArgs;
+use crate::container::stopping::StopWait;
 
 /// `layerfs run`
 #[derive(Clone, Debug, Args)]
@@ -23,6 +24,9 @@ pub struct RunArgs {
     /// In the background: print the container's id and return when the command runs
     #[arg(long, short = 'd')]
     pub detach: bool,
+    /// Whether signals are passed on
+    #[command(flatten)]
+    pub sig_proxy: SigProxyArg,
     /// Which container
     #[command(flatten)]
     pub container: CreateArgs,
@@ -146,6 +150,22 @@ pub enum DiffFormat {
     Json,
 }
 
+/// `layerfs attach`
+#[derive(Clone, Debug, Args)]
+pub struct AttachArgs {
+    /// Only show what it prints
+    #[arg(long)]
+    pub no_stdin: bool,
+    /// What detaches
+    #[command(flatten)]
+    pub keys: DetachKeysArg,
+    /// Whether signals are passed on
+    #[command(flatten)]
+    pub sig_proxy: SigProxyArg,
+    /// ID, unique prefix or name
+    pub container: String,
+}
+
 /// `layerfs start`
 #[derive(Clone, Debug, Args)]
 pub struct StartArgs {
@@ -164,6 +184,12 @@ pub struct StartArgs {
     /// Those of which this holds, as in `layerfs ps`, and that can be started
     #[arg(long, short = 'f', value_name = "KEY=VALUE", conflicts_with_all = ["attach", "containers"])]
     pub filter: Vec<String>,
+    /// What detaches
+    #[command(flatten)]
+    pub keys: DetachKeysArg,
+    /// Whether signals are passed on
+    #[command(flatten)]
+    pub sig_proxy: SigProxyArg,
     /// IDs, unique prefixes or names
     #[arg(required_unless_present_any = ["all", "latest", "filter"])]
     pub containers: Vec<String>,
@@ -172,22 +198,21 @@ pub struct StartArgs {
 /// How long a stop may take
 #[derive(Clone, Copy, Debug, Args)]
 pub struct StopWaitArg {
-    /// How long they have until they are killed; -1: as long as it takes
+    /// How long they have until they are killed; -1: as long as it takes (default: --stop-timeout of `run`, or 10)
     #[arg(
         long,
         short = 't',
         visible_alias = "timeout",
         value_name = "SECONDS",
-        default_value_t = 10,
         allow_negative_numbers = true
     )]
-    pub time: i64,
+    pub time: Option<i64>,
 }
 
 impl StopWaitArg {
-    /// As docker and podman have it: `None` for as long as it takes.
-    pub(super) fn duration(self) -> Option<Duration> {
-        u64::try_from(self.time).ok().map(Duration::from_secs)
+    /// What was asked for, else what the container was made with.
+    pub(super) fn wanted(self) -> StopWait {
+        self.time.map(StopWait::of_seconds).unwrap_or_default()
     }
 }
 

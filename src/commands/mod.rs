@@ -2,6 +2,7 @@
 //! the environment.
 
 pub mod args;
+mod attach;
 mod build;
 mod complete;
 pub mod container_args;
@@ -128,6 +129,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Mount(args) => mount::run(args),
         Command::Umount(args) => umount::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Attach(args) => attach::run(&args),
         Command::Exec(args) => exec::run(&args),
         Command::Cp(args) => cp::run(&args),
         Command::Diff(args) => diff::run(&args),

@@ -105,9 +105,10 @@ pub(super) fn written(container: &crate::container::Container) -> Option<u64> {
 fn sort_by(rows: &mut [Row], sort: SortArg) {
     let started = |row: &Row| match &row.status.state {
         State::Created => None,
-        State::Running { started, .. } | State::Mounted { started, .. } | State::Exited { started, .. } => {
-            Some(*started)
-        }
+        State::Running { started, .. }
+        | State::Mounted { started, .. }
+        | State::Restarting { started, .. }
+        | State::Exited { started, .. } => Some(*started),
     };
     match sort {
         SortArg::Command => rows.sort_by_cached_key(|row| row.container.config().command.clone()),

@@ -1,12 +1,16 @@
 //! `layerfs start`, `layerfs restart` and `layerfs wait`
 
+use std::io::{self, IsTerminal as _};
+
 use anyhow::{Context as _, ensure};
 
 use super::container_args::{RestartArgs, StartArgs, WaitArgs};
 use super::progress::Told;
 use super::run::Made;
 use super::selection::{self, Missing, SelectionArgs};
-use super::{environment, mount};
+use super::{attach, environment, mount};
+use crate::container::attaching;
+use crate::container::restarting::RestartPolicy;
 use crate::container::stopping::{self, Stop};
 use crate::container::{Container, Containers, Purpose, State, Status, Wishes, command_line, waiting};
 use crate::store::Store;
@@ -26,27 +30,54 @@ pub(super) fn start(args: &StartArgs) -> anyhow::Result<u8> {
     let names = selection.names(&containers, Missing::Told, can_start)?;
     if args.attach {
         ensure!(names.len() == 1, "-a: one container only");
-        let mut made = again(&store, &containers, containers.find(&names[0])?)?;
-        made.wishes.interactive = args.interactive;
-        return match made.begin()? {
-            Ok(code) => Ok(code),
-            Err(error) => Ok(super::run::told(&error)),
-        };
+        return start_attached(args, &names[0], &store, &containers);
     }
     super::each(&names, |text| -> anyhow::Result<_> {
         let container = containers.find(text)?;
-        if !container.status()?.is_running() {
+        let status = container.status()?;
+        if !status.is_running() && !status.is_restarting() {
             again(&store, &containers, container)?.begin_in_background()??;
         }
         Ok(text.to_owned())
     })
 }
 
+/// Starts a container, unless it runs, and stays with it to its end.
+fn start_attached(
+    args: &StartArgs,
+    text: &str,
+    store: &Store,
+    containers: &Containers,
+) -> anyhow::Result<u8> {
+    let container = containers.find(text)?;
+    let mut wishes = wishes(&container)?;
+    let how = args.keys.attach(&wishes, args.interactive, args.sig_proxy)?;
+    if container.status()?.is_running() {
+        return Ok(attach::left(attaching::attach(containers, text, &how)?));
+    }
+    // Its terminal goes on reading when we are detached; without one it reads what we do.
+    wishes.interactive = args.interactive || wishes.terminal && wishes.interactive;
+    let needs_terminal = args.interactive && wishes.terminal;
+    ensure!(!needs_terminal || io::stdin().is_terminal(), "the input device is not a TTY: leave out -i");
+    ensure!(
+        how.signals || wishes.terminal,
+        "--sig-proxy=false: without a terminal the container ends with this command: leave out -a, and then use \
+         `layerfs attach`"
+    );
+    ensure!(
+        wishes.restart == RestartPolicy::No || wishes.terminal,
+        "the container is run again when it ends (--restart {}), for which it must be in the background: leave out -a",
+        wishes.restart
+    );
+    let made = again(store, containers, container)?;
+    Made { wishes, ..made }.begin_here(&how)
+}
+
 /// Stops containers, where they run, and starts them.
 pub(super) fn restart(args: &RestartArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
-    let how = Stop { signal: None, wait: args.wait.duration() };
+    let how = Stop { signal: None, wait: args.wait.wanted() };
     let names = args.selection.names(&containers, Missing::Told, |one, _| one.config().run.is_some())?;
     super::each(&names, |text| -> anyhow::Result<_> {
         let container = containers.find(text)?;

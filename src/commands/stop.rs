@@ -12,9 +12,11 @@ use crate::sys::process;
 pub(super) fn stop(args: &StopArgs) -> anyhow::Result<u8> {
     let signal = args.signal.as_deref().map(signal_number).transpose()?;
     let containers = environment::containers(&environment::store()?)?;
-    let how = Stop { signal, wait: args.wait.duration() };
+    let how = Stop { signal, wait: args.wait.wanted() };
     let missing = Missing::ignored_if(args.ignore);
-    let names = args.selection.names(&containers, missing, |_, status| status.is_running())?;
+    let names = args
+        .selection
+        .names(&containers, missing, |_, status| status.is_running() || status.is_restarting())?;
     super::each(&names, |text| stopping::stop(&containers, text, &how).map(|()| text.to_owned()))
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::devices;
 use super::wishes::Wishes;
@@ -57,6 +58,9 @@ pub fn plan(
         None => {}
     }
     plan.user = wishes.user.clone().unwrap_or_else(|| image.user.clone());
+    plan.groups.clone_from(&wishes.groups);
+    plan.timeout = wishes.timeout.map(Duration::from_secs);
+    plan.init = wishes.init;
     plan.terminal = wishes.terminal;
     plan.interactive = wishes.interactive;
     plan.network = wishes.network;

@@ -356,6 +356,9 @@ pub(super) fn in_use(container: &Container) -> Result<ContainerError, ContainerE
         State::Mounted { mountpoint, .. } => {
             ("mounted", format!("run `layerfs umount {}` first", mountpoint.display()))
         }
+        State::Restarting { .. } => {
+            ("restarting", format!("run `layerfs stop {}` first", container.config.name))
+        }
         State::Running { .. } => ("running", format!("run `layerfs stop {}` first", container.config.name)),
         State::Created | State::Exited { .. } => {
             ("in use by another process", "try again when it is done".to_owned())

@@ -63,6 +63,8 @@ fn plan(container: &Container, wishes: Wishes) -> io::Result<Plan> {
     )?;
     // It was made when the container began.
     plan.create_cwd = false;
+    // That is of the container.
+    plan.timeout = None;
     Ok(plan)
 }
 

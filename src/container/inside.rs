@@ -70,7 +70,7 @@ impl Inside {
                 process.watch().map_err(failed)?.map(|watched| Self::Running(process.pid, watched))
             }
             State::Mounted { mountpoint, .. } => Some(Self::Mounted(mountpoint)),
-            State::Created | State::Exited { .. } => None,
+            State::Created | State::Restarting { .. } | State::Exited { .. } => None,
         })
     }
 

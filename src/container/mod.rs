@@ -12,6 +12,8 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod attaching;
+pub mod background;
 pub mod changes;
 pub mod command_line;
 pub mod completing;
@@ -33,6 +35,7 @@ pub mod ports;
 mod process;
 pub mod processes;
 pub mod pruning;
+pub mod restarting;
 mod rights;
 mod rootfs;
 pub mod running;
@@ -135,6 +138,12 @@ impl Container {
         }
         // Unless one that began in between looks so: then it is held now, or has written that it ended.
         Ok(Status { held: self.is_held()?, state: documents::state(&self.dir)? })
+    }
+
+    /// How often it was run again by itself since it was started.
+    #[must_use]
+    pub fn restart_count(&self) -> u32 {
+        restarting::count(self)
     }
 
     /// Whether somebody wrote down that it is to be started another time.

@@ -119,6 +119,17 @@ pub enum State {
         /// Since when.
         started: Moment,
     },
+    /// Its program ended, and runs again soon.
+    Restarting {
+        /// Who waits for that.
+        waits: ProcessId,
+        /// As a shell has it.
+        exit_code: u8,
+        /// From when it ran.
+        started: Moment,
+        /// Until when.
+        finished: Moment,
+    },
     /// It ended.
     Exited {
         /// As a shell has it: 128 + n after signal n.
@@ -167,6 +178,12 @@ impl Status {
         self.held && matches!(self.state, State::Running { .. })
     }
 
+    /// Whether it is about to run again by itself.
+    #[must_use]
+    pub fn is_restarting(&self) -> bool {
+        self.held && matches!(self.state, State::Restarting { .. })
+    }
+
     /// Whether it can be started or mounted again.
     #[must_use]
     pub fn can_start(&self) -> bool {
@@ -182,7 +199,8 @@ impl Status {
     /// Whether there is something to stop or unmount.
     #[must_use]
     pub fn can_stop(&self) -> bool {
-        self.held && matches!(self.state, State::Running { .. } | State::Mounted { .. })
+        let lives = matches!(self.state, State::Running { .. } | State::Mounted { .. });
+        self.held && lives || self.is_restarting()
     }
 
     /// One word, as `docker inspect` and `--filter status=` have it.
@@ -192,7 +210,11 @@ impl Status {
             State::Created => "created",
             State::Running { .. } if self.held => "running",
             State::Mounted { .. } if self.held => "mounted",
-            State::Running { .. } | State::Mounted { .. } | State::Exited { .. } => "exited",
+            State::Restarting { .. } if self.held => "restarting",
+            State::Running { .. }
+            | State::Mounted { .. }
+            | State::Restarting { .. }
+            | State::Exited { .. } => "exited",
         }
     }
 
@@ -204,7 +226,10 @@ impl Status {
             State::Running { .. } | State::Mounted { .. } if !self.held => "Exited (unclean)".to_owned(),
             State::Running { started, .. } => format!("Up {}", lower(started.age(now))),
             State::Mounted { mountpoint, .. } => format!("Mounted on {}", mountpoint.display()),
-            State::Exited { exit_code, finished, .. } => {
+            State::Restarting { exit_code, finished, .. } if self.held => {
+                format!("Restarting ({exit_code}) {} ago", lower(finished.age(now)))
+            }
+            State::Restarting { exit_code, finished, .. } | State::Exited { exit_code, finished, .. } => {
                 format!("Exited ({exit_code}) {} ago", lower(finished.age(now)))
             }
         }
@@ -266,13 +291,14 @@ mod tests {
     use crate::layer::TarSource;
     use crate::sys::file_range::FileRange;
 
-    fn all() -> [State; 4] {
+    fn all() -> [State; 5] {
         let started = Moment::from_seconds(1000);
         let process = ProcessId { pid: 7, start_ticks: 8 };
         [
             State::Created,
             State::Running { process, started },
             State::Mounted { server: process, mountpoint: "/mnt".into(), started },
+            State::Restarting { waits: process, exit_code: 1, started, finished: Moment::from_seconds(1990) },
             State::Exited { exit_code: 137, started, finished: Moment::from_seconds(1700) },
         ]
     }
@@ -283,11 +309,23 @@ mod tests {
         let texts = |held| all().map(|state| Status { state, held }.text(now));
         assert_eq!(
             texts(true),
-            ["Created", "Up 16 minutes", "Mounted on /mnt", "Exited (137) 5 minutes ago"]
+            [
+                "Created",
+                "Up 16 minutes",
+                "Mounted on /mnt",
+                "Restarting (1) 10 seconds ago",
+                "Exited (137) 5 minutes ago"
+            ]
         );
         assert_eq!(
             texts(false),
-            ["Created", "Exited (unclean)", "Exited (unclean)", "Exited (137) 5 minutes ago"]
+            [
+                "Created",
+                "Exited (unclean)",
+                "Exited (unclean)",
+                "Exited (1) 10 seconds ago",
+                "Exited (137) 5 minutes ago"
+            ]
         );
         let now = Moment::from_seconds(1000);
         assert_eq!(Status { state: all()[1].clone(), held: true }.text(now), "Up less than a second");
@@ -322,9 +360,13 @@ mod tests {
         for held in [true, false] {
             for state in all() {
                 let active = matches!(state, State::Running { .. } | State::Mounted { .. });
+                let restarting = matches!(state, State::Restarting { .. });
                 let status = Status { state, held };
                 assert_eq!((status.can_remove(), status.can_start()), (!held, !held));
-                assert_eq!((status.can_stop(), status.is_unclean()), (held && active, !held && active));
+                assert_eq!(
+                    (status.can_stop(), status.is_unclean()),
+                    (held && (active || restarting), !held && active)
+                );
             }
         }
     }

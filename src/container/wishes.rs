@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use serde::{Deserialize, Serialize};
 
 use super::log::LogLimits;
+use super::restarting::RestartPolicy;
 use super::rights::Rights;
 use super::volumes::UsedVolume;
 use crate::launcher::{Device, Names, Network, Rlimit, Tmpfs};
@@ -37,8 +38,22 @@ pub struct Wishes {
     pub rlimits: Vec<Rlimit>,
     /// `oom_score_adj`
     pub oom_score_adj: Option<i32>,
+    /// Groups of the user's beyond those of the container's files, by name or number.
+    pub groups: Vec<String>,
+    /// What asks it to stop; the image's when not set.
+    pub stop_signal: Option<String>,
+    /// Seconds until one that was asked to stop is killed; negative for never.
+    pub stop_timeout: Option<i64>,
+    /// Seconds after which it is killed.
+    pub timeout: Option<u64>,
+    /// When it runs again.
+    pub restart: RestartPolicy,
+    /// A first process that is not the program.
+    pub init: bool,
     /// A terminal.
     pub terminal: bool,
+    /// What detaches a terminal, in docker's notation; ctrl-p,ctrl-q when not set.
+    pub detach_keys: Option<String>,
     /// Standard input.
     pub interactive: bool,
     /// Read-only root.

@@ -12,6 +12,7 @@ use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::unistd::{setgroups, setsid};
 
+use super::events::Events;
 use super::failure::{Context as _, Step};
 use super::id_maps;
 use super::in_root::{self, Symlinks};
@@ -21,7 +22,7 @@ use super::plan::Plan;
 use super::program::{self, Program};
 use super::rlimits;
 use super::rootfs;
-use super::run::{Events, Given, LaunchError, launch};
+use super::run::{Given, LaunchError, launch};
 use super::supervisor::{become_root, close, die_with, report, report_end, wait, wait_for_end};
 use crate::sys::process::{self, Fork, SingleThread, Watched};
 

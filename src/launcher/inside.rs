@@ -10,6 +10,7 @@ use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::unistd::{getppid, setgroups};
 
+use super::events::NoEvents;
 use super::failure::{Context as _, EXIT_LAUNCHER, Step};
 use super::id_maps;
 use super::init;
@@ -18,7 +19,7 @@ use super::namespaces;
 use super::plan::Plan;
 use super::program;
 use super::rootfs::{self, Rootfs};
-use super::run::{LaunchError, NoEvents, launch};
+use super::run::{LaunchError, launch};
 use super::supervisor::{First, Supervisor, become_root, die_with};
 use crate::sys::process::{self, Watched};
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,11 +28,17 @@ pub struct Plan {
     pub create_cwd: bool,
     /// `user[:group]`, names or numbers, resolved in the container's own files.
     pub user: String,
-    /// Groups beyond those that the container's files give the user.
-    pub additional_gids: Vec<u32>,
+    /// Groups beyond those that the container's files give the user: names or numbers, resolved there.
+    pub groups: Vec<String>,
+    /// After what time the program is killed.
+    pub timeout: Option<Duration>,
+    /// Whether a process of ours is the container's first, which passes signals on and collects orphans.
+    pub init: bool,
     /// Whether the program gets a terminal of its own.
     pub terminal: bool,
-    /// Whether our standard input reaches the program; else it reads `/dev/null`.
+    /// The size of that terminal at its beginning; our own terminal's when not set.
+    pub window: Option<Window>,
+    /// Whether our standard input, or what [`super::Input`] is given, reaches the program; else it reads `/dev/null`.
     pub interactive: bool,
     /// Where it writes when it has no terminal.
     pub output: Output,
@@ -107,6 +114,15 @@ pub enum Output {
     Passed,
     /// To [`super::Events::wrote`].
     Taken,
+}
+
+/// The size of a terminal, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Window {
+    /// Lines.
+    pub rows: u16,
+    /// Characters of a line.
+    pub columns: u16,
 }
 
 /// A container's network.
@@ -243,8 +259,11 @@ impl Plan {
             cwd: PathBuf::from("/"),
             create_cwd: false,
             user: String::new(),
-            additional_gids: Vec::new(),
+            groups: Vec::new(),
+            timeout: None,
+            init: false,
             terminal: false,
+            window: None,
             interactive: false,
             output: Output::Passed,
             network: Network::None,

@@ -9,30 +9,30 @@ use std::path::Path;
 
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use nix::unistd::{Gid, Uid, execve, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, execve, getpid, setgroups, setpgid, setresgid, setresuid, tcsetpgrp};
 use rustix::fs::{OFlags, ResolveFlags};
-use rustix::termios::Winsize;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::capabilities::Capabilities;
 use super::environment;
 use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Failure, Step};
 use super::mounts;
-use super::plan::Plan;
+use super::plan::{Plan, Window};
 use super::streams::StreamEnds;
 use super::supervisor::MESSAGE_TERMINAL;
 use super::terminal;
 use super::user::{self, User};
 use crate::sys::message_socket::MessageSocket;
+use crate::sys::process::Fork;
 use crate::sys::seccomp::{self, Instruction};
-use crate::sys::{process, scoped};
+use crate::sys::{first_process, process, scoped};
 
 /// What it is to become, and with what.
 #[derive(Debug)]
 pub(super) struct Program<'a> {
     pub(super) plan: &'a Plan,
     pub(super) filter: Option<&'a [Instruction]>,
-    pub(super) window: Option<Winsize>,
+    pub(super) window: Option<Window>,
     /// Whether there is one id only.
     pub(super) single: bool,
     /// Whether it is the container's first, whose terminal is the console.
@@ -47,13 +47,22 @@ pub(super) struct Program<'a> {
 impl Program<'_> {
     /// Who it runs as.
     pub(super) fn user(&self, root: BorrowedFd<'_>) -> Step<User> {
-        let user = user::resolve(root, &self.plan.user).stage(&format!("user {:?}", self.plan.user))?;
+        let mut user = user::resolve(root, &self.plan.user).stage(&format!("user {:?}", self.plan.user))?;
         self.check_user(&user)?;
+        user.groups.extend(user::groups(root, &self.plan.groups).stage("additional groups")?);
         Ok(user)
     }
 
-    /// A container with one id has no other user.
+    /// A container with one id has no other user, and no groups.
     fn check_user(&self, user: &User) -> Step<()> {
+        if self.single && !self.plan.groups.is_empty() {
+            let message = format!("{} cannot be added to the user's groups", self.plan.groups.join(", "));
+            return Err(Box::new(
+                Failure::new("additional groups", &io::Error::other(message)).hint(
+                    "the container has a single id, 0; ranges in /etc/subuid and /etc/subgid give more",
+                ),
+            ));
+        }
         if self.single && (user.uid != 0 || user.gid != 0) {
             let message = format!("id {}:{} does not exist in this container", user.uid, user.gid);
             return Err(Box::new(
@@ -81,11 +90,13 @@ impl Program<'_> {
             self.control.send(MESSAGE_TERMINAL, Some(pair.master.as_fd())).stage("terminal")?;
             return terminal::adopt(pair).stage("terminal");
         }
-        if !self.plan.interactive {
+        if let Some(input) = self.streams.as_ref().and_then(|streams| streams.input.as_ref()) {
+            nix::unistd::dup2_stdin(input).stage("standard input")?;
+        } else if !self.plan.interactive {
             let null = mounts::open_null(root).at("open", "/dev/null")?;
             nix::unistd::dup2_stdin(&null).stage("standard input")?;
         }
-        if let Some(StreamEnds { output, errors }) = &self.streams {
+        if let Some(StreamEnds { output, errors, .. }) = &self.streams {
             nix::unistd::dup2_stdout(output).stage("standard output")?;
             nix::unistd::dup2_stderr(errors).stage("standard error")?;
         }
@@ -95,12 +106,33 @@ impl Program<'_> {
     /// Everything that takes rights away, and the program itself.
     pub(super) fn become_it(&self, root: BorrowedFd<'_>, user: &User) -> Step<std::convert::Infallible> {
         process::reset_signal_actions();
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).stage("signal mask")?;
         process::close_all_on_exec().stage("close_range")?;
         self.drop_privileges(user)?;
         self.ensure_supervised()?;
+        if self.plan.init && self.is_first {
+            self.leave_first_process()?;
+        }
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).stage("signal mask")?;
         enter_cwd(root, &self.plan.cwd)?;
         execute(self.plan, user)
+    }
+
+    /// Returns in a child, which becomes the program; this process stays as the container's first, with no more rights.
+    fn leave_first_process(&self) -> Step<()> {
+        // None may get lost before it is waited for.
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None).stage("signal mask")?;
+        // Unlike the program it still has the memory of a process of the host.
+        prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
+        match process::fork().stage("fork")? {
+            Fork::Parent(child) => first_process::stay_as_first(child.pid),
+            Fork::Child => {}
+        }
+        let own = Pid::from_raw(0);
+        setpgid(own, own).stage("process group")?;
+        if self.plan.terminal {
+            tcsetpgrp(io::stdin(), getpid()).stage("foreground of the terminal")?;
+        }
+        Ok(())
     }
 
     /// From all capabilities of the user namespace to those of the plan. The filter is loaded while we still may, and before
@@ -169,8 +201,7 @@ impl Program<'_> {
     }
 
     fn set_ids(&self, user: &User) -> Step<()> {
-        let groups = user.groups.iter().chain(&self.plan.additional_gids);
-        let groups: Vec<Gid> = groups.map(|gid| Gid::from_raw(*gid)).collect();
+        let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         if self.single {
             // The kernel refuses setgroups(2) here: groups could take rights away, too.
             tracing::debug!(?groups, "a container with a single id has no supplementary groups");

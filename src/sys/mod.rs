@@ -12,6 +12,7 @@ pub mod fault;
 pub mod file_handle;
 pub mod file_range;
 pub mod files;
+pub mod first_process;
 pub mod fuse_mount;
 pub mod inflate;
 pub mod lock;

@@ -219,6 +219,14 @@ pub fn stop_ignoring_children() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
+/// Gives the calling thread a name, which `ps` shows; 15 bytes of it count.
+///
+/// # Errors
+/// What prctl(2) says.
+pub fn set_name(name: &std::ffi::CStr) -> io::Result<()> {
+    Ok(nix::sys::prctl::set_name(name)?)
+}
+
 /// Marks every descriptor from 3 on as close-on-exec.
 ///
 /// # Errors

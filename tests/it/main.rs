@@ -9,6 +9,7 @@
 #[macro_use]
 mod support;
 
+mod attach;
 mod attributes;
 mod background;
 mod bad_input;
@@ -29,6 +30,7 @@ mod full;
 mod imported;
 mod isolation;
 mod launcher;
+mod life;
 mod lifecycle;
 mod look;
 mod mount_equal;

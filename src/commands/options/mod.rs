@@ -1,5 +1,6 @@
 //! The options of `layerfs run` and its relatives, one file for each kind: what can be typed, and what is wished for by it.
 
+pub mod attachment;
 pub mod life;
 mod mount_option;
 pub mod network;

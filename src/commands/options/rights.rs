@@ -24,6 +24,9 @@ pub struct RightsArgs {
     /// of the host. Never more than the caller may
     #[arg(long)]
     pub privileged: bool,
+    /// Add the user to a group, a name or a number of the image
+    #[arg(long, value_name = "GROUP")]
+    pub group_add: Vec<String>,
 }
 
 impl RightsArgs {
@@ -43,6 +46,7 @@ impl RightsArgs {
             check_profile(text)?;
         }
         wishes.rights = rights;
+        wishes.groups.clone_from(&self.group_add);
         Ok(())
     }
 }

@@ -53,6 +53,7 @@ struct Inspected<'a> {
     image_source: &'a str,
     name: &'a str,
     purpose: Purpose,
+    restart_count: u32,
     log_path: PathBuf,
     graph_driver: GraphDriver,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,6 +134,7 @@ fn inspected(row: &Row, inspecting: Inspecting) -> Result<Inspected<'_>, Contain
         image_source: &config.image.source,
         name: &config.name,
         purpose: config.purpose,
+        restart_count: container.restart_count(),
         log_path: container.log_path(),
         graph_driver: GraphDriver { name: "layerfs", data: graph_data(container) },
         size_rw: (inspecting == Inspecting::Size).then_some(row.written),
@@ -157,7 +159,7 @@ fn inspected_state(status: &Status) -> InspectedState {
         status: status.word(),
         running: status.is_running(),
         paused: false,
-        restarting: false,
+        restarting: status.is_restarting(),
         oom_killed: false,
         dead: false,
         unclean: status.is_unclean(),
@@ -180,7 +182,8 @@ fn inspected_state(status: &Status) -> InspectedState {
             shown.started_at = started.to_string();
             shown.mountpoint = Some(mountpoint.clone());
         }
-        State::Exited { exit_code, started, finished } => {
+        State::Exited { exit_code, started, finished }
+        | State::Restarting { exit_code, started, finished, .. } => {
             shown.exit_code = *exit_code;
             shown.started_at = started.to_string();
             shown.finished_at = finished.to_string();

@@ -78,7 +78,8 @@ fn listed(row: &Row, now: Moment) -> Listed<'_> {
             listed.pid = if status.held { process.pid } else { 0 };
             listed.started_at = Some(started.seconds());
         }
-        State::Exited { exit_code, started, finished } => {
+        State::Exited { exit_code, started, finished }
+        | State::Restarting { exit_code, started, finished, .. } => {
             listed.exit_code = *exit_code;
             listed.started_at = Some(started.seconds());
             listed.exited_at = Some(finished.seconds());

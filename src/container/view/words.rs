@@ -19,7 +19,9 @@ pub fn words(row: &Row, now: Moment, width: Width) -> Value {
     let (pid, exit_code, started) = match &row.status.state {
         State::Running { process, started } if row.status.held => (process.pid, 0, Some(*started)),
         State::Mounted { server, started, .. } if row.status.held => (server.pid, 0, Some(*started)),
-        State::Exited { exit_code, started, .. } => (0, *exit_code, Some(*started)),
+        State::Exited { exit_code, started, .. } | State::Restarting { exit_code, started, .. } => {
+            (0, *exit_code, Some(*started))
+        }
         State::Running { .. } | State::Mounted { .. } | State::Created => (0, 0, None),
     };
     let mut words = json!({
