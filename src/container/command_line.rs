@@ -59,6 +59,7 @@ pub fn plan(
     plan.terminal = wishes.terminal;
     plan.interactive = wishes.interactive;
     plan.network = wishes.network;
+    plan.resources.clone_from(&wishes.resources);
     plan.volumes.clone_from(&wishes.volumes);
     plan.files = crate::launcher::default_files(&plan.hostname, plan.network)?;
     if wishes.read_only {

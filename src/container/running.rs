@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 
 use super::log::LogWriter;
 use super::rootfs::ImageRootfs;
@@ -92,6 +93,8 @@ pub struct Ready {
 struct Recorder<'a> {
     held: &'a Held,
     started: Moment,
+    cgroup: Option<PathBuf>,
+    oom_killed: bool,
     place: &'a mut dyn Place,
 }
 
@@ -111,11 +114,19 @@ impl Events for Recorder<'_> {
         self.place.single_id(reason);
     }
 
+    fn cgroup(&mut self, path: &Path) {
+        self.cgroup = Some(path.to_owned());
+    }
+
+    fn out_of_memory(&mut self) {
+        self.oom_killed = true;
+    }
+
     fn started(&mut self, program: i32, _supervisor: i32) -> io::Result<()> {
         self.started = Moment::now();
         match ProcessId::of(u32::try_from(program).map_err(io::Error::other)?) {
             Ok(process) => {
-                let state = State::Running { process, started: self.started };
+                let state = State::Running { process, started: self.started, cgroup: self.cgroup.take() };
                 self.held.set_state(&state).map_err(io::Error::other)?;
             }
             // It has ended already; the exit code is about to be written.
@@ -255,9 +266,10 @@ fn run_at(containers: &Containers, ready: Ready, place: &mut dyn Place) -> Resul
     let name = held.config().image.name.clone();
     let rootfs = ImageRootfs::new((layers, writes), (changes.to_owned(), upper), name)
         .map_err(ContainerError::io("open", changes))?;
-    let mut recorder = Recorder { held: &held, started: Moment::now(), place };
+    let mut recorder =
+        Recorder { held: &held, started: Moment::now(), cgroup: None, oom_killed: false, place };
     let result = launcher::run(&plan, Box::new(rootfs), &mut recorder);
-    let started = recorder.started;
+    let (started, oom_killed) = (recorder.started, recorder.oom_killed);
     let exit_code = match &result {
         Ok(code) => *code,
         Err(error) => error.exit_code(),
@@ -268,7 +280,7 @@ fn run_at(containers: &Containers, ready: Ready, place: &mut dyn Place) -> Resul
     if held.config().remove_at_end {
         super::ending::delete(held.detach(containers)?, &plan.id_maps)?;
     } else {
-        held.set_state(&State::Exited { exit_code, started, finished: Moment::now() })?;
+        held.set_state(&State::Exited { exit_code, started, finished: Moment::now(), oom_killed })?;
     }
     Ok(result?)
 }

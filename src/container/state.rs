@@ -108,6 +108,9 @@ pub enum State {
         process: ProcessId,
         /// Since when.
         started: Moment,
+        /// The directory of its control group, if it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cgroup: Option<PathBuf>,
     },
     /// It is mounted.
     Mounted {
@@ -126,6 +129,9 @@ pub enum State {
         started: Moment,
         /// Until when.
         finished: Moment,
+        /// Whether a process of it was killed because its memory did not suffice.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        oom_killed: bool,
     },
 }
 
@@ -255,9 +261,9 @@ mod tests {
         let process = ProcessId { pid: 7, start_ticks: 8 };
         [
             State::Created,
-            State::Running { process, started },
+            State::Running { process, started, cgroup: None },
             State::Mounted { server: process, mountpoint: "/mnt".into(), started },
-            State::Exited { exit_code: 137, started, finished: Moment::from_seconds(1700) },
+            State::Exited { exit_code: 137, started, finished: Moment::from_seconds(1700), oom_killed: false },
         ]
     }
 

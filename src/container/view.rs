@@ -122,6 +122,8 @@ struct InspectedState {
     status: &'static str,
     running: bool,
     unclean: bool,
+    #[serde(rename = "OOMKilled")]
+    oom_killed: bool,
     pid: u32,
     exit_code: Option<u8>,
     started_at: Option<Moment>,
@@ -176,6 +178,7 @@ fn inspected_state(status: &Status) -> InspectedState {
         status: status.word(),
         running: status.is_running(),
         unclean: status.is_unclean(),
+        oom_killed: false,
         pid: 0,
         exit_code: None,
         started_at: None,
@@ -186,7 +189,7 @@ fn inspected_state(status: &Status) -> InspectedState {
     let pid = |process: &ProcessId| if status.held { process.pid } else { 0 };
     match &status.state {
         State::Created => {}
-        State::Running { process, started } => {
+        State::Running { process, started, .. } => {
             shown.pid = pid(process);
             shown.started_at = Some(*started);
         }
@@ -195,7 +198,8 @@ fn inspected_state(status: &Status) -> InspectedState {
             shown.started_at = Some(*started);
             shown.mountpoint = Some(mountpoint.clone());
         }
-        State::Exited { exit_code, started, finished } => {
+        State::Exited { exit_code, started, finished, oom_killed } => {
+            shown.oom_killed = *oom_killed;
             shown.exit_code = Some(*exit_code);
             shown.started_at = Some(*started);
             shown.finished_at = Some(*finished);
@@ -239,7 +243,7 @@ mod tests {
         let (_dir, one) = container(&["/bin/sh", "-c", "echo \u{1b}[31m; sleep 1000"], Purpose::Run);
         let started = one.config().created;
         let process = ProcessId { pid: 4, start_ticks: 5 };
-        let status = Status { state: State::Running { process, started }, held: true };
+        let status = Status { state: State::Running { process, started, cgroup: None }, held: true };
         let id = one.id().short();
         let text = table(&[(one.clone(), status)], started, Width::Short);
         let lines: Vec<&str> = text.lines().collect();
@@ -267,7 +271,7 @@ mod tests {
         let (_dir, one) = container(&["python3", "-m", "http.server"], Purpose::Run);
         let finished = one.config().created;
         let status =
-            Status { state: State::Exited { exit_code: 3, started: finished, finished }, held: false };
+            Status { state: State::Exited { exit_code: 3, started: finished, finished, oom_killed: false }, held: false };
         let text = inspect(&[(one.clone(), status)]).unwrap();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         let first = &value[0];

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use serde::{Deserialize, Serialize};
 
 use super::log::LogLimits;
-use crate::launcher::{Network, Volume};
+use crate::launcher::{Network, Resources, Volume};
 
 /// What the user asked for; `None` and empty leave it to the image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,4 +37,6 @@ pub struct Wishes {
     pub writeback: bool,
     /// What is kept of its output, if anything is.
     pub log: LogLimits,
+    /// What it may take.
+    pub resources: Resources,
 }

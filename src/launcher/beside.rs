@@ -13,6 +13,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::unistd::{setgroups, setsid};
 
+use super::cgroup::Leaf;
 use super::failure::{Context as _, Failure, Step};
 use super::id_maps;
 use super::in_root::{self, Symlinks};
@@ -20,19 +21,27 @@ use super::init::UMASK;
 use super::plan::Plan;
 use super::program::{self, Program};
 use super::rootfs;
-use super::run::{Events, Given, LaunchError, launch};
-use super::supervisor::{become_root, close, die_with, report, report_end, wait, wait_for_end};
-use crate::sys::process::{self, Fork, Watched};
+use super::run::{CgroupWish, Events, Given, LaunchError, launch};
+use super::supervisor::{
+    MESSAGE_CGROUP, become_root, close, die_with, receive_cgroup, report, report_end, wait, wait_for_end,
+};
+use crate::sys::process::{self, Fork, NewNamespaces, Watched};
 
 /// Runs a program beside the one that `other`, with the number `pid`, is; gives its exit code. Of the plan counts what a
-/// program has for itself: its arguments, environment, directory, user, terminal, and rights.
+/// program has for itself: its arguments, environment, directory, user, terminal, and rights. It is born into the
+/// container's control group.
 ///
 /// The calling process must have one thread. Its signals are handled here until the program has ended.
 ///
 /// # Errors
 /// [`LaunchError`]; its `exit_code` is what to exit with.
-pub fn exec(plan: &Plan, (pid, other): (u32, &Watched), events: &mut dyn Events) -> Result<u8, LaunchError> {
-    launch(plan, events, |given| Beside { given, pid, other }.run())
+pub fn exec(
+    plan: &Plan,
+    (pid, other): (u32, &Watched),
+    cgroup: Option<&Path>,
+    events: &mut dyn Events,
+) -> Result<u8, LaunchError> {
+    launch(plan, CgroupWish::Of(cgroup), events, |given| Beside { given, pid, other }.run())
 }
 
 /// The process between starter and program.
@@ -54,6 +63,8 @@ impl Beside<'_> {
         setsid().stage("setsid")?;
         // Before the container's processes can see us: nobody may look into, or trace, a process from outside.
         prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
+        self.given.control.send(MESSAGE_CGROUP, None).stage("ask for the control group")?;
+        let leaf = receive_cgroup(&self.given.control)?;
         let single = id_maps::is_single_of(self.pid).stage("read the id map")?;
         let (here, with_child) = self.foreign_namespaces()?;
         self.join(here)?;
@@ -66,7 +77,9 @@ impl Beside<'_> {
             die_with(self.given.starter)?;
         }
         let (go, stays) = io::pipe().stage("pipe")?;
-        let program = match process::fork().stage("fork")? {
+        let program = match process::fork_into(NewNamespaces::default(), leaf.as_ref().map(Leaf::as_fd))
+            .stage("fork into the container's control group")?
+        {
             Fork::Child => {
                 drop(stays);
                 self.become_program(with_child, go, single)
@@ -115,8 +128,9 @@ impl Beside<'_> {
                 &io::Error::other("it has just ended"),
             )));
         }
-        let mounts = foreign & CloneFlags::CLONE_NEWNS;
-        Ok((foreign - mounts, mounts))
+        // From inside of its control groups nobody finds the way into them.
+        let last = foreign & (CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP);
+        Ok((foreign - last, last))
     }
 
     fn join(&self, namespaces: CloneFlags) -> Step<()> {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::capabilities::Capabilities;
 use super::id_maps::IdMaps;
+use super::resources::Resources;
 
 /// One container start. Plain data: it can be printed, stored and compared before anything happens.
 #[derive(Clone, Debug, Serialize)]
@@ -63,6 +64,8 @@ pub struct Plan {
     pub oom_score_adj: Option<i32>,
     /// Size of `/dev/shm` in bytes.
     pub shm_bytes: u64,
+    /// What its control group limits.
+    pub resources: Resources,
 }
 
 /// The default system call filter.
@@ -211,6 +214,7 @@ impl Plan {
             rlimits: Vec::new(),
             oom_score_adj: None,
             shm_bytes: SHM_BYTES,
+            resources: Resources::default(),
         }
     }
 

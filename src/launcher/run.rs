@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -12,6 +13,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid};
 use rustix::termios::Winsize;
 
+use super::cgroup;
 use super::failure::{Context as _, EXIT_LAUNCHER, Failure, Step};
 use super::id_maps::{self, Written};
 use super::plan::{Output, Plan, Seccomp};
@@ -20,7 +22,7 @@ use super::rootfs::Rootfs;
 use super::seccomp::{self, ProfileError};
 use super::streams::{self, Stream, StreamEnds, Streams};
 use super::supervisor::{
-    MESSAGE_EXIT, MESSAGE_PROCESS, MESSAGE_RANGES, MESSAGE_READY, MESSAGE_SINGLE, MESSAGE_TERMINAL,
+    MESSAGE_CGROUP, MESSAGE_EXIT, MESSAGE_OUT_OF_MEMORY, MESSAGE_PROCESS, MESSAGE_RANGES, MESSAGE_READY, MESSAGE_SINGLE, MESSAGE_TERMINAL,
     Supervisor, exit_code_of_signal,
 };
 use super::terminal;
@@ -78,6 +80,16 @@ pub trait Events {
         tracing::warn!(reason, "the container has a single id");
     }
 
+    /// The container has a control group, which is this one's directory. Told before it runs.
+    fn cgroup(&mut self, path: &Path) {
+        tracing::debug!(path = %path.display(), "control group");
+    }
+
+    /// A process of the container was killed because its memory did not suffice. Told at its end.
+    fn out_of_memory(&mut self) {
+        tracing::debug!("out of memory");
+    }
+
     /// The program runs. Both numbers are as this process sees them.
     ///
     /// # Errors
@@ -123,7 +135,7 @@ impl Events for NoEvents {}
 /// # Errors
 /// [`LaunchError`]; its `exit_code` is what to exit with.
 pub fn run(plan: &Plan, rootfs: Box<dyn Rootfs>, events: &mut dyn Events) -> Result<u8, LaunchError> {
-    launch(plan, events, |given| Supervisor { given, rootfs }.run())
+    launch(plan, CgroupWish::New, events, |given| Supervisor { given, rootfs }.run())
 }
 
 /// What the process between starter and program is given.
@@ -139,9 +151,19 @@ pub(super) struct Given<'a> {
     pub(super) streams: Option<StreamEnds>,
 }
 
+/// The control group that the program is to be in.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum CgroupWish<'a> {
+    /// A new one.
+    New,
+    /// That of a container that runs, if it has one.
+    Of(Option<&'a Path>),
+}
+
 /// Forks the process between starter and program, whose exit code `become_it` gives if it returns at all, and is the starter until all is over.
 pub(super) fn launch(
     plan: &Plan,
+    cgroup_wish: CgroupWish<'_>,
     events: &mut dyn Events,
     become_it: impl FnOnce(Given<'_>) -> u8,
 ) -> Result<u8, LaunchError> {
@@ -188,6 +210,8 @@ pub(super) fn launch(
         streams,
         outcome: None,
         interrupted: None,
+        cgroup_wish,
+        cgroup: None,
     };
     let result = starter.serve();
     starter.end(result)
@@ -209,6 +233,9 @@ struct Starter<'a> {
     /// Exit code, and what could not be made safe.
     outcome: Option<(u8, String)>,
     interrupted: Option<Signal>,
+    cgroup_wish: CgroupWish<'a>,
+    /// To be removed at the end.
+    cgroup: Option<cgroup::Made>,
 }
 
 impl fmt::Debug for Starter<'_> {
@@ -296,6 +323,8 @@ impl Starter<'_> {
             Some((MESSAGE_READY, _)) => self.write_id_maps()?,
             Some((MESSAGE_PROCESS, number)) => self.container = parse_number(number).zip(message.fd),
             Some((MESSAGE_TERMINAL, _)) => self.start_relay(message)?,
+            Some((MESSAGE_CGROUP, _)) => self.give_cgroup()?,
+            Some((MESSAGE_OUT_OF_MEMORY, _)) => self.events.out_of_memory(),
             Some((MESSAGE_EXIT, rest)) => self.outcome = parse_outcome(rest),
             _ => tracing::debug!(?message, "a message that makes no sense"),
         }
@@ -313,6 +342,29 @@ impl Starter<'_> {
         };
         let Some(control) = &self.control else { return Ok(()) };
         control.send(answer, None).stage("answer the supervisor")
+    }
+
+    fn give_cgroup(&mut self) -> Step<()> {
+        let leaf = match self.cgroup_wish {
+            CgroupWish::New => {
+                self.cgroup = cgroup::make(self.plan, self.supervisor.pid)?;
+                self.cgroup.as_ref().map(cgroup::Made::path)
+            }
+            CgroupWish::Of(leaf) => {
+                if let Some(leaf) = leaf {
+                    cgroup::bring_near(self.supervisor.pid, leaf)?;
+                }
+                leaf
+            }
+        };
+        let Some(control) = &self.control else { return Ok(()) };
+        let Some(leaf) = leaf else {
+            return control.send(MESSAGE_CGROUP, None).stage("answer the supervisor");
+        };
+        let fd = cgroup::open(leaf).at("open the control group", leaf)?;
+        control.send(MESSAGE_CGROUP, Some(fd.as_fd())).stage("answer the supervisor")?;
+        self.events.cgroup(leaf);
+        Ok(())
     }
 
     fn start_relay(&mut self, message: Message) -> Step<()> {
@@ -384,6 +436,9 @@ impl Starter<'_> {
         // It has died with the supervisor, unless it had cleared its death signal and the supervisor was killed.
         if let (None, Some((_, pidfd))) = (&self.outcome, &self.container) {
             kill("container", pidfd);
+        }
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.remove();
         }
         let mut wrote = |stream, bytes: &[u8]| self.events.wrote(stream, bytes);
         if let Some(relay) = self.relay.take() {

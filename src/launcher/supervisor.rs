@@ -17,6 +17,7 @@ use nix::unistd::{Gid, Pid, Uid, getppid, setgroups, setresgid, setresuid, setsi
 use rustix::mount::{MountPropagationFlags, mount_change};
 
 use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_SIGNAL_BASE, Failure, Step};
+use super::cgroup::Leaf;
 use super::host;
 use super::id_maps::{self, IdMaps};
 use super::init::Init;
@@ -37,6 +38,10 @@ pub(super) const MESSAGE_SINGLE: &[u8] = b"S";
 pub(super) const MESSAGE_PROCESS: &[u8] = b"P";
 /// To the starter, with the master: the container's terminal.
 pub(super) const MESSAGE_TERMINAL: &[u8] = b"T";
+/// To the starter: the control group is wanted. From it: there is none, or with a descriptor, this one.
+pub(super) const MESSAGE_CGROUP: &[u8] = b"C";
+/// To the starter: memory was short, and a process of the container was killed for that.
+pub(super) const MESSAGE_OUT_OF_MEMORY: &[u8] = b"O";
 /// To the starter: all is over; the exit code follows, and after a space what could not be made safe.
 pub(super) const MESSAGE_EXIT: &[u8] = b"X";
 
@@ -68,9 +73,12 @@ impl Supervisor<'_> {
         die_with(self.given.starter)?;
         // Nobody may look into, or trace, a process that holds the whole container.
         prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
+        // Made while the root filesystem is mounted.
+        self.given.control.send(MESSAGE_CGROUP, None).stage("ask for a control group")?;
         let target = &self.given.plan.rootfs_mount_point;
         let close = self.rootfs.mount(target).at("mount the root filesystem on", target)?;
-        let (go, first) = self.clone_first_process(Mounted { close, single })?;
+        let leaf = receive_cgroup(&self.given.control)?;
+        let (go, first) = self.clone_first_process(Mounted { close, single }, leaf.as_ref())?;
         let served = host::leave().and_then(|()| self.rootfs.serve().stage("serve the root filesystem"));
         if let Err(failure) = served {
             kill(&first);
@@ -78,7 +86,7 @@ impl Supervisor<'_> {
             self.take_down();
             return Err(failure);
         }
-        self.watch(go, &first)
+        self.watch(go, &first, leaf.as_ref())
     }
 
     /// Gives whether the container has a single id.
@@ -108,13 +116,17 @@ impl Supervisor<'_> {
     }
 
     /// The first process waits for a byte in the pipe whose end this gives.
-    fn clone_first_process(&mut self, mounted: Mounted) -> Step<(PipeWriter, Child)> {
+    fn clone_first_process(
+        &mut self,
+        mounted: Mounted,
+        leaf: Option<&Leaf>,
+    ) -> Step<(PipeWriter, Child)> {
         let (reader, writer) = io::pipe().stage("pipe")?;
         let mut namespaces = NewNamespaces::of_container();
         if self.given.plan.network == Network::None {
             namespaces = namespaces.with_network();
         }
-        match process::fork_into(namespaces).stage("make the container's namespaces")? {
+        match process::fork_into(namespaces, leaf.map(Leaf::as_fd)).stage("make the container's namespaces")? {
             Fork::Child => {
                 drop(writer);
                 self.become_first_process(mounted, reader)
@@ -146,7 +158,7 @@ impl Supervisor<'_> {
     }
 
     /// Lets the first process go on, and stays until it has ended.
-    fn watch(&mut self, mut go: PipeWriter, first: &Child) -> Step<Infallible> {
+    fn watch(&mut self, mut go: PipeWriter, first: &Child, leaf: Option<&Leaf>) -> Step<Infallible> {
         report(first, &self.given.control)?;
         // From here on the starter's end is noticed by the closed socket, so that there is time to make things safe.
         prctl::set_pdeathsig(None).stage("death signal")?;
@@ -156,6 +168,11 @@ impl Supervisor<'_> {
         }
         wait_for_end(first, &self.given.control)?;
         let code = wait(first)?;
+        if leaf.is_some_and(|leaf| leaf.oom_kills() > 0)
+            && let Err(error) = self.given.control.send(MESSAGE_OUT_OF_MEMORY, None)
+        {
+            tracing::debug!(%error, "nobody is left to hear that memory was short");
+        }
         let problem = self.take_down();
         report_end(code, &problem.unwrap_or_default(), &self.given.control);
         drop(go);
@@ -177,6 +194,15 @@ pub(super) fn die_with(starter: Pid) -> Step<()> {
         process::exit_now(EXIT_LAUNCHER);
     }
     Ok(())
+}
+
+/// The answer to [`MESSAGE_CGROUP`].
+pub(super) fn receive_cgroup(control: &MessageSocket) -> Step<Option<Leaf>> {
+    match control.receive().stage("wait for a control group")? {
+        Some(message) if message.bytes == MESSAGE_CGROUP => Ok(message.fd.map(Leaf::of)),
+        // The starter has failed, and knows why.
+        _ => process::exit_now(EXIT_LAUNCHER),
+    }
 }
 
 /// Root of the user namespace that was entered.
