@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::container_args::{
-    CreateArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs,
-    WaitArgs,
+    CreateArgs, ExecArgs, KillArgs, LogsArgs, PauseArgs, PsArgs, RestartArgs, RmArgs, RunArgs, StartArgs,
+    StopArgs, WaitArgs,
 };
 use super::options::network::NetworkArg;
 use crate::image::TargetPlatform;
@@ -67,6 +67,10 @@ pub enum Command {
     Stop(StopArgs),
     /// Send a signal to running containers
     Kill(KillArgs),
+    /// Let nothing run in containers until they are unpaused
+    Pause(PauseArgs),
+    /// Let paused containers go on
+    Unpause(PauseArgs),
     /// Remove what can be made again and was not used for long
     Prune(PruneArgs),
     /// Show everything known about containers or images, as JSON

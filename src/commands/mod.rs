@@ -22,6 +22,7 @@ pub mod options;
 mod overlay_call;
 mod overlay_mount;
 mod overlay_options;
+mod pause;
 mod progress;
 mod prune;
 mod ps;
@@ -120,6 +121,8 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Rm(args) => rm::run(&args),
         Command::Stop(args) => stop::stop(&args),
         Command::Kill(args) => stop::kill(&args),
+        Command::Pause(args) => pause::pause(&args),
+        Command::Unpause(args) => pause::unpause(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Index(args) => index::run(&args),

@@ -59,7 +59,7 @@ fn end(container: &Container) -> Result<(), ContainerError> {
     let status = container.status()?;
     match status.state {
         _ if !status.held => return Ok(()),
-        State::Running { process, .. } => stopping::stop_program(container, process, &Stop::default())?,
+        State::Running { process, .. } => stopping::stop_program(container, &status, process, &Stop::default())?,
         State::Mounted { server, .. } => {
             // It unmounts what is its own, wherever that is now.
             stopping::signal(container, server, SIGTERM)?;

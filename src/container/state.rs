@@ -180,6 +180,7 @@ impl Status {
     pub fn word(&self) -> &'static str {
         match self.state {
             State::Created => "created",
+            State::Running { .. } if self.is_paused() => "paused",
             State::Running { .. } if self.held => "running",
             State::Mounted { .. } if self.held => "mounted",
             State::Running { .. } | State::Mounted { .. } | State::Exited { .. } => "exited",
@@ -192,7 +193,10 @@ impl Status {
         match &self.state {
             State::Created => "Created".to_owned(),
             State::Running { .. } | State::Mounted { .. } if !self.held => "Exited (unclean)".to_owned(),
-            State::Running { started, .. } => format!("Up {}", lower(started.age(now))),
+            State::Running { started, .. } => {
+                let paused = if self.is_paused() { " (Paused)" } else { "" };
+                format!("Up {}{paused}", lower(started.age(now)))
+            }
             State::Mounted { mountpoint, .. } => format!("Mounted on {}", mountpoint.display()),
             State::Exited { exit_code, finished, .. } => {
                 format!("Exited ({exit_code}) {} ago", lower(finished.age(now)))
@@ -263,7 +267,12 @@ mod tests {
             State::Created,
             State::Running { process, started, cgroup: None },
             State::Mounted { server: process, mountpoint: "/mnt".into(), started },
-            State::Exited { exit_code: 137, started, finished: Moment::from_seconds(1700), oom_killed: false },
+            State::Exited {
+                exit_code: 137,
+                started,
+                finished: Moment::from_seconds(1700),
+                oom_killed: false,
+            },
         ]
     }
 

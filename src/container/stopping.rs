@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::containers::in_use;
-use super::{Container, ContainerError, Containers, ProcessId, State};
+use super::{Container, ContainerError, Containers, ProcessId, State, Status, pausing};
 use crate::sys::process;
 
 /// What asks a program to stop, unless its image says otherwise (signal(7)).
@@ -39,7 +39,7 @@ pub fn stop(containers: &Containers, text: &str, how: &Stop) -> Result<(), Conta
     let status = container.status()?;
     match status.state {
         _ if !status.held => return Ok(()),
-        State::Running { process, .. } => stop_program(&container, process, how)?,
+        State::Running { process, .. } => stop_program(&container, &status, process, how)?,
         State::Mounted { .. } | State::Created => return Err(in_use(&container)?),
         // About to let go of it.
         State::Exited { .. } => {}
@@ -55,7 +55,14 @@ pub fn kill(containers: &Containers, text: &str, number: i32) -> Result<(), Cont
     let container = containers.find(text)?;
     let status = container.status()?;
     match status.state {
-        State::Running { process, .. } if status.held => signal(&container, process, number),
+        State::Running { process, .. } if status.held => {
+            signal(&container, process, number)?;
+            // What ends it is not for later, as docker has it.
+            if number == SIGKILL || number == stop_signal(&container) {
+                pausing::thaw(&container, &status)?;
+            }
+            Ok(())
+        }
         _ => Err(ContainerError::NotRunning { id: container.id(), name: container.config().name.clone() }),
     }
 }
@@ -63,16 +70,21 @@ pub fn kill(containers: &Containers, text: &str, number: i32) -> Result<(), Cont
 /// Asks a program to end, and kills it when it does not.
 pub(super) fn stop_program(
     container: &Container,
+    status: &Status,
     program: ProcessId,
     how: &Stop,
 ) -> Result<(), ContainerError> {
-    let of_image =
-        || container.config().image.process.stop_signal.as_deref().and_then(process::signal_number);
-    signal(container, program, how.signal.or_else(of_image).unwrap_or(SIGTERM))?;
+    signal(container, program, how.signal.unwrap_or_else(|| stop_signal(container)))?;
+    pausing::thaw(container, status)?;
     if !ends_within(container, how.wait) {
         signal(container, program, SIGKILL)?;
     }
     Ok(())
+}
+
+fn stop_signal(container: &Container) -> i32 {
+    let of_image = container.config().image.process.stop_signal.as_deref();
+    of_image.and_then(process::signal_number).unwrap_or(SIGTERM)
 }
 
 /// Sends a signal; nothing happens when the process has ended.

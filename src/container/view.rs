@@ -121,6 +121,7 @@ struct Inspected<'a> {
 struct InspectedState {
     status: &'static str,
     running: bool,
+    paused: bool,
     unclean: bool,
     #[serde(rename = "OOMKilled")]
     oom_killed: bool,
@@ -177,6 +178,7 @@ fn inspected_state(status: &Status) -> InspectedState {
     let mut shown = InspectedState {
         status: status.word(),
         running: status.is_running(),
+        paused: status.is_paused(),
         unclean: status.is_unclean(),
         oom_killed: false,
         pid: 0,
@@ -270,8 +272,10 @@ mod tests {
     fn documents() {
         let (_dir, one) = container(&["python3", "-m", "http.server"], Purpose::Run);
         let finished = one.config().created;
-        let status =
-            Status { state: State::Exited { exit_code: 3, started: finished, finished, oom_killed: false }, held: false };
+        let status = Status {
+            state: State::Exited { exit_code: 3, started: finished, finished, oom_killed: false },
+            held: false,
+        };
         let text = inspect(&[(one.clone(), status)]).unwrap();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         let first = &value[0];

@@ -25,8 +25,8 @@ use super::failure::{Context as _, Failure, Step};
 use super::plan::{Output, Plan};
 use super::resources::{Cgroups, Resources};
 use hierarchy::Hierarchy;
-pub use leaf::{Cgroup, Usage};
 pub(super) use leaf::Leaf;
+pub use leaf::{Cgroup, Usage};
 use place::{Missing, Place};
 use systemd::Manager;
 
@@ -86,8 +86,11 @@ impl Place {
                     // In the background nothing of the container should end with the caller's session.
                     pids.push(rustix::process::getpid().as_raw_nonzero().get());
                 }
-                manager.start_scope(&name, &pids, slice.as_deref()).map_err(|error| Missing::refused(&error))?;
-                let scope = wait_for_move(&hierarchy, supervisor, Path::new(&name)).map_err(|error| Missing::refused(&error))?;
+                manager
+                    .start_scope(&name, &pids, slice.as_deref())
+                    .map_err(|error| Missing::refused(&error))?;
+                let scope = wait_for_move(&hierarchy, supervisor, Path::new(&name))
+                    .map_err(|error| Missing::refused(&error))?;
                 divide(&scope, &pids, None).map_err(Missing::failed(&scope))
             }
         }
@@ -162,7 +165,12 @@ fn wait_for_move(hierarchy: &Hierarchy, pid: i32, scope: &Path) -> io::Result<Pa
         match hierarchy.of_process(pid)? {
             Some(group) if group.ends_with(scope) => return Ok(group),
             _ if since.elapsed() < MOVE_WAIT => std::thread::sleep(LOOK_AGAIN),
-            _ => return Err(io::Error::new(io::ErrorKind::TimedOut, format!("systemd does not move a process to {}", scope.display()))),
+            _ => {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("systemd does not move a process to {}", scope.display()),
+                ));
+            }
         }
     }
 }
@@ -240,7 +248,10 @@ impl Made {
         }
         if let Some(group) = &self.came_from {
             // Another container may need what was handed on there; then this process stays where it is.
-            let returned = self.groups.last().map_or(Ok(()), |top| controllers::keep(top))
+            let returned = self
+                .groups
+                .last()
+                .map_or(Ok(()), |top| controllers::keep(top))
                 .and_then(|()| controllers::keep(group))
                 .and_then(|()| fs::write(group.join("cgroup.procs"), "0"));
             if let Err(error) = returned {

@@ -22,8 +22,8 @@ use super::rootfs::Rootfs;
 use super::seccomp::{self, ProfileError};
 use super::streams::{self, Stream, StreamEnds, Streams};
 use super::supervisor::{
-    MESSAGE_CGROUP, MESSAGE_EXIT, MESSAGE_OUT_OF_MEMORY, MESSAGE_PROCESS, MESSAGE_RANGES, MESSAGE_READY, MESSAGE_SINGLE, MESSAGE_TERMINAL,
-    Supervisor, exit_code_of_signal,
+    MESSAGE_CGROUP, MESSAGE_EXIT, MESSAGE_OUT_OF_MEMORY, MESSAGE_PROCESS, MESSAGE_RANGES, MESSAGE_READY,
+    MESSAGE_SINGLE, MESSAGE_TERMINAL, Supervisor, exit_code_of_signal,
 };
 use super::terminal;
 use crate::sys::message_socket::{Message, MessageSocket};

@@ -16,8 +16,8 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, getppid, setgroups, setresgid, setresuid, setsid};
 use rustix::mount::{MountPropagationFlags, mount_change};
 
-use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_SIGNAL_BASE, Failure, Step};
 use super::cgroup::Leaf;
+use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_SIGNAL_BASE, Failure, Step};
 use super::host;
 use super::id_maps::{self, IdMaps};
 use super::init::Init;
@@ -116,17 +116,15 @@ impl Supervisor<'_> {
     }
 
     /// The first process waits for a byte in the pipe whose end this gives.
-    fn clone_first_process(
-        &mut self,
-        mounted: Mounted,
-        leaf: Option<&Leaf>,
-    ) -> Step<(PipeWriter, Child)> {
+    fn clone_first_process(&mut self, mounted: Mounted, leaf: Option<&Leaf>) -> Step<(PipeWriter, Child)> {
         let (reader, writer) = io::pipe().stage("pipe")?;
         let mut namespaces = NewNamespaces::of_container();
         if self.given.plan.network == Network::None {
             namespaces = namespaces.with_network();
         }
-        match process::fork_into(namespaces, leaf.map(Leaf::as_fd)).stage("make the container's namespaces")? {
+        match process::fork_into(namespaces, leaf.map(Leaf::as_fd))
+            .stage("make the container's namespaces")?
+        {
             Fork::Child => {
                 drop(writer);
                 self.become_first_process(mounted, reader)

@@ -95,8 +95,16 @@ impl ResourceArgs {
         let (memory, memory_swap, memory_reservation) = self.memory()?;
         let (nano_cpus, cpu_quota) = self.processor_time()?;
         if let Some(shares) = self.cpu_shares.filter(|shares| *shares != 0) {
-            ensure!(shares >= *SHARES.start(), "--cpu-shares: the minimum allowed cpu-shares is {}", SHARES.start());
-            ensure!(shares <= *SHARES.end(), "--cpu-shares: the maximum allowed cpu-shares is {}", SHARES.end());
+            ensure!(
+                shares >= *SHARES.start(),
+                "--cpu-shares: the minimum allowed cpu-shares is {}",
+                SHARES.start()
+            );
+            ensure!(
+                shares <= *SHARES.end(),
+                "--cpu-shares: the maximum allowed cpu-shares is {}",
+                SHARES.end()
+            );
         }
         if let Some(weight) = self.blkio_weight.filter(|weight| *weight != 0) {
             ensure!(WEIGHT.contains(&weight), "--blkio-weight: range of blkio weight is from 10 to 1000");
@@ -111,7 +119,9 @@ impl ResourceArgs {
                 CgroupsArg::Enabled => Cgroups::Enabled,
                 CgroupsArg::Disabled => Cgroups::Disabled,
                 CgroupsArg::NoConmon | CgroupsArg::Split => {
-                    bail!("--cgroups: enabled and disabled are supported; no-conmon and split are podman's own")
+                    bail!(
+                        "--cgroups: enabled and disabled are supported; no-conmon and split are podman's own"
+                    )
                 }
             },
             parent: self.cgroup_parent.clone().filter(|parent| !parent.is_empty()),
@@ -136,7 +146,8 @@ impl ResourceArgs {
     fn memory(&self) -> anyhow::Result<(Option<u64>, Option<Limit>, Option<u64>)> {
         let size = |option: &str, text: &Option<String>| -> anyhow::Result<Option<u64>> {
             let Some(text) = text else { return Ok(None) };
-            let size = bytes(text).with_context(|| format!("{option}: invalid size {text:?}: give it as 512m"))?;
+            let size =
+                bytes(text).with_context(|| format!("{option}: invalid size {text:?}: give it as 512m"))?;
             Ok(Some(size).filter(|size| *size != 0))
         };
         let memory = size("--memory", &self.memory)?;
@@ -145,7 +156,10 @@ impl ResourceArgs {
             _ => size("--memory-swap", &self.memory_swap)?.map(Limit::Of),
         };
         let reservation = size("--memory-reservation", &self.memory_reservation)?;
-        ensure!(memory.is_none_or(|memory| memory >= MEMORY_MIN), "--memory: minimum memory limit allowed is 6MB");
+        ensure!(
+            memory.is_none_or(|memory| memory >= MEMORY_MIN),
+            "--memory: minimum memory limit allowed is 6MB"
+        );
         ensure!(
             swap.is_none() || memory.is_some(),
             "--memory-swap: you should always set the memory limit when using the memoryswap limit (--memory)"
@@ -191,7 +205,10 @@ impl ResourceArgs {
             None | Some(Ok(0)) => None,
             Some(Err(_)) => Some(Limit::Unlimited),
             Some(Ok(quota)) => {
-                ensure!(quota >= QUOTA_MIN, "--cpu-quota: CPU cfs quota can not be less than 1ms (i.e. 1000)");
+                ensure!(
+                    quota >= QUOTA_MIN,
+                    "--cpu-quota: CPU cfs quota can not be less than 1ms (i.e. 1000)"
+                );
                 Some(Limit::Of(quota))
             }
         };
@@ -202,7 +219,8 @@ impl ResourceArgs {
 /// A number of bytes as docker takes it: `6291456`, `6m`, `6MB`, `6MiB`, `1.5g`.
 fn bytes(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(lower.len());
+    let digits =
+        lower.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(lower.len());
     let (number, unit) = lower.split_at(digits);
     let unit = unit.trim_start();
     let shift = match unit.trim_end_matches("ib").trim_end_matches('b') {
@@ -239,7 +257,8 @@ fn nano_cpus(text: &str) -> anyhow::Result<u64> {
 
 /// Numbers and ranges, as `0-3,5`.
 fn is_list(text: &str) -> bool {
-    let is_number = |text: &str| text.parse::<u32>().is_ok() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number =
+        |text: &str| text.parse::<u32>().is_ok() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.is_empty()
         || text.split(',').all(|range| match range.split_once('-') {
             None => is_number(range),
@@ -268,7 +287,9 @@ mod tests {
         ] {
             assert_eq!(bytes(text), Some(number), "{text}");
         }
-        for wrong in ["", "m", "-1", "1x", "1.2.3m", "1mm", "ib", "1ib", "18446744073709551616", "99999999p", ".5m"] {
+        for wrong in
+            ["", "m", "-1", "1x", "1.2.3m", "1mm", "ib", "1ib", "18446744073709551616", "99999999p", ".5m"]
+        {
             assert_eq!(bytes(wrong), None, "{wrong}");
         }
     }

@@ -36,7 +36,9 @@ pub(super) fn is_of_version_1(controller: &str) -> bool {
     // In version 1 it has another name.
     let name = if controller == "io" { "blkio" } else { controller };
     let table = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    table.lines().any(|line| line.split(':').nth(1).is_some_and(|names| names.split(',').any(|one| one == name)))
+    table
+        .lines()
+        .any(|line| line.split(':').nth(1).is_some_and(|names| names.split(',').any(|one| one == name)))
 }
 
 /// Whether a group has a controller.

@@ -25,7 +25,9 @@ impl Hierarchy {
         let Some((top, shown)) = mount_table::cgroup2_in(&mounts) else { return Ok(None) };
         let Ok(below) = top.strip_prefix("/") else { return Ok(None) };
         let top = root.join(below);
-        let Some(own) = group_in(&fs::read_to_string(root.join("proc/self/cgroup"))?) else { return Ok(None) };
+        let Some(own) = group_in(&fs::read_to_string(root.join("proc/self/cgroup"))?) else {
+            return Ok(None);
+        };
         let found = Self { own: top.clone(), top, shown };
         Ok(found.directory_of(&own).map(|own| Self { own, ..found }))
     }

@@ -149,7 +149,8 @@ fn lines(text: &str) -> Option<u64> {
 /// Each line is a device's: `8:0 rbytes=1 wbytes=2 rios=...`.
 fn disk(stat: &str) -> (u64, u64) {
     let sum = |name: &str| {
-        let numbers = stat.split_ascii_whitespace().filter_map(|word| word.strip_prefix(name)?.parse::<u64>().ok());
+        let numbers =
+            stat.split_ascii_whitespace().filter_map(|word| word.strip_prefix(name)?.parse::<u64>().ok());
         numbers.fold(0, u64::saturating_add)
     };
     (sum("rbytes="), sum("wbytes="))

@@ -80,7 +80,8 @@ impl fmt::Display for Missing {
 
 /// Finds the place. All paths are looked for below `root`.
 pub(super) fn find(root: &Path, resources: &Resources) -> Result<Place, Missing> {
-    let found = Hierarchy::find(root).map_err(|error| Missing::new(format!("/proc/self: {error}"), DROP_IT))?;
+    let found =
+        Hierarchy::find(root).map_err(|error| Missing::new(format!("/proc/self: {error}"), DROP_IT))?;
     let Some(hierarchy) = found else {
         return Err(Missing::new(
             "this host shows us no control groups of version 2",
@@ -116,14 +117,20 @@ pub(super) fn find(root: &Path, resources: &Resources) -> Result<Place, Missing>
         return beside(hierarchy.top, parent);
     }
     let why = format!("the control group {} is not ours to divide", hierarchy.own.display());
-    Err(Missing::new(why, "have it handed over (owned by this user, with its cgroup.procs), or leave the option out"))
+    Err(Missing::new(
+        why,
+        "have it handed over (owned by this user, with its cgroup.procs), or leave the option out",
+    ))
 }
 
 fn beside(top: PathBuf, parent: Option<&str>) -> Result<Place, Missing> {
     let below = Path::new(parent.unwrap_or_default());
     let below = below.strip_prefix("/").unwrap_or(below);
     if !below.components().all(|part| matches!(part, Component::Normal(_))) {
-        return Err(Missing::new(format!("{} is no path of control groups", below.display()), "give one as /a/b"));
+        return Err(Missing::new(
+            format!("{} is no path of control groups", below.display()),
+            "give one as /a/b",
+        ));
     }
     Ok(Place::Beside { parent: top.join(below), top })
 }
@@ -131,7 +138,9 @@ fn beside(top: PathBuf, parent: Option<&str>) -> Result<Place, Missing> {
 /// Docker's words.
 fn slice(parent: &str) -> Result<String, Missing> {
     let is_slice = parent.strip_suffix(".slice").is_some_and(|name| !name.is_empty() && !name.contains('/'));
-    if is_slice { Ok(parent.to_owned()) } else {
+    if is_slice {
+        Ok(parent.to_owned())
+    } else {
         Err(Missing::new(
             "cgroup-parent for systemd cgroup should be a valid slice named as \"xxx.slice\"",
             "systemd divides the control groups of this host",
@@ -157,7 +166,10 @@ pub(super) fn explain(leaf: &Path, setting: &Setting, error: &io::Error) -> Miss
         return Missing::new(why, help);
     }
     if hierarchy::processes(parent).is_ok_and(|there| !there.is_empty()) {
-        return Missing::new(why, "move the processes of that group to one below it, or leave the option out");
+        return Missing::new(
+            why,
+            "move the processes of that group to one below it, or leave the option out",
+        );
     }
     Missing::new(
         why,

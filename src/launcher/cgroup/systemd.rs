@@ -33,7 +33,11 @@ impl Manager {
         }
         if Uid::effective().is_root() {
             let bus = root.join("run/dbus/system_bus_socket");
-            return if bus.exists() { Ok(Self::System) } else { Err(format!("there is no {}", bus.display())) };
+            return if bus.exists() {
+                Ok(Self::System)
+            } else {
+                Err(format!("there is no {}", bus.display()))
+            };
         }
         let given = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
         let dir = given.map_or_else(|| root.join(format!("run/user/{}", getuid())), PathBuf::from);
