@@ -31,6 +31,7 @@ mod state;
 mod stats;
 pub mod stopping;
 pub mod tree;
+pub mod usage;
 pub mod view;
 pub mod waiting;
 mod wishes;

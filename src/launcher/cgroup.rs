@@ -30,9 +30,8 @@ pub use leaf::{Cgroup, Usage};
 use place::{Missing, Place};
 use systemd::Manager;
 
-/// How long systemd may take to move a process, and the kernel to let go of the processes of a group.
+/// How long systemd may take to move a process.
 const MOVE_WAIT: Duration = Duration::from_secs(20);
-const EMPTY_WAIT: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// A control group that was made for a container, and what has to be undone.
@@ -75,8 +74,7 @@ impl Place {
             }
             Self::Delegated { group } => {
                 let top = group.join(format!("{PREFIX}{id}"));
-                let own = rustix::process::getpid().as_raw_nonzero().get();
-                let made = divide(&top, &[supervisor, own], Some(&group));
+                let made = hierarchy::processes(&group).and_then(|pids| divide(&top, &pids, Some(&group)));
                 made.map_err(Missing::failed(&top))
             }
             Self::Systemd { hierarchy, manager, slice } => {
@@ -89,8 +87,10 @@ impl Place {
                 manager
                     .start_scope(&name, &pids, slice.as_deref())
                     .map_err(|error| Missing::refused(&error))?;
-                let scope = wait_for_move(&hierarchy, supervisor, Path::new(&name))
-                    .map_err(|error| Missing::refused(&error))?;
+                // All of them: who is not in the scope yet cannot be moved within it.
+                let wait = |pid: &i32| wait_for_move(&hierarchy, *pid, Path::new(&name));
+                let moved: io::Result<Vec<PathBuf>> = pids.iter().map(wait).collect();
+                let scope = moved.map_err(|error| Missing::refused(&error))?.swap_remove(0);
                 divide(&scope, &pids, None).map_err(Missing::failed(&scope))
             }
         }
@@ -151,7 +151,7 @@ fn divide(top: &Path, pids: &[i32], came_from: Option<&Path>) -> io::Result<Made
 fn create(group: &Path) -> io::Result<()> {
     match fs::create_dir(group) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            remove_groups(&[group.join("app"), group.join("sup"), group.to_owned()]);
+            Cgroup::at(group.to_owned()).end();
             fs::create_dir(group)
         }
         result => result,
@@ -190,7 +190,9 @@ pub(super) fn bring_near(pid: i32, leaf: &Path) -> Step<()> {
     let unit = leaf.ancestors().find_map(|group| {
         let name = group.file_name()?.to_str()?;
         let is_unit = name.ends_with(".scope") || name.ends_with(".service");
-        (is_unit && hierarchy::is_delegated(group)).then_some((group, name))
+        // Of a user's units systemd does not say it.
+        let is_divided = name.starts_with(PREFIX) || hierarchy::is_delegated(group);
+        (is_unit && is_divided).then_some((group, name))
     });
     let Some((group, unit)) = unit else {
         let why = io::Error::other("this process may not start others there");
@@ -241,11 +243,7 @@ impl Made {
 
     /// Removes it, once no process is left in it.
     pub(super) fn remove(&self) {
-        Cgroup::at(self.leaf.clone()).kill_all();
-        let since = Instant::now();
-        while !remove_group(&self.leaf) && since.elapsed() < EMPTY_WAIT {
-            std::thread::sleep(LOOK_AGAIN);
-        }
+        Cgroup::at(self.leaf.clone()).end();
         if let Some(group) = &self.came_from {
             // Another container may need what was handed on there; then this process stays where it is.
             let returned = self
@@ -258,30 +256,29 @@ impl Made {
                 tracing::debug!(%error, group = %group.display(), "going back");
             }
         }
-        remove_groups(&self.groups);
+        for group in &self.groups {
+            leaf::remove(group);
+        }
     }
+}
+
+/// The containers that have groups where those of this process are made: also those that were killed with all who would have
+/// removed them. Empty where systemd makes and removes them.
+#[must_use]
+pub fn groups_here() -> Vec<(String, Cgroup)> {
+    let parent = match place::find(Path::new("/"), &Resources::default()) {
+        Ok(Place::Beside { parent, .. }) => parent,
+        Ok(Place::Delegated { group }) => group,
+        Ok(Place::Systemd { .. }) | Err(_) => return Vec::new(),
+    };
+    let group = |entry: fs::DirEntry| {
+        let id = entry.file_name().to_str()?.strip_prefix(PREFIX)?.to_owned();
+        Some((id, Cgroup::at(entry.path())))
+    };
+    fs::read_dir(parent).into_iter().flatten().filter_map(|entry| group(entry.ok()?)).collect()
 }
 
 /// A leaf, to be born into, and to be looked into.
 pub(super) fn open(leaf: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(CWD, leaf, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?)
-}
-
-/// Removes groups that have neither processes nor groups in them.
-fn remove_groups(groups: &[PathBuf]) {
-    for group in groups {
-        remove_group(group);
-    }
-}
-
-/// Whether it is gone.
-fn remove_group(group: &Path) -> bool {
-    match fs::remove_dir(group) {
-        Ok(()) => true,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-        Err(error) => {
-            tracing::debug!(%error, group = %group.display(), "removing a control group");
-            false
-        }
-    }
 }

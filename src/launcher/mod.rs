@@ -40,7 +40,7 @@ mod user;
 pub use as_root::as_root_of;
 pub use beside::exec;
 pub use capabilities::Capabilities;
-pub use cgroup::{Cgroup, Usage};
+pub use cgroup::{Cgroup, Usage, groups_here};
 pub use failure::{EXIT_LAUNCHER, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SIGNAL_BASE, Failure};
 pub use files::default_files;
 pub use id_maps::{IdMaps, IdRange};

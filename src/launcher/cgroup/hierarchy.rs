@@ -81,10 +81,12 @@ pub(super) fn processes(group: &Path) -> io::Result<Vec<i32>> {
     Ok(words(&text).filter_map(|word| word.parse().ok()).collect())
 }
 
-/// Whether this process, and what it has started, is all that is in a group itself.
+/// Whether this process, what it has started, and the one that waits for it in the foreground are all that is in a group itself.
 pub(super) fn has_only_us(group: &Path) -> bool {
     let own = rustix::process::getpid().as_raw_nonzero().get();
-    let ours = |pid: &i32| *pid == own || parent_of(*pid) == Some(own);
+    let program = |pid: i32| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let waits = parent_of(own).filter(|pid| program(*pid).is_some_and(|exe| Some(exe) == program(own)));
+    let ours = |pid: &i32| *pid == own || Some(*pid) == waits || parent_of(*pid) == Some(own);
     processes(group).is_ok_and(|there| there.iter().all(ours))
 }
 

@@ -10,6 +10,8 @@ use rustix::fs::{Mode, OFlags};
 
 /// How long freezing may take: a process may be in a system call that cannot be interrupted.
 const FREEZE_WAIT: Duration = Duration::from_secs(10);
+/// How long the kernel may take to let go of processes that were killed.
+const EMPTY_WAIT: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// The control group of a container that runs.
@@ -36,6 +38,13 @@ impl Cgroup {
     #[must_use]
     pub fn at(path: PathBuf) -> Self {
         Self(path)
+    }
+
+    /// With the one beside it, in which its supervisor was.
+    #[must_use]
+    pub fn whole(leaf: &Path) -> Self {
+        let divided = leaf.parent().filter(|_| leaf.ends_with("app"));
+        Self(divided.unwrap_or(leaf).to_owned())
     }
 
     /// Its directory.
@@ -75,8 +84,17 @@ impl Cgroup {
         fs::read_to_string(self.0.join("cgroup.freeze")).is_ok_and(|text| text.trim() == "1")
     }
 
-    /// Kills all processes in it.
-    pub(super) fn kill_all(&self) {
+    /// Kills all processes in it and in its groups, and removes them. Failures are logged: nobody waits for this.
+    pub fn end(&self) {
+        self.kill_all();
+        let since = Instant::now();
+        let inner = ["app", "sup"].map(|name| self.0.join(name));
+        while !(inner.iter().all(|group| remove(group)) && remove(&self.0)) && since.elapsed() < EMPTY_WAIT {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    fn kill_all(&self) {
         if self.event("cgroup.events", "populated").ok().flatten() == Some(1)
             && let Err(error) = self.write("cgroup.kill", "1")
         {
@@ -133,6 +151,18 @@ impl Leaf {
 impl AsFd for Leaf {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// Removes a group that has neither processes nor groups in it; whether it is gone.
+pub(super) fn remove(group: &Path) -> bool {
+    match fs::remove_dir(group) {
+        Ok(()) => true,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => true,
+        Err(error) => {
+            tracing::debug!(%error, group = %group.display(), "removing a control group");
+            false
+        }
     }
 }
 
