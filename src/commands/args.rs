@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::container_args::{
-    AttachArgs, CpArgs, CreateArgs, DiffArgs, ExecArgs, KillArgs, LogsArgs, PortArgs, PsArgs, RenameArgs,
-    RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, WaitArgs,
+    AttachArgs, CpArgs, CreateArgs, DiffArgs, ExecArgs, KillArgs, LogsArgs, PauseArgs, PortArgs, PsArgs,
+    RenameArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, WaitArgs,
 };
 use super::options::network::BuildNetworkArg;
 use super::volume::VolumeArgs;
@@ -80,6 +80,10 @@ pub enum Command {
     Stop(StopArgs),
     /// Send a signal to running containers
     Kill(KillArgs),
+    /// Let nothing run in containers until they are unpaused
+    Pause(PauseArgs),
+    /// Let paused containers go on
+    Unpause(PauseArgs),
     /// Remove what can be made again and was not used for long, or all containers that are not in use
     Prune(PruneArgs),
     /// Show everything known about containers or images, as JSON
@@ -100,7 +104,7 @@ pub enum Command {
     Verify(ImagesArgs),
     /// Make, list and remove volumes
     Volume(VolumeArgs),
-    /// Show what a mount has counted: requests, where content came from, bytes, durations
+    /// Show what running containers take of the machine; or what a mount has counted
     Stats(StatsArgs),
     /// Look at everything that this host must have, and say what to do about what is missing
     Doctor(DoctorArgs),
@@ -380,19 +384,38 @@ pub struct WhichArgs {
 /// `layerfs stats`
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
+Of containers that run there is a line each, once a second: processors, memory, network, disks, processes. -- is what \
+nobody counts on this host. All other is of mounts: requests, where content came from, bytes, durations.
+
 Counted since the mount began. Durations run from the decoded request to the answer that is ready to be sent. P50, P90 \
 and P99 are off by at most an eighth, or 128 ns; counts, sums and MAX are exact. What the kernel answers from its \
 caches is no request. A granule is 128 KiB of a layer. Only who mounted it, and root, may ask.")]
 pub struct StatsArgs {
-    /// Print a JSON object; durations are in nanoseconds
+    /// Also containers that do not run
+    #[arg(long, short = 'a')]
+    pub all: bool,
+    /// Look once
+    #[arg(long)]
+    pub no_stream: bool,
+    /// Do not shorten
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// How a container is shown: table, json, or a text with {{.Name}}, {{.ID}}, {{.Container}}, {{.CPUPerc}}, {{.MemUsage}},
+    /// {{.MemPerc}}, {{.NetIO}}, {{.BlockIO}}, {{.PIDs}}
+    #[arg(long, value_name = "FORM", default_value = "table")]
+    pub format: String,
+    /// Show what the mount of a container has counted
+    #[arg(long)]
+    pub mount: bool,
+    /// That as a JSON object; durations are in nanoseconds
     #[arg(long, conflicts_with = "prometheus")]
     pub json: bool,
-    /// Print the text format of Prometheus, to be scraped from a file
+    /// That in the text format of Prometheus, to be scraped from a file
     #[arg(long)]
     pub prometheus: bool,
-    /// The mount point, or anything in it; or a container that is mounted or running (ID, unique prefix, or name)
+    /// Containers (IDs, unique prefixes or names; default: all that run); or a mount point, or anything in it
     #[arg(value_name = "DIR|NAME")]
-    pub mount: PathBuf,
+    pub names: Vec<PathBuf>,
 }
 
 /// `layerfs doctor`

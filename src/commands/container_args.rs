@@ -408,3 +408,14 @@ pub struct KillArgs {
     #[command(flatten)]
     pub selection: SelectionArgs,
 }
+
+/// `layerfs pause` and `layerfs unpause`
+#[derive(Clone, Debug, Args)]
+pub struct PauseArgs {
+    /// All that can be
+    #[arg(long, short = 'a', conflicts_with = "containers")]
+    pub all: bool,
+    /// IDs, unique prefixes or names
+    #[arg(required_unless_present = "all")]
+    pub containers: Vec<String>,
+}

@@ -26,6 +26,7 @@ pub mod options;
 mod overlay_call;
 mod overlay_mount;
 mod overlay_options;
+mod pause;
 mod port;
 mod progress;
 mod prune;
@@ -148,6 +149,8 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Stop(args) => stop::stop(&args),
         Command::Kill(args) => stop::kill(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Pause(args) => pause::pause(&args),
+        Command::Unpause(args) => pause::unpause(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Index(args) => index::run(&args),

@@ -28,7 +28,7 @@ fn new(name: Option<&str>) -> NewContainer {
 }
 
 fn running() -> State {
-    State::Running { process: ProcessId { pid: 1, start_ticks: 1 }, started: Moment::now() }
+    State::Running { process: ProcessId { pid: 1, start_ticks: 1 }, started: Moment::now(), cgroup: None }
 }
 
 /// Drops it, and waits for children that other tests have forked: they hold all descriptors until they execute something.

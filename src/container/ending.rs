@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::stopping::{self, END_WAIT, SIGKILL, SIGTERM, Stop};
 use super::{Container, ContainerError, ContainerId, Containers, Removal, Source, State, UsedVolume};
-use crate::launcher::{IdMaps, as_root_of};
+use crate::launcher::{Cgroup, IdMaps, as_root_of, groups_here};
 
 /// How long the server of a mount that was taken away may wait for the last open file.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
@@ -31,7 +31,9 @@ pub fn remove(containers: &Containers, text: &str, how: How) -> Result<Container
     }
     let used =
         if how.volumes || container.config().remove_at_end { volumes_of(&container) } else { Vec::new() };
-    delete(containers.detach(container)?, &IdMaps::for_caller())?;
+    let held = containers.hold(container)?;
+    groups_left(&held, &held.status()?.state, &groups_here()).iter().for_each(Cgroup::end);
+    delete(held.detach(containers)?, &IdMaps::for_caller())?;
     remove_anonymous(&used, containers)?;
     Ok(id)
 }
@@ -49,6 +51,17 @@ pub(super) fn remove_anonymous(used: &[UsedVolume], containers: &Containers) -> 
     Ok(())
 }
 
+/// What there is of the control groups of a container that nobody runs: it was killed with all who would have removed them.
+fn groups_left(container: &Container, state: &State, here: &[(String, Cgroup)]) -> Vec<Cgroup> {
+    let id = container.id().to_string();
+    let recorded = match state {
+        State::Running { cgroup: Some(leaf), .. } => Some(Cgroup::whole(leaf)),
+        _ => None,
+    };
+    let found = here.iter().filter(|(one, _)| *one == id).map(|(_, group)| group.clone());
+    found.chain(recorded).filter(|group| group.path().exists()).collect()
+}
+
 /// Removes what interrupted runs and removals left: half-removed directories, and containers that were to go at their
 /// end but whose supervisor was killed. Failures are logged: nobody waits for this.
 pub fn sweep(containers: &Containers) {
@@ -61,7 +74,15 @@ fn try_sweep(containers: &Containers) -> Result<(), ContainerError> {
     for removal in containers.leftovers()? {
         delete(removal, &IdMaps::for_caller())?;
     }
+    let groups = groups_here();
     for (container, status) in containers.list_with_status()? {
+        let left = if status.held { Vec::new() } else { groups_left(&container, &status.state, &groups) };
+        if !left.is_empty()
+            // Held, so that nobody starts it meanwhile.
+            && let Ok(_held) = containers.hold(container.clone())
+        {
+            left.iter().for_each(Cgroup::end);
+        }
         if container.config().remove_at_end && status.can_remove() && !container.is_set_aside()? {
             let used = volumes_of(&container);
             delete(containers.detach(container)?, &IdMaps::for_caller())?;

@@ -79,6 +79,33 @@ pub enum ContainerError {
         /// Their names.
         users: String,
     },
+    /// None of its processes may run.
+    #[error("container {} ({name}) is paused: unpause it first", id.short())]
+    Paused {
+        /// Which.
+        id: ContainerId,
+        /// Its name.
+        name: String,
+    },
+    /// Its processes may run.
+    #[error("container {} ({name}) is not paused", id.short())]
+    NotPaused {
+        /// Which.
+        id: ContainerId,
+        /// Its name.
+        name: String,
+    },
+    /// It cannot be paused.
+    #[error(
+        "container {} ({name}) cannot be paused: it has no control group of version 2 (this host gave none when it was started)",
+        id.short()
+    )]
+    NoCgroup {
+        /// Which.
+        id: ContainerId,
+        /// Its name.
+        name: String,
+    },
     /// A document that does not say what it should.
     #[error("{}: {source}", path.display())]
     Document {

@@ -1,6 +1,7 @@
 //! Running a container: from what was asked for to its exit code, with its state written down on the way.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags};
@@ -127,6 +128,8 @@ impl Events for Foreground<'_> {
 pub(super) struct Ran {
     pub(super) result: Result<u8, RunError>,
     pub(super) started: Moment,
+    /// A process was killed because its memory did not suffice.
+    pub(super) oom_killed: bool,
 }
 
 impl Ran {
@@ -156,10 +159,10 @@ pub(super) fn run_once(
     let name = held.config().image.name.clone();
     let rootfs = ImageRootfs::new((layers, writes), (changes.to_owned(), upper), name)
         .map_err(ContainerError::io("open", changes))?;
-    let mut recorder = Recorder { held, started: Moment::now(), events };
+    let mut recorder = Recorder { held, started: Moment::now(), cgroup: None, oom_killed: false, events };
     let result = publish(held, plan)
         .and_then(|()| launcher::run(plan, Box::new(rootfs), &mut recorder).map_err(RunError::from));
-    Ok(Ran { result, started: recorder.started })
+    Ok(Ran { result, started: recorder.started, oom_killed: recorder.oom_killed })
 }
 
 /// Chooses the ports of the host, and writes them down before the program runs: who sees it running sees them, too.
@@ -178,7 +181,8 @@ pub(super) fn finish(
     plan: &Plan,
     ran: &Ran,
 ) -> Result<(), ContainerError> {
-    let (exit_code, started) = (ran.exit_code(), ran.started);
+    let Ran { started, oom_killed, .. } = *ran;
+    let exit_code = ran.exit_code();
     if let Err(error) = held.leave_exit_code(exit_code) {
         tracing::warn!(%error, "who waits for the end will not learn the exit code");
     }
@@ -187,13 +191,15 @@ pub(super) fn finish(
         ending::delete(held.detach(containers)?, &plan.id_maps)?;
         return ending::remove_anonymous(&used, containers);
     }
-    held.set_state(&State::Exited { exit_code, started, finished: Moment::now() })
+    held.set_state(&State::Exited { exit_code, started, finished: Moment::now(), oom_killed })
 }
 
 /// Writes down when the program starts.
 struct Recorder<'a> {
     held: &'a Held,
     started: Moment,
+    cgroup: Option<PathBuf>,
+    oom_killed: bool,
     events: &'a mut dyn Events,
 }
 
@@ -202,11 +208,19 @@ impl Events for Recorder<'_> {
         self.events.single_id(reason);
     }
 
+    fn cgroup(&mut self, path: &Path) {
+        self.cgroup = Some(path.to_owned());
+    }
+
+    fn out_of_memory(&mut self) {
+        self.oom_killed = true;
+    }
+
     fn started(&mut self, program: i32, supervisor: i32) -> io::Result<()> {
         self.started = Moment::now();
         match ProcessId::of(u32::try_from(program).map_err(io::Error::other)?) {
             Ok(process) => {
-                let state = State::Running { process, started: self.started };
+                let state = State::Running { process, started: self.started, cgroup: self.cgroup.take() };
                 self.held.set_state(&state).map_err(io::Error::other)?;
             }
             // It has ended already; the exit code is about to be written.

@@ -109,6 +109,9 @@ pub enum State {
         process: ProcessId,
         /// Since when.
         started: Moment,
+        /// The directory of its control group, if it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cgroup: Option<PathBuf>,
     },
     /// It is mounted.
     Mounted {
@@ -138,6 +141,9 @@ pub enum State {
         started: Moment,
         /// Until when.
         finished: Moment,
+        /// Whether a process of it was killed because its memory did not suffice.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        oom_killed: bool,
     },
 }
 
@@ -208,6 +214,7 @@ impl Status {
     pub fn word(&self) -> &'static str {
         match self.state {
             State::Created => "created",
+            State::Running { .. } if self.is_paused() => "paused",
             State::Running { .. } if self.held => "running",
             State::Mounted { .. } if self.held => "mounted",
             State::Restarting { .. } if self.held => "restarting",
@@ -224,7 +231,10 @@ impl Status {
         match &self.state {
             State::Created => "Created".to_owned(),
             State::Running { .. } | State::Mounted { .. } if !self.held => "Exited (unclean)".to_owned(),
-            State::Running { started, .. } => format!("Up {}", lower(started.age(now))),
+            State::Running { started, .. } => {
+                let paused = if self.is_paused() { " (Paused)" } else { "" };
+                format!("Up {}{paused}", lower(started.age(now)))
+            }
             State::Mounted { mountpoint, .. } => format!("Mounted on {}", mountpoint.display()),
             State::Restarting { exit_code, finished, .. } if self.held => {
                 format!("Restarting ({exit_code}) {} ago", lower(finished.age(now)))
@@ -296,10 +306,15 @@ mod tests {
         let process = ProcessId { pid: 7, start_ticks: 8 };
         [
             State::Created,
-            State::Running { process, started },
+            State::Running { process, started, cgroup: None },
             State::Mounted { server: process, mountpoint: "/mnt".into(), started },
             State::Restarting { waits: process, exit_code: 1, started, finished: Moment::from_seconds(1990) },
-            State::Exited { exit_code: 137, started, finished: Moment::from_seconds(1700) },
+            State::Exited {
+                exit_code: 137,
+                started,
+                finished: Moment::from_seconds(1700),
+                oom_killed: false,
+            },
         ]
     }
 

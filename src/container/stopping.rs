@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::containers::in_use;
-use super::{Container, ContainerError, Containers, ProcessId, State, restarting};
+use super::{Container, ContainerError, Containers, ProcessId, State, Status, pausing, restarting};
 use crate::sys::process;
 
 /// What asks a program to stop, unless its image says otherwise (signal(7)).
@@ -84,10 +84,13 @@ pub fn kill(containers: &Containers, text: &str, number: i32) -> Result<(), Cont
     let status = container.status()?;
     match status.state {
         State::Running { process, .. } if status.held => {
-            if number == SIGKILL || number == stop_signal(&container) {
+            let ends = number == SIGKILL || number == stop_signal(&container);
+            if ends {
                 restarting::mark_stopped(&container)?;
             }
-            signal(&container, process, number)
+            signal(&container, process, number)?;
+            // What ends it is not for later, as docker has it.
+            if ends { pausing::thaw(&container, &status) } else { Ok(()) }
         }
         _ => Err(ContainerError::NotRunning { id: container.id(), name: container.config().name.clone() }),
     }
@@ -100,7 +103,9 @@ pub(super) fn halt(container: &Container, how: &Stop) -> Result<(), ContainerErr
     loop {
         let status = container.status()?;
         match status.state {
-            State::Running { process, .. } if status.held => return stop_program(container, process, how),
+            State::Running { process, .. } if status.held => {
+                return stop_program(container, &status, process, how);
+            }
             State::Restarting { waits, .. } if status.held && since.elapsed() < END_WAIT => {
                 signal(container, waits, SIGTERM)?;
             }
@@ -113,8 +118,14 @@ pub(super) fn halt(container: &Container, how: &Stop) -> Result<(), ContainerErr
 }
 
 /// Asks a program to end, and kills it when it does not.
-fn stop_program(container: &Container, program: ProcessId, how: &Stop) -> Result<(), ContainerError> {
+fn stop_program(
+    container: &Container,
+    status: &Status,
+    program: ProcessId,
+    how: &Stop,
+) -> Result<(), ContainerError> {
     signal(container, program, how.signal.unwrap_or_else(|| stop_signal(container)))?;
+    pausing::thaw(container, status)?;
     if !ends_within(container, how.wait.time(container)) {
         signal(container, program, SIGKILL)?;
     }

@@ -9,7 +9,7 @@ use super::log::LogLimits;
 use super::restarting::RestartPolicy;
 use super::rights::Rights;
 use super::volumes::UsedVolume;
-use crate::launcher::{Device, Names, Network, Rlimit, Tmpfs};
+use crate::launcher::{Device, Names, Network, Resources, Rlimit, Tmpfs};
 use crate::model::port::{Port, Publish};
 
 /// What the user asked for; `None` and empty leave it to the image.
@@ -78,4 +78,6 @@ pub struct Wishes {
     pub log: LogLimits,
     /// Labels, over the image's.
     pub labels: BTreeMap<String, String>,
+    /// What it may take.
+    pub resources: Resources,
 }

@@ -12,6 +12,7 @@ use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::unistd::{setgroups, setsid};
 
+use super::cgroup::Leaf;
 use super::events::Events;
 use super::failure::{Context as _, Step};
 use super::id_maps;
@@ -22,19 +23,27 @@ use super::plan::Plan;
 use super::program::{self, Program};
 use super::rlimits;
 use super::rootfs;
-use super::run::{Given, LaunchError, launch};
-use super::supervisor::{become_root, close, die_with, report, report_end, wait, wait_for_end};
-use crate::sys::process::{self, Fork, SingleThread, Watched};
+use super::run::{CgroupWish, Given, LaunchError, launch};
+use super::supervisor::{
+    MESSAGE_CGROUP, become_root, close, die_with, receive_cgroup, report, report_end, wait, wait_for_end,
+};
+use crate::sys::process::{self, Fork, NewNamespaces, SingleThread, Watched};
 
 /// Runs a program beside the one that `other`, with the number `pid`, is; gives its exit code. Of the plan counts what a
-/// program has for itself: its arguments, environment, directory, user, terminal, and rights.
+/// program has for itself: its arguments, environment, directory, user, terminal, and rights. It is born into the
+/// container's control group.
 ///
 /// The calling process must have one thread. Its signals are handled here until the program has ended.
 ///
 /// # Errors
 /// [`LaunchError`]; its `exit_code` is what to exit with.
-pub fn exec(plan: &Plan, (pid, other): (u32, &Watched), events: &mut dyn Events) -> Result<u8, LaunchError> {
-    launch(plan, events, |given| Beside { given, pid, other }.run())
+pub fn exec(
+    plan: &Plan,
+    (pid, other): (u32, &Watched),
+    cgroup: Option<&Path>,
+    events: &mut dyn Events,
+) -> Result<u8, LaunchError> {
+    launch(plan, CgroupWish::Of(cgroup), events, |given| Beside { given, pid, other }.run())
 }
 
 /// The process between starter and program.
@@ -56,13 +65,17 @@ impl Beside<'_> {
         setsid().stage("setsid")?;
         // Before the container's processes can see us: nobody may look into, or trace, a process from outside.
         prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
+        self.given.control.send(MESSAGE_CGROUP, None).stage("ask for the control group")?;
+        let leaf = receive_cgroup(&self.given.control)?;
         let single = id_maps::is_single_of(self.pid).stage("read the id map")?;
         let foreign = namespaces::foreign(self.pid, self.other)?;
         // As long as `/proc` is the host's.
         rlimits::adjust_oom_score(self.given.plan)?;
         // In the container's /proc we are not to be seen.
         let single_thread = SingleThread::ensure().stage("fork")?;
-        namespaces::join(self.other, foreign)?;
+        // From inside of its control groups nobody finds the way into them.
+        let last = foreign & CloneFlags::CLONE_NEWCGROUP;
+        namespaces::join(self.other, foreign - last)?;
         if foreign.contains(CloneFlags::CLONE_NEWUSER) {
             if !single {
                 setgroups(&[]).stage("supplementary groups")?;
@@ -72,10 +85,12 @@ impl Beside<'_> {
             die_with(self.given.starter)?;
         }
         let (go, stays) = io::pipe().stage("pipe")?;
-        let program = match process::fork_as(single_thread).stage("fork")? {
+        let leaf = leaf.as_ref().map(Leaf::as_fd);
+        let forked = process::fork_into_as(single_thread, NewNamespaces::default(), leaf);
+        let program = match forked.stage("fork into the container's control group")? {
             Fork::Child => {
                 drop(stays);
-                self.become_program(go, single)
+                self.become_program(last, go, single)
             }
             Fork::Parent(program) => program,
         };
@@ -92,16 +107,17 @@ impl Beside<'_> {
         process::exit_now(code)
     }
 
-    fn become_program(&mut self, go: PipeReader, single: bool) -> ! {
-        let failure = match self.try_become_program(go, single) {
+    fn become_program(&mut self, last: CloneFlags, go: PipeReader, single: bool) -> ! {
+        let failure = match self.try_become_program(last, go, single) {
             Err(failure) => failure,
             Ok(never) => match never {},
         };
         failure.exit(&self.given.errors)
     }
 
-    fn try_become_program(&mut self, go: PipeReader, single: bool) -> Step<Infallible> {
+    fn try_become_program(&mut self, last: CloneFlags, go: PipeReader, single: bool) -> Step<Infallible> {
         program::die_with_supervisor()?;
+        namespaces::join(self.other, last)?;
         rlimits::limit(self.given.plan)?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
         process::new_session_keyring().stage("session keyring")?;

@@ -1,6 +1,7 @@
 //! What a caller hears of a program while it runs.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags};
@@ -13,6 +14,16 @@ pub trait Events {
     /// The plan's id ranges could not be used; the container has a single id. Told at most once.
     fn single_id(&mut self, reason: &str) {
         tracing::warn!(reason, "the container has a single id");
+    }
+
+    /// The container has a control group, which is this one's directory. Told before it runs.
+    fn cgroup(&mut self, path: &Path) {
+        tracing::debug!(path = %path.display(), "control group");
+    }
+
+    /// A process of the container was killed because its memory did not suffice. Told at its end.
+    fn out_of_memory(&mut self) {
+        tracing::debug!("out of memory");
     }
 
     /// The program runs. Both numbers are as this process sees them.

@@ -19,7 +19,7 @@ use super::namespaces;
 use super::plan::Plan;
 use super::program;
 use super::rootfs::{self, Rootfs};
-use super::run::{LaunchError, launch};
+use super::run::{CgroupWish, LaunchError, launch};
 use super::supervisor::{First, Supervisor, become_root, die_with};
 use crate::sys::process::{self, Watched};
 
@@ -74,7 +74,8 @@ pub fn join((pid, other): (u32, &Watched)) -> Result<OwnedFd, LaunchError> {
 /// [`LaunchError`], of what was done for the work; of the work itself nothing is known here.
 pub fn mounted(plan: &Plan, rootfs: Box<dyn Rootfs>, work: Work<'_>) -> Result<(), LaunchError> {
     let first = First::Work(Some(work));
-    launch(plan, &mut NoEvents, |given| Supervisor { given, rootfs, first }.run()).map(drop)
+    launch(plan, CgroupWish::Of(None), &mut NoEvents, |given| Supervisor { given, rootfs, first }.run())
+        .map(drop)
 }
 
 /// The process that does the work on what its supervisor serves.

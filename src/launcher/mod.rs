@@ -15,6 +15,7 @@
 mod as_root;
 mod beside;
 mod capabilities;
+mod cgroup;
 mod connection;
 mod environment;
 mod events;
@@ -33,6 +34,7 @@ mod plan;
 mod ports;
 mod program;
 mod relay;
+mod resources;
 mod rlimits;
 mod rootfs;
 mod run;
@@ -50,6 +52,7 @@ mod user_mounts;
 pub use as_root::as_root_of;
 pub use beside::exec;
 pub use capabilities::Capabilities;
+pub use cgroup::{Cgroup, Usage, groups_here};
 pub use events::{Events, Input, NoEvents, show};
 pub use failure::{EXIT_LAUNCHER, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SIGNAL_BASE, Failure};
 pub use files::{HostAddress, Names, default_files};
@@ -60,6 +63,7 @@ pub use plan::{
     Device, GeneratedFile, MountFlags, Network, Output, Plan, SHM_BYTES, Seccomp, Tmpfs, Volume, Window,
 };
 pub use ports::{PortTaken, choose as choose_ports};
+pub use resources::{Cgroups, Limit, Resources};
 pub use rlimits::{Resource, Rlimit};
 pub use rootfs::{BindRootfs, Rootfs};
 pub use run::{LaunchError, run};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::capabilities::Capabilities;
 use super::id_maps::IdMaps;
+use super::resources::Resources;
 use super::rlimits::Rlimit;
 use crate::model::port::Published;
 
@@ -80,6 +81,8 @@ pub struct Plan {
     pub oom_score_adj: Option<i32>,
     /// Size of `/dev/shm` in bytes.
     pub shm_bytes: u64,
+    /// What its control group limits.
+    pub resources: Resources,
 }
 
 /// A filter of system calls.
@@ -285,6 +288,7 @@ impl Plan {
             rlimits: Vec::new(),
             oom_score_adj: None,
             shm_bytes: SHM_BYTES,
+            resources: Resources::default(),
         }
     }
 

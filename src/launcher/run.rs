@@ -1,6 +1,7 @@
 //! The starter: the process that the user called. Forks the supervisor, writes the id maps, forwards signals and the terminal.
 
 use std::io::{self, PipeReader, PipeWriter};
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid};
@@ -70,7 +71,7 @@ impl LaunchError {
 /// # Errors
 /// [`LaunchError`]; its `exit_code` is what to exit with.
 pub fn run(plan: &Plan, rootfs: Box<dyn Rootfs>, events: &mut dyn Events) -> Result<u8, LaunchError> {
-    launch(plan, events, |given| Supervisor { given, rootfs, first: First::Program }.run())
+    launch(plan, CgroupWish::New, events, |given| Supervisor { given, rootfs, first: First::Program }.run())
 }
 
 /// What the process between starter and program is given.
@@ -88,9 +89,19 @@ pub(super) struct Given<'a> {
     pub(super) connected: Option<PipeReader>,
 }
 
+/// The control group that the program is to be in.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum CgroupWish<'a> {
+    /// A new one.
+    New,
+    /// That of a container that runs, if it has one.
+    Of(Option<&'a Path>),
+}
+
 /// Forks the process between starter and program, whose exit code `become_it` gives if it returns at all, and is the starter until all is over.
 pub(super) fn launch(
     plan: &Plan,
+    cgroup_wish: CgroupWish<'_>,
     events: &mut dyn Events,
     become_it: impl FnOnce(Given<'_>) -> u8,
 ) -> Result<u8, LaunchError> {
@@ -141,6 +152,8 @@ pub(super) fn launch(
         network,
         outcome: None,
         interrupted: None,
+        cgroup_wish,
+        cgroup: None,
     };
     let result = starter.serve();
     starter.end(result)

@@ -11,18 +11,19 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+use super::cgroup;
 use super::connection::Connection;
 use super::events::{Events, Input};
 use super::failure::{Context as _, Failure, Step};
 use super::id_maps::{self, Written};
 use super::plan::{Output, Plan, Window};
 use super::relay::{self, Relay};
-use super::run::LaunchError;
+use super::run::{CgroupWish, LaunchError};
 use super::signals::BlockedSignals;
 use super::streams::Streams;
 use super::supervisor::{
-    MESSAGE_EXIT, MESSAGE_NETWORK, MESSAGE_PROCESS, MESSAGE_RANGES, MESSAGE_READY, MESSAGE_SINGLE,
-    MESSAGE_TERMINAL, MESSAGE_USERS,
+    MESSAGE_CGROUP, MESSAGE_EXIT, MESSAGE_NETWORK, MESSAGE_OUT_OF_MEMORY, MESSAGE_PROCESS, MESSAGE_RANGES,
+    MESSAGE_READY, MESSAGE_SINGLE, MESSAGE_TERMINAL, MESSAGE_USERS,
 };
 use crate::sys::message_socket::{Message, MessageSocket};
 use crate::sys::process::{self, Child};
@@ -48,6 +49,9 @@ pub(super) struct Starter<'a> {
     /// Exit code, and what could not be made safe.
     pub(super) outcome: Option<(u8, String)>,
     pub(super) interrupted: Option<Signal>,
+    pub(super) cgroup_wish: CgroupWish<'a>,
+    /// To be removed at the end.
+    pub(super) cgroup: Option<cgroup::Made>,
 }
 
 impl fmt::Debug for Starter<'_> {
@@ -209,6 +213,8 @@ impl Starter<'_> {
             Some((MESSAGE_PROCESS, number)) => self.container = parse_number(number).zip(message.fd),
             Some((MESSAGE_USERS, _)) => self.network.enter(message.fd),
             Some((MESSAGE_NETWORK, _)) => self.network.start(self.plan, message.fd)?,
+            Some((MESSAGE_CGROUP, _)) => self.give_cgroup()?,
+            Some((MESSAGE_OUT_OF_MEMORY, _)) => self.events.out_of_memory(),
             Some((MESSAGE_TERMINAL, _)) => self.start_relay(message)?,
             Some((MESSAGE_EXIT, rest)) => self.outcome = parse_outcome(rest),
             _ => tracing::debug!(?message, "a message that makes no sense"),
@@ -227,6 +233,29 @@ impl Starter<'_> {
         };
         let Some(control) = &self.control else { return Ok(()) };
         control.send(answer, None).stage("answer the supervisor")
+    }
+
+    fn give_cgroup(&mut self) -> Step<()> {
+        let leaf = match self.cgroup_wish {
+            CgroupWish::New => {
+                self.cgroup = cgroup::make(self.plan, self.supervisor.pid)?;
+                self.cgroup.as_ref().map(cgroup::Made::path)
+            }
+            CgroupWish::Of(leaf) => {
+                if let Some(leaf) = leaf {
+                    cgroup::bring_near(self.supervisor.pid, leaf)?;
+                }
+                leaf
+            }
+        };
+        let Some(control) = &self.control else { return Ok(()) };
+        let Some(leaf) = leaf else {
+            return control.send(MESSAGE_CGROUP, None).stage("answer the supervisor");
+        };
+        let fd = cgroup::open(leaf).at("open the control group", leaf)?;
+        control.send(MESSAGE_CGROUP, Some(fd.as_fd())).stage("answer the supervisor")?;
+        self.events.cgroup(leaf);
+        Ok(())
     }
 
     fn start_relay(&mut self, message: Message) -> Step<()> {
@@ -300,6 +329,9 @@ impl Starter<'_> {
         // It has died with the supervisor, unless it had cleared its death signal and the supervisor was killed.
         if let (None, Some((_, pidfd))) = (&self.outcome, &self.container) {
             kill("container", pidfd);
+        }
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.remove();
         }
         let mut wrote = |stream, bytes: &[u8]| self.events.wrote(stream, bytes);
         if let Some(relay) = self.relay.take() {

@@ -16,6 +16,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, getppid, setgroups, setresgid, setresuid, setsid};
 use rustix::mount::{MountPropagationFlags, mount_change};
 
+use super::cgroup::Leaf;
 use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_SIGNAL_BASE, Failure, Step};
 use super::host;
 use super::id_maps::{self, IdMaps};
@@ -42,6 +43,10 @@ pub(super) const MESSAGE_USERS: &[u8] = b"U";
 pub(super) const MESSAGE_NETWORK: &[u8] = b"N";
 /// To the starter, with the master: the container's terminal.
 pub(super) const MESSAGE_TERMINAL: &[u8] = b"T";
+/// To the starter: the control group is wanted. From it: there is none, or with a descriptor, this one.
+pub(super) const MESSAGE_CGROUP: &[u8] = b"C";
+/// To the starter: memory was short, and a process of the container was killed for that.
+pub(super) const MESSAGE_OUT_OF_MEMORY: &[u8] = b"O";
 /// To the starter: all is over; the exit code follows, and after a space what could not be made safe.
 pub(super) const MESSAGE_EXIT: &[u8] = b"X";
 
@@ -83,9 +88,12 @@ impl Supervisor<'_> {
         die_with(self.given.starter)?;
         // Nobody may look into, or trace, a process that holds the whole container.
         prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
+        // Made while the root filesystem is mounted.
+        self.given.control.send(MESSAGE_CGROUP, None).stage("ask for a control group")?;
         let target = &self.given.plan.rootfs_mount_point;
         let close = self.rootfs.mount(target).at("mount the root filesystem on", target)?;
-        let (go, first) = self.clone_first_process(Mounted { close, single })?;
+        let leaf = receive_cgroup(&self.given.control)?;
+        let (go, first) = self.clone_first_process(Mounted { close, single }, leaf.as_ref())?;
         let served = host::leave().and_then(|()| self.rootfs.serve().stage("serve the root filesystem"));
         if let Err(failure) = served {
             kill(&first);
@@ -93,7 +101,7 @@ impl Supervisor<'_> {
             self.take_down();
             return Err(failure);
         }
-        self.watch(go, &first)
+        self.watch(go, &first, leaf.as_ref())
     }
 
     /// Gives whether the container has a single id.
@@ -123,14 +131,15 @@ impl Supervisor<'_> {
     }
 
     /// The first process waits for a byte in the pipe whose end this gives.
-    fn clone_first_process(&mut self, mounted: Mounted) -> Step<(PipeWriter, Child)> {
+    fn clone_first_process(&mut self, mounted: Mounted, leaf: Option<&Leaf>) -> Step<(PipeWriter, Child)> {
         let (reader, writer) = io::pipe().stage("pipe")?;
         let namespaces = match (&self.first, self.given.plan.network) {
             (First::Work(_), _) => NewNamespaces::of_mounts(),
             (First::Program, Network::Host) => NewNamespaces::of_container(),
             (First::Program, _) => NewNamespaces::of_container().with_network(),
         };
-        match process::fork_into(namespaces).stage("make the container's namespaces")? {
+        let forked = process::fork_into(namespaces, leaf.map(Leaf::as_fd));
+        match forked.stage("make the container's namespaces")? {
             Fork::Child => {
                 drop(writer);
                 self.become_first_process(mounted, reader)
@@ -169,7 +178,7 @@ impl Supervisor<'_> {
     }
 
     /// Lets the first process go on, and stays until it has ended.
-    fn watch(&mut self, mut go: PipeWriter, first: &Child) -> Step<Infallible> {
+    fn watch(&mut self, mut go: PipeWriter, first: &Child, leaf: Option<&Leaf>) -> Step<Infallible> {
         report(first, &self.given.control)?;
         // From here on the starter's end is noticed by the closed socket, so that there is time to make things safe.
         prctl::set_pdeathsig(None).stage("death signal")?;
@@ -179,6 +188,11 @@ impl Supervisor<'_> {
         }
         wait_for_end(first, &self.given.control)?;
         let code = wait(first)?;
+        if leaf.is_some_and(|leaf| leaf.oom_kills() > 0)
+            && let Err(error) = self.given.control.send(MESSAGE_OUT_OF_MEMORY, None)
+        {
+            tracing::debug!(%error, "nobody is left to hear that memory was short");
+        }
         let problem = self.take_down();
         report_end(code, &problem.unwrap_or_default(), &self.given.control);
         drop(go);
@@ -200,6 +214,15 @@ pub(super) fn die_with(starter: Pid) -> Step<()> {
         process::exit_now(EXIT_LAUNCHER);
     }
     Ok(())
+}
+
+/// The answer to [`MESSAGE_CGROUP`].
+pub(super) fn receive_cgroup(control: &MessageSocket) -> Step<Option<Leaf>> {
+    match control.receive().stage("wait for a control group")? {
+        Some(message) if message.bytes == MESSAGE_CGROUP => Ok(message.fd.map(Leaf::of)),
+        // The starter has failed, and knows why.
+        _ => process::exit_now(EXIT_LAUNCHER),
+    }
 }
 
 /// Root of the user namespace that was entered.

@@ -15,6 +15,7 @@ mod background;
 mod bad_input;
 mod bounds;
 mod build;
+mod cgroups;
 mod changes;
 mod corpus;
 mod corrupt;

@@ -40,9 +40,9 @@ fn what_filters_find() {
     let two = Container::clone(&containers.create(new("two", "b")).unwrap());
     let now = Moment::now();
     let process = ProcessId { pid: 4, start_ticks: 5 };
-    let exited = State::Exited { exit_code: 3, started: now, finished: now };
+    let exited = State::Exited { exit_code: 3, started: now, finished: now, oom_killed: false };
     let rows = [
-        (one.clone(), Status { state: State::Running { process, started: now }, held: true }),
+        (one.clone(), Status { state: State::Running { process, started: now, cgroup: None }, held: true }),
         (two.clone(), Status { state: exited, held: false }),
     ];
     let found = |texts: &[&str]| {

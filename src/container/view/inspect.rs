@@ -158,7 +158,7 @@ fn inspected_state(status: &Status) -> InspectedState {
     let mut shown = InspectedState {
         status: status.word(),
         running: status.is_running(),
-        paused: false,
+        paused: status.is_paused(),
         restarting: status.is_restarting(),
         oom_killed: false,
         dead: false,
@@ -173,7 +173,7 @@ fn inspected_state(status: &Status) -> InspectedState {
     let pid = |process: &ProcessId| if status.held { process.pid } else { 0 };
     match &status.state {
         State::Created => {}
-        State::Running { process, started } => {
+        State::Running { process, started, .. } => {
             shown.pid = pid(process);
             shown.started_at = started.to_string();
         }
@@ -182,8 +182,9 @@ fn inspected_state(status: &Status) -> InspectedState {
             shown.started_at = started.to_string();
             shown.mountpoint = Some(mountpoint.clone());
         }
-        State::Exited { exit_code, started, finished }
+        State::Exited { exit_code, started, finished, .. }
         | State::Restarting { exit_code, started, finished, .. } => {
+            shown.oom_killed = matches!(status.state, State::Exited { oom_killed: true, .. });
             shown.exit_code = *exit_code;
             shown.started_at = started.to_string();
             shown.finished_at = finished.to_string();

@@ -74,11 +74,11 @@ fn listed(row: &Row, now: Moment) -> Listed<'_> {
     };
     match &status.state {
         State::Created => {}
-        State::Running { process, started } | State::Mounted { server: process, started, .. } => {
+        State::Running { process, started, .. } | State::Mounted { server: process, started, .. } => {
             listed.pid = if status.held { process.pid } else { 0 };
             listed.started_at = Some(started.seconds());
         }
-        State::Exited { exit_code, started, finished }
+        State::Exited { exit_code, started, finished, .. }
         | State::Restarting { exit_code, started, finished, .. } => {
             listed.exit_code = *exit_code;
             listed.started_at = Some(started.seconds());

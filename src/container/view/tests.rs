@@ -50,7 +50,7 @@ fn table_of_one() {
     let (_dir, one) = container(&["/bin/sh", "-c", "echo \u{1b}[31m; sleep 1000"], Purpose::Run);
     let started = one.config().created;
     let process = ProcessId { pid: 4, start_ticks: 5 };
-    let status = Status { state: State::Running { process, started }, held: true };
+    let status = Status { state: State::Running { process, started, cgroup: None }, held: true };
     let id = one.id().short();
     let table = |rows: &[Row], width| aligned(&table(rows, started, width, false));
     let text = table(&[row(&one, status)], Width::Short);
@@ -78,7 +78,10 @@ fn table_of_one() {
 fn documents() {
     let (_dir, one) = container(&["python3", "-m", "http.server"], Purpose::Run);
     let finished = one.config().created;
-    let status = Status { state: State::Exited { exit_code: 3, started: finished, finished }, held: false };
+    let status = Status {
+        state: State::Exited { exit_code: 3, started: finished, finished, oom_killed: false },
+        held: false,
+    };
     let value = inspected(&one, status);
     let first = &value[0];
     assert_eq!(first["Id"], one.id().to_string());
@@ -183,7 +186,7 @@ fn what_templates_see() {
 fn podmans_array() {
     let (_dir, one) = wished();
     let now = one.config().created;
-    let exited = State::Exited { exit_code: 7, started: now, finished: now };
+    let exited = State::Exited { exit_code: 7, started: now, finished: now, oom_killed: false };
     let text = json_list(&[row(&one, Status { state: exited, held: false })], now).unwrap();
     let value: Value = serde_json::from_str(&text).unwrap();
     let first = &value[0];

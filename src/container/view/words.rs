@@ -17,7 +17,7 @@ pub fn words(row: &Row, now: Moment, width: Width) -> Value {
     let mounts: Vec<String> =
         volumes(config).map(|one| one.mount.destination.display().to_string()).collect();
     let (pid, exit_code, started) = match &row.status.state {
-        State::Running { process, started } if row.status.held => (process.pid, 0, Some(*started)),
+        State::Running { process, started, .. } if row.status.held => (process.pid, 0, Some(*started)),
         State::Mounted { server, started, .. } if row.status.held => (server.pid, 0, Some(*started)),
         State::Exited { exit_code, started, .. } | State::Restarting { exit_code, started, .. } => {
             (0, *exit_code, Some(*started))
