@@ -179,3 +179,40 @@ fn by_port(bindings: impl Iterator<Item = (Port, Binding)>) -> BTreeMap<String, 
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_exposed_and_not_published_otherwise() {
+        let text = r#"{"ExposedPorts":{"80/tcp":{},"53/udp":{},"81/tcp":{}}}"#;
+        let mut image: ProcessConfig = serde_json::from_str(text).unwrap();
+        let wishes = Wishes {
+            publish: port::publishes("8080:80").unwrap(),
+            expose: port::ports("90").unwrap(),
+            publish_all: true,
+            ..Wishes::default()
+        };
+        let shown = |image: &ProcessConfig, wishes: &Wishes| {
+            wanted(image, wishes).map(|all| all.iter().map(|one| one.port.to_string()).collect::<Vec<_>>())
+        };
+        assert_eq!(shown(&image, &wishes).unwrap(), ["80/tcp", "53/udp", "81/tcp", "90/tcp"]);
+        let only = Wishes { publish_all: false, ..wishes.clone() };
+        assert_eq!(shown(&image, &only).unwrap(), ["80/tcp"]);
+        image.other.insert("ExposedPorts".to_owned(), serde_json::json!({ "\u{1b}": {} }));
+        assert!(shown(&image, &wishes).is_err());
+    }
+
+    #[test]
+    fn as_docker_shows_them() {
+        let published = |text: &str| {
+            let one = port::publishes(text).unwrap()[0];
+            Published { port: one.port, host_ip: one.host_ip, host_port: one.host_port.unwrap() }
+        };
+        let all = [published("[::1]:9000:90"), published("8080:80"), published("53:53/udp")];
+        assert_eq!(cell(&all), "0.0.0.0:53->53/udp, 0.0.0.0:8080->80/tcp, [::1]:9000->90/tcp");
+        assert_eq!(lines(&all, None)[1], "80/tcp -> 0.0.0.0:8080");
+        assert_eq!(lines(&all, "90".parse().ok()), ["[::1]:9000"]);
+    }
+}

@@ -277,3 +277,37 @@ fn check_tun() -> Step<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_routes() {
+        let head = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n";
+        let v4 = |line: &str| is_default_route_in(&format!("{head}{line}\n"), "");
+        assert!(v4("eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0"));
+        assert!(!v4("eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0"));
+        let zeros = "0".repeat(32);
+        let v6 = |prefix: &str, flags: &str, name: &str| {
+            let line = format!("{zeros} {prefix} {zeros} 00 {zeros} 00000400 1 0 {flags} {name}\n");
+            is_default_route_in(head, &line)
+        };
+        assert!(v6("00", "00000003", "eth0"));
+        // What every host has to refuse everything.
+        assert!(!v6("00", "00200200", "lo") && !v6("40", "00000001", "eth0"));
+    }
+
+    #[test]
+    fn ready_is_said_last() {
+        assert!(Tool::Slirp4netns.is_ready(b"1") && Tool::Slirp4netns.is_ready(b"WARNING: x\n1"));
+        assert!(!Tool::Slirp4netns.is_ready(b"WARNING: Support for seccomp is experimental\n"));
+        assert!(Tool::Pasta.is_ready(b"4242\n"));
+    }
+
+    #[test]
+    fn programs_of_the_path() {
+        assert!(in_path(std::ffi::OsStr::new("/nowhere:/usr/bin:/bin"), "sh").is_some());
+        assert!(in_path(std::ffi::OsStr::new("/nowhere:."), "sh").is_none());
+    }
+}

@@ -54,3 +54,33 @@ fn spec(published: &Published) -> String {
         Some(IpAddr::V6(ip)) => format!("{ip}/{ports}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::port::Port;
+
+    #[test]
+    fn ports_as_it_takes_them() {
+        let published = |number, protocol, host_ip: Option<&str>| Published {
+            port: Port { number, protocol },
+            host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+            host_port: 8000 + number,
+        };
+        let all = [
+            published(80, Protocol::Tcp, None),
+            published(81, Protocol::Tcp, Some("127.0.0.1")),
+            published(53, Protocol::Udp, Some("::1")),
+        ];
+        let line = arguments(&all).join(" ");
+        let expected =
+            "--tcp-ports 8080:80 --tcp-ports 127.0.0.1/8081:81 --udp-ports ::1/8053:53 --tcp-ns none";
+        assert!(line.contains(expected), "{line}");
+        // Nothing that was not asked for: its own default is whatever listens.
+        assert!(
+            arguments(&[])
+                .join(" ")
+                .contains("--tcp-ports none --udp-ports none --tcp-ns none --udp-ns none")
+        );
+    }
+}

@@ -91,3 +91,22 @@ pub(super) fn refusal(published: &[Published]) -> Option<Failure> {
     let text = format!("cannot publish {}: it knows only IPv4 there", one.host());
     Some(Failure::new("slirp4netns", &io::Error::other(text)).hint("--network pasta knows both"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::port::{Port, Protocol};
+
+    #[test]
+    fn ports_as_it_takes_them() {
+        let port = Port { number: 80, protocol: Protocol::Tcp };
+        let mut one = Published { port, host_ip: None, host_port: 8080 };
+        let asked = &request(&one)["arguments"];
+        assert_eq!((&asked["proto"], &asked["host_addr"]), (&"tcp".into(), &"0.0.0.0".into()));
+        assert_eq!((&asked["host_port"], &asked["guest_port"]), (&8080.into(), &80.into()));
+        assert!(refusal(&[one]).is_none());
+        one.host_ip = Some("::1".parse().unwrap());
+        assert!(refusal(&[one]).unwrap().to_string().contains("[::1]:8080"));
+        assert!(!arguments(&[]).contains(&"--api-socket") && arguments(&[one]).contains(&"--api-socket"));
+    }
+}
