@@ -18,7 +18,7 @@ use super::namespaces;
 use super::plan::Plan;
 use super::program;
 use super::rootfs::{self, Rootfs};
-use super::run::{LaunchError, NoEvents, launch};
+use super::run::{Events, LaunchError, launch};
 use super::supervisor::{First, Supervisor, become_root, die_with};
 use crate::sys::process::{self, Watched};
 
@@ -73,7 +73,16 @@ pub fn join((pid, other): (u32, &Watched)) -> Result<OwnedFd, LaunchError> {
 /// [`LaunchError`], of what was done for the work; of the work itself nothing is known here.
 pub fn mounted(plan: &Plan, rootfs: Box<dyn Rootfs>, work: Work<'_>) -> Result<(), LaunchError> {
     let first = First::Work(Some(work));
-    launch(plan, &mut NoEvents, |given| Supervisor { given, rootfs, first }.run()).map(drop)
+    launch(plan, &mut Silent, |given| Supervisor { given, rootfs, first }.run()).map(drop)
+}
+
+/// That there is a single id was said when the container was run.
+struct Silent;
+
+impl Events for Silent {
+    fn single_id(&mut self, reason: &str) {
+        tracing::debug!(reason, "the files are seen with a single id");
+    }
 }
 
 /// The process that does the work on what its supervisor serves.
