@@ -277,8 +277,16 @@ impl Comparison<'_> {
         };
         let before = before.transpose().map_err(io::Error::other)?;
         let now = self.metadata(&stat, before.as_ref());
-        let same =
-            before.is_some_and(|before| before == now) && number.is_none_or(|number| number.0 == stat.st_ino);
+        // Who gives a file of the image one more name changes it.
+        let has_new_name = match below {
+            Some(Lower::Leaf(lower, _)) => {
+                stat.st_nlink > u64::from(self.union.names(*lower).map_err(io::Error::other)?)
+            }
+            _ => false,
+        };
+        let same = !has_new_name
+            && before.is_some_and(|before| before == now)
+            && number.is_none_or(|number| number.0 == stat.st_ino);
         if !same {
             self.found.tell(path, Some(&now), before.as_ref());
         }

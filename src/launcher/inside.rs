@@ -10,7 +10,7 @@ use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::unistd::{getppid, setgroups};
 
-use super::events::NoEvents;
+use super::events::Events;
 use super::failure::{Context as _, EXIT_LAUNCHER, Step};
 use super::id_maps;
 use super::init;
@@ -74,8 +74,17 @@ pub fn join((pid, other): (u32, &Watched)) -> Result<OwnedFd, LaunchError> {
 /// [`LaunchError`], of what was done for the work; of the work itself nothing is known here.
 pub fn mounted(plan: &Plan, rootfs: Box<dyn Rootfs>, work: Work<'_>) -> Result<(), LaunchError> {
     let first = First::Work(Some(work));
-    launch(plan, CgroupWish::Of(None), &mut NoEvents, |given| Supervisor { given, rootfs, first }.run())
+    launch(plan, CgroupWish::Of(None), &mut Silent, |given| Supervisor { given, rootfs, first }.run())
         .map(drop)
+}
+
+/// That there is a single id was said when the container was run.
+struct Silent;
+
+impl Events for Silent {
+    fn single_id(&mut self, reason: &str) {
+        tracing::debug!(reason, "the files are seen with a single id");
+    }
 }
 
 /// The process that does the work on what its supervisor serves.

@@ -120,7 +120,7 @@ fn streams() {
     let boxes = Boxes::new(&[]);
     let tree = boxes.tree();
     for name in ["idle", "live"] {
-        let tar = format!("tar c -C {} . | \"$0\" cp - {name}:/tmp", tree.display());
+        let tar = format!("tar c --format=posix -C {} . | \"$0\" cp - {name}:/tmp", tree.display());
         let layerfs = boxes.place.command().get_program().to_owned();
         let mut shell = clone_environment(&boxes.place.command(), "sh");
         finish(shell.args(["-c", &tar]).arg(&layerfs)).ok();
