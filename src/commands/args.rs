@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::container_args::{
-    AttachArgs, CreateArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, RestartArgs, RmArgs, RunArgs, StartArgs,
-    StopArgs, WaitArgs,
+    AttachArgs, CreateArgs, ExecArgs, HealthcheckArgs, KillArgs, LogsArgs, PsArgs, RestartArgs, RmArgs,
+    RunArgs, StartArgs, StopArgs, WaitArgs,
 };
 use super::options::network::NetworkArg;
 use crate::image::TargetPlatform;
@@ -47,6 +47,8 @@ pub enum Command {
     Exec(ExecArgs),
     /// Attach the terminal, or standard input and output, to a container that runs in the background
     Attach(AttachArgs),
+    /// Check the health of a container
+    Healthcheck(HealthcheckArgs),
     /// Make a container without starting it
     Create(CreateArgs),
     /// Start containers that were made or have ended

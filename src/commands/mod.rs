@@ -9,6 +9,7 @@ pub mod container_args;
 mod environment;
 mod exec;
 mod failure;
+mod healthcheck;
 mod index;
 mod inspect;
 mod log_times;
@@ -110,6 +111,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Umount(args) => umount::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Attach(args) => attach::run(&args),
+        Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Exec(args) => exec::run(&args),
         Command::Create(args) => run::create(&args),
         Command::Start(args) => start::start(&args),

@@ -72,7 +72,7 @@ pub(super) struct Made {
 }
 
 fn make(args: &CreateArgs) -> anyhow::Result<Made> {
-    let wishes = wishes(args)?;
+    let mut wishes = wishes(args)?;
     let keeps = wishes.restart == RestartPolicy::No || !args.rm;
     ensure!(keeps, "--rm and --restart {} contradict each other: leave one out", wishes.restart);
     let cidfile = args.cidfile.as_deref().map(CidFile::claim).transpose()?;
@@ -84,6 +84,7 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
     if let Some(signal) = &image.config.config.stop_signal {
         ensure!(process::signal_number(signal).is_some(), "the image's StopSignal {signal:?} is no signal");
     }
+    wishes.health = args.health.wanted(&image.config.config)?;
     let arguments = command_line::arguments(&image.config.config, &wishes)?;
     let caches = environment::caches(&store, &image, &arguments)?;
     let layers = mount::open_layers_told(&store, &image, caches, progress)?;

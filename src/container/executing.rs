@@ -21,20 +21,21 @@ pub struct Execution {
 /// # Errors
 /// [`ContainerError::NotRunning`]
 pub fn prepare(containers: &Containers, text: &str, wishes: Wishes) -> Result<Execution, ContainerError> {
-    let container = containers.find(text)?;
+    Execution::of(&containers.find(text)?, wishes)
+}
+
+fn running(container: &Container) -> Result<(u32, Watched), ContainerError> {
     let status = container.status()?;
     let watched = match status.state {
         State::Running { process, .. } if status.held => {
-            let watched = process.watch().map_err(failed(&container))?;
+            let watched = process.watch().map_err(failed(container))?;
             watched.map(|watched| (process.pid, watched))
         }
         _ => None,
     };
-    let Some(program) = watched else {
-        return Err(ContainerError::NotRunning { id: container.id(), name: container.config().name.clone() });
-    };
-    let plan = plan(&container, wishes).map_err(failed(&container))?;
-    Ok(Execution { program, plan })
+    let not_running =
+        || ContainerError::NotRunning { id: container.id(), name: container.config().name.clone() };
+    watched.ok_or_else(not_running)
 }
 
 fn failed(container: &Container) -> impl FnOnce(io::Error) -> ContainerError {
@@ -78,6 +79,13 @@ impl Events for Heard {
 }
 
 impl Execution {
+    /// As [`prepare`], of a container that was found.
+    pub(super) fn of(container: &Container, wishes: Wishes) -> Result<Self, ContainerError> {
+        let program = running(container)?;
+        let plan = plan(container, wishes).map_err(failed(container))?;
+        Ok(Self { program, plan })
+    }
+
     /// Runs the program to its end; gives its exit code.
     ///
     /// # Errors

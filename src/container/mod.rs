@@ -21,6 +21,7 @@ mod documents;
 pub mod ending;
 mod error;
 pub mod executing;
+pub mod health;
 mod id;
 pub mod log;
 pub mod moment;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::health::Health;
 use super::{Container, ContainerError, ContainerId, Moment, ProcessId, Purpose, State, Status, moment};
 use crate::model::Digest;
 use crate::model::image_config::ProcessConfig;
@@ -64,11 +65,20 @@ fn cells(container: &Container, status: &Status, now: Moment, width: Width) -> [
         config.image.name.clone(),
         command,
         created,
-        status.text(now),
+        status_text(container, status, now),
         String::new(),
         config.name.clone(),
     ];
     cells.map(|cell| harmless(&cell))
+}
+
+/// With the health of one that is checked. What cannot be read is not shown.
+fn status_text(container: &Container, status: &Status, now: Moment) -> String {
+    let text = status.text(now);
+    match container.health() {
+        Ok(Some(health)) if status.is_running() => format!("{text} ({})", health.text()),
+        _ => text,
+    }
 }
 
 fn shortened(text: &str) -> String {
@@ -129,6 +139,8 @@ struct InspectedState {
     started_at: Option<Moment>,
     finished_at: Option<Moment>,
     mountpoint: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<Health>,
 }
 
 #[derive(Serialize)]
@@ -160,7 +172,7 @@ fn inspected<'a>(container: &'a Container, status: &Status) -> Inspected<'a> {
         created: config.created,
         path,
         args,
-        state: inspected_state(status),
+        state: InspectedState { health: container.health().ok().flatten(), ..inspected_state(status) },
         image: config.image.config_digest,
         image_name: &config.image.name,
         image_source: &config.image.source,
@@ -185,6 +197,7 @@ fn inspected_state(status: &Status) -> InspectedState {
         started_at: None,
         finished_at: None,
         mountpoint: None,
+        health: None,
     };
     // A process that is gone has no number: somebody else may have it by now.
     let pid = |process: &ProcessId| if status.held { process.pid } else { 0 };
