@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::container_args::{
-    AttachArgs, CpArgs, CreateArgs, DiffArgs, ExecArgs, KillArgs, LogsArgs, PauseArgs, PortArgs, PsArgs,
-    RenameArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, WaitArgs,
+    AttachArgs, CpArgs, CreateArgs, DiffArgs, ExecArgs, HealthcheckArgs, KillArgs, LogsArgs, PauseArgs,
+    PortArgs, PsArgs, RenameArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, WaitArgs,
 };
 use super::options::network::BuildNetworkArg;
 use super::volume::VolumeArgs;
@@ -48,6 +48,8 @@ pub enum Command {
     Exec(ExecArgs),
     /// Attach the terminal, or standard input and output, to a container that runs in the background
     Attach(AttachArgs),
+    /// Check the health of a container
+    Healthcheck(HealthcheckArgs),
     /// Make a container without starting it
     Create(CreateArgs),
     /// Copy files between a container and the host

@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::args::{IMAGE_HELP, PlatformArg};
 use super::options::attachment::{DetachKeysArg, SigProxyArg};
+use super::options::health::HealthArgs;
 use super::options::life::LifeArgs;
 use super::options::network::NetworkArgs;
 use super::options::process::ProcessArgs;
@@ -54,6 +55,9 @@ pub struct CreateArgs {
     /// What becomes of it
     #[command(flatten)]
     pub life: LifeArgs,
+    /// How its health is checked
+    #[command(flatten)]
+    pub health: HealthArgs,
     /// What it sees of the host's files
     #[command(flatten)]
     pub storage: StorageArgs,
@@ -164,6 +168,24 @@ pub struct AttachArgs {
     pub sig_proxy: SigProxyArg,
     /// ID, unique prefix or name
     pub container: String,
+}
+
+/// `layerfs healthcheck`
+#[derive(Clone, Debug, Args)]
+pub struct HealthcheckArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: HealthcheckCommand,
+}
+
+/// The commands of `layerfs healthcheck`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum HealthcheckCommand {
+    /// Check a running container now: exit with 0 when it is healthy, else with 1
+    Run {
+        /// ID, unique prefix or name
+        container: String,
+    },
 }
 
 /// `layerfs start`

@@ -13,6 +13,7 @@ mod environment;
 mod exec;
 mod failure;
 mod files;
+mod healthcheck;
 mod index;
 mod inspect;
 mod logging;
@@ -131,6 +132,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Umount(args) => umount::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Attach(args) => attach::run(&args),
+        Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Exec(args) => exec::run(&args),
         Command::Cp(args) => cp::run(&args),
         Command::Diff(args) => diff::run(&args),

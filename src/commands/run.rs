@@ -36,6 +36,10 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<u8> {
         "--restart {}: without a terminal the container ends with this command: give -d, or -it",
         wanted.life.restart
     );
+    ensure!(
+        has_background || wanted.health.health_cmd.is_none(),
+        "--health-cmd: what runs here without a terminal is not checked: give -d, or -it"
+    );
     let made = make(wanted)?;
     if args.detach {
         let id = made.held.id();
@@ -84,6 +88,7 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
     if let Some(signal) = &image.config.config.stop_signal {
         ensure!(process::signal_number(signal).is_some(), "the image's StopSignal {signal:?} is no signal");
     }
+    wishes.health = args.health.wanted(&image.config.config)?;
     let arguments = command_line::arguments(&image.config.config, &wishes)?;
     let caches = environment::caches(&store, &image, &arguments)?;
     let layers = mount::open_layers_told(&store, &image, caches, progress)?;

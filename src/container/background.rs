@@ -6,10 +6,11 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags};
 
 use super::attaching::{self, Attach, Left, Server};
+use super::health::Monitor;
 use super::log::LogWriter;
 use super::restarting::{self, RestartPolicy, Restarts};
 use super::running::{Ran, Ready, RunError, SingleId, finish, run_once};
-use super::{ContainerError, Containers, Held, Moment, ProcessId, State};
+use super::{Container, ContainerError, Containers, Held, Moment, ProcessId, State};
 use crate::launcher::{self, BlockedSignals, Events, Input, Output, Plan, Stream};
 use crate::mount::Layers;
 use crate::sys::message_socket::MessageSocket;
@@ -88,8 +89,15 @@ fn in_background(containers: &Containers, mut ready: Ready, (notifier, first): S
         }
     };
     let notifier = Some(notifier);
-    let mut background =
-        Background { notifier, must_be_heard, single_id: String::new(), log, server: Some(server) };
+    let mut background = Background {
+        notifier,
+        must_be_heard,
+        single_id: String::new(),
+        log,
+        server: Some(server),
+        container: (*ready.held).clone(),
+        health: None,
+    };
     let result = background.run(containers, ready);
     let error = match result {
         Ok(code) => return code,
@@ -124,6 +132,8 @@ struct Background {
     single_id: String,
     log: LogWriter,
     server: Option<Server>,
+    container: Container,
+    health: Option<Monitor>,
 }
 
 impl Background {
@@ -134,7 +144,12 @@ impl Background {
             let ran = run_once(&held, (layers.clone(), writes), &mut plan, self)?;
             let lasted = ran.started.age(Moment::now());
             // One that did not even start the first time does not start again.
-            let again = if self.notifier.is_none() { restarts.next(ran.exit_code(), lasted) } else { None };
+            let is_wanted = self.health.take().is_some_and(|health| health.wants_restart());
+            let again = match self.notifier {
+                Some(_) => None,
+                None if is_wanted => Some(restarts.again(lasted)),
+                None => restarts.next(ran.exit_code(), lasted),
+            };
             let Some(pause) = again else { return self.end(containers, held, &plan, ran) };
             if !self.pause(&held, &ran, pause)? {
                 return self.end(containers, held, &plan, ran);
@@ -201,6 +216,7 @@ impl Events for Background {
             Some(Err(error)) => tracing::debug!(%error, "nobody waited for the start"),
             Some(Ok(())) | None => {}
         }
+        self.health = Monitor::begin(&self.container)?;
         Ok(())
     }
 
@@ -220,14 +236,26 @@ impl Events for Background {
     }
 
     fn interests(&self) -> Vec<PollFd<'_>> {
-        self.server.as_ref().map(Server::interests).unwrap_or_default()
+        let of_server = self.server.as_ref().map(Server::interests).unwrap_or_default();
+        // These it finds by itself, so that they may come last.
+        let of_health = self.health.as_ref().map(Monitor::interests).unwrap_or_default();
+        of_server.into_iter().chain(of_health).collect()
     }
 
     fn wait_at_most(&self) -> Option<Duration> {
-        self.server.as_ref().and_then(Server::wait_at_most)
+        let of_server = self.server.as_ref().and_then(Server::wait_at_most);
+        let of_health = self.health.as_ref().map(Monitor::wait_at_most);
+        of_server.into_iter().chain(of_health).min()
     }
 
     fn turn(&mut self, found: &[PollFlags], input: &mut dyn Input) -> io::Result<()> {
+        // A check that cannot be made must not end the container.
+        if let Some(health) = &mut self.health
+            && let Err(error) = health.turn()
+        {
+            tracing::error!(%error, "the health of the container is not checked any more");
+            self.health = None;
+        }
         self.server.as_mut().map_or(Ok(()), |server| server.turn(found, input))
     }
 }

@@ -23,23 +23,25 @@ pub struct Execution {
 /// # Errors
 /// [`ContainerError::NotRunning`], [`ContainerError::Paused`]
 pub fn prepare(containers: &Containers, text: &str, wishes: Wishes) -> Result<Execution, ContainerError> {
-    let container = containers.find(text)?;
+    Execution::of(&containers.find(text)?, wishes)
+}
+
+/// Its first process, and its control group.
+fn running(container: &Container) -> Result<((u32, Watched), Option<PathBuf>), ContainerError> {
     let status = container.status()?;
     let watched = match &status.state {
         State::Running { process, cgroup, .. } if status.held => {
-            let watched = process.watch().map_err(failed(&container))?;
+            let watched = process.watch().map_err(failed(container))?;
             watched.map(|watched| ((process.pid, watched), cgroup.clone()))
         }
         _ => None,
     };
-    let Some((program, cgroup)) = watched else {
-        return Err(ContainerError::NotRunning { id: container.id(), name: container.config().name.clone() });
-    };
+    let name = || container.config().name.clone();
+    let running = watched.ok_or_else(|| ContainerError::NotRunning { id: container.id(), name: name() })?;
     if status.is_paused() {
-        return Err(ContainerError::Paused { id: container.id(), name: container.config().name.clone() });
+        return Err(ContainerError::Paused { id: container.id(), name: name() });
     }
-    let plan = plan(&container, wishes).map_err(failed(&container))?;
-    Ok(Execution { program, cgroup, plan })
+    Ok(running)
 }
 
 fn failed(container: &Container) -> impl FnOnce(io::Error) -> ContainerError {
@@ -83,6 +85,13 @@ impl Events for Heard {
 }
 
 impl Execution {
+    /// As [`prepare`], of a container that was found.
+    pub(super) fn of(container: &Container, wishes: Wishes) -> Result<Self, ContainerError> {
+        let (program, cgroup) = running(container)?;
+        let plan = plan(container, wishes).map_err(failed(container))?;
+        Ok(Self { program, cgroup, plan })
+    }
+
     /// Runs the program to its end; gives its exit code.
     ///
     /// # Errors

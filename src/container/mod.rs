@@ -25,6 +25,7 @@ pub mod ending;
 mod error;
 pub mod executing;
 pub mod filter;
+pub mod health;
 mod id;
 pub mod inside;
 pub mod log;

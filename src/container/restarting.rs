@@ -107,10 +107,15 @@ impl Restarts {
         if !self.policy.wants(exit_code, self.count) {
             return None;
         }
+        Some(self.again(ran))
+    }
+
+    /// The pause of one that runs again whatever its policy is.
+    pub(super) fn again(&mut self, ran: Duration) -> Duration {
         self.count = self.count.saturating_add(1);
         let pause = if ran >= RAN_WELL { PAUSE_MIN } else { self.pause };
         self.pause = (pause * 2).min(PAUSE_MAX);
-        Some(pause)
+        pause
     }
 
     pub(super) fn count(&self) -> u32 {

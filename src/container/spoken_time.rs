@@ -17,7 +17,8 @@ pub fn parse(text: &str, now: Moment) -> Option<Moment> {
 }
 
 /// As Go has it: `1h30m`, `1.5s`, `300ms`.
-fn duration(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {

@@ -45,7 +45,7 @@ impl StopWait {
         u64::try_from(seconds).map_or(Self::ForEver, |seconds| Self::AtMost(Duration::from_secs(seconds)))
     }
 
-    fn time(self, container: &Container) -> Option<Duration> {
+    pub(super) fn time(self, container: &Container) -> Option<Duration> {
         let made_with = || container.config().run.as_ref().and_then(|wishes| wishes.stop_timeout);
         match self {
             Self::AsMade => match made_with() {
@@ -133,7 +133,7 @@ fn stop_program(
 }
 
 /// What asks a container's program to stop.
-fn stop_signal(container: &Container) -> i32 {
+pub(super) fn stop_signal(container: &Container) -> i32 {
     let config = container.config();
     let made_with = config.run.as_ref().and_then(|wishes| wishes.stop_signal.as_deref());
     let wanted = made_with.or(config.image.process.stop_signal.as_deref());

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 
 use serde::{Deserialize, Serialize};
 
+use super::health::HealthCheck;
 use super::log::LogLimits;
 use super::restarting::RestartPolicy;
 use super::rights::Rights;
@@ -48,6 +49,8 @@ pub struct Wishes {
     pub timeout: Option<u64>,
     /// When it runs again.
     pub restart: RestartPolicy,
+    /// How its health is checked.
+    pub health: Option<HealthCheck>,
     /// A first process that is not the program.
     pub init: bool,
     /// A terminal.

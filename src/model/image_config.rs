@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Digest;
+use super::healthcheck::Healthcheck;
 
 /// An image's configuration document.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +62,15 @@ impl ProcessConfig {
         let ports = self.other.get("ExposedPorts").and_then(serde_json::Value::as_object);
         ports.into_iter().flat_map(|ports| ports.keys().map(String::as_str))
     }
+
+    /// How its health is checked, if the image says so.
+    ///
+    /// # Errors
+    /// When what it says cannot be understood.
+    pub fn healthcheck(&self) -> Result<Option<Healthcheck>, serde_json::Error> {
+        let said = self.other.get("Healthcheck").cloned().unwrap_or_default();
+        serde_json::from_value(said)
+    }
 }
 
 /// The `rootfs` object.
@@ -93,7 +103,17 @@ mod tests {
         let text = r#"{"os":"linux","config":{"Env":null,"Cmd":["sh"],"User":null,"Labels":null},"rootfs":{"type":"layers","diff_ids":null}}"#;
         let config: ImageConfig = serde_json::from_str(text).unwrap();
         assert_eq!(config.config.cmd, ["sh"]);
-        assert!(config.rootfs.diff_ids.is_empty());
+        assert!(config.rootfs.diff_ids.is_empty() && config.config.healthcheck().unwrap().is_none());
+    }
+
+    #[test]
+    fn health_checks() {
+        let of = |text: &str| serde_json::from_str::<ProcessConfig>(text).unwrap().healthcheck();
+        let check = of(r#"{"Healthcheck":{"Test":["CMD","x"],"Interval":5,"Retries":2}}"#).unwrap().unwrap();
+        assert_eq!((check.test.as_slice(), check.interval), (&["CMD".to_owned(), "x".to_owned()][..], 5));
+        assert_eq!((check.retries, check.timeout), (2, 0));
+        assert!(of(r#"{"Healthcheck":null}"#).unwrap().is_none());
+        assert!(of(r#"{"Healthcheck":{"Interval":-1}}"#).is_err());
     }
 
     #[test]

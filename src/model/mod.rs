@@ -4,6 +4,7 @@
 
 pub mod counter;
 pub mod digest;
+pub mod healthcheck;
 pub mod histogram;
 pub mod ids;
 pub mod image_config;

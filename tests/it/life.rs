@@ -214,3 +214,85 @@ fn run_again_after_failures() {
     assert_eq!(done.code, 127, "{done:#?}");
     all.status("five", "Exited (127)");
 }
+
+#[test]
+fn health_is_checked() {
+    needs_mount!();
+    let all = All::new();
+    let check = "echo looked; test ! -e /tmp/sick";
+    let options =
+        ["-d", "--health-cmd", check, "--health-interval", "200ms", "--health-retries", "2", "--name", "one"];
+    all.run(&options, "while :; do sleep 0.1; done").ok();
+    all.status("one", "(healthy)");
+    let health = all.inspect("one")["State"]["Health"].clone();
+    assert_eq!((&health["Status"], &health["FailingStreak"]), (&"healthy".into(), &0.into()));
+    let last = health["Log"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["ExitCode"], &last["Output"]), (&0.into(), &"looked\n".into()));
+    assert_eq!(all.layerfs(&["healthcheck", "run", "one"]).code, 0);
+    all.layerfs(&["exec", "one", "touch", "/tmp/sick"]).ok();
+    all.status("one", "(unhealthy)");
+    assert_eq!(all.layerfs(&["healthcheck", "run", "one"]).code, 1);
+    all.layerfs(&["exec", "one", "rm", "/tmp/sick"]).ok();
+    all.status("one", "(healthy)");
+    assert!(eventually(|| all.inspect("one")["State"]["Health"]["Log"].as_array().unwrap().len() == 5));
+    all.layerfs(&["stop", "-t", "0", "one"]).ok();
+    all.status("one", "Exited (137)");
+    let done = all.layerfs(&["healthcheck", "run", "one"]);
+    assert!(done.code == 125 && done.err.contains("is not running"), "{done:#?}");
+    all.layerfs(&["rm", "one"]).ok();
+    all.place.nothing_left();
+}
+
+#[test]
+fn checks_that_hang_or_cannot_be_made_are_failures() {
+    needs_mount!();
+    let all = All::new();
+    let options = ["-d", "--health-interval", "100ms", "--health-retries", "1", "--name"];
+    let idle = "trap 'exit 4' TERM; echo run; while :; do sleep 0.1; done";
+    let hangs = ["--health-cmd", "echo begun; sleep 1000", "--health-timeout", "300ms"];
+    all.run(&[&options[..], &["one"], &hangs].concat(), idle).ok();
+    all.status("one", "(unhealthy)");
+    let last = all.inspect("one")["State"]["Health"]["Log"][0].clone();
+    assert_eq!(last["ExitCode"], -1);
+    assert!(last["Output"].as_str().unwrap().contains("exceeded timeout (300ms)"), "{last}");
+    // Nothing of those that hung is left.
+    all.layerfs(&["exec", "one", "sh", "-c", "test $(ps | grep -c '[s]leep 1000') -le 1"]).ok();
+    all.run(&[&options[..], &["two", "--health-cmd", r#"["/nosuch"]"#]].concat(), idle).ok();
+    all.status("two", "(unhealthy)");
+    assert!(all.inspect("two")["State"]["Health"]["Log"][0]["Output"].as_str().unwrap().contains("/nosuch"));
+    // What is done then.
+    let sick = ["--health-cmd", "false", "--health-on-failure"];
+    all.run(&[&options[..], &["three"], &sick, &["stop"]].concat(), idle).ok();
+    all.status("three", "Exited (4)");
+    all.run(&[&options[..], &["four"], &sick, &["kill"]].concat(), idle).ok();
+    all.status("four", "Exited (137)");
+    all.run(&[&options[..], &["five"], &sick, &["restart"]].concat(), idle).ok();
+    assert!(eventually(|| all.layerfs(&["logs", "five"]).out.starts_with("run\nrun\n")));
+    // While it starts, failures do not count.
+    let slow = ["--health-cmd", "false", "--health-start-period", "1h", "--name", "six"];
+    all.run(&[&["-d", "--health-interval", "100ms"], &slow[..]].concat(), idle).ok();
+    all.status("six", "(health: starting)");
+    let done = all.layerfs(&["healthcheck", "run", "six"]);
+    assert_eq!((done.code, done.err.trim()), (1, "unhealthy"), "{done:#?}");
+}
+
+#[test]
+fn the_images_check_counts_unless_it_is_refused() {
+    needs_mount!();
+    let all = All::new();
+    let context = all.place.path("context");
+    std::fs::create_dir(&context).unwrap();
+    let check = "HEALTHCHECK --interval=100ms --retries=1 CMD test -e /hard\n";
+    std::fs::write(context.join("Dockerfile"), format!("FROM {}\n{check}", tiny().display())).unwrap();
+    all.layerfs(&["build", "-t", "checked:1", context.to_str().unwrap()]).ok();
+    let run = |options: &[&str]| {
+        let idle = ["checked:1", "sh", "-c", "while :; do sleep 0.1; done"];
+        all.layerfs(&[&["run", "-d"], options, &idle].concat()).ok().to_owned()
+    };
+    run(&["--name", "one"]);
+    all.status("one", "(healthy)");
+    run(&["--name", "two", "--no-healthcheck"]);
+    let done = all.layerfs(&["healthcheck", "run", "two"]);
+    assert!(done.code == 125 && done.err.contains("without a health check"), "{done:#?}");
+    assert!(all.inspect("two")["State"].get("Health").is_none());
+}

@@ -1,6 +1,7 @@
 //! The options of `layerfs run` and its relatives, one file for each kind: what can be typed, and what is wished for by it.
 
 pub mod attachment;
+pub mod health;
 pub mod life;
 mod mount_option;
 pub mod network;

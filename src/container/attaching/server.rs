@@ -130,16 +130,9 @@ impl Server {
             client.tell(last.encode());
         }
         loop {
-            self.clients.retain(|client| {
-                !client.is_gone && !client.kept.is_empty() && client.progress.elapsed() < STALLED_MAX
-            });
+            self.clients.retain(|client| !client.is_gone && client.progress.elapsed() < STALLED_MAX);
             let Some(client) = self.clients.first_mut() else { return };
-            let mut fds = [PollFd::new(client.socket.as_fd(), PollFlags::POLLOUT)];
-            let wait = PollTimeout::from(LAST_WAIT_MILLISECONDS);
-            if let Err(error) = poll(&mut fds, wait) {
-                tracing::debug!(%error, "waiting for those who are attached");
-            }
-            client.pass();
+            client.see_off();
         }
     }
 
@@ -187,6 +180,23 @@ impl Client {
             self.hear(input)?;
         }
         Ok(())
+    }
+
+    /// Waits a while for one who has not taken everything, or not left. Until then what is said is listened to: the kernel would
+    /// otherwise take a closed socket with something unread in it for an error, and drop what we said last.
+    fn see_off(&mut self) {
+        let mut events = PollFlags::POLLIN;
+        events.set(PollFlags::POLLOUT, !self.kept.is_empty());
+        let mut fds = [PollFd::new(self.socket.as_fd(), events)];
+        if let Err(error) = poll(&mut fds, PollTimeout::from(LAST_WAIT_MILLISECONDS)) {
+            tracing::debug!(%error, "waiting for one who is attached");
+            return;
+        }
+        let found = fds[0].revents().unwrap_or(PollFlags::empty());
+        if found.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR) {
+            self.is_gone = !matches!(self.socket.receive(), Ok(Some(_)));
+        }
+        self.pass();
     }
 
     fn hear(&mut self, input: &mut dyn Input) -> io::Result<()> {

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Row;
 use super::host_config::{HostConfig, InspectedMount, host_config, mounts};
+use crate::container::health::Health;
 use crate::container::{
     Config, Container, ContainerError, ContainerId, LayerRecord, Moment, ProcessId, Purpose, State, Status,
     Wishes, ports,
@@ -82,6 +83,8 @@ struct InspectedState {
     started_at: String,
     finished_at: String,
     mountpoint: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<Health>,
 }
 
 #[derive(Serialize)]
@@ -128,7 +131,7 @@ fn inspected(row: &Row, inspecting: Inspecting) -> Result<Inspected<'_>, Contain
         created: config.created,
         path,
         args,
-        state: inspected_state(&row.status),
+        state: InspectedState { health: container.health().ok().flatten(), ..inspected_state(&row.status) },
         image: config.image.config_digest,
         image_name: &config.image.name,
         image_source: &config.image.source,
@@ -168,6 +171,7 @@ fn inspected_state(status: &Status) -> InspectedState {
         started_at: NEVER.to_owned(),
         finished_at: NEVER.to_owned(),
         mountpoint: None,
+        health: None,
     };
     // A process that is gone has no number: somebody else may have it by now.
     let pid = |process: &ProcessId| if status.held { process.pid } else { 0 };

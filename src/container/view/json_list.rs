@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Row, network_mode, volumes};
+use super::{Row, network_mode, status_text, volumes};
 use crate::container::{ContainerId, Moment, State, moment, ports};
 
 #[derive(Serialize)]
@@ -69,7 +69,7 @@ fn listed(row: &Row, now: Moment) -> Listed<'_> {
         size: row.written.map(|rw_size| Size { rw_size }),
         started_at: None,
         state: status.word(),
-        status: status.text(now),
+        status: status_text(row, now),
         created: config.created.seconds(),
     };
     match &status.state {

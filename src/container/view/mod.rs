@@ -11,7 +11,7 @@ pub use json_list::json_list;
 pub use table::{Width, aligned, table};
 pub use words::{headings, words};
 
-use super::{Config, Container, Status, UsedVolume};
+use super::{Config, Container, Moment, Status, UsedVolume};
 
 /// One container of a list.
 #[derive(Clone, Debug)]
@@ -35,6 +35,15 @@ pub(super) fn network_mode(config: &Config) -> Option<String> {
 
 fn volumes(config: &Config) -> impl Iterator<Item = &UsedVolume> {
     config.run.iter().flat_map(|wishes| &wishes.volumes)
+}
+
+/// The column STATUS, with the health of one that is checked. What cannot be read is not shown.
+fn status_text(row: &Row, now: Moment) -> String {
+    let text = row.status.text(now);
+    match row.container.health() {
+        Ok(Some(health)) if row.status.is_running() => format!("{text} ({})", health.text()),
+        _ => text,
+    }
 }
 
 /// Commands and names come from images: what would move the cursor is shown instead.

@@ -1,6 +1,6 @@
 //! The table of `ps`.
 
-use super::{Row, harmless};
+use super::{Row, harmless, status_text};
 use crate::container::{Moment, Purpose, moment, ports, size};
 
 /// Characters of the command in the table, as docker has it.
@@ -58,7 +58,7 @@ fn cells(row: &Row, now: Moment, width: Width) -> [String; 7] {
         config.image.name.clone(),
         command(row, width),
         format!("{} ago", moment::in_words(config.created.age(now))),
-        row.status.text(now),
+        status_text(row, now),
         ports::cell_of(&row.container, &row.status),
         config.name.clone(),
     ];

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::table::{Width, command, id, size_text};
-use super::{Row, harmless, network_mode, volumes};
+use super::{Row, harmless, network_mode, status_text, volumes};
 use crate::container::{Moment, State, moment, ports};
 
 /// What a template is filled in with for one container.
@@ -48,7 +48,7 @@ pub fn words(row: &Row, now: Moment, width: Width) -> Value {
         "Size": size_text(row),
         "StartedAt": started.map(time).unwrap_or_default(),
         "State": row.status.word(),
-        "Status": row.status.text(now),
+        "Status": status_text(row, now),
     });
     if let Value::Object(fields) = &mut words {
         for value in fields.values_mut() {
