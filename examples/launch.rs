@@ -42,7 +42,8 @@ fn main() -> ExitCode {
 fn launch() -> Result<u8, String> {
     make_own_program_unwritable().map_err(|error| error.to_string())?;
     let mount_point = std::env::temp_dir().join(format!("launch-{}", std::process::id()));
-    let mut plan = Plan::new("example", mount_point.clone(), Vec::new());
+    let id = format!("example-{}", std::process::id());
+    let mut plan = Plan::new(&id, mount_point.clone(), Vec::new());
     let directory = parse(&mut plan)?;
     plan.files =
         default_files(&plan.hostname, plan.network, &Names::default()).map_err(|error| error.to_string())?;

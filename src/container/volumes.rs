@@ -30,7 +30,7 @@ const REMOVING_PREFIX: &str = ".removing-";
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// A path of the host.
-    Path(PathBuf),
+    Path,
     /// A volume by this name.
     Named(String),
     /// A volume that the container alone uses, and that may go with it.
@@ -59,7 +59,7 @@ impl UsedVolume {
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         match &self.source {
-            Source::Path(_) => None,
+            Source::Path => None,
             Source::Named(name) => Some(name),
             Source::Anonymous => self.mount.source.parent()?.file_name()?.to_str(),
         }
@@ -113,7 +113,7 @@ impl Volumes {
     pub fn resolve(&self, used: &mut [UsedVolume], _kept: &FileLock) -> Result<(), ContainerError> {
         for one in used {
             let name = match &one.source {
-                Source::Path(_) => continue,
+                Source::Path => continue,
                 Source::Named(name) => {
                     self.create(name, BTreeMap::new(), false)?;
                     name.clone()

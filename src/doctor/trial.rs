@@ -58,7 +58,9 @@ fn check(told: Told) -> Check {
 
 fn started(target: PathBuf) -> Told {
     let mut single = Single(None);
-    let plan = Plan::new("layerfs-doctor", target, vec![PROGRAM.into()]);
+    // Several may look at the same time.
+    let id = format!("doctor-{}", std::process::id());
+    let plan = Plan::new(&id, target, vec![PROGRAM.into()]);
     let failed = match launcher::run(&plan, Box::new(Empty), &mut single) {
         Err(error) if error.exit_code() == EXIT_NOT_FOUND => None,
         Err(error) => Some(error.to_string()),

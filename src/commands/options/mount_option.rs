@@ -1,10 +1,12 @@
 //! `--mount`, docker's form with words.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, bail, ensure};
 
 use super::bytes;
-use super::storage::{new_tmpfs, tmpfs_option, used, volume_flag};
-use crate::container::{Source, Wishes};
+use super::storage::{bound, new_tmpfs, tmpfs_option, used, volume_flag};
+use crate::container::{Source, UsedVolume, Wishes};
 
 /// `KEY=VALUE,...`
 pub(super) fn mount_option(text: &str, wishes: &mut Wishes) -> anyhow::Result<()> {
@@ -20,7 +22,10 @@ pub(super) fn mount_option(text: &str, wishes: &mut Wishes) -> anyhow::Result<()
     }
     let destination = destination.context("needs dst=PATH, where it is mounted in the container")?;
     match kind {
-        "bind" => bind(source.context("type=bind needs src=PATH")?, destination, &others, wishes),
+        "bind" => {
+            let source = source.context("type=bind needs src=PATH")?;
+            volume(bound(source, destination)?, &others, wishes)
+        }
         "volume" => {
             let source = match source {
                 Some(name) => {
@@ -28,7 +33,7 @@ pub(super) fn mount_option(text: &str, wishes: &mut Wishes) -> anyhow::Result<()
                 }
                 None => Source::Anonymous,
             };
-            volume(source, destination, &others, wishes)
+            volume(used(source, PathBuf::new(), destination)?, &others, wishes)
         }
         "tmpfs" => {
             ensure!(source.is_none(), "a tmpfs has no source");
@@ -40,13 +45,7 @@ pub(super) fn mount_option(text: &str, wishes: &mut Wishes) -> anyhow::Result<()
 
 type Words<'a> = [(&'a str, &'a str)];
 
-fn bind(source: &str, destination: &str, words: &Words<'_>, wishes: &mut Wishes) -> anyhow::Result<()> {
-    let path = std::path::Path::new(source).canonicalize().with_context(|| source.to_owned())?;
-    volume(Source::Path(path), destination, words, wishes)
-}
-
-fn volume(source: Source, destination: &str, words: &Words<'_>, wishes: &mut Wishes) -> anyhow::Result<()> {
-    let mut used = used(source, destination)?;
+fn volume(mut used: UsedVolume, words: &Words<'_>, wishes: &mut Wishes) -> anyhow::Result<()> {
     for (key, value) in words {
         match *key {
             "bind-propagation" => volume_flag(value, &mut used)?,
@@ -101,7 +100,7 @@ mod tests {
     #[test]
     fn three_types() {
         let bind = parsed("type=bind,src=/tmp,dst=/x,ro,bind-nonrecursive=true").unwrap().volumes.remove(0);
-        assert_eq!(bind.source, Source::Path("/tmp".into()));
+        assert_eq!(bind.source, Source::Path);
         assert!(bind.mount.flags.read_only && !bind.mount.recursive && !bind.mount.fill);
         let volume = parsed("source=data,target=/x,readonly=false,volume-nocopy").unwrap().volumes.remove(0);
         assert_eq!(volume.source, Source::named("data").unwrap());

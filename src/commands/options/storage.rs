@@ -69,33 +69,36 @@ fn volume(text: &str) -> anyhow::Result<UsedVolume> {
         [source, destination, options] => (Some(source), destination, options),
         _ => bail!("too many colons; --mount has no such limits"),
     };
-    let source = source.map_or(Ok(Source::Anonymous), volume_source)?;
-    let mut used = used(source, destination)?;
+    let mut used = match source {
+        None => used(Source::Anonymous, PathBuf::new(), destination)?,
+        Some(path) if path.starts_with(['/', '.']) => bound(path, destination)?,
+        Some(name) => used(volume_named(name)?, PathBuf::new(), destination)?,
+    };
     for option in options.split(',').filter(|option| !option.is_empty()) {
         volume_flag(option, &mut used)?;
     }
     Ok(used)
 }
 
-/// A path of the host, or the name of a volume, as docker tells them apart.
-fn volume_source(source: &str) -> anyhow::Result<Source> {
-    if source.starts_with(['/', '.']) {
-        let path = Path::new(source).canonicalize().with_context(|| source.to_owned())?;
-        return Ok(Source::Path(path));
-    }
-    Source::named(source).with_context(|| {
-        format!("{source:?} is neither a path (such as ./{source}) nor a name: letters, digits, _ . -, beginning with one of the first two")
+fn volume_named(name: &str) -> anyhow::Result<Source> {
+    Source::named(name).with_context(|| {
+        format!(
+            "{name:?} is neither a path (such as ./{name}) nor a name: letters, digits, _ . -, beginning with one of the \
+             first two"
+        )
     })
 }
 
-/// A volume is filled from the image; a directory of the host is what it is.
-pub(super) fn used(source: Source, destination: &str) -> anyhow::Result<UsedVolume> {
+/// What the host has there.
+pub(super) fn bound(source: &str, destination: &str) -> anyhow::Result<UsedVolume> {
+    let path = Path::new(source).canonicalize().with_context(|| source.to_owned())?;
+    used(Source::Path, path, destination)
+}
+
+/// A volume is filled from the image; what the host has is what it is.
+pub(super) fn used(source: Source, path: PathBuf, destination: &str) -> anyhow::Result<UsedVolume> {
     ensure!(destination.starts_with('/'), "the path in the container must be absolute: {destination:?}");
-    let path = match &source {
-        Source::Path(path) => path.clone(),
-        Source::Named(_) | Source::Anonymous => PathBuf::new(),
-    };
-    let fill = !matches!(source, Source::Path(_));
+    let fill = source != Source::Path;
     let mount = Volume { fill, ..Volume::new(path, PathBuf::from(destination)) };
     Ok(UsedVolume { source, mount })
 }
@@ -203,7 +206,7 @@ mod tests {
     #[test]
     fn volumes() {
         let made = volume("/tmp:/data:ro,noexec").unwrap();
-        assert_eq!(made.source, Source::Path("/tmp".into()));
+        assert_eq!(made.source, Source::Path);
         assert_eq!(made.mount.destination, Path::new("/data"));
         assert!(made.mount.flags.read_only && made.mount.flags.no_exec && !made.mount.fill);
         let named = volume("data:/var/lib/data").unwrap();

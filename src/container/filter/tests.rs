@@ -10,7 +10,7 @@ fn new(name: &str, label: &str) -> NewContainer {
     let map =
         |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let mount = Volume::new("/host/data".into(), "/data".into());
-    let volume = UsedVolume { source: Source::Path("/host/data".into()), mount };
+    let volume = UsedVolume { source: Source::Path, mount };
     NewContainer {
         name: Some(name.to_owned()),
         image: ImageRecord {

@@ -135,7 +135,7 @@ pub(super) fn host_config(config: &Config) -> HostConfig {
 fn bind(used: &UsedVolume) -> String {
     let options = if used.mount.flags.read_only { "ro" } else { "rw" };
     let source = match &used.source {
-        Source::Path(path) => text(path),
+        Source::Path => text(&used.mount.source),
         Source::Named(_) | Source::Anonymous => used.name().unwrap_or_default().to_owned(),
     };
     format!("{source}:{}:{options}", used.mount.destination.display())

@@ -118,7 +118,7 @@ fn wished() -> (tempfile::TempDir, Container) {
     image.process.other = [("Tty".to_owned(), true.into()), ("ExposedPorts".to_owned(), Value::Null)].into();
     let mut mount = crate::launcher::Volume::new("/host".into(), "/data".into());
     mount.flags.read_only = true;
-    let volume = UsedVolume { source: Source::Path("/host".into()), mount };
+    let volume = UsedVolume { source: Source::Path, mount };
     let wishes = Wishes {
         labels: [("a".to_owned(), "user".to_owned())].into(),
         env: vec!["B=2".into(), "A=3".into()],
