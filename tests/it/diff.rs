@@ -68,8 +68,10 @@ fn processes_as_the_container_numbers_them() {
     let script = "sleep 1000 & trap 'exit 0' TERM; while :; do sleep 0.1; done";
     finish(run.args(["run", "-d", "--name", "one"]).arg(tiny()).args(["sh", "-c", script])).ok();
     // Until it has become what it is to be.
-    let wait = "until grep -q 1000 /proc/2/cmdline && ! grep -q trap /proc/2/cmdline; do sleep 0.1; done";
-    place.layerfs(&["exec", "one", "sh", "-c", wait]).ok();
+    let line = "grep -l ^sleep.1000 /proc/*/cmdline";
+    let mut last = None;
+    let begun = eventually(|| last.insert(place.layerfs(&["exec", "one", "sh", "-c", line])).code == 0);
+    assert!(begun, "{last:#?}");
     let table = place.layerfs(&["top", "one"]).ok().to_owned();
     let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let heading = ["USER", "PID", "PPID", "%CPU", "ELAPSED", "TTY", "TIME", "COMMAND"];

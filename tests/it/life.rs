@@ -194,9 +194,12 @@ fn run_again_after_failures() {
     all.layerfs(&["kill", "three"]).ok();
     all.status("three", "Exited (137)");
     all.run(&["-d", "--restart", "always", "--name", "four"], script).ok();
+    assert!(eventually(|| all.layerfs(&["logs", "four"]).out == "run\n"));
     let killed = all.inspect("four")["State"]["Pid"].to_string();
     Command::new("kill").args(["-KILL", &killed]).status().unwrap();
-    assert!(eventually(|| all.layerfs(&["logs", "four"]).out == "run\nrun\n"));
+    let mut logs = None;
+    let again = eventually(|| logs.insert(all.layerfs(&["logs", "four"])).out == "run\nrun\n");
+    assert!(again, "{logs:#?} {}", all.inspect("four"));
     all.status("four", "Up ");
     for (options, why) in [
         (&["--rm", "-d", "--restart", "always"][..], "--rm and --restart always"),
