@@ -68,7 +68,7 @@ fn processes_as_the_container_numbers_them() {
     let script = "sleep 1000 & trap 'exit 0' TERM; while :; do sleep 0.1; done";
     finish(run.args(["run", "-d", "--name", "one"]).arg(tiny()).args(["sh", "-c", script])).ok();
     // Until it has become what it is to be.
-    let wait = "until grep -q 1000 /proc/2/cmdline && ! grep -q trap /proc/2/cmdline; do sleep 0.1; done";
+    let wait = "until ps | grep -q '[s]leep 1000$'; do sleep 0.1; done";
     place.layerfs(&["exec", "one", "sh", "-c", wait]).ok();
     let table = place.layerfs(&["top", "one"]).ok().to_owned();
     let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
