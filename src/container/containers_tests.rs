@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::container::{LayerRecord, ProcessId};
 use crate::model::Digest;
-use crate::sys::lock::soon;
+use crate::sys::lock::{self, soon};
 
 fn new(name: Option<&str>) -> NewContainer {
     let image = ImageRecord {
@@ -260,4 +260,34 @@ fn killed_holder() {
     holder.wait().unwrap();
     assert!(all.find("one").unwrap().status().unwrap().is_unclean());
     all.remove(all.find("one").unwrap()).unwrap();
+}
+
+#[test]
+fn a_name_counts_when_link_and_config_agree() {
+    let dir = tempfile::tempdir().unwrap();
+    let containers = Containers::open(dir.path()).unwrap();
+    let one = containers.create(new(Some("one"))).unwrap();
+    let two = containers.create(new(Some("two"))).unwrap();
+    let id = |name: &str| containers.find(name).map(|found| found.id()).ok();
+    containers.rename("one", "first").unwrap();
+    assert_eq!((id("one"), id("first")), (None, Some(one.id())));
+    assert!(matches!(containers.rename("first", "two"), Err(ContainerError::NameTaken { .. })));
+    assert!(matches!(containers.rename("first", "first"), Err(ContainerError::SameName(_))));
+    assert!(matches!(containers.rename("first", "a/b"), Err(ContainerError::Name(_))));
+    // Killed before the config was replaced, and after.
+    let link = |name: &str, id: ContainerId| {
+        std::os::unix::fs::symlink(format!("../containers/{id}"), dir.path().join("names").join(name))
+            .unwrap();
+    };
+    link("early", one.id());
+    link("one", one.id());
+    assert_eq!((id("early"), id("one"), id("first")), (None, None, Some(one.id())));
+    containers.rename("two", "early").unwrap();
+    containers.rename("first", "one").unwrap();
+    assert_eq!((id("early"), id("two"), id("one")), (Some(two.id()), None, Some(one.id())));
+    // Who holds it has read another name, and takes back the one that it has.
+    one.detach(&containers).unwrap().delete().unwrap();
+    assert!(!dir.path().join("names/one").is_symlink());
+    containers.rename("early", "one").unwrap();
+    assert_eq!(id("one"), Some(two.id()));
 }

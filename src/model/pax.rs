@@ -11,6 +11,9 @@ const ID_MAX: u64 = 0o7_777_777;
 /// Room for size and time: eleven octal digits.
 const NUMBER_MAX: u64 = 0o77_777_777_777;
 
+/// Name and value of an extended attribute.
+type Xattr = (Box<[u8]>, Box<[u8]>);
+
 /// What the header of an entry says.
 #[derive(Clone, Copy, Debug)]
 pub struct Header<'a> {
@@ -25,11 +28,8 @@ pub struct Header<'a> {
     /// The target of a link.
     pub target: &'a [u8],
     /// Extended attributes.
-    pub xattrs: &'a [Attribute],
+    pub xattrs: &'a [Xattr],
 }
-
-/// Name and value.
-type Attribute = (Box<[u8]>, Box<[u8]>);
 
 /// A tar cannot hold an attribute of this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -8,6 +8,17 @@ fn tiny() -> std::path::PathBuf {
     image("tiny").join("docker-gzip.tar")
 }
 
+/// Ends what runs in a place, also when a test fails.
+struct Ended<'a>(&'a Place);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        for name in ["one", "two", "live"] {
+            self.0.layerfs(&["rm", "-f", name]);
+        }
+    }
+}
+
 /// What is done, and what it has to be told as.
 const CHANGES: &str = "chmod 600 /etc/group; rm /etc/passwd; mkdir -p /x/y; echo >/x/y/z; ln /etc/shadow /etc/second; \
     rm -r /hard/many; mkdir /hard/many; echo >/hard/many/new; mv /root /moved 2>/dev/null; touch /tmp/t; rm /tmp/t";
@@ -38,6 +49,7 @@ fn expected(told: &str) {
 fn the_same_while_it_runs_and_after() {
     needs_mount!();
     let place = Place::new();
+    let _ended = Ended(&place);
     let script =
         format!("{CHANGES}; trap 'exit 0' TERM; echo ready >/tmp/ready; while :; do sleep 0.1; done");
     let mut run = place.command();
@@ -64,6 +76,7 @@ fn the_same_while_it_runs_and_after() {
 fn processes_as_the_container_numbers_them() {
     needs_mount!();
     let place = Place::new();
+    let _ended = Ended(&place);
     let mut run = place.command();
     let script = "sleep 1000 & trap 'exit 0' TERM; while :; do sleep 0.1; done";
     finish(run.args(["run", "-d", "--name", "one"]).arg(tiny()).args(["sh", "-c", script])).ok();
@@ -91,6 +104,7 @@ fn processes_as_the_container_numbers_them() {
 fn another_name_while_it_runs() {
     needs_mount!();
     let place = Place::new();
+    let _ended = Ended(&place);
     let mut run = place.command();
     let script = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
     finish(run.args(["run", "-d", "--rm", "--name", "one"]).arg(tiny()).args(["sh", "-c", script])).ok();
@@ -112,6 +126,7 @@ fn another_name_while_it_runs() {
 fn only_what_nobody_uses_goes() {
     needs_mount!();
     let place = Place::new();
+    let _ended = Ended(&place);
     let make = |words: &[&str], script: &str| {
         let mut layerfs = place.command();
         finish(layerfs.args(words).arg(tiny()).args(["sh", "-c", script])).ok();
