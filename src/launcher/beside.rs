@@ -14,6 +14,7 @@ use nix::sys::prctl;
 use nix::unistd::{setgroups, setsid};
 
 use super::cgroup::Leaf;
+use super::events::Events;
 use super::failure::{Context as _, Failure, Step};
 use super::id_maps;
 use super::in_root::{self, Symlinks};
@@ -21,7 +22,7 @@ use super::init::UMASK;
 use super::plan::Plan;
 use super::program::{self, Program};
 use super::rootfs;
-use super::run::{CgroupWish, Events, Given, LaunchError, launch};
+use super::run::{CgroupWish, Given, LaunchError, launch};
 use super::supervisor::{
     MESSAGE_CGROUP, become_root, close, die_with, receive_cgroup, report, report_end, wait, wait_for_end,
 };
