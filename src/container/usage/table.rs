@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(percent(cpu_share(Some(100), Some(1_500_100), Some(Duration::from_secs(1)))), "150.00%");
         assert_eq!(percent(cpu_share(Some(0), Some(123), Some(Duration::from_millis(1)))), "12.30%");
         assert_eq!(percent(cpu_share(None, Some(1), Some(Duration::ZERO))), "--");
-        assert_eq!(percent(Some((1, 0))), "10000.00%", "no time has gone by");
+        assert_eq!(percent(Some((1, 0))), "100.00%", "no time has gone by");
     }
 
     #[test]
