@@ -193,6 +193,9 @@ impl Supervisor<'_> {
         {
             tracing::debug!(%error, "nobody is left to hear that memory was short");
         }
+        if let Some(leaf) = leaf {
+            leaf.remove(&self.given.plan.id);
+        }
         let problem = self.take_down();
         report_end(code, &problem.unwrap_or_default(), &self.given.control);
         drop(go);

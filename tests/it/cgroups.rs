@@ -114,8 +114,8 @@ fn a_limit_that_cannot_be_kept_is_an_error() {
             long => long,
         };
         assert_eq!((done.code, done.out.as_str()), (125, ""), "{option:?}: {done:#?}");
-        let first = done.err.lines().next().unwrap();
-        assert!(first.contains(&format!("{long}: ")) && first.contains("leave the option out"), "{first}");
+        let said = done.err.lines().last().unwrap();
+        assert!(said.contains(&format!("{long}: ")) && said.contains("leave the option out"), "{said}");
     }
     if is_of_version_1("pids") {
         let done = all.sh(&["run", "--rm", "--pids-limit", "5"], "echo ran");

@@ -148,6 +148,21 @@ impl Leaf {
     }
 }
 
+impl Leaf {
+    /// Removes it after its last process, also when the starter has gone, who would do it otherwise. It may be called by the
+    /// container's id, or be one of two in such a group.
+    pub(in crate::launcher) fn remove(&self, id: &str) {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let removed = rustix::fs::openat(&self.0, "..", flags, Mode::empty()).and_then(|parent| {
+            let remove = |name: &str| rustix::fs::unlinkat(&parent, name, rustix::fs::AtFlags::REMOVEDIR);
+            remove(&format!("{}{id}", super::PREFIX)).or_else(|_| remove("app"))
+        });
+        if let Err(error) = removed {
+            tracing::debug!(%error, "removing the control group");
+        }
+    }
+}
+
 impl AsFd for Leaf {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
