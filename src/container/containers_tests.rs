@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::container::{LayerRecord, ProcessId};
 use crate::model::Digest;
-use crate::sys::lock::{self, soon};
+use crate::sys::lock::soon;
 
 fn new(name: Option<&str>) -> NewContainer {
     let image = ImageRecord {
