@@ -45,10 +45,10 @@ mod verify;
 pub mod volume;
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::{CommandFactory as _, Parser as _};
 
 use args::{Cli, Command};
@@ -192,6 +192,15 @@ fn complain(line: &str) {
     let lines: Vec<String> = line.split('\n').map(crate::look::told).collect();
     // Nobody is left to tell that nobody listens.
     writeln!(io::stderr(), "{}", lines.join("\n")).ok();
+}
+
+/// Whether the user says yes to what cannot be undone.
+fn agreed(warning: &str) -> anyhow::Result<bool> {
+    ensure!(io::stdin().is_terminal(), "{warning} There is no terminal to ask at: give --force");
+    write!(io::stderr(), "{warning} Continue? [y/N] ").context("standard error")?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).context("standard input")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Help and version are not errors.

@@ -1,13 +1,12 @@
 //! `layerfs prune`
 
-use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
 use super::args::PruneArgs;
 use super::environment;
-use crate::container::{Moment, pruning, spoken_time};
+use crate::container::{Moment, pruning, size, spoken_time};
 use crate::store;
 
 /// Removes what can be made again and was not used for long, and says how much that was. Blobs stay: other tools write to
@@ -34,7 +33,8 @@ pub(super) fn run(args: &PruneArgs) -> anyhow::Result<u8> {
 fn containers(args: &PruneArgs) -> anyhow::Result<u8> {
     let until = until(&args.filter)?;
     let containers = environment::containers(&environment::store()?)?;
-    if !args.force && io::stdin().is_terminal() && !is_confirmed()? {
+    let warning = "WARNING! This will remove all stopped containers, and all changes that are kept in them.";
+    if !args.force && !super::agreed(warning)? {
         return Ok(0);
     }
     let mut pruned = pruning::prune(&containers, until)?;
@@ -43,7 +43,7 @@ fn containers(args: &PruneArgs) -> anyhow::Result<u8> {
         let ids: String = pruned.ids.iter().map(|id| format!("{id}\n")).collect();
         super::print(&format!("{ids}\n"))?;
     }
-    super::print(&format!("Total reclaimed space: {}\n", size(pruned.bytes)))?;
+    super::print(&format!("Total reclaimed space: {}\n", size::in_words(pruned.bytes)))?;
     let last = pruned.failed.pop();
     for error in pruned.failed {
         super::complain(&format!("Error: {error}"));
@@ -65,38 +65,9 @@ fn until(filters: &[String]) -> anyhow::Result<Option<Moment>> {
     Ok(until)
 }
 
-fn is_confirmed() -> anyhow::Result<bool> {
-    super::print(
-        "WARNING! This will remove all stopped containers, and all changes that are kept in them.\n\
-         Are you sure you want to continue? [y/N] ",
-    )?;
-    io::stdout().flush().context("standard output")?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).context("standard input")?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
-/// In docker's units.
-fn size(bytes: u64) -> String {
-    let units = ["kB", "MB", "GB", "TB"].into_iter().zip(1_u32..);
-    let (unit, power) =
-        units.take_while(|(_, power)| bytes >= 1000_u64.pow(*power)).last().unwrap_or(("B", 0));
-    let unit_bytes = 1000_u64.pow(power);
-    let hundredths = bytes % unit_bytes * 100 / unit_bytes;
-    if power == 0 { format!("{bytes}B") } else { format!("{}.{hundredths:02}{unit}", bytes / unit_bytes) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes() {
-        assert_eq!(
-            [0, 999, 1000, 2_050_000, 3_000_000_000].map(size),
-            ["0B", "999B", "1.00kB", "2.05MB", "3.00GB"]
-        );
-    }
 
     #[test]
     fn filters() {

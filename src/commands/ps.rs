@@ -50,11 +50,6 @@ pub(super) fn run(args: &PsArgs) -> anyhow::Result<u8> {
 }
 
 fn form(args: &PsArgs) -> anyhow::Result<Form> {
-    let template = |text: &str| {
-        // What a shell does not make of them, docker does.
-        let text = text.replace("\\t", "\t").replace("\\n", "\n");
-        Template::parse(&text).with_context(|| format!("--format {text:?}"))
-    };
     match args.format.as_deref() {
         None if args.quiet => Ok(Form::Ids),
         None | Some("table") => Ok(Form::Table),
@@ -64,6 +59,13 @@ fn form(args: &PsArgs) -> anyhow::Result<Form> {
             None => template(text).map(Form::Lines),
         },
     }
+}
+
+/// The template of a `--format`.
+pub(super) fn template(text: &str) -> anyhow::Result<Template> {
+    // What a shell does not make of them, docker does.
+    let text = text.replace("\\t", "\t").replace("\\n", "\n");
+    Template::parse(&text).with_context(|| format!("--format {text:?}"))
 }
 
 fn lines(rows: &[Row], template: &Template, now: Moment, width: Width) -> anyhow::Result<String> {

@@ -36,7 +36,7 @@ pub(super) fn run(args: &StatsArgs) -> anyhow::Result<u8> {
         let text = match args.format.as_str() {
             "table" => usage::rows_as_table(&rows),
             "json" => usage::rows_as_json(&rows),
-            template => usage::rows_by_template(&rows, template).context("--format")?,
+            text => usage::rows_by_template(&rows, &super::ps::template(text)?)?,
         };
         if !show(&text, args)? || args.no_stream {
             return Ok(0);

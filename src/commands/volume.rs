@@ -1,9 +1,8 @@
 //! `layerfs volume`
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 use super::environment;
@@ -133,7 +132,7 @@ fn inspect(volumes: &Volumes, names: &[String]) -> anyhow::Result<u8> {
 
 fn prune(volumes: &Volumes, containers: &Containers, all: bool, force: bool) -> anyhow::Result<u8> {
     let what = if all { "all volumes" } else { "all volumes without a name" };
-    if !force && !agreed(&format!("This removes {what} that no container uses."))? {
+    if !force && !super::agreed(&format!("This removes {what} that no container uses."))? {
         return Ok(0);
     }
     for volume in volumes.list()? {
@@ -143,13 +142,4 @@ fn prune(volumes: &Volumes, containers: &Containers, all: bool, force: bool) -> 
         }
     }
     Ok(0)
-}
-
-/// Whether the user says yes to what cannot be undone.
-fn agreed(warning: &str) -> anyhow::Result<bool> {
-    ensure!(std::io::stdin().is_terminal(), "{warning} There is no terminal to ask at: give --force");
-    write!(std::io::stderr(), "{warning} Continue? [y/N] ").context("standard error")?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).context("standard input")?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

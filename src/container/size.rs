@@ -39,25 +39,34 @@ pub fn written(container: &Container) -> io::Result<u64> {
     }
 }
 
-/// A number of bytes in docker's words: three digits, powers of 1000.
+/// A number of bytes in docker's words: three digits that count, powers of 1000.
 #[must_use]
 pub fn in_words(bytes: u64) -> String {
-    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
-    let mut unit = 0;
-    let mut thousandths = u128::from(bytes) * 1000;
-    while thousandths >= 1_000_000 && unit + 1 < UNITS.len() {
-        thousandths /= 1000;
-        unit += 1;
+    scaled(bytes, 1000, ["B", "kB", "MB", "GB", "TB", "PB", "EB"], 3)
+}
+
+/// The same of memory: four digits, powers of 1024.
+#[must_use]
+pub fn memory_in_words(bytes: u64) -> String {
+    scaled(bytes, 1024, ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"], 4)
+}
+
+fn scaled(number: u64, base: u64, units: [&str; 7], digits: usize) -> String {
+    let mut scale = 1_u64;
+    let mut unit = units[0];
+    for larger in &units[1..] {
+        match scale.checked_mul(base) {
+            Some(next) if number >= next => (scale, unit) = (next, larger),
+            _ => break,
+        }
     }
-    let (whole, rest) = (thousandths / 1000, thousandths % 1000);
-    let digits = match whole {
-        0..10 => format!("{whole}.{:02}", rest / 10),
-        10..100 => format!("{whole}.{}", rest / 100),
-        _ => whole.to_string(),
-    };
-    let digits =
-        if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { &digits };
-    format!("{digits}{}", UNITS[unit])
+    let whole = number / scale;
+    let behind = digits.saturating_sub(whole.to_string().len());
+    let tens = 10_u128.pow(u32::try_from(behind).unwrap_or_default());
+    let rounded = (u128::from(number) * tens + u128::from(scale) / 2) / u128::from(scale);
+    let text = format!("{}.{:0behind$}", rounded / tens, rounded % tens);
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    format!("{text}{unit}")
 }
 
 fn below(top: &Path) -> io::Result<u64> {
@@ -134,5 +143,13 @@ mod tests {
         sparse.set_len(1 << 30).unwrap();
         assert!((5000..6000).contains(&below(dir.path()).unwrap()), "{:?}", below(dir.path()));
         assert!(below(&path("a/root")).is_err());
+    }
+
+    #[test]
+    fn units_are_dockers() {
+        let shown = [0, 1023, 1024, 1536, 64 << 20, 7_700_000_000, u64::MAX].map(memory_in_words);
+        assert_eq!(shown, ["0B", "1023B", "1KiB", "1.5KiB", "64MiB", "7.171GiB", "16EiB"]);
+        let shown = [0, 999, 1000, 1090, 12_345, 123_456, 999_999].map(in_words);
+        assert_eq!(shown, ["0B", "999B", "1kB", "1.09kB", "12.3kB", "123kB", "1000kB"]);
     }
 }

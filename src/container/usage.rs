@@ -10,7 +10,7 @@ use crate::launcher::{Network, Usage};
 
 mod table;
 
-pub use table::{Row, UnknownField, rows_as_json, rows_as_table, rows_by_template};
+pub use table::{Row, rows_as_json, rows_as_table, rows_by_template};
 
 /// What a container has used until a moment; `None` where nobody counts, or it does not run.
 #[derive(Clone, Debug)]
