@@ -98,7 +98,7 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
     if let Some(kept) = &kept {
         volumes.resolve(&mut wishes.volumes, kept)?;
     }
-    let held = containers.create(NewContainer {
+    let created = containers.create(NewContainer {
         name: args.name.clone(),
         image: ImageRecord::of(&image),
         purpose: Purpose::Run,
@@ -107,7 +107,15 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
         changes: Changes::Own,
         remove_at_end: args.rm,
         run: Some(wishes.clone()),
-    })?;
+    });
+    let held = match created {
+        Ok(held) => held,
+        Err(error) => {
+            drop(kept);
+            volumes.remove_anonymous(&wishes.volumes, &containers)?;
+            return Err(error.into());
+        }
+    };
     if let Some(cidfile) = cidfile {
         cidfile.fill(&held)?;
     }

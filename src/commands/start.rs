@@ -69,6 +69,10 @@ fn start_attached(
         "the container is run again when it ends (--restart {}), for which it must be in the background: leave out -a",
         wishes.restart
     );
+    ensure!(
+        wishes.health.is_none() || wishes.terminal,
+        "the container's health is checked, for which it must be in the background: leave out -a"
+    );
     let made = again(store, containers, container)?;
     Made { wishes, ..made }.begin_here(&how)
 }

@@ -137,9 +137,11 @@ pub(super) fn attach_by(
     if terminal && input && !is_terminal {
         return Err(AttachError::NotATerminal);
     }
-    let program = match container.status()?.state {
-        State::Running { process, .. } => process.watch()?,
-        _ => None,
+    let program = match container.status().map(|status| status.state) {
+        Ok(State::Running { process, .. }) => process.watch()?,
+        // It may be over and gone; how it ended is still to be heard.
+        Ok(_) | Err(ContainerError::NotFound(_)) => None,
+        Err(error) => return Err(error.into()),
     };
     let signals = if how.signals { BlockedSignals::new()? } else { BlockedSignals::of(ending_signals())? };
     let raw = if terminal && input { RawMode::enter()? } else { None };

@@ -92,6 +92,7 @@ fn in_background(containers: &Containers, mut ready: Ready, (notifier, first): S
     let mut background = Background {
         notifier,
         must_be_heard,
+        is_unheard: false,
         single_id: String::new(),
         log,
         server: Some(server),
@@ -129,6 +130,8 @@ struct Background {
     notifier: Option<daemon::Notifier>,
     /// Whether it is to end when nobody has waited for its start.
     must_be_heard: bool,
+    /// That has come about.
+    is_unheard: bool,
     single_id: String,
     log: LogWriter,
     server: Option<Server>,
@@ -141,12 +144,13 @@ impl Background {
         let Ready { held, layers, writes, mut plan } = ready;
         let mut restarts = Restarts::new(policy(&held));
         loop {
-            let ran = run_once(&held, (layers.clone(), writes), &mut plan, self)?;
+            let ran = run_once(&held, (layers.clone(), writes), &mut plan, self);
             let lasted = ran.started.age(Moment::now());
             // One that did not even start the first time does not start again.
             let is_wanted = self.health.take().is_some_and(|health| health.wants_restart());
             let again = match self.notifier {
                 Some(_) => None,
+                None if self.is_unheard => None,
                 None if is_wanted => Some(restarts.again(lasted)),
                 None => restarts.next(ran.exit_code(), lasted),
             };
@@ -212,7 +216,10 @@ impl Events for Background {
     fn started(&mut self, _program: i32, _supervisor: i32) -> io::Result<()> {
         match self.notifier.take().map(|notifier| notifier.ready_but(&self.single_id)) {
             // Who was to be attached has been interrupted.
-            Some(Err(error)) if self.must_be_heard => return Err(error),
+            Some(Err(error)) if self.must_be_heard => {
+                self.is_unheard = true;
+                return Err(error);
+            }
             Some(Err(error)) => tracing::debug!(%error, "nobody waited for the start"),
             Some(Ok(())) | None => {}
         }

@@ -71,7 +71,9 @@ pub fn plan(
     plan.oom_score_adj = wishes.oom_score_adj;
     plan.devices.clone_from(&wishes.devices);
     if wishes.rights.privileged {
-        plan.devices.extend(devices::all_devices()?);
+        let mut all = devices::all_devices()?;
+        all.retain(|device| !plan.has_at(&device.destination));
+        plan.devices.extend(all);
     }
     wishes.rights.apply(&mut plan).map_err(std::io::Error::other)?;
     plan.files = crate::launcher::default_files(&plan.hostname, plan.network, &wishes.names)?;

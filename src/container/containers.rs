@@ -205,6 +205,14 @@ impl Containers {
         Ok(found)
     }
 
+    /// All of them, in no order; one that cannot be read is an error.
+    ///
+    /// # Errors
+    /// When the directory or a config cannot be read.
+    pub(super) fn list_strictly(&self) -> Result<Vec<Container>, ContainerError> {
+        self.ids()?.into_iter().filter_map(|id| self.load(id).transpose()).collect()
+    }
+
     /// All of them with what is true of them now; not those that are removed meanwhile.
     ///
     /// # Errors
@@ -266,9 +274,13 @@ impl Containers {
     /// [`ContainerError::InUse`]
     pub fn hold(&self, container: Container) -> Result<Held, ContainerError> {
         let path = container.lock_path();
-        match FileLock::exclusive_soon(&path).map_err(ContainerError::io("lock", &path))? {
-            Some(lock) => Ok(Held { container, lock }),
-            None => Err(in_use(&container)?),
+        match FileLock::exclusive_soon(&path) {
+            Ok(Some(lock)) => Ok(Held { container, lock }),
+            Ok(None) => Err(in_use(&container)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(ContainerError::NotFound(container.config.name))
+            }
+            Err(error) => Err(ContainerError::io("lock", &path)(error)),
         }
     }
 

@@ -31,7 +31,11 @@ pub fn remove(containers: &Containers, text: &str, how: How) -> Result<Container
     }
     let used =
         if how.volumes || container.config().remove_at_end { volumes_of(&container) } else { Vec::new() };
-    let held = containers.hold(container)?;
+    let held = match containers.hold(container) {
+        // It was to go at its end.
+        Err(ContainerError::NotFound(_)) if how.force => return Ok(id),
+        held => held?,
+    };
     groups_left(&held, &held.status()?.state, &groups_here()).iter().for_each(Cgroup::end);
     delete(held.detach(containers)?, &IdMaps::for_caller())?;
     remove_anonymous(&used, containers)?;

@@ -110,7 +110,7 @@ pub struct Ready {
 /// [`RunError`]
 pub fn run(containers: &Containers, ready: Ready, single_id: SingleId<'_>) -> Result<u8, RunError> {
     let Ready { held, layers, writes, mut plan } = ready;
-    let ran = run_once(&held, (layers, writes), &mut plan, &mut Foreground(single_id))?;
+    let ran = run_once(&held, (layers, writes), &mut plan, &mut Foreground(single_id));
     finish(containers, held, &plan, &ran)?;
     ran.result
 }
@@ -143,6 +143,16 @@ impl Ran {
 
 /// Runs a container's program to its end.
 pub(super) fn run_once(
+    held: &Held,
+    image: (Layers, Writes),
+    plan: &mut Plan,
+    events: &mut dyn Events,
+) -> Ran {
+    let failed = |error| Ran { result: Err(error), started: Moment::now(), oom_killed: false };
+    try_run(held, image, plan, events).unwrap_or_else(failed)
+}
+
+fn try_run(
     held: &Held,
     (layers, writes): (Layers, Writes),
     plan: &mut Plan,

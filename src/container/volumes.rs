@@ -275,7 +275,8 @@ impl Volumes {
 /// When the containers cannot be read.
 pub fn users(name: &str, containers: &Containers) -> Result<Option<String>, ContainerError> {
     let uses = |used: &UsedVolume| used.name() == Some(name);
-    let all = containers.list()?;
+    // What cannot be read may use it.
+    let all = containers.list_strictly()?;
     let users = all.iter().filter(|container| {
         container.config().run.as_ref().is_some_and(|wishes| wishes.volumes.iter().any(uses))
     });

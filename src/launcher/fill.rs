@@ -25,8 +25,12 @@ const MARK: &str = "user.layerfs.filling";
 const UNFINISHED: &CStr = c".layerfs-filling";
 
 /// Copies the directory at `path` of the container into `volume`, unless there is something in it already. Nothing happens
-/// where there is no such directory.
-pub(super) fn fill(root: BorrowedFd<'_>, path: &Path, volume: BorrowedFd<'_>) -> io::Result<()> {
+/// where there is no such directory. The volume's directory itself becomes as that of the image, if that is wanted.
+pub(super) fn fill(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    (volume, as_in_image): (BorrowedFd<'_>, bool),
+) -> io::Result<()> {
     let from = match in_root::open(root, path, Symlinks::Inside) {
         Ok(place) if in_root::is_directory(place.as_fd())? => open_directory(place.as_fd(), c".")?,
         Ok(_) => return Ok(()),
@@ -46,6 +50,9 @@ pub(super) fn fill(root: BorrowedFd<'_>, path: &Path, volume: BorrowedFd<'_>) ->
     }
     let mut copy = Copy { top: &into, links: HashMap::new() };
     copy.directory(&from, &into, Path::new(""), 0)?;
+    if as_in_image {
+        finish(&from, &into, &rustix::fs::fstat(&from)?)?;
+    }
     match rustix::fs::fremovexattr(&into, MARK) {
         Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM | Errno::ACCESS) => Ok(()),
         removed => Ok(removed?),
@@ -80,6 +87,7 @@ impl Copy<'_> {
                     let (from, into) =
                         (open_directory(from.as_fd(), &name)?, open_directory(into.as_fd(), &name)?);
                     self.directory(&from, &into, &path, depth + 1)?;
+                    finish(&from, &into, &stat)?;
                 }
                 FileType::RegularFile => self.file((from, into), &name, &stat, path)?,
                 FileType::Symlink => {
@@ -91,8 +99,7 @@ impl Copy<'_> {
                 kind => special(into, &name, kind, &stat)?,
             }
         }
-        let stat = rustix::fs::fstat(from)?;
-        finish(from, into, &stat)
+        Ok(())
     }
 
     fn file(

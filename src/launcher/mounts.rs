@@ -47,6 +47,8 @@ pub(super) struct Pending {
 pub(super) struct Fill {
     /// Its directory, where it can be written.
     pub(super) into: OwnedFd,
+    /// Whether it gets owner and mode, too.
+    pub(super) as_in_image: bool,
     /// What it is set to afterwards.
     pub(super) then: Attr,
 }
@@ -311,8 +313,8 @@ pub(super) fn attach_all(prepared: &Prepared, root: BorrowedFd<'_>) -> Step<()> 
 
 fn attach_pending(mounts: &[Pending], root: BorrowedFd<'_>) -> Step<()> {
     for pending in mounts {
-        if let Some(Fill { into, then }) = &pending.fill {
-            fill::fill(root, &pending.destination, into.as_fd())
+        if let Some(Fill { into, as_in_image, then }) = &pending.fill {
+            fill::fill(root, &pending.destination, (into.as_fd(), *as_in_image))
                 .and_then(|()| set_attributes(pending.mount.as_fd(), *then, Reach::One))
                 .at("fill", &pending.destination)?;
         }

@@ -1,7 +1,7 @@
 //! What a launch will do, complete before anything is done.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -229,6 +229,8 @@ pub struct Tmpfs {
     pub flags: MountFlags,
     /// Whether it gets what the image has there.
     pub fill: bool,
+    /// Whether its root then gets owner and mode of what the image has there.
+    pub as_in_image: bool,
 }
 
 impl Tmpfs {
@@ -236,7 +238,16 @@ impl Tmpfs {
     #[must_use]
     pub fn new(destination: PathBuf, mode: u32) -> Self {
         let flags = MountFlags::default();
-        Self { destination, mode, owner: (0, 0), bytes: None, inodes: None, flags, fill: false }
+        Self {
+            destination,
+            mode,
+            owner: (0, 0),
+            bytes: None,
+            inodes: None,
+            flags,
+            fill: false,
+            as_in_image: false,
+        }
     }
 }
 
@@ -292,10 +303,20 @@ impl Plan {
         }
     }
 
+    /// Whether the user has something mounted there.
+    #[must_use]
+    pub fn has_at(&self, destination: &Path) -> bool {
+        self.volumes.iter().any(|volume| volume.destination == destination)
+            || self.tmpfs.iter().any(|tmpfs| tmpfs.destination == destination)
+            || self.devices.iter().any(|device| device.destination == destination)
+    }
+
     /// What podman mounts for `--read-only`, so that programs still find places for temporary files.
     pub fn add_read_only_tmpfs(&mut self) {
         for (destination, mode) in [("/run", 0o755), ("/tmp", 0o1777), ("/var/tmp", 0o1777)] {
-            self.tmpfs.push(Tmpfs::new(PathBuf::from(destination), mode));
+            if !self.has_at(Path::new(destination)) {
+                self.tmpfs.push(Tmpfs::new(PathBuf::from(destination), mode));
+            }
         }
     }
 }

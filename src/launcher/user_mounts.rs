@@ -78,7 +78,11 @@ fn new_tmpfs(tmpfs: &Tmpfs) -> io::Result<Pending> {
     let at_first = MountFlags { read_only: tmpfs.flags.read_only && !tmpfs.fill, ..tmpfs.flags };
     let mount = new_filesystem("tmpfs", &options, attributes(at_first))?;
     let fill = match tmpfs.fill {
-        true => Some(Fill { into: mount.try_clone()?, then: attributes(tmpfs.flags) }),
+        true => Some(Fill {
+            into: mount.try_clone()?,
+            as_in_image: tmpfs.as_in_image,
+            then: attributes(tmpfs.flags),
+        }),
         false => None,
     };
     Ok(Pending { mount, destination: tmpfs.destination.clone(), place: Place::Directory, fill })
@@ -91,7 +95,11 @@ fn clone_volume(volume: &Volume) -> io::Result<Pending> {
     let place = if in_root::is_directory(mount.as_fd())? { Place::Directory } else { Place::File };
     let fill = match volume.fill {
         // Not through the copy, which may be read-only.
-        true => Some(Fill { into: rootfs::open_directory(&volume.source)?, then: Attr::empty() }),
+        true => Some(Fill {
+            into: rootfs::open_directory(&volume.source)?,
+            as_in_image: true,
+            then: Attr::empty(),
+        }),
         false => None,
     };
     Ok(Pending { mount, destination: volume.destination.clone(), place, fill })

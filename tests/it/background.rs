@@ -99,6 +99,16 @@ fn a_life() {
 }
 
 #[test]
+fn what_goes_by_itself_is_removed_by_force() {
+    needs_mount!();
+    let all = Background::new();
+    all.sh(&["run", "-d", "--rm", "--name", "one"], POLITE).ok();
+    all.logs("one", "ready\n");
+    assert_eq!(all.run(&["rm", "-f", "one"]).ok().len(), 64);
+    assert!(all.place.containers().is_empty());
+}
+
+#[test]
 fn made_and_started() {
     needs_mount!();
     let all = Background::new();

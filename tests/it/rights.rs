@@ -104,6 +104,7 @@ fn a_privileged_one_sees_devices_and_mounts() {
     let script = "test -c /dev/fuse && mount -t tmpfs x /mnt 2>/dev/null || mount -t tmpfs x /tmp; grep -c ' tmpfs ' /proc/mounts";
     assert_eq!(run(&place, &["--privileged"], script).code, 0);
     assert_ne!(run(&place, &[], "mount -t tmpfs x /tmp").code, 0);
+    assert_eq!(run(&place, &["--privileged", "--device", "/dev/fuse"], "test -c /dev/fuse").code, 0);
     // And so does what is put beside it.
     let mut start = place.command();
     start.args(["run", "-d", "--name", "one", "--privileged"]);

@@ -149,6 +149,13 @@ fn tmpfs_devices_and_flags() {
     );
     assert!(lines[1].starts_with("tmpfs rw,nosuid,nodev,noexec,"), "{lines:?}");
     assert_eq!(store.run(&["--tmpfs", "/etc:ro"], "test -e /etc/passwd && ! touch /etc/x").code, 0);
+    // As the image has it, or as was asked for.
+    assert_eq!(store.run(&["--tmpfs", "/etc"], "stat -c %a /etc").ok(), "755");
+    assert_eq!(
+        store.run(&["--tmpfs", "/etc:mode=711"], "stat -c %a /etc; ls /etc/passwd").ok(),
+        "711\n/etc/passwd"
+    );
+    assert_eq!(store.run(&["--read-only", "--tmpfs", "/tmp:mode=711"], "stat -c %a /tmp").ok(), "711");
     let done = store.run(&["--shm-size", "1m"], "df -k /dev/shm | tail -n 1");
     assert!(done.ok().contains(" 1024 "), "{done:#?}");
     let host = store.place.path("host");
@@ -174,6 +181,28 @@ fn tmpfs_devices_and_flags() {
     }
     let twice = store.run(&["-v", "a:/x", "--tmpfs", "/x"], "true");
     assert!(twice.code == 125 && twice.err.contains("two things"), "{twice:#?}");
+}
+
+#[test]
+fn what_cannot_be_read_may_use_any_volume() {
+    needs_mount!();
+    let store = Store::new();
+    let mut create = store.place.command();
+    create.args(["create", "--name", "one", "-v", "data:/d"]).arg(Store::tiny()).arg("true");
+    let id = finish(&mut create).ok().to_owned();
+    // The name is taken: no volume without a name stays behind.
+    let mut again = store.place.command();
+    again.args(["create", "--name", "one", "-v", "/d"]).arg(Store::tiny()).arg("true");
+    assert_eq!(finish(&mut again).code, 125);
+    assert_eq!(store.volumes(), ["data"]);
+    let config = store.place.store().join("containers").join(&id).join("config.json");
+    let before = fs::read(&config).unwrap();
+    fs::write(&config, "{\"of\": \"a later version\"}").unwrap();
+    let done = store.layerfs(&["volume", "rm", "data"]);
+    assert!(done.code == 125 && done.err.contains("config.json"), "{done:#?}");
+    assert_ne!(store.layerfs(&["volume", "prune", "-a", "-f"]).code, 0);
+    assert_eq!(store.volumes(), ["data"]);
+    fs::write(&config, before).unwrap();
 }
 
 /// The image may have a symlink where a volume is filled from: that is followed inside.

@@ -154,11 +154,14 @@ fn tmpfs(text: &str) -> anyhow::Result<Tmpfs> {
 /// One for everybody, with what the image has there.
 pub(super) fn new_tmpfs(destination: &str) -> anyhow::Result<Tmpfs> {
     ensure!(destination.starts_with('/'), "the path in the container must be absolute: {destination:?}");
-    Ok(Tmpfs { fill: true, ..Tmpfs::new(PathBuf::from(destination), 0o1777) })
+    Ok(Tmpfs { fill: true, as_in_image: true, ..Tmpfs::new(PathBuf::from(destination), 0o1777) })
 }
 
 /// An option of tmpfs(5), or of podman's.
 pub(super) fn tmpfs_option(key: &str, value: &str, tmpfs: &mut Tmpfs) -> anyhow::Result<()> {
+    if matches!(key, "mode" | "uid" | "gid") {
+        tmpfs.as_in_image = false;
+    }
     let number = || value.parse::<u32>().with_context(|| format!("{key}={value}: expected a number"));
     match key {
         "size" => tmpfs.bytes = Some(bytes("size", value)?),

@@ -71,6 +71,17 @@ impl Monitor {
             self.kill_at = None;
             self.signal(SIGKILL);
         }
+        if self.check.is_some() || self.next <= Instant::now() {
+            let status = self.container.status().map_err(io::Error::other)?;
+            if status.is_paused() {
+                // Nothing in it can answer.
+                if let Some(check) = self.check.take() {
+                    check.cancel();
+                }
+                self.next = Instant::now() + self.pause();
+                return Ok(());
+            }
+        }
         if let Some(check) = &mut self.check {
             if let Some(checked) = check.turn()? {
                 self.check = None;
