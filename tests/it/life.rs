@@ -225,6 +225,8 @@ fn health_is_checked() {
     let check = "echo looked; test ! -e /tmp/sick";
     let options =
         ["-d", "--health-cmd", check, "--health-interval", "200ms", "--health-retries", "2", "--name", "one"];
+    let done = all.run(&["-d", "--health-interval", "1s"], "true");
+    assert!(done.code == 125 && done.err.contains("--health-cmd"), "{done:#?}");
     all.run(&options, "while :; do sleep 0.1; done").ok();
     all.status("one", "(healthy)");
     let health = all.inspect("one")["State"]["Health"].clone();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::container::health::{HealthCheck, OnFailure};
@@ -79,7 +79,18 @@ impl HealthArgs {
             OnFailureArg::Stop => OnFailure::Stop,
             OnFailureArg::Restart => OnFailure::Restart,
         };
-        Ok(HealthCheck::of(&wanted, on_failure)?)
+        let check = HealthCheck::of(&wanted, on_failure)?;
+        let is_wished_for = self.health_cmd.is_none()
+            && (self.health_interval.is_some()
+                || self.health_timeout.is_some()
+                || self.health_start_period.is_some()
+                || self.health_retries.is_some()
+                || on_failure != OnFailure::None);
+        ensure!(
+            check.is_some() || !is_wished_for,
+            "nothing checks the health: the image says nothing of it, so give --health-cmd as well"
+        );
+        Ok(check)
     }
 }
 
