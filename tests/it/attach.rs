@@ -2,36 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use crate::containers::*;
 use crate::support::*;
 
-/// Containers, ended with their test.
-struct All {
-    place: Place,
-}
-
-fn tiny() -> PathBuf {
-    image("tiny").join("docker-gzip.tar")
-}
-
 impl All {
-    fn new() -> Self {
-        Self { place: Place::new() }
-    }
-
-    fn layerfs(&self, words: &[&str]) -> Done {
-        self.place.layerfs(words)
-    }
-
-    /// `layerfs run OPTIONS IMAGE sh -c SCRIPT`
-    #[track_caller]
-    fn run(&self, options: &[&str], script: &str) -> Done {
-        let mut layerfs = self.place.command();
-        finish(layerfs.arg("run").args(options).arg(tiny()).args(["sh", "-c", script]))
-    }
-
     /// `layerfs WORDS` at a terminal; the steps are those of `dialog.py`. Gives what was shown last.
     #[track_caller]
     fn dialog(&self, steps: &[(&str, &str)], words: &[&str]) -> String {
@@ -48,24 +25,6 @@ impl All {
         let mut command = self.place.command();
         command.arg("attach").args(options).arg(name).stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(Stdio::piped()).spawn().unwrap()
-    }
-
-    #[track_caller]
-    fn status(&self, name: &str, awaited: &str) {
-        let mut last = String::new();
-        let found = eventually(|| {
-            last = self.layerfs(&["ps", "-a"]).out;
-            last.lines().any(|line| line.ends_with(name) && line.contains(awaited))
-        });
-        assert!(found, "awaited {awaited:?} of {name}: {last}");
-    }
-}
-
-impl Drop for All {
-    fn drop(&mut self) {
-        for id in self.place.containers() {
-            self.layerfs(&["rm", "-f", &id]);
-        }
     }
 }
 

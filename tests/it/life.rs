@@ -1,58 +1,10 @@
 //! What becomes of containers: first processes, being stopped, and being run again.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::containers::*;
 use crate::support::*;
-
-/// Containers, ended with their test.
-struct All {
-    place: Place,
-}
-
-fn tiny() -> PathBuf {
-    image("tiny").join("docker-gzip.tar")
-}
-
-impl All {
-    fn new() -> Self {
-        Self { place: Place::new() }
-    }
-
-    fn layerfs(&self, words: &[&str]) -> Done {
-        self.place.layerfs(words)
-    }
-
-    /// `layerfs run OPTIONS IMAGE sh -c SCRIPT`
-    fn run(&self, options: &[&str], script: &str) -> Done {
-        let mut layerfs = self.place.command();
-        finish(layerfs.arg("run").args(options).arg(tiny()).args(["sh", "-c", script]))
-    }
-
-    fn inspect(&self, name: &str) -> serde_json::Value {
-        let text = self.layerfs(&["inspect", name]);
-        serde_json::from_str::<serde_json::Value>(text.ok()).unwrap()[0].clone()
-    }
-
-    #[track_caller]
-    fn status(&self, name: &str, awaited: &str) {
-        let mut last = String::new();
-        let found = eventually(|| {
-            last = self.layerfs(&["ps", "-a"]).out;
-            last.lines().any(|line| line.ends_with(name) && line.contains(awaited))
-        });
-        assert!(found, "awaited {awaited:?} of {name}: {last}");
-    }
-}
-
-impl Drop for All {
-    fn drop(&mut self) {
-        for id in self.place.containers() {
-            self.layerfs(&["rm", "-f", &id]);
-        }
-    }
-}
 
 #[test]
 fn a_first_process_of_ours() {

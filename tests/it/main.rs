@@ -17,6 +17,7 @@ mod bounds;
 mod build;
 mod cgroups;
 mod changes;
+mod containers;
 mod corpus;
 mod corrupt;
 mod cp;
