@@ -297,7 +297,7 @@ fn what_containers_take() {
     assert_eq!(some.ok().lines().count(), 2);
     let every = all.run(&["stats", "-a", "--no-stream", "--format", "{{.Name}} {{.CPUPerc}}"]);
     assert!(every.ok().contains("made --\n"), "{every:#?}");
-    all.refused(&["stats", "--no-stream", "--format", "{{.Nothing}}"], "Nothing");
+    all.refused(&["stats", "--no-stream", "--format", "{{.Nothing}}"], "at <.Nothing>: map has no entry");
     all.refused(&["stats", "--no-stream", "busy", "nobody"], "no such container: nobody");
     // It goes on until nobody reads it.
     let mut pipe = all.place.command();
