@@ -13,6 +13,7 @@ use super::options::process::ProcessArgs;
 use super::options::resources::ResourceArgs;
 use super::options::rights::RightsArgs;
 use super::options::storage::StorageArgs;
+use super::options::userns::UsernsArgs;
 
 /// `layerfs run`
 #[derive(Clone, Debug, Args)]
@@ -57,6 +58,9 @@ pub struct CreateArgs {
     /// What it may do
     #[command(flatten)]
     pub rights: RightsArgs,
+    /// Which ids it has
+    #[command(flatten)]
+    pub userns: UsernsArgs,
     /// What it may take
     #[command(flatten)]
     pub resources: ResourceArgs,

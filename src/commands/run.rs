@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 
 use super::container_args::{CreateArgs, RunArgs};
+use super::options::userns;
 use super::progress::Told;
 use super::{environment, failure, mount};
 use crate::container::running::{self, Ready, RunError};
@@ -60,7 +61,7 @@ pub(super) struct Made {
 }
 
 fn make(args: &CreateArgs) -> anyhow::Result<Made> {
-    let wishes = wishes(args)?;
+    let mut wishes = wishes(args)?;
     let cidfile = args.cidfile.as_deref().map(CidFile::claim).transpose()?;
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
@@ -73,6 +74,7 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
     let arguments = command_line::arguments(&image.config.config, &wishes)?;
     let caches = environment::caches(&store, &image, &arguments)?;
     let layers = mount::open_layers_told(&store, &image, caches, progress)?;
+    let claim = userns::claim(&containers, &mut wishes, &image, &layers)?;
     let held = containers.create(NewContainer {
         name: args.name.clone(),
         image: ImageRecord::of(&image),
@@ -83,6 +85,7 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
         remove_at_end: args.rm,
         run: Some(wishes.clone()),
     })?;
+    drop(claim);
     if let Some(cidfile) = cidfile {
         cidfile.fill(&held)?;
     }
@@ -167,6 +170,7 @@ fn wishes(args: &CreateArgs) -> anyhow::Result<Wishes> {
     args.storage.add_to(&mut wishes)?;
     args.network.add_to(&mut wishes)?;
     args.rights.add_to(&mut wishes)?;
+    args.userns.add_to(&mut wishes)?;
     args.resources.add_to(&mut wishes)?;
     Ok(wishes)
 }

@@ -34,7 +34,7 @@ pub fn arguments(image: &ProcessConfig, wishes: &Wishes) -> Result<Vec<OsString>
 /// The launcher's plan for a container.
 ///
 /// # Errors
-/// When the caller's `/etc/hosts` or `/etc/resolv.conf` cannot be read.
+/// When the caller's `/etc/hosts` or `/etc/resolv.conf` cannot be read; when the caller has no such ids.
 pub fn plan(
     id: &str,
     mount_point: PathBuf,
@@ -56,6 +56,12 @@ pub fn plan(
         None => {}
     }
     plan.user = wishes.user.clone().unwrap_or_else(|| image.user.clone());
+    let ids = &wishes.user_namespace;
+    plan.own_ids = ids.own_ids(&plan.id_maps).map_err(std::io::Error::other)?;
+    plan.added_user = ids.added_user(&plan.id_maps);
+    if plan.user.is_empty() {
+        plan.user = ids.user(&plan.id_maps).unwrap_or_default();
+    }
     plan.terminal = wishes.terminal;
     plan.interactive = wishes.interactive;
     plan.network = wishes.network;

@@ -334,6 +334,12 @@ impl Containers {
         FileLock::exclusive(&path).map_err(ContainerError::io("lock", &path))
     }
 
+    /// Held by who looks for ids that no other container has, until its config says that it has them.
+    pub(super) fn lock_ids(&self) -> Result<FileLock, ContainerError> {
+        let path = self.names.join(".ids-lock");
+        FileLock::exclusive(&path).map_err(ContainerError::io("lock", &path))
+    }
+
     /// Gives the name to `id`, or says who has it.
     fn link_name(&self, name: &str, id: ContainerId) -> Result<Option<ContainerId>, ContainerError> {
         let path = self.names.join(name);

@@ -23,6 +23,7 @@ mod id;
 pub mod log;
 pub mod moment;
 pub mod mounts;
+pub mod own_ids;
 mod process;
 mod rootfs;
 pub mod running;

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use serde::{Deserialize, Serialize};
 
 use super::log::LogLimits;
-use crate::launcher::{Network, Volume};
+use crate::launcher::{Network, UserNamespace, Volume};
 
 /// What the user asked for; `None` and empty leave it to the image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub struct Wishes {
     pub interactive: bool,
     /// Read-only root.
     pub read_only: bool,
+    /// Which ids it has.
+    pub user_namespace: UserNamespace,
     /// Its network.
     pub network: Network,
     /// The kernel keeps what is written until close or flush.

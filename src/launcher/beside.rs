@@ -14,14 +14,14 @@ use nix::sys::prctl;
 use nix::unistd::{setgroups, setsid};
 
 use super::failure::{Context as _, Failure, Step};
-use super::id_maps;
 use super::in_root::{self, Symlinks};
 use super::init::UMASK;
 use super::plan::Plan;
 use super::program::{self, Program};
 use super::rootfs;
 use super::run::{Events, Given, LaunchError, launch};
-use super::supervisor::{become_root, close, die_with, report, report_end, wait, wait_for_end};
+use super::supervisor::{become_user, close, die_with, report, report_end, wait, wait_for_end};
+use super::{id_maps, own_ids};
 use crate::sys::process::{self, Fork, Watched};
 
 /// Runs a program beside the one that `other`, with the number `pid`, is; gives its exit code. Of the plan counts what a
@@ -55,13 +55,14 @@ impl Beside<'_> {
         // Before the container's processes can see us: nobody may look into, or trace, a process from outside.
         prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
         let single = id_maps::is_single_of(self.pid).stage("read the id map")?;
+        let first = own_ids::first_of(self.pid).stage("read the id map")?;
         let (here, with_child) = self.foreign_namespaces()?;
         self.join(here)?;
         if here.contains(CloneFlags::CLONE_NEWUSER) {
             if !single {
                 setgroups(&[]).stage("supplementary groups")?;
             }
-            become_root()?;
+            become_user(first)?;
             prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
             die_with(self.given.starter)?;
         }

@@ -26,6 +26,18 @@ pub(super) struct Prepared {
     pub(super) devpts: OwnedFd,
 }
 
+/// What is mounted with the supervisor's ids for a first process that has others, so that it can do it no more.
+#[derive(Debug)]
+pub(super) struct Carried {
+    /// The root filesystem.
+    pub(super) root: OwnedFd,
+    pub(super) volumes: Volumes,
+}
+
+/// The plan's volumes.
+#[derive(Debug)]
+pub(super) struct Volumes(Vec<Pending>);
+
 #[derive(Debug)]
 struct Pending {
     mount: OwnedFd,
@@ -68,9 +80,21 @@ fn inert() -> Attr {
     Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC
 }
 
-/// Makes every mount of the plan. `single` says that there is one id only, so none for the group of terminals.
-pub(super) fn prepare(plan: &Plan, single: bool) -> Step<Prepared> {
+/// Copies of the root filesystem's mount and of the plan's volumes.
+pub(super) fn carry(plan: &Plan) -> Step<Carried> {
+    let target = &plan.rootfs_mount_point;
+    Ok(Carried { root: clone_path(target, Reach::One).at("bind", target)?, volumes: volumes(plan)? })
+}
+
+/// Makes the mounts of the plan's volumes.
+pub(super) fn volumes(plan: &Plan) -> Step<Volumes> {
     check_destinations(plan)?;
+    let mount = |volume: &Volume| clone_volume(volume).at("volume", &volume.source);
+    plan.volumes.iter().map(mount).collect::<Step<_>>().map(Volumes)
+}
+
+/// Makes every other mount of the plan. `single` says that there is one id only, so none for the group of terminals.
+pub(super) fn prepare(plan: &Plan, volumes: Volumes, single: bool) -> Step<Prepared> {
     let devpts = new_devpts(single).at("mount", "/dev/pts")?;
     let mut mounts = Vec::new();
     let mut add = |destination: &str, place: Place, mount: OwnedFd| {
@@ -96,9 +120,7 @@ pub(super) fn prepare(plan: &Plan, single: bool) -> Step<Prepared> {
         let mount = new_tmpfs(tmpfs).at("mount tmpfs", &tmpfs.destination)?;
         mounts.push(Pending { mount, destination: tmpfs.destination.clone(), place: Place::Directory });
     }
-    for volume in &plan.volumes {
-        mounts.push(clone_volume(volume).at("volume", &volume.source)?);
-    }
+    mounts.extend(volumes.0);
     let nulls: io::Result<Vec<Option<OwnedFd>>> =
         plan.masked_paths.iter().map(|path| null_for(path, &mounts)).collect();
     let nulls = nulls.at("bind", "/dev/null")?;

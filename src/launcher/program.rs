@@ -53,13 +53,13 @@ impl Program<'_> {
 
     /// A container with one id has no other user.
     fn check_user(&self, user: &User) -> Step<()> {
-        if self.single && (user.uid != 0 || user.gid != 0) {
+        let only = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        if self.single && (user.uid, user.gid) != only {
             let message = format!("id {}:{} does not exist in this container", user.uid, user.gid);
-            return Err(Box::new(
-                Failure::new("user", &io::Error::other(message)).hint(
-                    "the container has a single id, 0; ranges in /etc/subuid and /etc/subgid give more",
-                ),
-            ));
+            return Err(Box::new(Failure::new("user", &io::Error::other(message)).hint(format!(
+                "the container has a single id, {}; ranges in /etc/subuid and /etc/subgid give more",
+                only.0
+            ))));
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_SIGNAL_BASE, Failure, Ste
 use super::host;
 use super::id_maps::{self, IdMaps};
 use super::init::Init;
+use super::mounts::{self, Carried};
 use super::plan::Network;
 use super::program::Program;
 use super::rootfs::Rootfs;
@@ -47,10 +48,11 @@ pub(super) struct Supervisor<'a> {
     pub(super) rootfs: Box<dyn Rootfs>,
 }
 
-/// A root filesystem that is mounted, and whether there is one id only.
+/// A root filesystem that is mounted, whether there is one id only, and what a first process with other ids needs.
 struct Mounted {
     close: Vec<RawFd>,
     single: bool,
+    carried: Option<Carried>,
 }
 
 impl Supervisor<'_> {
@@ -66,11 +68,14 @@ impl Supervisor<'_> {
         setsid().stage("setsid")?;
         let single = self.enter_namespaces()?;
         die_with(self.given.starter)?;
-        // Nobody may look into, or trace, a process that holds the whole container.
-        prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
-        let target = &self.given.plan.rootfs_mount_point;
+        let plan = self.given.plan;
+        let target = &plan.rootfs_mount_point;
         let close = self.rootfs.mount(target).at("mount the root filesystem on", target)?;
-        let (go, first) = self.clone_first_process(Mounted { close, single })?;
+        let carried = plan.own_ids.is_some().then(|| mounts::carry(plan)).transpose()?;
+        let (go, first) = self.clone_first_process(Mounted { close, single, carried })?;
+        // Nobody may look into, or trace, a process that holds the whole container. Not before: the id maps of a child that
+        // cannot be traced are root's to write.
+        prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
         let served = host::leave().and_then(|()| self.rootfs.serve().stage("serve the root filesystem"));
         if let Err(failure) = served {
             kill(&first);
@@ -114,6 +119,9 @@ impl Supervisor<'_> {
         if self.given.plan.network == Network::None {
             namespaces = namespaces.with_network();
         }
+        if self.given.plan.own_ids.is_some() {
+            namespaces = namespaces.with_user();
+        }
         match process::fork_into(namespaces).stage("make the container's namespaces")? {
             Fork::Child => {
                 drop(writer);
@@ -122,16 +130,25 @@ impl Supervisor<'_> {
             Fork::Parent(child) => {
                 // So that their readers learn when the program's are closed.
                 self.given.streams = None;
-                Ok((writer, child))
+                self.give_ids(writer, child)
             }
         }
+    }
+
+    /// Writes the id maps of a first process that waits for its own.
+    fn give_ids(&self, mut go: PipeWriter, first: Child) -> Step<(PipeWriter, Child)> {
+        if let Some(own) = &self.given.plan.own_ids {
+            own.write(first.pid).stage("write the container's id maps").map_err(explain_no_ids)?;
+            go.write_all(b"i").stage("write the container's id maps")?;
+        }
+        Ok((go, first))
     }
 
     fn become_first_process(&mut self, mounted: Mounted, go: PipeReader) -> ! {
         let copies =
             self.given.control.try_clone().and_then(|control| Ok((control, self.given.errors.try_clone()?)));
         let Ok((control, errors)) = copies else { process::exit_now(EXIT_LAUNCHER) };
-        let Mounted { close, single } = mounted;
+        let Mounted { close, single, carried } = mounted;
         let program = Program {
             plan: self.given.plan,
             filter: self.given.filter,
@@ -142,7 +159,7 @@ impl Supervisor<'_> {
             control,
             streams: self.given.streams.take(),
         };
-        Init { program, close, errors }.run()
+        Init { program, close, carried, errors }.run()
     }
 
     /// Lets the first process go on, and stays until it has ended.
@@ -181,9 +198,14 @@ pub(super) fn die_with(starter: Pid) -> Step<()> {
 
 /// Root of the user namespace that was entered.
 pub(super) fn become_root() -> Step<()> {
-    let (root, wheel) = (Uid::from_raw(0), Gid::from_raw(0));
-    setresgid(wheel, wheel, wheel).stage("become root of the user namespace")?;
-    setresuid(root, root, root).stage("become root of the user namespace")
+    become_user((0, 0))
+}
+
+/// User and group of the user namespace that was entered.
+pub(super) fn become_user((uid, gid): (u32, u32)) -> Step<()> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setresgid(gid, gid, gid).stage("become root of the user namespace")?;
+    setresuid(uid, uid, uid).stage("become root of the user namespace")
 }
 
 /// Tells the starter which process is, or will be, the program.
@@ -233,6 +255,16 @@ pub(super) fn wait_for_end(program: &Child, control: &MessageSocket) -> Step<()>
 fn make_private() -> Step<()> {
     let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", flags).stage("make the mount namespace private")
+}
+
+fn explain_no_ids(failure: Box<Failure>) -> Box<Failure> {
+    match failure.errno.map(Errno::from_raw) {
+        Some(Errno::EPERM) => Box::new(failure.hint(
+            "are all of these ids ours? Ids of others need CAP_SETUID, CAP_SETGID and CAP_SETFCAP, and ranges in \
+             /etc/subuid and /etc/subgid",
+        )),
+        _ => failure,
+    }
 }
 
 fn explain_no_user_namespace(failure: Failure) -> Failure {

@@ -42,4 +42,5 @@ mod stats;
 mod stress;
 mod surroundings;
 mod survive;
+mod userns;
 mod writeback;

@@ -6,3 +6,4 @@ pub mod process;
 pub mod resources;
 pub mod rights;
 pub mod storage;
+pub mod userns;
