@@ -96,9 +96,13 @@ impl Program<'_> {
         process::reset_signal_actions();
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).stage("signal mask")?;
         process::close_all_on_exec().stage("close_range")?;
+        // Root may enter what the user perhaps may not, as an image's /root; as podman has it.
+        let entered = enter_cwd(root, &self.plan.cwd).is_ok();
         self.drop_privileges(user)?;
         self.ensure_supervised()?;
-        enter_cwd(root, &self.plan.cwd)?;
+        if !entered {
+            enter_cwd(root, &self.plan.cwd)?;
+        }
         execute(self.plan, user)
     }
 
@@ -194,7 +198,7 @@ fn give_pipes_to(user: &User) -> io::Result<()> {
     Ok(())
 }
 
-/// Enters the working directory as the user, and makes sure that it is below the root.
+/// Enters the working directory, and makes sure that it is below the root.
 fn enter_cwd(root: BorrowedFd<'_>, cwd: &Path) -> Step<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
