@@ -10,7 +10,9 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use layerfs::launcher::{BindRootfs, Events, IdMaps, Network, Plan, Volume, default_files, run};
+use layerfs::launcher::{
+    BindRootfs, Events, IdMaps, Names, Network, Plan, Volume, default_files, make_own_program_unwritable, run,
+};
 
 struct Told;
 
@@ -38,10 +40,12 @@ fn main() -> ExitCode {
 }
 
 fn launch() -> Result<u8, String> {
+    make_own_program_unwritable().map_err(|error| error.to_string())?;
     let mount_point = std::env::temp_dir().join(format!("launch-{}", std::process::id()));
     let mut plan = Plan::new("example", mount_point.clone(), Vec::new());
     let directory = parse(&mut plan)?;
-    plan.files = default_files(&plan.hostname, plan.network).map_err(|error| error.to_string())?;
+    plan.files =
+        default_files(&plan.hostname, plan.network, &Names::default()).map_err(|error| error.to_string())?;
     std::fs::create_dir(&mount_point).map_err(|error| format!("{}: {error}", mount_point.display()))?;
     let result = run(&plan, Box::new(BindRootfs::new(directory)), &mut Told);
     std::fs::remove_dir(&mount_point).map_err(|error| format!("{}: {error}", mount_point.display()))?;
@@ -83,6 +87,7 @@ fn volume(text: &str) -> Result<Volume, String> {
     let (Some(source), Some(destination)) = (parts.next(), parts.next()) else {
         return Err(format!("{text}: not SRC:DST[:ro]"));
     };
-    let read_only = parts.next() == Some("ro");
-    Ok(Volume { source: PathBuf::from(source), destination: PathBuf::from(destination), read_only })
+    let mut volume = Volume::new(PathBuf::from(source), PathBuf::from(destination));
+    volume.flags.read_only = parts.next() == Some("ro");
+    Ok(volume)
 }

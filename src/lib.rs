@@ -27,6 +27,7 @@
 //! [`commands`] parses and prints.
 
 pub mod model;
+pub mod template;
 
 pub mod sys;
 
@@ -51,5 +52,6 @@ pub mod container;
 pub mod look;
 
 pub mod builder;
+pub mod doctor;
 
 pub mod commands;

@@ -11,8 +11,9 @@ use std::path::Path;
 use source::{Source, files_below};
 
 /// The map of `src/`: a module imports only from modules of a lower row.
-const ROWS: [(&str, u8); 17] = [
+const ROWS: [(&str, u8); 19] = [
     ("model", 0),
+    ("template", 0),
     ("sys", 1),
     ("store", 2),
     ("index", 2),
@@ -27,6 +28,7 @@ const ROWS: [(&str, u8); 17] = [
     ("container", 9),
     ("look", 9),
     ("builder", 10),
+    ("doctor", 10),
     ("commands", 11),
     ("main", 12),
 ];

@@ -3,13 +3,12 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Seek as _, Write as _};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::layer_tar::{Entry, LayerTar};
 use super::{Builder, StepError};
 use crate::container::running::Ready;
-use crate::container::{Changes, ImageRecord, NewContainer, Owners, Purpose, ending, running};
+use crate::container::{Changes, ImageRecord, NewContainer, Owners, Purpose, changes, ending, running};
 use crate::container::{Wishes, command_line};
 use crate::fs::{Change, OwnerView};
 use crate::fuse::Writes;
@@ -20,8 +19,6 @@ use crate::model::{Digest, FileKind};
 use crate::mount::{Layers, UpperDirs};
 use crate::sys::atomic::TempFile;
 
-/// Where a container's own filesystems are mounted. What the launcher made there for that is not part of the image.
-const MOUNT_POINTS: [&[u8]; 3] = [b"dev", b"proc", b"sys"];
 /// An attribute of this machine, not of the image.
 const SELINUX_LABEL: &[u8] = b"security.selinux";
 
@@ -52,7 +49,7 @@ impl Builder<'_> {
         })?;
         let id = held.id().to_string();
         let result = self.run_in(held, &image, layers, command);
-        if let Err(error) = ending::remove(self.containers, &id, false) {
+        if let Err(error) = ending::remove(self.containers, &id, ending::How::default()) {
             tracing::warn!("the container of a build step stays behind: {error}");
         }
         result
@@ -95,7 +92,7 @@ impl Builder<'_> {
         let (mut answer, mut answer_there) = io::pipe().map_err(StepError::Layer)?;
         let file = temp.file();
         let mut work = || {
-            if let Some(diff_id) = write_changes(layers.clone(), upper, plan, file)? {
+            if let Some(diff_id) = write_changes(layers.clone(), upper, file)? {
                 answer_there.write_all(diff_id.as_bytes())?;
             }
             Ok(())
@@ -124,23 +121,18 @@ impl Builder<'_> {
 }
 
 /// The digest of the uncompressed layer; `None` when nothing changed.
-fn write_changes(
-    layers: Layers,
-    upper: &UpperDirs,
-    plan: &Plan,
-    file: &mut File,
-) -> io::Result<Option<Digest>> {
+fn write_changes(layers: Layers, upper: &UpperDirs, file: &mut File) -> io::Result<Option<Digest>> {
     let fs = layers.into_fs(Some(upper), OwnerView::Image).map_err(io::Error::other)?;
     let mut layer = LayerTar::new(BufWriter::new(file));
     let told = fs.changes(&mut |path, change| match change {
         Change::Removed => layer.whiteout(path),
-        Change::Link(to) => layer.link(path, to),
+        Change::Link(to, _) => layer.link(path, to),
         Change::Object(object) => {
             if object.metadata.kind == FileKind::Socket {
                 tracing::warn!("/{}: a layer cannot hold sockets; left out", path.escape_ascii());
                 return Ok(());
             }
-            if object.is_new && is_the_launchers(path, object.metadata.kind, object.metadata.size, plan) {
+            if object.before.is_none() && changes::is_the_launchers(path, &object.metadata) {
                 return Ok(());
             }
             let mut xattrs = object.xattrs;
@@ -156,16 +148,4 @@ fn write_changes(
     let (diff_id, mut rest) = layer.finish()?;
     rest.flush()?;
     Ok(Some(diff_id))
-}
-
-/// Whether something new is only there because the launcher mounts upon it.
-fn is_the_launchers(path: &[u8], kind: FileKind, size: u64, plan: &Plan) -> bool {
-    match kind {
-        FileKind::Directory => MOUNT_POINTS.contains(&path),
-        FileKind::Regular if size == 0 => plan
-            .files
-            .iter()
-            .any(|file| file.destination.as_os_str().as_bytes().strip_prefix(b"/") == Some(path)),
-        _ => false,
-    }
 }

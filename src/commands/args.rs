@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::container_args::{
-    CreateArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs,
-    WaitArgs,
+    AttachArgs, CpArgs, CreateArgs, DiffArgs, ExecArgs, KillArgs, LogsArgs, PauseArgs, PortArgs, PsArgs,
+    RenameArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, WaitArgs,
 };
-use super::options::network::NetworkArg;
+use super::options::network::BuildNetworkArg;
+use super::volume::VolumeArgs;
 use crate::image::TargetPlatform;
 
 /// Mounts container images lazily, straight from their compressed layers, and runs them. No root, no daemon, no unpacking.
@@ -45,8 +46,14 @@ pub enum Command {
     Run(RunArgs),
     /// Run a command in a container that runs
     Exec(ExecArgs),
+    /// Attach the terminal, or standard input and output, to a container that runs in the background
+    Attach(AttachArgs),
     /// Make a container without starting it
     Create(CreateArgs),
+    /// Copy files between a container and the host
+    Cp(CpArgs),
+    /// Show what a container has changed: added (A), changed (C) and deleted (D) paths
+    Diff(DiffArgs),
     /// Start containers that were made or have ended
     Start(StartArgs),
     /// Stop containers, and start them again
@@ -59,15 +66,25 @@ pub enum Command {
     Build(BuildArgs),
     /// Make changes readable for overlayfs and others: copy what they still share with the image
     Complete(CompleteArgs),
+    /// Show where the ports of a container are reached
+    Port(PortArgs),
     /// List containers
     Ps(PsArgs),
+    /// Give a container another name
+    Rename(RenameArgs),
     /// Remove containers
     Rm(RmArgs),
+    /// Show the processes of a running container
+    Top(TopArgs),
     /// Stop running containers: their stop signal, and after a while SIGKILL
     Stop(StopArgs),
     /// Send a signal to running containers
     Kill(KillArgs),
-    /// Remove what can be made again and was not used for long
+    /// Let nothing run in containers until they are unpaused
+    Pause(PauseArgs),
+    /// Let paused containers go on
+    Unpause(PauseArgs),
+    /// Remove what can be made again and was not used for long, or all containers that are not in use
     Prune(PruneArgs),
     /// Show everything known about containers or images, as JSON
     Inspect(InspectArgs),
@@ -85,8 +102,12 @@ pub enum Command {
     /// Check every byte of images
     #[command(after_help = VERIFY_HELP)]
     Verify(ImagesArgs),
-    /// Show what a mount has counted: requests, where content came from, bytes, durations
+    /// Make, list and remove volumes
+    Volume(VolumeArgs),
+    /// Show what running containers take of the machine; or what a mount has counted
     Stats(StatsArgs),
+    /// Look at everything that this host must have, and say what to do about what is missing
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Write the man pages into a directory
@@ -209,7 +230,7 @@ pub struct BuildArgs {
     pub build_arg: Vec<String>,
     /// Network of RUN: none, or the host's
     #[arg(long, visible_alias = "net", value_enum, default_value = "none")]
-    pub network: NetworkArg,
+    pub network: BuildNetworkArg,
     /// Directory that COPY copies from
     pub context: PathBuf,
 }
@@ -219,11 +240,22 @@ pub struct BuildArgs {
 #[command(after_help = "\
 Removed is what was made of images, can be made again and was not used for that long: indexes, decompressed archives, \
 decoded parts of layers, start traces; for images in the store these are kept. So are the images themselves. Temporary files \
-go when they are a day old. Containers and their changes are removed by `layerfs rm`.")]
+go when they are a day old. Containers and their changes stay, but with --containers, which removes nothing else: all that do \
+not run and are not mounted, also those that were never started. Changes in a directory of yours (mount --upper) stay \
+where they are.")]
 pub struct PruneArgs {
     /// What was not used for so many days goes; 0 is all of it
     #[arg(long, value_name = "DAYS", default_value_t = 30)]
     pub unused: u32,
+    /// Remove all containers that do not run and are not mounted, with their changes
+    #[arg(long, conflicts_with = "unused")]
+    pub containers: bool,
+    /// Do not ask
+    #[arg(long, short = 'f', requires = "containers")]
+    pub force: bool,
+    /// Only containers that were made before then: until=TIME, as `layerfs logs` takes it
+    #[arg(long, value_name = "FILTER", requires = "containers")]
+    pub filter: Vec<String>,
 }
 
 /// `layerfs inspect`
@@ -231,14 +263,32 @@ pub struct PruneArgs {
 #[command(after_help = IMAGE_HELP)]
 pub struct InspectArgs {
     /// What is named are images; without this what is no container is looked for among the images
-    #[arg(long)]
+    #[arg(long, conflicts_with = "kind")]
     pub image: bool,
+    /// What is named are these only
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    pub kind: Option<KindArg>,
+    /// A template of Go to fill in for each, such as '{{.State.Status}}'; json: on one line
+    #[arg(long, short = 'f', value_name = "TEMPLATE")]
+    pub format: Option<String>,
+    /// With the size of what containers have changed, in bytes: SizeRw
+    #[arg(long, short = 's')]
+    pub size: bool,
     /// Which of several
     #[command(flatten)]
     pub platform: PlatformArg,
     /// IDs, unique prefixes or names of containers, or IMAGEs
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
+}
+
+/// `--type`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KindArg {
+    /// Containers.
+    Container,
+    /// Images.
+    Image,
 }
 
 /// What `layerfs index` and `layerfs verify` are told.
@@ -334,19 +384,51 @@ pub struct WhichArgs {
 /// `layerfs stats`
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
+Of containers that run there is a line each, once a second: processors, memory, network, disks, processes. -- is what \
+nobody counts on this host. All other is of mounts: requests, where content came from, bytes, durations.
+
 Counted since the mount began. Durations run from the decoded request to the answer that is ready to be sent. P50, P90 \
 and P99 are off by at most an eighth, or 128 ns; counts, sums and MAX are exact. What the kernel answers from its \
 caches is no request. A granule is 128 KiB of a layer. Only who mounted it, and root, may ask.")]
 pub struct StatsArgs {
-    /// Print a JSON object; durations are in nanoseconds
+    /// Also containers that do not run
+    #[arg(long, short = 'a')]
+    pub all: bool,
+    /// Look once
+    #[arg(long)]
+    pub no_stream: bool,
+    /// Do not shorten
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// How a container is shown: table, json, or a text with {{.Name}}, {{.ID}}, {{.Container}}, {{.CPUPerc}}, {{.MemUsage}},
+    /// {{.MemPerc}}, {{.NetIO}}, {{.BlockIO}}, {{.PIDs}}
+    #[arg(long, value_name = "FORM", default_value = "table")]
+    pub format: String,
+    /// Show what the mount of a container has counted
+    #[arg(long)]
+    pub mount: bool,
+    /// That as a JSON object; durations are in nanoseconds
     #[arg(long, conflicts_with = "prometheus")]
     pub json: bool,
-    /// Print the text format of Prometheus, to be scraped from a file
+    /// That in the text format of Prometheus, to be scraped from a file
     #[arg(long)]
     pub prometheus: bool,
-    /// The mount point, or anything in it; or a container that is mounted or running (ID, unique prefix, or name)
+    /// Containers (IDs, unique prefixes or names; default: all that run); or a mount point, or anything in it
     #[arg(value_name = "DIR|NAME")]
-    pub mount: PathBuf,
+    pub names: Vec<PathBuf>,
+}
+
+/// `layerfs doctor`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Each thing is tried where that is possible, in a process and in namespaces that end with it; nothing is left behind. At the \
+end an empty container is started.
+
+Exit status: 0 when layerfs run works, 1 when something is missing that it needs.")]
+pub struct DoctorArgs {
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `layerfs completions`

@@ -15,7 +15,7 @@ pub(super) fn run(args: &CompleteArgs) -> anyhow::Result<u8> {
         (Some(text), ..) => {
             let containers = environment::containers(&store)?;
             let held = containers.hold(containers.find(text)?)?;
-            let image = mount::image_of(&held, &store, Told::Progress)?;
+            let image = mount::image_of(held.config(), &store, Told::Progress)?;
             completing::complete(&held, mount::open_layers(&store, &image, Caches::default())?)?;
             super::print(&format!("{}\n", held.id()))?;
         }

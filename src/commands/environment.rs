@@ -16,7 +16,7 @@ use crate::store::Store;
 
 /// The store's root: `$LAYERFS_ROOT`, else `/var/lib/layerfs` for root, else below the user's data directory (XDG Base
 /// Directory Specification).
-fn root() -> anyhow::Result<PathBuf> {
+pub(super) fn root() -> anyhow::Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(root) = set("LAYERFS_ROOT") {
         return std::path::absolute(&root).context("LAYERFS_ROOT");

@@ -5,9 +5,9 @@ use std::io::{self, Write as _};
 use anyhow::Context as _;
 
 use super::container_args::LogsArgs;
-use super::{environment, log_times};
-use crate::container::Moment;
+use super::{environment, selection};
 use crate::container::log::{self, LogError, Record, Wanted};
+use crate::container::{Moment, spoken_time};
 use crate::launcher::{self, Stream};
 
 /// Shows what a container printed, where it printed it.
@@ -15,7 +15,7 @@ pub(super) fn run(args: &LogsArgs) -> anyhow::Result<u8> {
     let now = Moment::now();
     let time = |option, text: &Option<String>| {
         let parse = |text: &String| {
-            log_times::parse(text, now).with_context(|| format!("--{option} {text}: no time: see --help"))
+            spoken_time::parse(text, now).with_context(|| format!("--{option} {text}: no time: see --help"))
         };
         text.as_ref().map(parse).transpose()
     };
@@ -28,7 +28,11 @@ pub(super) fn run(args: &LogsArgs) -> anyhow::Result<u8> {
         },
         follow: args.follow,
     };
-    let container = environment::containers(&environment::store()?)?.find(&args.container)?;
+    let containers = environment::containers(&environment::store()?)?;
+    let container = match &args.container {
+        Some(text) => containers.find(text)?,
+        None => containers.find(&selection::latest(&containers)?)?,
+    };
     let mut shown = Shown { timestamps: args.timestamps, inside: [false; 2] };
     match log::show(&container, &wanted, &mut |record| shown.show(record)) {
         // Who reads it has got what it wanted.

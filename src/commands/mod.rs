@@ -2,15 +2,19 @@
 //! the environment.
 
 pub mod args;
+mod attach;
 mod build;
 mod complete;
 pub mod container_args;
+mod cp;
+mod diff;
+mod doctor;
 mod environment;
 mod exec;
 mod failure;
+mod files;
 mod index;
 mod inspect;
-mod log_times;
 mod logging;
 mod logs;
 mod look;
@@ -22,16 +26,22 @@ pub mod options;
 mod overlay_call;
 mod overlay_mount;
 mod overlay_options;
+mod pause;
+mod port;
 mod progress;
 mod prune;
 mod ps;
+mod rename;
 mod rm;
 mod run;
+pub mod selection;
 mod start;
 mod stats;
 mod stop;
+mod top;
 mod umount;
 mod verify;
+pub mod volume;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -41,6 +51,8 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 
 use args::{Cli, Command};
+
+use crate::launcher;
 
 /// What every failure of layerfs itself exits with, as docker and podman do.
 const OWN_FAILURE: u8 = 125;
@@ -59,7 +71,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(error) => return usage(&error),
         };
         logging::start();
-        dispatch(cli.command)
+        own_program_for(&cli.command).and_then(|()| dispatch(cli.command))
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -103,12 +115,25 @@ fn each<E: Into<anyhow::Error>>(
     }
 }
 
+/// Commands that start programs in containers.
+fn own_program_for(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(_) | Command::Start(_) | Command::Restart(_) | Command::Exec(_) | Command::Build(_) => {
+            Ok(launcher::make_own_program_unwritable()?)
+        }
+        _ => Ok(()),
+    }
+}
+
 fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Mount(args) => mount::run(args),
         Command::Umount(args) => umount::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Attach(args) => attach::run(&args),
         Command::Exec(args) => exec::run(&args),
+        Command::Cp(args) => cp::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Create(args) => run::create(&args),
         Command::Start(args) => start::start(&args),
         Command::Restart(args) => start::restart(&args),
@@ -116,10 +141,16 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Logs(args) => logs::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Complete(args) => complete::run(&args),
+        Command::Port(args) => port::run(&args),
         Command::Ps(args) => ps::run(&args),
+        Command::Rename(args) => rename::run(&args),
         Command::Rm(args) => rm::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Stop(args) => stop::stop(&args),
         Command::Kill(args) => stop::kill(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Pause(args) => pause::pause(&args),
+        Command::Unpause(args) => pause::unpause(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Index(args) => index::run(&args),
@@ -128,6 +159,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Cat(args) => look::cat(&args),
         Command::Which(args) => look::which(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Volume(args) => volume::run(&args),
         Command::Stats(args) => stats::run(&args),
         Command::Completions(args) => {
             let mut script = Vec::new();

@@ -9,7 +9,7 @@ use super::progress::{Indexing, Told};
 use super::{environment, inspect};
 use crate::container::mounts::{self, MountPlan};
 use crate::container::{
-    Changes, Containers, Held, ImageRecord, NewContainer, Owners, Purpose, State, ending,
+    Changes, Config, Containers, Held, ImageRecord, NewContainer, Owners, Purpose, State, ending,
 };
 use crate::fuse::Flag;
 use crate::image::{self, Image};
@@ -138,20 +138,20 @@ fn again(args: &MountArgs, containers: &Containers, store: &Store, id: &str) -> 
     anyhow::ensure!(same_owner, "--owner: container {id} was made with the other one: leave the option out");
     let target = mount::mount_point(&dir)?;
     let held = containers.hold(container)?;
-    let image = image_of(&held, store, told)?;
+    let image = image_of(held.config(), store, told)?;
     let layers = prepare(store, &image, &target, told)?;
     Ok(Prepared { held, image, layers, target })
 }
 
 /// The image that a container was made with.
-pub(super) fn image_of(held: &Held, store: &Store, told: Told) -> anyhow::Result<Image> {
-    let record = &held.config().image;
+pub(super) fn image_of(config: &Config, store: &Store, told: Told) -> anyhow::Result<Image> {
+    let record = &config.image;
     let image = image::open_sought(&record.source, store, &inspect::any(told))?;
     anyhow::ensure!(
         record.is(&image),
         "{}: no longer the image of container {}",
         record.source,
-        held.id().short()
+        config.id.short()
     );
     Ok(image)
 }

@@ -1,25 +1,123 @@
 //! `layerfs ps`
 
-use super::container_args::PsArgs;
-use super::environment;
-use crate::container::view::{self, Width};
-use crate::container::{Container, Moment};
+use anyhow::Context as _;
 
-/// Prints a table, or ids.
+use super::container_args::{PsArgs, SortArg};
+use super::environment;
+use crate::container::filter::Filters;
+use crate::container::view::{self, Row, Width};
+use crate::container::{Moment, State, size};
+use crate::template::Template;
+
+/// What is printed.
+enum Form {
+    Table,
+    Ids,
+    Json,
+    /// A line for each, filled in.
+    Lines(Template),
+    /// The same, aligned, below headings.
+    Columns(Template),
+}
+
+/// Prints a table, or whatever was asked for.
 pub(super) fn run(args: &PsArgs) -> anyhow::Result<u8> {
-    let store = environment::store()?;
-    let mut rows = environment::containers(&store)?.list_with_status()?;
-    rows.retain(|(_, status)| args.all || status.can_stop());
+    let form = form(args)?;
+    let now = Moment::now();
     let width = if args.no_trunc { Width::Full } else { Width::Short };
-    if args.quiet {
-        let id = |container: &Container| match width {
-            Width::Full => container.id().to_string(),
-            Width::Short => container.id().short(),
-        };
-        let ids: String = rows.iter().map(|(container, _)| id(container) + "\n").collect();
-        super::print(&ids)?;
-    } else {
-        super::print(&view::table(&rows, Moment::now(), width))?;
+    let rows = rows(args, now)?;
+    match form {
+        Form::Ids => super::print(&lines(&rows, &Template::parse("{{.ID}}")?, now, width)?)?,
+        Form::Json => super::print_json(&view::json_list(&rows, now)?)?,
+        Form::Lines(template) => super::print(&lines(&rows, &template, now, width)?)?,
+        Form::Table => {
+            let table = view::table(&rows, now, width, args.size);
+            super::print(&view::aligned(&table[usize::from(args.noheading)..]))?;
+        }
+        Form::Columns(template) => {
+            let cells = |line: &str| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
+            let mut table = Vec::new();
+            if !args.noheading {
+                table.push(cells(&template.render_headings(&view::headings())?));
+            }
+            for row in &rows {
+                table.push(cells(&template.render(&view::words(row, now, width))?));
+            }
+            super::print(&view::aligned(&table))?;
+        }
     }
     Ok(0)
+}
+
+fn form(args: &PsArgs) -> anyhow::Result<Form> {
+    let template = |text: &str| {
+        // What a shell does not make of them, docker does.
+        let text = text.replace("\\t", "\t").replace("\\n", "\n");
+        Template::parse(&text).with_context(|| format!("--format {text:?}"))
+    };
+    match args.format.as_deref() {
+        None if args.quiet => Ok(Form::Ids),
+        None | Some("table") => Ok(Form::Table),
+        Some("json") => Ok(Form::Json),
+        Some(text) => match text.strip_prefix("table ") {
+            Some(columns) => template(columns).map(Form::Columns),
+            None => template(text).map(Form::Lines),
+        },
+    }
+}
+
+fn lines(rows: &[Row], template: &Template, now: Moment, width: Width) -> anyhow::Result<String> {
+    let line = |row| Ok(template.render(&view::words(row, now, width))? + "\n");
+    rows.iter().map(line).collect()
+}
+
+/// Those that are meant, in order.
+fn rows(args: &PsArgs, now: Moment) -> anyhow::Result<Vec<Row>> {
+    let store = environment::store()?;
+    let containers = environment::containers(&store)?;
+    let filters = Filters::parse(&args.filter, &containers, now)?;
+    let last = if args.latest { Some(1) } else { usize::try_from(args.last).ok() };
+    // As docker and podman have it.
+    let any_state = args.all || last.is_some() || filters.has_status();
+    let mut found = containers.list_with_status()?;
+    found.retain(|(container, status)| (any_state || status.can_stop()) && filters.admit(container, status));
+    found.truncate(last.unwrap_or(usize::MAX));
+    let wants_size = args.size
+        || args.sort == Some(SortArg::Size)
+        || args.format.as_deref().is_some_and(|format| format.contains(".Size"));
+    let mut rows = Vec::new();
+    for (container, status) in found {
+        let written = if wants_size { written(&container) } else { None };
+        rows.push(Row { container, status, written });
+    }
+    if let Some(sort) = args.sort {
+        sort_by(&mut rows, sort);
+    }
+    Ok(rows)
+}
+
+/// How much it has changed. One that cannot be looked at must not hide the others.
+pub(super) fn written(container: &crate::container::Container) -> Option<u64> {
+    let found = size::written(container);
+    found.inspect_err(|error| tracing::warn!("size of container {}: {error}", container.id().short())).ok()
+}
+
+fn sort_by(rows: &mut [Row], sort: SortArg) {
+    let started = |row: &Row| match &row.status.state {
+        State::Created => None,
+        State::Running { started, .. }
+        | State::Mounted { started, .. }
+        | State::Restarting { started, .. }
+        | State::Exited { started, .. } => Some(*started),
+    };
+    match sort {
+        SortArg::Command => rows.sort_by_cached_key(|row| row.container.config().command.clone()),
+        SortArg::Created => rows.sort_by_key(|row| row.container.config().created),
+        SortArg::Id => rows.sort_by_key(|row| row.container.id()),
+        SortArg::Image => rows.sort_by_cached_key(|row| row.container.config().image.name.clone()),
+        SortArg::Names => rows.sort_by_cached_key(|row| row.container.config().name.clone()),
+        SortArg::Runningfor => rows.sort_by_key(started),
+        SortArg::Size => rows.sort_by_key(|row| row.written),
+        SortArg::Status => rows.sort_by_key(|row| row.status.word()),
+    }
 }

@@ -7,7 +7,10 @@ use anyhow::{Context as _, ensure};
 use super::container_args::{CreateArgs, RunArgs};
 use super::options::userns;
 use super::progress::Told;
-use super::{environment, failure, mount};
+use super::{attach, environment, failure, mount};
+use crate::container::attaching::Attach;
+use crate::container::background;
+use crate::container::restarting::RestartPolicy;
 use crate::container::running::{self, Ready, RunError};
 use crate::container::{
     Changes, Containers, Held, ImageRecord, NewContainer, Owners, Purpose, State, Wishes, command_line,
@@ -22,7 +25,18 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let wanted = &args.container;
     if !args.detach {
         wanted.process.must_be_terminal()?;
+        ensure!(
+            args.sig_proxy.sig_proxy || wanted.process.tty,
+            "--sig-proxy=false: without a terminal the container ends with this command: give -t, or -d and then use \
+             `layerfs attach`"
+        );
     }
+    let has_background = args.detach || wanted.process.tty;
+    ensure!(
+        has_background || wanted.life.restart_policy()? == RestartPolicy::No,
+        "--restart {}: without a terminal the container ends with this command: give -d, or -it",
+        wanted.life.restart
+    );
     let made = make(wanted)?;
     if args.detach {
         let id = made.held.id();
@@ -35,10 +49,8 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<u8> {
             Err(error) => Ok(told(&error)),
         };
     }
-    match made.begin()? {
-        Ok(code) => Ok(code),
-        Err(error) => Ok(told(&error)),
-    }
+    let how = wanted.life.keys.attach(&made.wishes, wanted.process.interactive, args.sig_proxy)?;
+    made.begin_here(&how)
 }
 
 /// Makes a container and prints its id.
@@ -62,6 +74,8 @@ pub(super) struct Made {
 
 fn make(args: &CreateArgs) -> anyhow::Result<Made> {
     let mut wishes = wishes(args)?;
+    let keeps = wishes.restart == RestartPolicy::No || !args.rm;
+    ensure!(keeps, "--rm and --restart {} contradict each other: leave one out", wishes.restart);
     let cidfile = args.cidfile.as_deref().map(CidFile::claim).transpose()?;
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
@@ -74,6 +88,12 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
     let arguments = command_line::arguments(&image.config.config, &wishes)?;
     let caches = environment::caches(&store, &image, &arguments)?;
     let layers = mount::open_layers_told(&store, &image, caches, progress)?;
+    let volumes = containers.volumes()?;
+    // From here on until the container is there, which keeps them.
+    let kept = if wishes.volumes.is_empty() { None } else { Some(volumes.keep()?) };
+    if let Some(kept) = &kept {
+        volumes.resolve(&mut wishes.volumes, kept)?;
+    }
     let claim = userns::claim(&containers, &mut wishes, &image, &layers)?;
     let held = containers.create(NewContainer {
         name: args.name.clone(),
@@ -103,8 +123,23 @@ impl Made {
         Ok((containers, Ready { held, layers, writes, plan }))
     }
 
-    /// Runs it to its end.
-    pub(super) fn begin(self) -> anyhow::Result<Result<u8, RunError>> {
+    /// Runs it until it ends, or is detached, and gives what to exit with. With a terminal it does not depend on this process.
+    pub(super) fn begin_here(self, how: &Attach) -> anyhow::Result<u8> {
+        let done = if self.wishes.terminal { self.begin_attached(how)? } else { self.begin()? };
+        Ok(done.unwrap_or_else(|error| told(&error)))
+    }
+
+    fn begin_attached(self, how: &Attach) -> anyhow::Result<Result<u8, RunError>> {
+        let quiet = self.quiet;
+        let (containers, ready) = self.ready()?;
+        let told = &mut |reason: &str| tell_single_id(quiet, reason);
+        Ok(background::run_attached(&containers, ready, how, told).map(|(left, layers)| {
+            std::mem::forget(layers);
+            attach::left(left)
+        }))
+    }
+
+    fn begin(self) -> anyhow::Result<Result<u8, RunError>> {
         let quiet = self.quiet;
         let (containers, ready) = self.ready()?;
         Ok(running::run(&containers, ready, &mut |reason| tell_single_id(quiet, reason)))
@@ -114,7 +149,7 @@ impl Made {
     pub(super) fn begin_in_background(self) -> anyhow::Result<Result<Layers, RunError>> {
         let quiet = self.quiet;
         let (containers, ready) = self.ready()?;
-        Ok(running::run_in_background(&containers, ready, &mut |reason| tell_single_id(quiet, reason)))
+        Ok(background::run_in_background(&containers, ready, &mut |reason| tell_single_id(quiet, reason)))
     }
 }
 
@@ -171,6 +206,7 @@ fn wishes(args: &CreateArgs) -> anyhow::Result<Wishes> {
     args.network.add_to(&mut wishes)?;
     args.rights.add_to(&mut wishes)?;
     args.userns.add_to(&mut wishes)?;
+    args.rlimits.add_to(&mut wishes)?;
     args.resources.add_to(&mut wishes)?;
     Ok(wishes)
 }

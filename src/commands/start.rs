@@ -1,43 +1,85 @@
 //! `layerfs start`, `layerfs restart` and `layerfs wait`
 
+use std::io::{self, IsTerminal as _};
+
 use anyhow::{Context as _, ensure};
 
 use super::container_args::{RestartArgs, StartArgs, WaitArgs};
 use super::progress::Told;
 use super::run::Made;
-use super::{environment, mount};
+use super::selection::{self, Missing, SelectionArgs};
+use super::{attach, environment, mount};
+use crate::container::attaching;
+use crate::container::restarting::RestartPolicy;
 use crate::container::stopping::{self, Stop};
-use crate::container::{Container, Containers, Purpose, State, Wishes, command_line, waiting};
+use crate::container::{Container, Containers, Purpose, State, Status, Wishes, command_line, waiting};
 use crate::store::Store;
 
 /// Starts containers in the background and prints what they were called by; with `--attach` one, to its end.
 pub(super) fn start(args: &StartArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
+    let selection = SelectionArgs {
+        all: args.all,
+        latest: args.latest,
+        filter: args.filter.clone(),
+        containers: args.containers.clone(),
+        ..SelectionArgs::default()
+    };
+    let can_start = |one: &Container, status: &Status| one.config().run.is_some() && status.can_start();
+    let names = selection.names(&containers, Missing::Told, can_start)?;
     if args.attach {
-        ensure!(args.containers.len() == 1, "-a: one container only");
-        let mut made = again(&store, &containers, containers.find(&args.containers[0])?)?;
-        made.wishes.interactive = args.interactive;
-        return match made.begin()? {
-            Ok(code) => Ok(code),
-            Err(error) => Ok(super::run::told(&error)),
-        };
+        ensure!(names.len() == 1, "-a: one container only");
+        return start_attached(args, &names[0], &store, &containers);
     }
-    super::each(&args.containers, |text| -> anyhow::Result<_> {
+    super::each(&names, |text| -> anyhow::Result<_> {
         let container = containers.find(text)?;
-        if !container.status()?.is_running() {
+        let status = container.status()?;
+        if !status.is_running() && !status.is_restarting() {
             again(&store, &containers, container)?.begin_in_background()??;
         }
         Ok(text.to_owned())
     })
 }
 
+/// Starts a container, unless it runs, and stays with it to its end.
+fn start_attached(
+    args: &StartArgs,
+    text: &str,
+    store: &Store,
+    containers: &Containers,
+) -> anyhow::Result<u8> {
+    let container = containers.find(text)?;
+    let mut wishes = wishes(&container)?;
+    let how = args.keys.attach(&wishes, args.interactive, args.sig_proxy)?;
+    if container.status()?.is_running() {
+        return Ok(attach::left(attaching::attach(containers, text, &how)?));
+    }
+    // Its terminal goes on reading when we are detached; without one it reads what we do.
+    wishes.interactive = args.interactive || wishes.terminal && wishes.interactive;
+    let needs_terminal = args.interactive && wishes.terminal;
+    ensure!(!needs_terminal || io::stdin().is_terminal(), "the input device is not a TTY: leave out -i");
+    ensure!(
+        how.signals || wishes.terminal,
+        "--sig-proxy=false: without a terminal the container ends with this command: leave out -a, and then use \
+         `layerfs attach`"
+    );
+    ensure!(
+        wishes.restart == RestartPolicy::No || wishes.terminal,
+        "the container is run again when it ends (--restart {}), for which it must be in the background: leave out -a",
+        wishes.restart
+    );
+    let made = again(store, containers, container)?;
+    Made { wishes, ..made }.begin_here(&how)
+}
+
 /// Stops containers, where they run, and starts them.
 pub(super) fn restart(args: &RestartArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
-    let how = Stop { signal: None, wait: args.wait.duration() };
-    super::each(&args.containers, |text| -> anyhow::Result<_> {
+    let how = Stop { signal: None, wait: args.wait.wanted() };
+    let names = args.selection.names(&containers, Missing::Told, |one, _| one.config().run.is_some())?;
+    super::each(&names, |text| -> anyhow::Result<_> {
         let container = containers.find(text)?;
         wishes(&container)?;
         let goes = container.config().remove_at_end;
@@ -51,7 +93,8 @@ pub(super) fn restart(args: &RestartArgs) -> anyhow::Result<u8> {
 /// Waits for containers, one after the other, and prints their exit codes.
 pub(super) fn wait(args: &WaitArgs) -> anyhow::Result<u8> {
     let containers = environment::containers(&environment::store()?)?;
-    super::each(&args.containers, |text| waiting::wait(&containers, text).map(|code| code.to_string()))
+    let names = if args.latest { vec![selection::latest(&containers)?] } else { args.containers.clone() };
+    super::each(&names, |text| waiting::wait(&containers, text).map(|code| code.to_string()))
 }
 
 /// How a container is run.
@@ -72,7 +115,7 @@ fn wishes(container: &Container) -> anyhow::Result<Wishes> {
 fn again(store: &Store, containers: &Containers, container: Container) -> anyhow::Result<Made> {
     let wishes = wishes(&container)?;
     let held = containers.hold(container)?;
-    let image = mount::image_of(&held, store, Told::Nothing)?;
+    let image = mount::image_of(held.config(), store, Told::Nothing)?;
     let arguments = command_line::arguments(&held.config().image.process, &wishes)?;
     let caches = environment::caches(store, &image, &arguments)?;
     let layers = mount::open_layers_told(store, &image, caches, Told::Nothing)?;

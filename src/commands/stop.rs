@@ -4,6 +4,7 @@ use anyhow::Context as _;
 
 use super::container_args::{KillArgs, StopArgs};
 use super::environment;
+use super::selection::Missing;
 use crate::container::stopping::{self, Stop};
 use crate::sys::process;
 
@@ -11,15 +12,20 @@ use crate::sys::process;
 pub(super) fn stop(args: &StopArgs) -> anyhow::Result<u8> {
     let signal = args.signal.as_deref().map(signal_number).transpose()?;
     let containers = environment::containers(&environment::store()?)?;
-    let how = Stop { signal, wait: args.wait.duration() };
-    super::each(&args.containers, |text| stopping::stop(&containers, text, &how).map(|()| text.to_owned()))
+    let how = Stop { signal, wait: args.wait.wanted() };
+    let missing = Missing::ignored_if(args.ignore);
+    let names = args
+        .selection
+        .names(&containers, missing, |_, status| status.is_running() || status.is_restarting())?;
+    super::each(&names, |text| stopping::stop(&containers, text, &how).map(|()| text.to_owned()))
 }
 
 /// Sends a signal to containers; goes on after a failure, and fails then.
 pub(super) fn kill(args: &KillArgs) -> anyhow::Result<u8> {
     let signal = signal_number(&args.signal)?;
     let containers = environment::containers(&environment::store()?)?;
-    super::each(&args.containers, |text| stopping::kill(&containers, text, signal).map(|()| text.to_owned()))
+    let names = args.selection.names(&containers, Missing::Told, |_, status| status.is_running())?;
+    super::each(&names, |text| stopping::kill(&containers, text, signal).map(|()| text.to_owned()))
 }
 
 fn signal_number(text: &str) -> anyhow::Result<i32> {

@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use super::devices;
 use super::wishes::Wishes;
 use crate::launcher::Plan;
 use crate::model::image_config::ProcessConfig;
@@ -34,7 +36,8 @@ pub fn arguments(image: &ProcessConfig, wishes: &Wishes) -> Result<Vec<OsString>
 /// The launcher's plan for a container.
 ///
 /// # Errors
-/// When the caller's `/etc/hosts` or `/etc/resolv.conf` cannot be read; when the caller has no such ids.
+/// When the caller's `/etc/hosts`, `/etc/resolv.conf` or `/dev` cannot be read, the rights contradict each other, or the
+/// caller has no such ids.
 pub fn plan(
     id: &str,
     mount_point: PathBuf,
@@ -62,11 +65,24 @@ pub fn plan(
     if plan.user.is_empty() {
         plan.user = ids.user(&plan.id_maps).unwrap_or_default();
     }
+    plan.groups.clone_from(&wishes.groups);
+    plan.timeout = wishes.timeout.map(Duration::from_secs);
+    plan.init = wishes.init;
     plan.terminal = wishes.terminal;
     plan.interactive = wishes.interactive;
     plan.network = wishes.network;
-    plan.volumes.clone_from(&wishes.volumes);
-    plan.files = crate::launcher::default_files(&plan.hostname, plan.network)?;
+    plan.volumes = wishes.volumes.iter().map(|used| used.mount.clone()).collect();
+    plan.tmpfs.clone_from(&wishes.tmpfs);
+    plan.shm_bytes = wishes.shm_bytes.unwrap_or(plan.shm_bytes);
+    plan.rlimits.clone_from(&wishes.rlimits);
+    plan.oom_score_adj = wishes.oom_score_adj;
+    plan.devices.clone_from(&wishes.devices);
+    if wishes.rights.privileged {
+        plan.devices.extend(devices::all_devices()?);
+    }
+    wishes.rights.apply(&mut plan).map_err(std::io::Error::other)?;
+    plan.files = crate::launcher::default_files(&plan.hostname, plan.network, &wishes.names)?;
+    plan.resources.clone_from(&wishes.resources);
     if wishes.read_only {
         plan.read_only = true;
         plan.add_read_only_tmpfs();

@@ -3,20 +3,19 @@
 use std::fs::DirBuilder;
 use std::io;
 use std::ops::Deref;
-use std::os::unix::fs::{DirBuilderExt as _, symlink};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::id::{is_name, random_name};
+use super::id::is_name;
+use super::names::Names;
 use super::wishes::Wishes;
 use super::{
     Changes, Config, Container, ContainerError, ContainerId, ImageRecord, Moment, Owners, Purpose, State,
-    Status, documents, tree,
+    Status, Volumes, documents, tree,
 };
-use crate::sys::lock::{self, FileLock};
+use crate::sys::lock::FileLock;
 
-/// Random names that are tried; from the third on they carry one of 65536 numbers.
-const NAME_ATTEMPTS_MAX: u32 = 64;
 /// What a container's directory is called while it is being removed: no id, so nobody finds it any more.
 const REMOVING_PREFIX: &str = ".removing-";
 /// What it is called until somebody holds its lock.
@@ -28,7 +27,7 @@ const CREATION_MAX: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Containers {
     dir: PathBuf,
-    names: PathBuf,
+    names: Names,
 }
 
 /// What a container is made from.
@@ -94,6 +93,11 @@ impl Held {
 }
 
 impl Removal {
+    /// Of a directory that has no lock.
+    pub(super) fn unlocked(path: PathBuf) -> Self {
+        Self { path, _lock: None }
+    }
+
     /// The directory that is left.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -115,11 +119,20 @@ impl Containers {
     /// # Errors
     /// When the directories cannot be created.
     pub fn open(root: &Path) -> Result<Self, ContainerError> {
-        let opened = Self { dir: root.join("containers"), names: root.join("names") };
-        for dir in [&opened.dir, &opened.names] {
+        let dir = root.join("containers");
+        let names = Names::new(root.join("names"), dir.clone());
+        for dir in [&dir, names.dir()] {
             create_dir(dir, 0o700)?;
         }
-        Ok(opened)
+        Ok(Self { dir, names })
+    }
+
+    /// The volumes of the same store.
+    ///
+    /// # Errors
+    /// When their directory cannot be created.
+    pub fn volumes(&self) -> Result<Volumes, ContainerError> {
+        Volumes::open(self.dir.parent().unwrap_or(&self.dir))
     }
 
     /// Makes one. Nobody sees it before it is complete; it belongs to the caller.
@@ -160,13 +173,13 @@ impl Containers {
     }
 
     fn fill(&self, dir: &Path, id: ContainerId, new: NewContainer) -> Result<Config, ContainerError> {
-        let name = self.claim_name(new.name.as_deref(), id)?;
+        let name = self.names.claim(new.name.as_deref(), id)?;
         let NewContainer { image, purpose, command, owners, changes, remove_at_end, run, .. } = new;
         let created = Moment::now();
         let config =
             Config { id, name, created, image, purpose, command, owners, changes, remove_at_end, run };
         if let Err(error) = documents::write_config(dir, &config) {
-            self.release_name(&config.name, id)?;
+            self.names.release(&config.name, id)?;
             return Err(error);
         }
         Ok(config)
@@ -212,8 +225,9 @@ impl Containers {
     pub fn find(&self, text: &str) -> Result<Container, ContainerError> {
         let missing = || ContainerError::NotFound(text.to_owned());
         if is_name(text)
-            && let Some(id) = self.owner_of(text)?
+            && let Some(id) = self.names.owner_of(text)?
             && let Some(container) = self.load(id)?
+            && container.config.name == text
         {
             return Ok(container);
         }
@@ -234,6 +248,16 @@ impl Containers {
                 Err(ContainerError::Ambiguous { prefix: text.to_owned(), ids })
             }
         }
+    }
+
+    /// Gives a container, whatever it does, another name.
+    ///
+    /// # Errors
+    /// [`ContainerError::NotFound`], [`ContainerError::Name`], [`ContainerError::SameName`], [`ContainerError::NameTaken`]; then
+    /// it has the name that it had.
+    pub fn rename(&self, text: &str, name: &str) -> Result<(), ContainerError> {
+        let container = self.find(text)?;
+        self.names.rename(&container.dir, container.id(), name)
     }
 
     /// Takes a container that nobody runs or serves, to start or mount it again.
@@ -310,77 +334,10 @@ impl Containers {
         list().map_err(ContainerError::io("list", &self.dir))
     }
 
-    fn claim_name(&self, wanted: Option<&str>, id: ContainerId) -> Result<String, ContainerError> {
-        for attempt in 0..NAME_ATTEMPTS_MAX {
-            let name = match wanted {
-                Some(name) => name.to_owned(),
-                None => {
-                    random_name(attempt).map_err(ContainerError::io("read", Path::new("/dev/urandom")))?
-                }
-            };
-            match self.link_name(&name, id)? {
-                None => return Ok(name),
-                Some(owner) if wanted.is_some() => return Err(ContainerError::NameTaken { name, owner }),
-                Some(_) => {}
-            }
-        }
-        Err(ContainerError::NoFreeName(NAME_ATTEMPTS_MAX))
-    }
-
-    /// Held by who gives a name or takes it back, for that moment: what one has looked at must not be another's link when
-    /// it is removed.
-    fn lock_names(&self) -> Result<FileLock, ContainerError> {
-        let path = self.names.join(".lock");
-        FileLock::exclusive(&path).map_err(ContainerError::io("lock", &path))
-    }
-
     /// Held by who looks for ids that no other container has, until its config says that it has them.
     pub(super) fn lock_ids(&self) -> Result<FileLock, ContainerError> {
-        let path = self.names.join(".ids-lock");
+        let path = self.names.dir().join(".ids-lock");
         FileLock::exclusive(&path).map_err(ContainerError::io("lock", &path))
-    }
-
-    /// Gives the name to `id`, or says who has it.
-    fn link_name(&self, name: &str, id: ContainerId) -> Result<Option<ContainerId>, ContainerError> {
-        let path = self.names.join(name);
-        let target = format!("../containers/{id}");
-        let _alone = self.lock_names()?;
-        match symlink(&target, &path) {
-            Ok(()) => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(ContainerError::io("create", &path)(error)),
-        }
-        // Somebody may have removed the owner by hand.
-        if let Some(owner) = self.owner_of(name)? {
-            let dir = self.dir.join(owner.to_string());
-            let lock = dir.join("lock");
-            let being_made = lock::is_held(&lock).map_err(ContainerError::io("test the lock", &lock))?;
-            if being_made || documents::has_config(&dir)? {
-                return Ok(Some(owner));
-            }
-            remove_if_there(&path)?;
-        }
-        match symlink(&target, &path) {
-            Ok(()) => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Ok(self.owner_of(name)?.or(Some(id)))
-            }
-            Err(error) => Err(ContainerError::io("create", &path)(error)),
-        }
-    }
-
-    fn release_name(&self, name: &str, id: ContainerId) -> Result<(), ContainerError> {
-        let _alone = self.lock_names()?;
-        if self.owner_of(name)? == Some(id) { remove_if_there(&self.names.join(name)) } else { Ok(()) }
-    }
-
-    fn owner_of(&self, name: &str) -> Result<Option<ContainerId>, ContainerError> {
-        let path = self.names.join(name);
-        match std::fs::read_link(&path) {
-            Ok(target) => Ok(target.file_name().and_then(|id| id.to_str()).and_then(ContainerId::parse)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(ContainerError::io("read", &path)(error)),
-        }
     }
 }
 
@@ -391,9 +348,10 @@ impl Held {
     /// What the system says.
     pub fn detach(self, containers: &Containers) -> Result<Removal, ContainerError> {
         let Self { container, lock } = self;
-        containers.release_name(&container.config.name, container.id())?;
         let path = containers.dir.join(format!("{REMOVING_PREFIX}{}", container.id()));
-        std::fs::rename(&container.dir, &path).map_err(ContainerError::io("remove", &container.dir))?;
+        containers.names.release_with(&container.dir, (&container.config.name, container.id()), || {
+            std::fs::rename(&container.dir, &path).map_err(ContainerError::io("remove", &container.dir))
+        })?;
         Ok(Removal { path, _lock: Some(lock) })
     }
 }
@@ -403,6 +361,9 @@ pub(super) fn in_use(container: &Container) -> Result<ContainerError, ContainerE
     let (what, hint) = match container.status()?.state {
         State::Mounted { mountpoint, .. } => {
             ("mounted", format!("run `layerfs umount {}` first", mountpoint.display()))
+        }
+        State::Restarting { .. } => {
+            ("restarting", format!("run `layerfs stop {}` first", container.config.name))
         }
         State::Running { .. } => ("running", format!("run `layerfs stop {}` first", container.config.name)),
         State::Created | State::Exited { .. } => {
@@ -430,15 +391,6 @@ fn is_old(path: &Path) -> Result<bool, ContainerError> {
 
 fn create_dir(path: &Path, mode: u32) -> Result<(), ContainerError> {
     DirBuilder::new().recursive(true).mode(mode).create(path).map_err(ContainerError::io("create", path))
-}
-
-fn remove_if_there(path: &Path) -> Result<(), ContainerError> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(ContainerError::io("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ fn new(name: Option<&str>) -> NewContainer {
 }
 
 fn running() -> State {
-    State::Running { process: ProcessId { pid: 1, start_ticks: 1 }, started: Moment::now() }
+    State::Running { process: ProcessId { pid: 1, start_ticks: 1 }, started: Moment::now(), cgroup: None }
 }
 
 /// Drops it, and waits for children that other tests have forked: they hold all descriptors until they execute something.
@@ -36,7 +36,7 @@ fn let_go(held: Held) {
     let lock = held.lock_path();
     drop(held);
     let since = std::time::Instant::now();
-    while lock::is_held(&lock).unwrap() && since.elapsed().as_secs() < 30 {
+    while crate::sys::lock::is_held(&lock).unwrap() && since.elapsed().as_secs() < 30 {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
 }

@@ -4,23 +4,62 @@ use std::io;
 use std::time::Duration;
 
 use super::stopping::{self, END_WAIT, SIGKILL, SIGTERM, Stop};
-use super::{Container, ContainerError, ContainerId, Containers, Removal, State};
-use crate::launcher::{IdMaps, as_root_of};
+use super::{Container, ContainerError, ContainerId, Containers, Removal, Source, State, UsedVolume};
+use crate::launcher::{Cgroup, IdMaps, as_root_of, groups_here};
 
 /// How long the server of a mount that was taken away may wait for the last open file.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
-/// Removes a container; `force` ends it first.
+
+/// How a container is removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct How {
+    /// It is ended first.
+    pub force: bool,
+    /// And with it the volumes that it alone has and nobody has named.
+    pub volumes: bool,
+}
+
+/// Removes a container.
 ///
 /// # Errors
 /// [`ContainerError`]
-pub fn remove(containers: &Containers, text: &str, force: bool) -> Result<ContainerId, ContainerError> {
+pub fn remove(containers: &Containers, text: &str, how: How) -> Result<ContainerId, ContainerError> {
     let container = containers.find(text)?;
     let id = container.id();
-    if force {
+    if how.force {
         end(&container)?;
     }
-    delete(containers.detach(container)?, &IdMaps::for_caller())?;
+    let used =
+        if how.volumes || container.config().remove_at_end { volumes_of(&container) } else { Vec::new() };
+    let held = containers.hold(container)?;
+    groups_left(&held, &held.status()?.state, &groups_here()).iter().for_each(Cgroup::end);
+    delete(held.detach(containers)?, &IdMaps::for_caller())?;
+    remove_anonymous(&used, containers)?;
     Ok(id)
+}
+
+/// The volumes that a container uses.
+pub(super) fn volumes_of(container: &Container) -> Vec<UsedVolume> {
+    container.config().run.as_ref().map(|wishes| wishes.volumes.clone()).unwrap_or_default()
+}
+
+/// Removes volumes that only a container had that is gone.
+pub(super) fn remove_anonymous(used: &[UsedVolume], containers: &Containers) -> Result<(), ContainerError> {
+    if used.iter().any(|used| used.source == Source::Anonymous) {
+        containers.volumes()?.remove_anonymous(used, containers)?;
+    }
+    Ok(())
+}
+
+/// What there is of the control groups of a container that nobody runs: it was killed with all who would have removed them.
+fn groups_left(container: &Container, state: &State, here: &[(String, Cgroup)]) -> Vec<Cgroup> {
+    let id = container.id().to_string();
+    let recorded = match state {
+        State::Running { cgroup: Some(leaf), .. } => Some(Cgroup::whole(leaf)),
+        _ => None,
+    };
+    let found = here.iter().filter(|(one, _)| *one == id).map(|(_, group)| group.clone());
+    found.chain(recorded).filter(|group| group.path().exists()).collect()
 }
 
 /// Removes what interrupted runs and removals left: half-removed directories, and containers that were to go at their
@@ -35,9 +74,19 @@ fn try_sweep(containers: &Containers) -> Result<(), ContainerError> {
     for removal in containers.leftovers()? {
         delete(removal, &IdMaps::for_caller())?;
     }
+    let groups = groups_here();
     for (container, status) in containers.list_with_status()? {
+        let left = if status.held { Vec::new() } else { groups_left(&container, &status.state, &groups) };
+        if !left.is_empty()
+            // Held, so that nobody starts it meanwhile.
+            && let Ok(_held) = containers.hold(container.clone())
+        {
+            left.iter().for_each(Cgroup::end);
+        }
         if container.config().remove_at_end && status.can_remove() && !container.is_set_aside()? {
+            let used = volumes_of(&container);
             delete(containers.detach(container)?, &IdMaps::for_caller())?;
+            remove_anonymous(&used, containers)?;
         }
     }
     Ok(())
@@ -59,7 +108,7 @@ fn end(container: &Container) -> Result<(), ContainerError> {
     let status = container.status()?;
     match status.state {
         _ if !status.held => return Ok(()),
-        State::Running { process, .. } => stopping::stop_program(container, process, &Stop::default())?,
+        State::Running { .. } | State::Restarting { .. } => stopping::halt(container, &Stop::default())?,
         State::Mounted { server, .. } => {
             // It unmounts what is its own, wherever that is now.
             stopping::signal(container, server, SIGTERM)?;

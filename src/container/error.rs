@@ -35,6 +35,9 @@ pub enum ContainerError {
         "{0:?} is not a container name: it begins with a letter or digit, then come letters, digits, _ . -, at most 255 in all"
     )]
     Name(String),
+    /// A rename that changes nothing.
+    #[error("renaming a container to the name that it has: {0}")]
+    SameName(String),
     /// So many containers that no random name is free.
     #[error("no free container name after {0} attempts: give one with --name")]
     NoFreeName(u32),
@@ -69,6 +72,44 @@ pub enum ContainerError {
     /// Ids that the caller does not have.
     #[error(transparent)]
     UserNamespace(#[from] UserNamespaceError),
+    /// No volume has this name.
+    #[error("no such volume: {0}")]
+    NoVolume(String),
+    /// Containers use it, running or not.
+    #[error("volume {name} is used by {users}: remove these containers first")]
+    VolumeInUse {
+        /// Which.
+        name: String,
+        /// Their names.
+        users: String,
+    },
+    /// None of its processes may run.
+    #[error("container {} ({name}) is paused: unpause it first", id.short())]
+    Paused {
+        /// Which.
+        id: ContainerId,
+        /// Its name.
+        name: String,
+    },
+    /// Its processes may run.
+    #[error("container {} ({name}) is not paused", id.short())]
+    NotPaused {
+        /// Which.
+        id: ContainerId,
+        /// Its name.
+        name: String,
+    },
+    /// It cannot be paused.
+    #[error(
+        "container {} ({name}) cannot be paused: it has no control group of version 2 (this host gave none when it was started)",
+        id.short()
+    )]
+    NoCgroup {
+        /// Which.
+        id: ContainerId,
+        /// Its name.
+        name: String,
+    },
     /// A document that does not say what it should.
     #[error("{}: {source}", path.display())]
     Document {

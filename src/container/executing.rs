@@ -1,6 +1,7 @@
 //! Programs beside the one that a container runs.
 
 use std::io;
+use std::path::PathBuf;
 
 use super::command_line;
 use super::running::RunError;
@@ -13,28 +14,32 @@ use crate::sys::{daemon, process};
 #[derive(Debug)]
 pub struct Execution {
     program: (u32, Watched),
+    cgroup: Option<PathBuf>,
     plan: Plan,
 }
 
 /// Finds a running container. Of `wishes` counts what a program has for itself; the rest is as the container was made.
 ///
 /// # Errors
-/// [`ContainerError::NotRunning`]
+/// [`ContainerError::NotRunning`], [`ContainerError::Paused`]
 pub fn prepare(containers: &Containers, text: &str, wishes: Wishes) -> Result<Execution, ContainerError> {
     let container = containers.find(text)?;
     let status = container.status()?;
-    let watched = match status.state {
-        State::Running { process, .. } if status.held => {
+    let watched = match &status.state {
+        State::Running { process, cgroup, .. } if status.held => {
             let watched = process.watch().map_err(failed(&container))?;
-            watched.map(|watched| (process.pid, watched))
+            watched.map(|watched| ((process.pid, watched), cgroup.clone()))
         }
         _ => None,
     };
-    let Some(program) = watched else {
+    let Some((program, cgroup)) = watched else {
         return Err(ContainerError::NotRunning { id: container.id(), name: container.config().name.clone() });
     };
+    if status.is_paused() {
+        return Err(ContainerError::Paused { id: container.id(), name: container.config().name.clone() });
+    }
     let plan = plan(&container, wishes).map_err(failed(&container))?;
-    Ok(Execution { program, plan })
+    Ok(Execution { program, cgroup, plan })
 }
 
 fn failed(container: &Container) -> impl FnOnce(io::Error) -> ContainerError {
@@ -63,6 +68,8 @@ fn plan(container: &Container, wishes: Wishes) -> io::Result<Plan> {
     )?;
     // It was made when the container began.
     plan.create_cwd = false;
+    // That is of the container.
+    plan.timeout = None;
     Ok(plan)
 }
 
@@ -107,7 +114,8 @@ impl Execution {
     fn run_and_tell(&self, notifier: Option<daemon::Notifier>) -> Result<u8, RunError> {
         let mut heard = Heard(notifier);
         let (pid, watched) = &self.program;
-        let result = launcher::exec(&self.plan, (*pid, watched), &mut heard).map_err(RunError::from);
+        let result = launcher::exec(&self.plan, (*pid, watched), self.cgroup.as_deref(), &mut heard)
+            .map_err(RunError::from);
         if let (Err(error), Some(notifier)) = (&result, heard.0.take()) {
             // Nobody is left to hear it when that fails.
             notifier.failed(&error.to_be_said()).ok();

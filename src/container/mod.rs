@@ -2,8 +2,8 @@
 //! mounted and started is wired above.
 //!
 //! ```text
-//! <root>/containers/<id>/   config.json (written last, never changed), state.json, lock, upper/, work/, log
-//! <root>/names/<name>       link to ../containers/<id>; made exclusively, so a name is never given twice
+//! <root>/containers/<id>/   config.json (written last; a rename replaces it), state.json, lock, upper/, work/, log
+//! <root>/names/<name>       link to ../containers/<id>; made exclusively, so a name is never given twice; counts if config.json agrees
 //! ```
 //!
 //! There is no database and no lock that covers more than one container. Whoever runs or serves a container holds its
@@ -12,36 +12,57 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod attaching;
+pub mod background;
+pub mod changes;
 pub mod command_line;
 pub mod completing;
 mod containers;
+pub mod copying;
+mod devices;
 mod documents;
 pub mod ending;
 mod error;
 pub mod executing;
+pub mod filter;
 mod id;
+pub mod inside;
 pub mod log;
 pub mod moment;
 pub mod mounts;
+mod names;
 pub mod own_ids;
+pub mod pausing;
+pub mod ports;
 mod process;
+pub mod processes;
+pub mod pruning;
+pub mod restarting;
+mod rights;
 mod rootfs;
 pub mod running;
+pub mod size;
+pub mod spoken_time;
 mod state;
 mod stats;
 pub mod stopping;
 pub mod tree;
+pub mod usage;
 pub mod view;
+pub mod volumes;
 pub mod waiting;
 mod wishes;
 
 pub use containers::{Containers, Held, NewContainer, Removal};
+pub use devices::devices_at;
 pub use error::ContainerError;
 pub use id::ContainerId;
 pub use moment::Moment;
 pub use process::ProcessId;
+pub use rights::{Contradiction, Rights, Unmask};
 pub use state::{Changes, Config, ImageRecord, LayerRecord, Owners, Purpose, State, Status};
 pub use stats::NoStats;
+pub use volumes::{Source, UsedVolume, Volumes};
 pub use wishes::Wishes;
 
 use crate::mount::UpperDirs;
@@ -120,6 +141,12 @@ impl Container {
         }
         // Unless one that began in between looks so: then it is held now, or has written that it ended.
         Ok(Status { held: self.is_held()?, state: documents::state(&self.dir)? })
+    }
+
+    /// How often it was run again by itself since it was started.
+    #[must_use]
+    pub fn restart_count(&self) -> u32 {
+        restarting::count(self)
     }
 
     /// Whether somebody wrote down that it is to be started another time.

@@ -40,6 +40,12 @@ impl Moment {
         Self(self.0.saturating_sub(duration))
     }
 
+    /// Whole seconds after 1970.
+    #[must_use]
+    pub const fn seconds(self) -> u64 {
+        self.0.as_secs()
+    }
+
     /// How long before `now` it was; nothing when it is later.
     #[must_use]
     pub fn age(self, now: Self) -> Duration {

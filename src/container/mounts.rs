@@ -242,7 +242,12 @@ fn end(containers: &Containers, held: Held, plan: &MountPlan, started: Moment) -
     if plan.remove_at_end {
         return Ok(held.detach(containers)?.delete()?);
     }
-    Ok(held.set_state(&State::Exited { exit_code: 0, started, finished: Moment::now() })?)
+    Ok(held.set_state(&State::Exited {
+        exit_code: 0,
+        started,
+        finished: Moment::now(),
+        oom_killed: false,
+    })?)
 }
 
 /// Unmounts and waits until the server has written everything, or removed what it was to remove, and is gone.

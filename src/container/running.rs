@@ -1,15 +1,18 @@
 //! Running a container: from what was asked for to its exit code, with its state written down on the way.
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::log::LogWriter;
+use nix::poll::{PollFd, PollFlags};
+
+use super::attaching::AttachError;
 use super::rootfs::ImageRootfs;
-use super::{ContainerError, Containers, Held, Moment, ProcessId, State};
+use super::{ContainerError, Containers, Held, Moment, ProcessId, State, ending, ports};
 use crate::fuse::Writes;
-use crate::launcher::{self, Events, LaunchError, Output, Plan, Stream};
+use crate::launcher::{self, Events, Input, LaunchError, Plan, PortTaken, Stream};
+use crate::model::port::PortError;
 use crate::mount::Layers;
-use crate::sys::{daemon, process};
 use crate::upper::UpperOptions;
 
 /// Why a container has no exit code of its own.
@@ -21,6 +24,12 @@ pub enum RunError {
     /// Its directory.
     #[error(transparent)]
     Container(#[from] ContainerError),
+    /// A port of the host is not to be had.
+    #[error(transparent)]
+    Port(#[from] PortTaken),
+    /// The image exposes what is no port.
+    #[error("the image's ExposedPorts: {0}")]
+    ExposedPort(#[from] PortError),
     /// A read-only container directory, or none at all.
     #[error("container {0}: it was made read-only and cannot be run")]
     NoUpper(String),
@@ -32,6 +41,9 @@ pub enum RunError {
         /// What to exit with.
         exit_code: u8,
     },
+    /// It runs in the background, and this command is not attached to it.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
     /// No process for the background.
     #[error("fork: {0}")]
     Fork(io::Error),
@@ -65,9 +77,13 @@ impl RunError {
         match self {
             Self::Launch(error) => error.exit_code(),
             Self::Background { exit_code, .. } => *exit_code,
-            Self::Container(_) | Self::NoUpper(_) | Self::Fork(_) | Self::MountPoint { .. } => {
-                launcher::EXIT_LAUNCHER
-            }
+            Self::Container(_)
+            | Self::Port(_)
+            | Self::ExposedPort(_)
+            | Self::NoUpper(_)
+            | Self::Attach(_)
+            | Self::Fork(_)
+            | Self::MountPoint { .. } => launcher::EXIT_LAUNCHER,
         }
     }
 }
@@ -88,162 +104,50 @@ pub struct Ready {
     pub plan: Plan,
 }
 
-/// Writes down when the program starts, and shows what it writes.
-struct Recorder<'a> {
-    held: &'a Held,
-    started: Moment,
-    place: &'a mut dyn Place,
-}
-
-/// Where a container runs.
-trait Place {
-    fn single_id(&mut self, reason: &str);
-
-    fn started(&mut self) {}
-
-    fn wrote(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
-        launcher::show(stream, bytes)
-    }
-}
-
-impl Events for Recorder<'_> {
-    fn single_id(&mut self, reason: &str) {
-        self.place.single_id(reason);
-    }
-
-    fn started(&mut self, program: i32, _supervisor: i32) -> io::Result<()> {
-        self.started = Moment::now();
-        match ProcessId::of(u32::try_from(program).map_err(io::Error::other)?) {
-            Ok(process) => {
-                let state = State::Running { process, started: self.started };
-                self.held.set_state(&state).map_err(io::Error::other)?;
-            }
-            // It has ended already; the exit code is about to be written.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        self.place.started();
-        Ok(())
-    }
-
-    fn wrote(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
-        self.place.wrote(stream, bytes)
-    }
-}
-
 /// Runs a container to its end, and writes that down. One that asked for it is removed, also when it never ran.
 ///
 /// # Errors
 /// [`RunError`]
 pub fn run(containers: &Containers, ready: Ready, single_id: SingleId<'_>) -> Result<u8, RunError> {
-    run_at(containers, ready, &mut Foreground(single_id))
-}
-
-/// Runs a container in a process of its own, and returns when its program runs; what that prints is kept. Gives the layers
-/// back, which that process has as well.
-///
-/// # Errors
-/// [`RunError`]; of what happens later the container's state tells.
-pub fn run_in_background(
-    containers: &Containers,
-    ready: Ready,
-    single_id: SingleId<'_>,
-) -> Result<Layers, RunError> {
-    match daemon::fork().map_err(RunError::Fork)? {
-        daemon::Forked::Parent(child) => {
-            drop(ready.held);
-            let note = child.wait().map_err(RunError::said)?;
-            if !note.is_empty() {
-                single_id(&note);
-            }
-            Ok(ready.layers)
-        }
-        daemon::Forked::Child(notifier) => process::exit_now(in_background(containers, ready, notifier)),
-    }
-}
-
-fn in_background(containers: &Containers, mut ready: Ready, notifier: daemon::Notifier) -> u8 {
-    let limits = ready.held.config().run.as_ref().map(|wishes| wishes.log).unwrap_or_default();
-    let path = ready.held.log_path();
-    let detached = daemon::detach(&path).and_then(|()| LogWriter::open(&path, limits));
-    let mut place = Background { notifier: Some(notifier), single_id: String::new(), log: None, input: None };
-    let result = detached.and_then(|log| place.arrange(&mut ready.plan).map(|()| log));
-    let result = match result {
-        Ok(log) => {
-            place.log = Some(log);
-            run_at(containers, ready, &mut place)
-        }
-        Err(error) => Err(ContainerError::io("write", &path)(error).into()),
-    };
-    let error = match result {
-        Ok(code) => return code,
-        Err(error) => error,
-    };
-    match place.notifier.take() {
-        // Nobody is left to hear it when that fails.
-        Some(notifier) => notifier.failed(&error.to_be_said()).unwrap_or_default(),
-        None => tracing::error!("{error}"),
-    }
-    error.exit_code()
+    let Ready { held, layers, writes, mut plan } = ready;
+    let ran = run_once(&held, (layers, writes), &mut plan, &mut Foreground(single_id))?;
+    finish(containers, held, &plan, &ran)?;
+    ran.result
 }
 
 struct Foreground<'a>(SingleId<'a>);
 
-impl Place for Foreground<'_> {
+impl Events for Foreground<'_> {
     fn single_id(&mut self, reason: &str) {
         (self.0)(reason);
     }
 }
 
-struct Background {
-    /// Until the program runs.
-    notifier: Option<daemon::Notifier>,
-    single_id: String,
-    log: Option<LogWriter>,
-    /// Of a standard input that nobody writes to, so that its end never comes.
-    input: Option<io::PipeWriter>,
+/// How a program ran.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub(super) result: Result<u8, RunError>,
+    pub(super) started: Moment,
+    /// A process was killed because its memory did not suffice.
+    pub(super) oom_killed: bool,
 }
 
-impl Background {
-    fn arrange(&mut self, plan: &mut Plan) -> io::Result<()> {
-        plan.output = Output::Taken;
-        // There is no input to carry to a terminal; it stays open anyway.
-        if plan.interactive {
-            let (reader, writer) = io::pipe()?;
-            nix::unistd::dup2_stdin(reader.as_fd())?;
-            self.input = Some(writer);
+impl Ran {
+    pub(super) fn exit_code(&self) -> u8 {
+        match &self.result {
+            Ok(code) => *code,
+            Err(error) => error.exit_code(),
         }
-        plan.interactive &= !plan.terminal;
-        Ok(())
     }
 }
 
-impl Place for Background {
-    fn single_id(&mut self, reason: &str) {
-        reason.clone_into(&mut self.single_id);
-    }
-
-    fn started(&mut self) {
-        if let Some(notifier) = self.notifier.take()
-            && let Err(error) = notifier.ready_but(&self.single_id)
-        {
-            tracing::debug!(%error, "nobody waited for the start");
-        }
-    }
-
-    /// A log that cannot be written must not keep the program from going on.
-    fn wrote(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
-        if let Some(log) = &mut self.log
-            && let Err(error) = log.write(stream, bytes, Moment::now())
-        {
-            tracing::error!(%error, bytes = bytes.len(), "what the program wrote is lost");
-        }
-        Ok(())
-    }
-}
-
-fn run_at(containers: &Containers, ready: Ready, place: &mut dyn Place) -> Result<u8, RunError> {
-    let Ready { held, layers, writes, plan } = ready;
+/// Runs a container's program to its end.
+pub(super) fn run_once(
+    held: &Held,
+    (layers, writes): (Layers, Writes),
+    plan: &mut Plan,
+    events: &mut dyn Events,
+) -> Result<Ran, RunError> {
     let changes = held.changes_dir().ok_or_else(|| RunError::NoUpper(held.id().short()))?;
     let made = std::fs::create_dir_all(&plan.rootfs_mount_point);
     made.map_err(|source| RunError::MountPoint {
@@ -256,22 +160,96 @@ fn run_at(containers: &Containers, ready: Ready, place: &mut dyn Place) -> Resul
     let own_ids = plan.own_ids.clone();
     let rootfs = ImageRootfs::new((layers, writes), (changes.to_owned(), upper), own_ids, name)
         .map_err(ContainerError::io("open", changes))?;
-    let mut recorder = Recorder { held: &held, started: Moment::now(), place };
-    let result = launcher::run(&plan, Box::new(rootfs), &mut recorder);
-    let started = recorder.started;
-    let exit_code = match &result {
-        Ok(code) => *code,
-        Err(error) => error.exit_code(),
-    };
+    let mut recorder = Recorder { held, started: Moment::now(), cgroup: None, oom_killed: false, events };
+    let result = publish(held, plan)
+        .and_then(|()| launcher::run(plan, Box::new(rootfs), &mut recorder).map_err(RunError::from));
+    Ok(Ran { result, started: recorder.started, oom_killed: recorder.oom_killed })
+}
+
+/// Chooses the ports of the host, and writes them down before the program runs: who sees it running sees them, too.
+fn publish(held: &Held, plan: &mut Plan) -> Result<(), RunError> {
+    if let (true, Some(wishes)) = (plan.network.is_connected(), &held.config().run) {
+        let wanted = ports::wanted(&held.config().image.process, wishes)?;
+        plan.published = launcher::choose_ports(&wanted)?;
+    }
+    Ok(ports::write(held.dir(), &plan.published)?)
+}
+
+/// Writes down how a container ended, or removes it.
+pub(super) fn finish(
+    containers: &Containers,
+    held: Held,
+    plan: &Plan,
+    ran: &Ran,
+) -> Result<(), ContainerError> {
+    let Ran { started, oom_killed, .. } = *ran;
+    let exit_code = ran.exit_code();
     if let Err(error) = held.leave_exit_code(exit_code) {
         tracing::warn!(%error, "who waits for the end will not learn the exit code");
     }
     if held.config().remove_at_end {
-        super::ending::delete(held.detach(containers)?, &plan.id_maps)?;
-    } else {
-        held.set_state(&State::Exited { exit_code, started, finished: Moment::now() })?;
+        let used = ending::volumes_of(&held);
+        ending::delete(held.detach(containers)?, &plan.id_maps)?;
+        return ending::remove_anonymous(&used, containers);
     }
-    Ok(result?)
+    held.set_state(&State::Exited { exit_code, started, finished: Moment::now(), oom_killed })
+}
+
+/// Writes down when the program starts.
+struct Recorder<'a> {
+    held: &'a Held,
+    started: Moment,
+    cgroup: Option<PathBuf>,
+    oom_killed: bool,
+    events: &'a mut dyn Events,
+}
+
+impl Events for Recorder<'_> {
+    fn single_id(&mut self, reason: &str) {
+        self.events.single_id(reason);
+    }
+
+    fn cgroup(&mut self, path: &Path) {
+        self.cgroup = Some(path.to_owned());
+    }
+
+    fn out_of_memory(&mut self) {
+        self.oom_killed = true;
+    }
+
+    fn started(&mut self, program: i32, supervisor: i32) -> io::Result<()> {
+        self.started = Moment::now();
+        match ProcessId::of(u32::try_from(program).map_err(io::Error::other)?) {
+            Ok(process) => {
+                let state = State::Running { process, started: self.started, cgroup: self.cgroup.take() };
+                self.held.set_state(&state).map_err(io::Error::other)?;
+            }
+            // It has ended already; the exit code is about to be written.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        self.events.started(program, supervisor)
+    }
+
+    fn wrote(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
+        self.events.wrote(stream, bytes)
+    }
+
+    fn has_room(&self) -> bool {
+        self.events.has_room()
+    }
+
+    fn interests(&self) -> Vec<PollFd<'_>> {
+        self.events.interests()
+    }
+
+    fn wait_at_most(&self) -> Option<Duration> {
+        self.events.wait_at_most()
+    }
+
+    fn turn(&mut self, found: &[PollFlags], input: &mut dyn Input) -> io::Result<()> {
+        self.events.turn(found, input)
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! What is written down about a container: `config.json`, which never changes, and `state.json`, which does.
+//! What is written down about a container: `config.json`, in which only the name changes, and `state.json`, which does.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -108,6 +109,9 @@ pub enum State {
         process: ProcessId,
         /// Since when.
         started: Moment,
+        /// The directory of its control group, if it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cgroup: Option<PathBuf>,
     },
     /// It is mounted.
     Mounted {
@@ -118,6 +122,17 @@ pub enum State {
         /// Since when.
         started: Moment,
     },
+    /// Its program ended, and runs again soon.
+    Restarting {
+        /// Who waits for that.
+        waits: ProcessId,
+        /// As a shell has it.
+        exit_code: u8,
+        /// From when it ran.
+        started: Moment,
+        /// Until when.
+        finished: Moment,
+    },
     /// It ended.
     Exited {
         /// As a shell has it: 128 + n after signal n.
@@ -126,6 +141,9 @@ pub enum State {
         started: Moment,
         /// Until when.
         finished: Moment,
+        /// Whether a process of it was killed because its memory did not suffice.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        oom_killed: bool,
     },
 }
 
@@ -136,6 +154,21 @@ pub struct Status {
     pub state: State,
     /// Whether a supervisor, a mount server or someone who removes it holds its lock.
     pub held: bool,
+}
+
+impl Config {
+    /// The image's labels, and the user's over them.
+    #[must_use]
+    pub fn labels(&self) -> BTreeMap<&str, &str> {
+        let own = self.run.iter().flat_map(|wishes| &wishes.labels);
+        self.image
+            .process
+            .labels
+            .iter()
+            .chain(own)
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect()
+    }
 }
 
 impl Status {
@@ -149,6 +182,12 @@ impl Status {
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.held && matches!(self.state, State::Running { .. })
+    }
+
+    /// Whether it is about to run again by itself.
+    #[must_use]
+    pub fn is_restarting(&self) -> bool {
+        self.held && matches!(self.state, State::Restarting { .. })
     }
 
     /// Whether it can be started or mounted again.
@@ -166,7 +205,8 @@ impl Status {
     /// Whether there is something to stop or unmount.
     #[must_use]
     pub fn can_stop(&self) -> bool {
-        self.held && matches!(self.state, State::Running { .. } | State::Mounted { .. })
+        let lives = matches!(self.state, State::Running { .. } | State::Mounted { .. });
+        self.held && lives || self.is_restarting()
     }
 
     /// One word, as `docker inspect` and `--filter status=` have it.
@@ -174,9 +214,14 @@ impl Status {
     pub fn word(&self) -> &'static str {
         match self.state {
             State::Created => "created",
+            State::Running { .. } if self.is_paused() => "paused",
             State::Running { .. } if self.held => "running",
             State::Mounted { .. } if self.held => "mounted",
-            State::Running { .. } | State::Mounted { .. } | State::Exited { .. } => "exited",
+            State::Restarting { .. } if self.held => "restarting",
+            State::Running { .. }
+            | State::Mounted { .. }
+            | State::Restarting { .. }
+            | State::Exited { .. } => "exited",
         }
     }
 
@@ -186,9 +231,15 @@ impl Status {
         match &self.state {
             State::Created => "Created".to_owned(),
             State::Running { .. } | State::Mounted { .. } if !self.held => "Exited (unclean)".to_owned(),
-            State::Running { started, .. } => format!("Up {}", lower(started.age(now))),
+            State::Running { started, .. } => {
+                let paused = if self.is_paused() { " (Paused)" } else { "" };
+                format!("Up {}{paused}", lower(started.age(now)))
+            }
             State::Mounted { mountpoint, .. } => format!("Mounted on {}", mountpoint.display()),
-            State::Exited { exit_code, finished, .. } => {
+            State::Restarting { exit_code, finished, .. } if self.held => {
+                format!("Restarting ({exit_code}) {} ago", lower(finished.age(now)))
+            }
+            State::Restarting { exit_code, finished, .. } | State::Exited { exit_code, finished, .. } => {
                 format!("Exited ({exit_code}) {} ago", lower(finished.age(now)))
             }
         }
@@ -250,14 +301,20 @@ mod tests {
     use crate::layer::TarSource;
     use crate::sys::file_range::FileRange;
 
-    fn all() -> [State; 4] {
+    fn all() -> [State; 5] {
         let started = Moment::from_seconds(1000);
         let process = ProcessId { pid: 7, start_ticks: 8 };
         [
             State::Created,
-            State::Running { process, started },
+            State::Running { process, started, cgroup: None },
             State::Mounted { server: process, mountpoint: "/mnt".into(), started },
-            State::Exited { exit_code: 137, started, finished: Moment::from_seconds(1700) },
+            State::Restarting { waits: process, exit_code: 1, started, finished: Moment::from_seconds(1990) },
+            State::Exited {
+                exit_code: 137,
+                started,
+                finished: Moment::from_seconds(1700),
+                oom_killed: false,
+            },
         ]
     }
 
@@ -267,11 +324,23 @@ mod tests {
         let texts = |held| all().map(|state| Status { state, held }.text(now));
         assert_eq!(
             texts(true),
-            ["Created", "Up 16 minutes", "Mounted on /mnt", "Exited (137) 5 minutes ago"]
+            [
+                "Created",
+                "Up 16 minutes",
+                "Mounted on /mnt",
+                "Restarting (1) 10 seconds ago",
+                "Exited (137) 5 minutes ago"
+            ]
         );
         assert_eq!(
             texts(false),
-            ["Created", "Exited (unclean)", "Exited (unclean)", "Exited (137) 5 minutes ago"]
+            [
+                "Created",
+                "Exited (unclean)",
+                "Exited (unclean)",
+                "Exited (1) 10 seconds ago",
+                "Exited (137) 5 minutes ago"
+            ]
         );
         let now = Moment::from_seconds(1000);
         assert_eq!(Status { state: all()[1].clone(), held: true }.text(now), "Up less than a second");
@@ -306,9 +375,13 @@ mod tests {
         for held in [true, false] {
             for state in all() {
                 let active = matches!(state, State::Running { .. } | State::Mounted { .. });
+                let restarting = matches!(state, State::Restarting { .. });
                 let status = Status { state, held };
                 assert_eq!((status.can_remove(), status.can_start()), (!held, !held));
-                assert_eq!((status.can_stop(), status.is_unclean()), (held && active, !held && active));
+                assert_eq!(
+                    (status.can_stop(), status.is_unclean()),
+                    (held && (active || restarting), !held && active)
+                );
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::containers::in_use;
-use super::{Container, ContainerError, Containers, ProcessId, State};
+use super::{Container, ContainerError, Containers, ProcessId, State, Status, pausing, restarting};
 use crate::sys::process;
 
 /// What asks a program to stop, unless its image says otherwise (signal(7)).
@@ -12,21 +12,49 @@ pub(super) const SIGTERM: i32 = 15;
 pub(super) const SIGKILL: i32 = 9;
 /// How long a program has from its stop signal until it is killed, as docker and podman have it.
 const STOP_WAIT: Duration = Duration::from_secs(10);
+/// How long one that waits to run again may take to end before it is looked at once more: it may run by then.
+const RESTART_LOOK: Duration = Duration::from_millis(100);
 /// How long a container whose program was killed may take to end.
 pub(super) const END_WAIT: Duration = Duration::from_secs(10);
 
 /// How a container is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stop {
-    /// What its program gets; that of the image, else SIGTERM, when there is none.
+    /// What its program gets; else what the container was made with, what its image says, or SIGTERM.
     pub signal: Option<i32>,
-    /// How long the program has until it is killed; `None` for as long as it takes.
-    pub wait: Option<Duration>,
+    /// How long the program has until it is killed.
+    pub wait: StopWait,
 }
 
-impl Default for Stop {
-    fn default() -> Self {
-        Self { signal: None, wait: Some(STOP_WAIT) }
+/// How long a program has from its stop signal until it is killed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StopWait {
+    /// What the container was made with, else ten seconds.
+    #[default]
+    AsMade,
+    /// So long.
+    AtMost(Duration),
+    /// As long as it takes.
+    ForEver,
+}
+
+impl StopWait {
+    /// Seconds as docker has them: as long as it takes when negative.
+    #[must_use]
+    pub fn of_seconds(seconds: i64) -> Self {
+        u64::try_from(seconds).map_or(Self::ForEver, |seconds| Self::AtMost(Duration::from_secs(seconds)))
+    }
+
+    fn time(self, container: &Container) -> Option<Duration> {
+        let made_with = || container.config().run.as_ref().and_then(|wishes| wishes.stop_timeout);
+        match self {
+            Self::AsMade => match made_with() {
+                Some(seconds) => Self::of_seconds(seconds).time(container),
+                None => Some(STOP_WAIT),
+            },
+            Self::AtMost(time) => Some(time),
+            Self::ForEver => None,
+        }
     }
 }
 
@@ -39,8 +67,8 @@ pub fn stop(containers: &Containers, text: &str, how: &Stop) -> Result<(), Conta
     let status = container.status()?;
     match status.state {
         _ if !status.held => return Ok(()),
-        State::Running { process, .. } => stop_program(&container, process, how)?,
         State::Mounted { .. } | State::Created => return Err(in_use(&container)?),
+        State::Running { .. } | State::Restarting { .. } => halt(&container, how)?,
         // About to let go of it.
         State::Exited { .. } => {}
     }
@@ -55,24 +83,61 @@ pub fn kill(containers: &Containers, text: &str, number: i32) -> Result<(), Cont
     let container = containers.find(text)?;
     let status = container.status()?;
     match status.state {
-        State::Running { process, .. } if status.held => signal(&container, process, number),
+        State::Running { process, .. } if status.held => {
+            let ends = number == SIGKILL || number == stop_signal(&container);
+            if ends {
+                restarting::mark_stopped(&container)?;
+            }
+            signal(&container, process, number)?;
+            // What ends it is not for later, as docker has it.
+            if ends { pausing::thaw(&container, &status) } else { Ok(()) }
+        }
         _ => Err(ContainerError::NotRunning { id: container.id(), name: container.config().name.clone() }),
     }
 }
 
+/// Stops a container's program, or who waits to run it again.
+pub(super) fn halt(container: &Container, how: &Stop) -> Result<(), ContainerError> {
+    restarting::mark_stopped(container)?;
+    let since = Instant::now();
+    loop {
+        let status = container.status()?;
+        match status.state {
+            State::Running { process, .. } if status.held => {
+                return stop_program(container, &status, process, how);
+            }
+            State::Restarting { waits, .. } if status.held && since.elapsed() < END_WAIT => {
+                signal(container, waits, SIGTERM)?;
+            }
+            _ => return Ok(()),
+        }
+        if ends_within(container, Some(RESTART_LOOK)) {
+            return Ok(());
+        }
+    }
+}
+
 /// Asks a program to end, and kills it when it does not.
-pub(super) fn stop_program(
+fn stop_program(
     container: &Container,
+    status: &Status,
     program: ProcessId,
     how: &Stop,
 ) -> Result<(), ContainerError> {
-    let of_image =
-        || container.config().image.process.stop_signal.as_deref().and_then(process::signal_number);
-    signal(container, program, how.signal.or_else(of_image).unwrap_or(SIGTERM))?;
-    if !ends_within(container, how.wait) {
+    signal(container, program, how.signal.unwrap_or_else(|| stop_signal(container)))?;
+    pausing::thaw(container, status)?;
+    if !ends_within(container, how.wait.time(container)) {
         signal(container, program, SIGKILL)?;
     }
     Ok(())
+}
+
+/// What asks a container's program to stop.
+fn stop_signal(container: &Container) -> i32 {
+    let config = container.config();
+    let made_with = config.run.as_ref().and_then(|wishes| wishes.stop_signal.as_deref());
+    let wanted = made_with.or(config.image.process.stop_signal.as_deref());
+    wanted.and_then(process::signal_number).unwrap_or(SIGTERM)
 }
 
 /// Sends a signal; nothing happens when the process has ended.

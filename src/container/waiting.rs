@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use super::restarting::RestartPolicy;
 use super::{Container, ContainerError, Containers, ProcessId, State};
 use crate::launcher::EXIT_SIGNAL_BASE;
 use crate::sys::lock::Watch;
 
 /// How long it is until one that is being started or taken down is looked at again.
 const PAUSE: Duration = Duration::from_millis(5);
+/// The same of one that waits to run again.
+const RESTART_LOOK: Duration = Duration::from_millis(50);
 /// Of a container that was killed together with its supervisor.
 const EXIT_KILLED: u8 = EXIT_SIGNAL_BASE + 9;
 
@@ -25,9 +28,14 @@ pub fn wait(containers: &Containers, text: &str) -> Result<u8, ContainerError> {
         return Err(ContainerError::NotFound(text.to_owned()));
     };
     let mut program = None;
+    // Of one that runs again by itself only the last end counts.
+    let policy = container.config().run.as_ref().map(|wishes| wishes.restart).unwrap_or_default();
+    let runs_again = policy != RestartPolicy::No;
     while watch.is_held().map_err(failed())? {
         match container.status().map(|status| status.state) {
-            Ok(State::Running { process, .. }) if program.is_none_or(|known| known == process) => {
+            Ok(State::Running { process, .. })
+                if runs_again || program.is_none_or(|known| known == process) =>
+            {
                 program = Some(process);
                 wait_for_program(&container, process)?;
             }
@@ -35,6 +43,7 @@ pub fn wait(containers: &Containers, text: &str) -> Result<u8, ContainerError> {
             Ok(State::Running { .. } | State::Created) if program.is_some() => break,
             Ok(State::Exited { exit_code, .. }) if program.is_some() => return Ok(exit_code),
             Ok(State::Mounted { .. }) => return Err(not_running(&container)),
+            Ok(State::Restarting { .. }) => std::thread::sleep(RESTART_LOOK),
             Ok(State::Running { .. } | State::Created | State::Exited { .. }) => {}
             // It is being removed.
             Err(ContainerError::NotFound(_)) => {}
@@ -43,7 +52,7 @@ pub fn wait(containers: &Containers, text: &str) -> Result<u8, ContainerError> {
         std::thread::sleep(PAUSE);
     }
     match container.status().map(|status| status.state) {
-        Ok(State::Exited { exit_code, .. }) => Ok(exit_code),
+        Ok(State::Exited { exit_code, .. } | State::Restarting { exit_code, .. }) => Ok(exit_code),
         Ok(State::Created) if program.is_none() => Ok(0),
         Ok(State::Running { process, .. }) if program.is_none_or(|known| known == process) => Ok(EXIT_KILLED),
         Ok(State::Mounted { .. }) => Err(not_running(&container)),

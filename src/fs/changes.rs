@@ -24,8 +24,8 @@ use crate::upper::is_private;
 pub enum Change<'a> {
     /// The layers have something there, the union has nothing.
     Removed,
-    /// One more name of the object at this path, which was told before.
-    Link(&'a [u8]),
+    /// One more name of the object at this path, which was told before; and whether the layers have nothing of that name.
+    Link(&'a [u8], bool),
     /// An object in full.
     Object(Changed<'a>),
 }
@@ -40,8 +40,8 @@ pub struct Changed<'a> {
     pub target: Vec<u8>,
     /// The content of a regular file.
     pub content: &'a mut dyn Read,
-    /// Whether the layers have nothing of that name.
-    pub is_new: bool,
+    /// What stat(2) says of what the layers have of that name, if anything.
+    pub before: Option<Metadata>,
 }
 
 /// Why the changes could not be told.
@@ -85,7 +85,7 @@ impl std::fmt::Debug for Change<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Removed => f.write_str("Removed"),
-            Self::Link(to) => write!(f, "Link({})", to.escape_ascii()),
+            Self::Link(to, _) => write!(f, "Link({})", to.escape_ascii()),
             Self::Object(object) => object.fmt(f),
         }
     }
@@ -122,7 +122,9 @@ impl Fs {
                 Some(linked) if linked.changed && linked.first == path => {
                     self.tell_whole(path, found, below, each)
                 }
-                Some(linked) if linked.changed => Ok(each(path, Change::Link(&linked.first))),
+                Some(linked) if linked.changed => {
+                    Ok(each(path, Change::Link(&linked.first, below.is_none())))
+                }
                 Some(_) => Ok(Ok(())),
                 None if is_of_layers(found, below) || self.is_same_dir(found, below)? => Ok(Ok(())),
                 None => self.tell_whole(path, found, below, each),
@@ -276,8 +278,12 @@ impl Fs {
             _ => {}
         }
         let mut content = Content { source, offset: 0 };
-        let is_new = below.is_none();
-        Ok(each(path, Change::Object(Changed { metadata, xattrs, target, content: &mut content, is_new })))
+        let before = match below {
+            Some(Lower::Dir(dir)) => Some(self.union.dir_metadata(dir)?),
+            Some(Lower::Leaf(lower, _) | Lower::Link(lower, _)) => Some(self.union.metadata(*lower)?),
+            None => None,
+        };
+        Ok(each(path, Change::Object(Changed { metadata, xattrs, target, content: &mut content, before })))
     }
 }
 

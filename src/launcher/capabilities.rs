@@ -1,11 +1,18 @@
 //! Capability sets by name.
 
 use rustix::thread::CapabilitySet;
-use serde::{Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A set of capabilities.
+/// A set of capabilities. In documents it is a list of names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities(CapabilitySet);
+
+impl Default for Capabilities {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
 
 /// Every capability of linux/capability.h, in the order of its number.
 const NAMES: [&str; 41] = [
@@ -53,6 +60,10 @@ const NAMES: [&str; 41] = [
 ];
 
 impl Capabilities {
+    /// Not one.
+    pub const NONE: Self = Self(CapabilitySet::empty());
+    /// Every one that there is.
+    pub const ALL: Self = Self(CapabilitySet::from_bits_retain((1 << NAMES.len()) - 1));
     /// The eleven that podman leaves to root of a container.
     pub const DEFAULT: Self = Self(
         CapabilitySet::CHOWN
@@ -68,11 +79,39 @@ impl Capabilities {
             .union(CapabilitySet::SYS_CHROOT),
     );
 
-    /// The capability of that name.
+    /// The capability of that name, as people write it: `CAP_` may be missing, and case does not matter. `ALL` is all.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
-        let number = NAMES.iter().position(|known| *known == name)?;
+        let name = name.to_ascii_uppercase();
+        if name == "ALL" {
+            return Some(Self::ALL);
+        }
+        let name = name.strip_prefix("CAP_").unwrap_or(&name);
+        let number = NAMES.iter().position(|known| known.strip_prefix("CAP_") == Some(name))?;
         Some(Self(CapabilitySet::from_bits_retain(1 << number)))
+    }
+
+    /// And those of the other.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0.union(other.0))
+    }
+
+    /// But those of the other.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0.difference(other.0))
+    }
+
+    /// Those that are not among these.
+    pub(super) fn beyond(self, these: CapabilitySet) -> Self {
+        Self(self.0.difference(these))
+    }
+
+    /// What both have.
+    #[must_use]
+    pub fn intersection(self, other: Self) -> Self {
+        Self(self.0.intersection(other.0))
     }
 
     /// Whether all of `other` are in it.
@@ -103,6 +142,17 @@ impl Serialize for Capabilities {
     }
 }
 
+impl<'de> Deserialize<'de> for Capabilities {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut set = Self::NONE;
+        for name in Vec::<String>::deserialize(deserializer)? {
+            let one = Self::by_name(&name);
+            set = set.with(one.ok_or_else(|| D::Error::custom(format!("no capability {name:?}")))?);
+        }
+        Ok(set)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +168,10 @@ mod tests {
         let of = |name| Capabilities::by_name(name).unwrap().bits();
         assert_eq!(of("CAP_SYS_ADMIN"), CapabilitySet::SYS_ADMIN);
         assert_eq!(of("CAP_CHECKPOINT_RESTORE"), CapabilitySet::CHECKPOINT_RESTORE);
-        assert_eq!(Capabilities::by_name("CAP_NONE"), None);
+        assert_eq!(of("net_admin"), CapabilitySet::NET_ADMIN);
+        assert_eq!(of("all").bits().count_ones(), 41);
+        for wrong in ["CAP_NONE", "", "CAP_", "CAP_CAP_KILL"] {
+            assert_eq!(Capabilities::by_name(wrong), None, "{wrong}");
+        }
     }
 }

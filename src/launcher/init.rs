@@ -1,6 +1,7 @@
 //! The container's first process: from the clone to what makes it its program, as a list of named steps.
 
-use std::io::{PipeWriter, Read as _};
+use std::fs::File;
+use std::io::{PipeReader, PipeWriter, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd, RawFd};
 use std::path::Path;
 
@@ -13,10 +14,11 @@ use super::in_root::{self, Symlinks};
 use super::mounts::{self, Carried};
 use super::own_ids::OwnIds;
 use super::passwd;
-use super::plan::{Network, Plan, Resource};
+use super::plan::{Network, Plan};
 use super::program::{self, Program};
+use super::rlimits;
 use super::rootfs;
-use super::supervisor::become_user;
+use super::supervisor::{MESSAGE_NETWORK, become_user};
 use crate::sys::mount_attributes::attach;
 use crate::sys::process;
 
@@ -32,6 +34,8 @@ pub(super) struct Init<'a> {
     /// What was mounted with the supervisor's ids, when ours are others.
     pub(super) carried: Option<Carried>,
     pub(super) errors: PipeWriter,
+    /// A byte comes when the network is there; closed when that failed. Nothing when there is none to wait for.
+    pub(super) connected: Option<PipeReader>,
 }
 
 impl Init<'_> {
@@ -53,10 +57,11 @@ impl Init<'_> {
         program::die_with_supervisor()?;
         // What is made in the container is for all its users, whatever the caller's own files are.
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
+        self.ask_for_network()?;
         // Needs nothing of the root filesystem, so it can be done while that gets ready.
         let (root, volumes) = match self.carried.take() {
             Some(Carried { root, volumes }) => (Some(root), volumes),
-            None => (None, mounts::volumes(plan)?),
+            None => (None, mounts::of_host(plan)?),
         };
         let prepared = mounts::prepare(plan, volumes, self.program.single)?;
         self.wait_for_go();
@@ -67,8 +72,9 @@ impl Init<'_> {
         let root = root.as_fd();
         mounts::attach_all(&prepared, root)?;
         configure_namespaces(plan)?;
-        set_limits(plan)?;
         passwd::add_user(root, plan).stage("add the user to /etc/passwd")?;
+        rlimits::adjust_oom_score(plan)?;
+        rlimits::limit(plan)?;
         let user = self.program.user(root)?;
         setsid().stage("setsid")?;
         self.program.connect_stdio(|| prepared.devpts.try_clone(), root, &user)?;
@@ -77,6 +83,7 @@ impl Init<'_> {
             in_root::open_or_make_directory(root, &plan.cwd, Symlinks::Inside)
                 .at("make the working directory", &plan.cwd)?;
         }
+        self.wait_for_network();
         self.program.become_it(root, &user)
     }
 
@@ -90,6 +97,25 @@ impl Init<'_> {
         become_user(own.first())
     }
 
+    /// Nobody else could give it away: while we cannot be traced, no other process may open our namespaces.
+    fn ask_for_network(&self) -> Step<()> {
+        if !self.program.plan.network.is_connected() {
+            return Ok(());
+        }
+        let path = "/proc/self/ns/net";
+        let network = File::open(path).at("open", path)?;
+        self.program.control.send(MESSAGE_NETWORK, Some(network.as_fd())).stage("ask for a network")
+    }
+
+    /// The starter says itself why there is none.
+    fn wait_for_network(&mut self) {
+        if let Some(mut connected) = self.connected.take()
+            && connected.read_exact(&mut [0]).is_err()
+        {
+            process::exit_now(EXIT_LAUNCHER);
+        }
+    }
+
     /// Waits until the root filesystem is served. When the supervisor has failed, it has also said why.
     fn wait_for_go(&mut self) {
         if self.program.go.read_exact(&mut [0]).is_err() {
@@ -99,7 +125,7 @@ impl Init<'_> {
 }
 
 /// Makes `target` the root, and lets go of the host's. Gives the new root.
-fn pivot(target: &Path) -> Step<OwnedFd> {
+pub(super) fn pivot(target: &Path) -> Step<OwnedFd> {
     let root = rootfs::open_directory(target).at("open", target)?;
     rustix::process::fchdir(&root).at("enter", target)?;
     leave_old_root()
@@ -123,32 +149,8 @@ fn leave_old_root() -> Step<OwnedFd> {
 
 fn configure_namespaces(plan: &Plan) -> Step<()> {
     sethostname(&plan.hostname).stage("host name")?;
-    if plan.network == Network::None {
+    if plan.network != Network::Host {
         process::loopback_up().stage("bring up lo")?;
     }
     process::new_session_keyring().stage("session keyring")
-}
-
-fn set_limits(plan: &Plan) -> Step<()> {
-    use nix::sys::resource::{Resource as Nix, setrlimit};
-    for limit in &plan.rlimits {
-        let resource = match limit.resource {
-            Resource::As => Nix::RLIMIT_AS,
-            Resource::Core => Nix::RLIMIT_CORE,
-            Resource::Cpu => Nix::RLIMIT_CPU,
-            Resource::Data => Nix::RLIMIT_DATA,
-            Resource::Fsize => Nix::RLIMIT_FSIZE,
-            Resource::Memlock => Nix::RLIMIT_MEMLOCK,
-            Resource::Nofile => Nix::RLIMIT_NOFILE,
-            Resource::Nproc => Nix::RLIMIT_NPROC,
-            Resource::Stack => Nix::RLIMIT_STACK,
-        };
-        setrlimit(resource, limit.soft, limit.hard).stage(&format!("limit {:?}", limit.resource))?;
-    }
-    let Some(adjustment) = plan.oom_score_adj else { return Ok(()) };
-    // The file belongs to the host's root while we are not dumpable. Nobody else is in the container yet.
-    prctl::set_dumpable(true).stage("oom_score_adj")?;
-    let written = std::fs::write("/proc/self/oom_score_adj", adjustment.to_string());
-    prctl::set_dumpable(false).stage("oom_score_adj")?;
-    written.at("write", "/proc/self/oom_score_adj")
 }

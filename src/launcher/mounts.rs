@@ -10,9 +10,11 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, makedev};
 use rustix::mount::MountAttrFlags as Attr;
 
 use super::failure::{Context as _, Failure, Step};
+use super::fill;
 use super::in_root::{self, Symlinks};
-use super::plan::{Network, Plan, Tmpfs, Volume};
+use super::plan::{Network, Plan};
 use super::rootfs;
+use super::user_mounts;
 use crate::sys::mount_attributes::{Reach, attach, clone_fd, clone_path, new_filesystem, set_attributes};
 use crate::sys::scoped;
 
@@ -34,20 +36,32 @@ pub(super) struct Carried {
     pub(super) volumes: Volumes,
 }
 
-/// The plan's volumes.
+/// What a plan has of the host.
 #[derive(Debug)]
 pub(super) struct Volumes(Vec<Pending>);
 
+/// A mount without a place.
 #[derive(Debug)]
-struct Pending {
-    mount: OwnedFd,
-    destination: PathBuf,
-    place: Place,
+pub(super) struct Pending {
+    pub(super) mount: OwnedFd,
+    pub(super) destination: PathBuf,
+    pub(super) place: Place,
+    /// Whether it gets what the image has there.
+    pub(super) fill: Option<Fill>,
+}
+
+/// How a mount is filled.
+#[derive(Debug)]
+pub(super) struct Fill {
+    /// Its directory, where it can be written.
+    pub(super) into: OwnedFd,
+    /// What it is set to afterwards.
+    pub(super) then: Attr,
 }
 
 /// What is done about the place that something is mounted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     /// Of ours: a directory with no symlink on the way, made when missing.
     Own,
     /// Of ours, and in something of ours, so it is there.
@@ -58,6 +72,13 @@ enum Place {
     Directory,
     /// The user's: made when missing, symlinks followed inside the container.
     File,
+}
+
+impl Place {
+    /// Such a path may lead anywhere in the container, as the image has it.
+    fn is_of_the_users_choice(self) -> bool {
+        matches!(self, Self::OptionalFile | Self::Directory | Self::File)
+    }
 }
 
 /// The six device nodes of every container, with their numbers.
@@ -80,17 +101,16 @@ fn inert() -> Attr {
     Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC
 }
 
-/// Copies of the root filesystem's mount and of the plan's volumes.
+/// Copies of the root filesystem's mount and of what the plan has of the host.
 pub(super) fn carry(plan: &Plan) -> Step<Carried> {
     let target = &plan.rootfs_mount_point;
-    Ok(Carried { root: clone_path(target, Reach::One).at("bind", target)?, volumes: volumes(plan)? })
+    Ok(Carried { root: clone_path(target, Reach::One).at("bind", target)?, volumes: of_host(plan)? })
 }
 
-/// Makes the mounts of the plan's volumes.
-pub(super) fn volumes(plan: &Plan) -> Step<Volumes> {
-    check_destinations(plan)?;
-    let mount = |volume: &Volume| clone_volume(volume).at("volume", &volume.source);
-    plan.volumes.iter().map(mount).collect::<Step<_>>().map(Volumes)
+/// Makes the mounts of what the plan has of the host.
+pub(super) fn of_host(plan: &Plan) -> Step<Volumes> {
+    user_mounts::check_destinations(plan)?;
+    user_mounts::of_host(plan).map(Volumes)
 }
 
 /// Makes every other mount of the plan. `single` says that there is one id only, so none for the group of terminals.
@@ -99,7 +119,7 @@ pub(super) fn prepare(plan: &Plan, volumes: Volumes, single: bool) -> Step<Prepa
     let mut mounts = Vec::new();
     let mut add = |destination: &str, place: Place, mount: OwnedFd| {
         if !plan.volumes.iter().any(|volume| volume.destination == Path::new(destination)) {
-            mounts.push(Pending { mount, destination: PathBuf::from(destination), place });
+            mounts.push(Pending { mount, destination: PathBuf::from(destination), place, fill: None });
         }
     };
     add("/proc", Place::Own, new_proc()?);
@@ -116,10 +136,7 @@ pub(super) fn prepare(plan: &Plan, volumes: Volumes, single: bool) -> Step<Prepa
         }
     }
     let before_the_users = mounts.len();
-    for tmpfs in &plan.tmpfs {
-        let mount = new_tmpfs(tmpfs).at("mount tmpfs", &tmpfs.destination)?;
-        mounts.push(Pending { mount, destination: tmpfs.destination.clone(), place: Place::Directory });
-    }
+    mounts.extend(user_mounts::tmpfs(plan)?);
     mounts.extend(volumes.0);
     let nulls: io::Result<Vec<Option<OwnedFd>>> =
         plan.masked_paths.iter().map(|path| null_for(path, &mounts)).collect();
@@ -128,23 +145,6 @@ pub(super) fn prepare(plan: &Plan, volumes: Volumes, single: bool) -> Step<Prepa
     // Outer before inner, as podman sorts them; the sort is stable, so equal depths keep their order.
     mounts.sort_by_key(|pending| pending.destination.components().count());
     Ok(Prepared { mounts, nulls, devpts })
-}
-
-fn check_destinations(plan: &Plan) -> Step<()> {
-    let volumes = plan.volumes.iter().map(|volume| &volume.destination);
-    for destination in volumes.chain(plan.tmpfs.iter().map(|tmpfs| &tmpfs.destination)) {
-        let problem = if !destination.is_absolute() {
-            "the destination of a volume must be an absolute path"
-        } else if destination.components().count() == 1 {
-            "the destination of a volume cannot be the root directory"
-        } else if destination.starts_with("/proc") {
-            "nothing may be mounted within /proc"
-        } else {
-            continue;
-        };
-        return Err(Box::new(Failure::new("volume", &io::Error::other(problem)).on(destination)));
-    }
-    Ok(())
 }
 
 fn new_proc() -> Step<OwnedFd> {
@@ -162,15 +162,16 @@ fn new_proc() -> Step<OwnedFd> {
 /// `/sys` shows the network namespace of whoever mounts it, so with the host's network it has to be the host's.
 fn add_sys(plan: &Plan, add: &mut impl FnMut(&str, Place, OwnedFd)) -> Step<()> {
     let read_only = inert() | Attr::MOUNT_ATTR_RDONLY;
+    let attributes = if plan.writable_sys { inert() } else { read_only };
     let fresh = match plan.network {
-        Network::None => new_filesystem("sysfs", &[], read_only),
         Network::Host => Err(io::ErrorKind::PermissionDenied.into()),
+        _ => new_filesystem("sysfs", &[], attributes),
     };
     let (sys, is_copy) = match fresh {
         Ok(sys) => (sys, false),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let copy = clone_path(Path::new("/sys"), Reach::Tree).at("bind", "/sys")?;
-            set_attributes(copy.as_fd(), read_only, Reach::Tree).at("bind", "/sys")?;
+            set_attributes(copy.as_fd(), attributes, Reach::Tree).at("bind", "/sys")?;
             (copy, true)
         }
         Err(error) => return Err(error).at("mount", "/sys"),
@@ -225,16 +226,6 @@ fn new_devpts(single: bool) -> io::Result<OwnedFd> {
         Err(error) if !single && error.kind() == io::ErrorKind::InvalidInput => new_devpts(true),
         other => other,
     }
-}
-
-fn new_tmpfs(tmpfs: &Tmpfs) -> io::Result<OwnedFd> {
-    let mode = format!("{:o}", tmpfs.mode);
-    let bytes = tmpfs.bytes.map(|bytes| bytes.to_string());
-    let mut options = vec![("mode", mode.as_str())];
-    if let Some(bytes) = &bytes {
-        options.push(("size", bytes));
-    }
-    new_filesystem("tmpfs", &options, Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV)
 }
 
 /// A copy of a device of the host, which must be the device that its name says.
@@ -305,7 +296,8 @@ fn generated_files(plan: &Plan) -> Step<Vec<Pending>> {
             .and_then(|written| clone_fd(written.as_fd(), Reach::One))
             .at("generated file", &file.destination)?;
         set_attributes(mount.as_fd(), attributes, Reach::One).at("generated file", &file.destination)?;
-        pending.push(Pending { mount, destination: file.destination.clone(), place: Place::OptionalFile });
+        let (destination, place) = (file.destination.clone(), Place::OptionalFile);
+        pending.push(Pending { mount, destination, place, fill: None });
     }
     let is_ours =
         |pending: &Pending| !plan.volumes.iter().any(|volume| volume.destination == pending.destination);
@@ -319,24 +311,47 @@ fn write_file(directory: BorrowedFd<'_>, name: &str, content: &str) -> io::Resul
     Ok(file)
 }
 
-fn clone_volume(volume: &Volume) -> io::Result<Pending> {
-    let mount = clone_path(&volume.source, Reach::Tree)?;
-    let mut attributes = Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV;
-    if volume.read_only {
-        attributes |= Attr::MOUNT_ATTR_RDONLY;
-    }
-    set_attributes(mount.as_fd(), attributes, Reach::Tree)?;
-    let place = if in_root::is_directory(mount.as_fd())? { Place::Directory } else { Place::File };
-    Ok(Pending { mount, destination: volume.destination.clone(), place })
+/// Makes the mounts of the plan's volumes alone.
+pub(super) fn prepare_volumes(plan: &Plan) -> Step<Volumes> {
+    user_mounts::check_destinations(plan)?;
+    let mut volumes = user_mounts::prepare_volumes(plan)?;
+    volumes.sort_by_key(|pending| pending.destination.components().count());
+    Ok(Volumes(volumes))
+}
+
+/// Attaches them below `root`, which is the container's.
+pub(super) fn attach_volumes(volumes: &Volumes, root: BorrowedFd<'_>) -> Step<()> {
+    attach_pending(&volumes.0, root)
 }
 
 /// Attaches everything below `root`, which is the container's.
 pub(super) fn attach_all(prepared: &Prepared, root: BorrowedFd<'_>) -> Step<()> {
-    for pending in &prepared.mounts {
+    attach_pending(&prepared.mounts, root)
+}
+
+fn attach_pending(mounts: &[Pending], root: BorrowedFd<'_>) -> Step<()> {
+    for pending in mounts {
+        if let Some(Fill { into, then }) = &pending.fill {
+            fill::fill(root, &pending.destination, into.as_fd())
+                .and_then(|()| set_attributes(pending.mount.as_fd(), *then, Reach::One))
+                .at("fill", &pending.destination)?;
+        }
         let Some(onto) = open_place(root, pending).at("mount", &pending.destination)? else { continue };
+        if pending.place.is_of_the_users_choice() && is_in_proc(onto.as_fd()) {
+            let error = io::Error::other("it is in /proc, where nothing may be mounted");
+            return Err(Box::new(Failure::new("mount", &error).on(&pending.destination)));
+        }
         attach(pending.mount.as_fd(), onto.as_fd()).at("mount", &pending.destination)?;
     }
     Ok(())
+}
+
+/// `PROC_SUPER_MAGIC` (linux/magic.h).
+const PROC_MAGIC: u32 = 0x9fa0;
+
+/// Something mounted there could make masks, and what is written to a process's own files, mean something else.
+fn is_in_proc(place: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatfs(place).is_ok_and(|stat| u32::try_from(stat.f_type) == Ok(PROC_MAGIC))
 }
 
 fn open_place(root: BorrowedFd<'_>, pending: &Pending) -> io::Result<Option<OwnedFd>> {
@@ -378,9 +393,14 @@ pub(super) fn protect(plan: &Plan, prepared: Prepared, root: BorrowedFd<'_>) -> 
         make_read_only(root, path).at("make read-only", path)?;
     }
     if plan.read_only {
-        set_attributes(root, Attr::MOUNT_ATTR_RDONLY, Reach::One).at("make read-only", "/")?;
+        protect_root(root)?;
     }
     Ok(())
+}
+
+/// Makes the root read-only, but not what is mounted in it.
+pub(super) fn protect_root(root: BorrowedFd<'_>) -> Step<()> {
+    set_attributes(root, Attr::MOUNT_ATTR_RDONLY, Reach::One).at("make read-only", "/")
 }
 
 fn mask(root: BorrowedFd<'_>, path: &Path, null: Option<OwnedFd>) -> io::Result<()> {

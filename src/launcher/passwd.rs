@@ -142,7 +142,7 @@ mod tests {
         let added = plan.added_user.clone().unwrap();
         assert_eq!(home(&plan, &added), "/");
         let destination = "/home".into();
-        plan.volumes = vec![super::super::Volume { source: "/home".into(), destination, read_only: true }];
+        plan.volumes = vec![super::super::Volume::new("/home".into(), destination)];
         assert_eq!(home(&plan, &added), "/home/me");
     }
 

@@ -2,12 +2,16 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::capabilities::Capabilities;
 use super::id_maps::IdMaps;
 use super::own_ids::OwnIds;
+use super::resources::Resources;
+use super::rlimits::Rlimit;
+use crate::model::port::Published;
 
 /// One container start. Plain data: it can be printed, stored and compared before anything happens.
 #[derive(Clone, Debug, Serialize)]
@@ -26,16 +30,24 @@ pub struct Plan {
     pub create_cwd: bool,
     /// `user[:group]`, names or numbers, resolved in the container's own files.
     pub user: String,
-    /// Groups beyond those that the container's files give the user.
-    pub additional_gids: Vec<u32>,
+    /// Groups beyond those that the container's files give the user: names or numbers, resolved there.
+    pub groups: Vec<String>,
+    /// After what time the program is killed.
+    pub timeout: Option<Duration>,
+    /// Whether a process of ours is the container's first, which passes signals on and collects orphans.
+    pub init: bool,
     /// Whether the program gets a terminal of its own.
     pub terminal: bool,
-    /// Whether our standard input reaches the program; else it reads `/dev/null`.
+    /// The size of that terminal at its beginning; our own terminal's when not set.
+    pub window: Option<Window>,
+    /// Whether our standard input, or what [`super::Input`] is given, reaches the program; else it reads `/dev/null`.
     pub interactive: bool,
     /// Where it writes when it has no terminal.
     pub output: Output,
     /// Its network.
     pub network: Network,
+    /// Its ports that are reached through the host's; none but with a network of its own.
+    pub published: Vec<Published>,
     /// Host files and directories shown in the container.
     pub volumes: Vec<Volume>,
     /// Fresh tmpfs mounts.
@@ -58,8 +70,14 @@ pub struct Plan {
     pub read_only_paths: Vec<PathBuf>,
     /// What root of the container may do.
     pub capabilities: Capabilities,
-    /// Whether the default system call filter is installed.
+    /// What another user may do: root has all of its own capabilities, others only what was asked for by name.
+    pub capabilities_of_users: Capabilities,
+    /// The filter of system calls.
     pub seccomp: Seccomp,
+    /// Whether `/sys` can be written, as far as the kernel allows it.
+    pub writable_sys: bool,
+    /// Device nodes of the host.
+    pub devices: Vec<Device>,
     /// Whether setuid programs are powerless. Always so with a single id, where they could not work anyway.
     pub no_new_privileges: bool,
     /// Resource limits to set; all others are inherited.
@@ -68,15 +86,32 @@ pub struct Plan {
     pub oom_score_adj: Option<i32>,
     /// Size of `/dev/shm` in bytes.
     pub shm_bytes: u64,
+    /// What its control group limits.
+    pub resources: Resources,
 }
 
-/// The default system call filter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// A filter of system calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Seccomp {
-    /// Installed.
+    /// The default one.
+    #[default]
     Default,
-    /// Not installed (`--security-opt seccomp=unconfined`).
+    /// None.
     Unconfined,
+    /// The text of a profile in docker's form.
+    Profile(String),
+}
+
+/// A device node of the host, shown in the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Absolute path on the host.
+    #[serde(with = "any_path")]
+    pub source: PathBuf,
+    /// Absolute path in the container; made when missing.
+    #[serde(with = "any_path")]
+    pub destination: PathBuf,
 }
 
 /// Where a program writes.
@@ -89,6 +124,15 @@ pub enum Output {
     Taken,
 }
 
+/// The size of a terminal, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Window {
+    /// Lines.
+    pub rows: u16,
+    /// Characters of a line.
+    pub columns: u16,
+}
+
 /// A container's network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -98,6 +142,23 @@ pub enum Network {
     None,
     /// The host's.
     Host,
+    /// One of its own, that [`Self::Pasta`] or [`Self::Slirp4netns`] connects, whichever is there.
+    Private,
+    /// One of its own; `pasta` carries what goes in and out.
+    Pasta,
+    /// One of its own; `slirp4netns` carries what goes in and out.
+    Slirp4netns,
+}
+
+impl Network {
+    /// Whether a program of the host connects it.
+    #[must_use]
+    pub fn is_connected(self) -> bool {
+        match self {
+            Self::None | Self::Host => false,
+            Self::Private | Self::Pasta | Self::Slirp4netns => true,
+        }
+    }
 }
 
 /// A host file or directory shown in the container.
@@ -109,8 +170,34 @@ pub struct Volume {
     /// Absolute path in the container; made when missing.
     #[serde(with = "any_path")]
     pub destination: PathBuf,
-    /// Whether it, and all that is mounted below it, is read-only.
+    /// How it, and all that is mounted below it, may be used.
+    pub flags: MountFlags,
+    /// Whether what is mounted below it is shown too.
+    pub recursive: bool,
+    /// Whether it gets what the image has there, if there is nothing in it yet.
+    pub fill: bool,
+}
+
+impl Volume {
+    /// A file or directory with all that is mounted below it, to be read, written and executed.
+    #[must_use]
+    pub fn new(source: PathBuf, destination: PathBuf) -> Self {
+        Self { source, destination, flags: MountFlags::default(), recursive: true, fill: false }
+    }
+}
+
+/// What may be done with a mount beyond reading, writing and executing; or less.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountFlags {
+    /// Nothing is written.
     pub read_only: bool,
+    /// Nothing is executed.
+    pub no_exec: bool,
+    /// Set-user-ID, set-group-ID and file capabilities count.
+    pub set_ids: bool,
+    /// Device nodes can be opened.
+    pub devices: bool,
 }
 
 /// Paths in documents, also those that are not UTF-8.
@@ -130,14 +217,32 @@ mod any_path {
 }
 
 /// A fresh tmpfs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tmpfs {
     /// Absolute path in the container; made when missing.
+    #[serde(with = "any_path")]
     pub destination: PathBuf,
     /// Permission bits of its root.
     pub mode: u32,
+    /// Who owns its root.
+    pub owner: (u32, u32),
     /// Its size in bytes; the kernel's default (half of the memory) when not set.
     pub bytes: Option<u64>,
+    /// How many files it can have; the kernel's default when not set.
+    pub inodes: Option<u64>,
+    /// How it may be used.
+    pub flags: MountFlags,
+    /// Whether it gets what the image has there.
+    pub fill: bool,
+}
+
+impl Tmpfs {
+    /// One with nothing in it, of root's.
+    #[must_use]
+    pub fn new(destination: PathBuf, mode: u32) -> Self {
+        let flags = MountFlags::default();
+        Self { destination, mode, owner: (0, 0), bytes: None, inodes: None, flags, fill: false }
+    }
 }
 
 /// A file made for this container.
@@ -166,41 +271,6 @@ pub struct AddedUser {
     pub home: Option<PathBuf>,
 }
 
-/// A resource limit, by its `RLIMIT_` name without that prefix, in lower case.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Rlimit {
-    /// Which one.
-    pub resource: Resource,
-    /// Soft limit.
-    pub soft: u64,
-    /// Hard limit.
-    pub hard: u64,
-}
-
-/// The limits that can be set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Resource {
-    /// Address space in bytes.
-    As,
-    /// Size of a core file in bytes.
-    Core,
-    /// CPU seconds.
-    Cpu,
-    /// Data segment in bytes.
-    Data,
-    /// Size of a file in bytes.
-    Fsize,
-    /// Locked memory in bytes.
-    Memlock,
-    /// Open files.
-    Nofile,
-    /// Processes of the user.
-    Nproc,
-    /// Stack in bytes.
-    Stack,
-}
-
 impl Plan {
     /// A plan with podman's defaults, to run `args` as root with no network.
     #[must_use]
@@ -214,11 +284,15 @@ impl Plan {
             cwd: PathBuf::from("/"),
             create_cwd: false,
             user: String::new(),
-            additional_gids: Vec::new(),
+            groups: Vec::new(),
+            timeout: None,
+            init: false,
             terminal: false,
+            window: None,
             interactive: false,
             output: Output::Passed,
             network: Network::None,
+            published: Vec::new(),
             volumes: Vec::new(),
             tmpfs: Vec::new(),
             files: Vec::new(),
@@ -230,24 +304,28 @@ impl Plan {
             masked_paths: MASKED_PATHS.iter().map(PathBuf::from).collect(),
             read_only_paths: READ_ONLY_PATHS.iter().map(PathBuf::from).collect(),
             capabilities: Capabilities::DEFAULT,
+            capabilities_of_users: Capabilities::NONE,
             seccomp: Seccomp::Default,
+            writable_sys: false,
+            devices: Vec::new(),
             no_new_privileges: false,
             rlimits: Vec::new(),
             oom_score_adj: None,
             shm_bytes: SHM_BYTES,
+            resources: Resources::default(),
         }
     }
 
     /// What podman mounts for `--read-only`, so that programs still find places for temporary files.
     pub fn add_read_only_tmpfs(&mut self) {
         for (destination, mode) in [("/run", 0o755), ("/tmp", 0o1777), ("/var/tmp", 0o1777)] {
-            self.tmpfs.push(Tmpfs { destination: PathBuf::from(destination), mode, bytes: None });
+            self.tmpfs.push(Tmpfs::new(PathBuf::from(destination), mode));
         }
     }
 }
 
 /// Docker's and podman's size of `/dev/shm`: 64 MiB.
-const SHM_BYTES: u64 = 64 << 20;
+pub const SHM_BYTES: u64 = 64 << 20;
 
 /// Files that tell about, or act on, the host; podman's list.
 const MASKED_PATHS: &[&str] = &[

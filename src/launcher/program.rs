@@ -9,29 +9,32 @@ use std::path::Path;
 
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use nix::unistd::{Gid, Uid, execve, setgroups, setresgid, setresuid};
+use nix::unistd::{
+    Gid, Pid, Uid, execve, getegid, geteuid, getpid, setgroups, setpgid, setresgid, setresuid, tcsetpgrp,
+};
 use rustix::fs::{OFlags, ResolveFlags};
-use rustix::termios::Winsize;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::capabilities::Capabilities;
 use super::environment;
 use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Failure, Step};
 use super::mounts;
-use super::plan::Plan;
+use super::plan::{Plan, Window};
 use super::streams::StreamEnds;
 use super::supervisor::MESSAGE_TERMINAL;
 use super::terminal;
 use super::user::{self, User};
 use crate::sys::message_socket::MessageSocket;
+use crate::sys::process::Fork;
 use crate::sys::seccomp::{self, Instruction};
-use crate::sys::{process, scoped};
+use crate::sys::{first_process, process, scoped};
 
 /// What it is to become, and with what.
 #[derive(Debug)]
 pub(super) struct Program<'a> {
     pub(super) plan: &'a Plan,
     pub(super) filter: Option<&'a [Instruction]>,
-    pub(super) window: Option<Winsize>,
+    pub(super) window: Option<Window>,
     /// Whether there is one id only.
     pub(super) single: bool,
     /// Whether it is the container's first, whose terminal is the console.
@@ -46,20 +49,27 @@ pub(super) struct Program<'a> {
 impl Program<'_> {
     /// Who it runs as.
     pub(super) fn user(&self, root: BorrowedFd<'_>) -> Step<User> {
-        let user = user::resolve(root, &self.plan.user).stage(&format!("user {:?}", self.plan.user))?;
+        let mut user = user::resolve(root, &self.plan.user).stage(&format!("user {:?}", self.plan.user))?;
         self.check_user(&user)?;
+        user.groups.extend(user::groups(root, &self.plan.groups).stage("additional groups")?);
         Ok(user)
     }
 
-    /// A container with one id has no other user.
+    /// A container with one id has no other user, and no groups.
     fn check_user(&self, user: &User) -> Step<()> {
-        let only = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let only = (geteuid().as_raw(), getegid().as_raw());
+        let hint = format!(
+            "the container has a single id, {}; ranges in /etc/subuid and /etc/subgid give more",
+            only.0
+        );
+        if self.single && !self.plan.groups.is_empty() {
+            let message = format!("{} cannot be added to the user's groups", self.plan.groups.join(", "));
+            let failure = Failure::new("additional groups", &io::Error::other(message));
+            return Err(Box::new(failure.hint(hint)));
+        }
         if self.single && (user.uid, user.gid) != only {
             let message = format!("id {}:{} does not exist in this container", user.uid, user.gid);
-            return Err(Box::new(Failure::new("user", &io::Error::other(message)).hint(format!(
-                "the container has a single id, {}; ranges in /etc/subuid and /etc/subgid give more",
-                only.0
-            ))));
+            return Err(Box::new(Failure::new("user", &io::Error::other(message)).hint(hint)));
         }
         Ok(())
     }
@@ -80,11 +90,13 @@ impl Program<'_> {
             self.control.send(MESSAGE_TERMINAL, Some(pair.master.as_fd())).stage("terminal")?;
             return terminal::adopt(pair).stage("terminal");
         }
-        if !self.plan.interactive {
+        if let Some(input) = self.streams.as_ref().and_then(|streams| streams.input.as_ref()) {
+            nix::unistd::dup2_stdin(input).stage("standard input")?;
+        } else if !self.plan.interactive {
             let null = mounts::open_null(root).at("open", "/dev/null")?;
             nix::unistd::dup2_stdin(&null).stage("standard input")?;
         }
-        if let Some(StreamEnds { output, errors }) = &self.streams {
+        if let Some(StreamEnds { output, errors, .. }) = &self.streams {
             nix::unistd::dup2_stdout(output).stage("standard output")?;
             nix::unistd::dup2_stderr(errors).stage("standard error")?;
         }
@@ -94,22 +106,43 @@ impl Program<'_> {
     /// Everything that takes rights away, and the program itself.
     pub(super) fn become_it(&self, root: BorrowedFd<'_>, user: &User) -> Step<std::convert::Infallible> {
         process::reset_signal_actions();
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).stage("signal mask")?;
         process::close_all_on_exec().stage("close_range")?;
         // Root may enter what the user perhaps may not, as an image's /root; as podman has it.
         let entered = enter_cwd(root, &self.plan.cwd).is_ok();
         self.drop_privileges(user)?;
         self.ensure_supervised()?;
+        if self.plan.init && self.is_first {
+            self.leave_first_process()?;
+        }
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).stage("signal mask")?;
         if !entered {
             enter_cwd(root, &self.plan.cwd)?;
         }
         execute(self.plan, user)
     }
 
+    /// Returns in a child, which becomes the program; this process stays as the container's first, with no more rights.
+    fn leave_first_process(&self) -> Step<()> {
+        // None may get lost before it is waited for.
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None).stage("signal mask")?;
+        // Unlike the program it still has the memory of a process of the host.
+        prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
+        match process::fork().stage("fork")? {
+            Fork::Parent(child) => first_process::stay_as_first(child.pid),
+            Fork::Child => {}
+        }
+        let own = Pid::from_raw(0);
+        setpgid(own, own).stage("process group")?;
+        if self.plan.terminal {
+            tcsetpgrp(io::stdin(), getpid()).stage("foreground of the terminal")?;
+        }
+        Ok(())
+    }
+
     /// From all capabilities of the user namespace to those of the plan. The filter is loaded while we still may, and before
     /// the ids change, so that it needs no no_new_privs.
     fn drop_privileges(&self, user: &User) -> Step<()> {
-        let kept = self.plan.capabilities.bits();
+        let kept = self.available()?;
         rustix::thread::clear_ambient_capability_set().stage("ambient capabilities")?;
         for number in 0..64 {
             let one = CapabilitySet::from_bits_retain(1 << number);
@@ -129,21 +162,50 @@ impl Program<'_> {
         if let Some(filter) = self.filter {
             seccomp::install(filter).stage("seccomp")?;
         }
+        if user.uid != 0 && self.plan.capabilities_of_users != Capabilities::NONE {
+            // A change from root to another user would clear what that one is to keep. execve(2) ends this.
+            rustix::thread::set_keep_capabilities(true).stage("keep capabilities")?;
+        }
         self.set_ids(user)?;
-        let capabilities = if user.uid == 0 { kept } else { CapabilitySet::empty() };
-        let sets = CapabilitySets {
-            effective: capabilities,
-            permitted: capabilities,
-            inheritable: CapabilitySet::empty(),
-        };
-        rustix::thread::set_capabilities(None, sets).stage("capabilities")?;
+        // Others of that user must not look into us as long as we are not the program; fs.suid_dumpable may say otherwise.
+        prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
+        self.keep_capabilities(kept, user)?;
         // A change of ids has cleared it.
         die_with_supervisor()
     }
 
+    /// Those of the plan that we have. In an outer container root may lack some; but what was asked for by name must be there.
+    fn available(&self) -> Step<CapabilitySet> {
+        let ours = rustix::thread::capabilities(None).stage("capabilities")?.permitted;
+        let named = self.plan.capabilities_of_users;
+        let missing = if named == Capabilities::ALL { Capabilities::NONE } else { named.beyond(ours) };
+        match missing.names().next() {
+            None => Ok(self.plan.capabilities.bits().intersection(ours)),
+            Some(name) => {
+                let problem = io::Error::other(format!("who starts the container does not have {name}"));
+                Err(Box::new(Failure::new("capabilities", &problem)))
+            }
+        }
+    }
+
+    /// So much of the plan's; the ids have been changed. What another user than root keeps has to be ambient: the file that is
+    /// executed gives none.
+    fn keep_capabilities(&self, available: CapabilitySet, user: &User) -> Step<()> {
+        let kept = match user.uid {
+            0 => available,
+            _ => self.plan.capabilities_of_users.bits().intersection(available),
+        };
+        let inheritable = if user.uid == 0 { CapabilitySet::empty() } else { kept };
+        let sets = CapabilitySets { effective: kept, permitted: kept, inheritable };
+        rustix::thread::set_capabilities(None, sets).stage("capabilities")?;
+        for one in inheritable.iter() {
+            rustix::thread::configure_capability_in_ambient_set(one, true).stage("ambient capabilities")?;
+        }
+        Ok(())
+    }
+
     fn set_ids(&self, user: &User) -> Step<()> {
-        let groups = user.groups.iter().chain(&self.plan.additional_gids);
-        let groups: Vec<Gid> = groups.map(|gid| Gid::from_raw(*gid)).collect();
+        let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         if self.single {
             // The kernel refuses setgroups(2) here: groups could take rights away, too.
             tracing::debug!(?groups, "a container with a single id has no supplementary groups");

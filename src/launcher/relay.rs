@@ -6,8 +6,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::termios::tcsetwinsize;
 
+use super::plan::Window;
 use super::streams::Stream;
 use super::terminal::{self, RawMode};
 
@@ -107,10 +107,32 @@ impl Relay {
 
     /// Gives the container's terminal the size of the user's.
     pub(super) fn resize(&self) {
-        let Some(window) = terminal::window() else { return };
-        if let Err(error) = tcsetwinsize(&self.master, window) {
+        if let Some(window) = terminal::window() {
+            self.resize_to(window);
+        }
+    }
+
+    /// Gives the container's terminal a size.
+    pub(super) fn resize_to(&self, window: Window) {
+        if let Err(error) = terminal::resize(self.master.as_fd(), window) {
             tracing::debug!(%error, "resizing the container's terminal");
         }
+    }
+
+    /// Whether the container has taken all its input.
+    pub(super) fn has_passed_all(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Passes input of somebody else's on.
+    pub(super) fn give(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.pending.extend_from_slice(bytes);
+        self.pass_input()
+    }
+
+    /// That one's input has ended.
+    pub(super) fn give_end(&mut self) -> io::Result<()> {
+        self.give(&[END_OF_FILE])
     }
 
     /// After the container's end: shows what is left.

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::capabilities::Capabilities;
-use super::syscall_filter::{self, Condition, Ruling, TooLong};
+use super::plan::{Plan, Seccomp};
+use super::seccomp_docker;
+use super::syscall_filter::{self, Condition, Operator, Ruling, TooLong, Width};
 use crate::sys::seccomp::{Answer, Instruction};
 use crate::sys::syscall_numbers::number_of;
 
@@ -18,7 +20,7 @@ const TABLE: &str = include_str!("seccomp_profile.json");
 const ENOSYS: u16 = 38;
 const EPERM: u16 = 1;
 /// A system call has no more.
-const ARGUMENTS: u8 = 6;
+pub(super) const ARGUMENTS: u8 = 6;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,10 +91,22 @@ pub enum ProfileError {
     /// The kernel does not take so much.
     #[error("seccomp profile: {0}")]
     TooLong(#[from] TooLong),
+    /// It asks for what there is not.
+    #[error("seccomp profile: {0}")]
+    Unsupported(String),
 }
 
 /// Of each system call the conditions of which one must hold; none: it is always meant.
 type Rules = BTreeMap<u32, Vec<Vec<Condition>>>;
+
+/// The filter that a plan has, if any.
+pub(super) fn filter_of(plan: &Plan) -> Result<Option<Vec<Instruction>>, ProfileError> {
+    match &plan.seccomp {
+        Seccomp::Default => filter(plan.capabilities).map(Some),
+        Seccomp::Unconfined => Ok(None),
+        Seccomp::Profile(text) => seccomp_docker::filter(text, plan.capabilities).map(Some),
+    }
+}
 
 /// The filter for a process with these capabilities.
 pub(super) fn filter(capabilities: Capabilities) -> Result<Vec<Instruction>, ProfileError> {
@@ -166,16 +180,16 @@ fn add_when(rules: &mut Rules, name: &str, any_of: &[Vec<ConditionRow>]) -> Resu
 /// The kernel looks at the low 32 bits of all arguments that the table names: they are `int`s or `unsigned int`s, except the
 /// flags of clone, whose namespace bits are low too.
 fn condition(name: &str, row: &ConditionRow) -> Result<Condition, ProfileError> {
-    let (mask, value, holds_if_equal) = match (row.mask, row.equals, row.differs) {
-        (None, Some(value), None) => (u32::MAX, value, true),
-        (None, None, Some(value)) => (u32::MAX, value, false),
-        (Some(mask), Some(value), None) => (mask, value, true),
+    let (mask, value, operator) = match (row.mask, row.equals, row.differs) {
+        (None, Some(value), None) => (u32::MAX, value, Operator::Equal),
+        (None, None, Some(value)) => (u32::MAX, value, Operator::NotEqual),
+        (Some(mask), Some(value), None) => (mask, value, Operator::Equal),
         _ => return Err(ProfileError::Condition { name: name.to_owned(), index: row.index }),
     };
     if row.index >= ARGUMENTS {
         return Err(ProfileError::Condition { name: name.to_owned(), index: row.index });
     }
-    Ok(Condition { index: row.index, mask, value, holds_if_equal })
+    Ok(Condition { index: row.index, width: Width::Low, mask: mask.into(), operator, value: value.into() })
 }
 
 #[cfg(test)]
@@ -246,12 +260,12 @@ mod tests {
             SeccompRule, TargetArch,
         };
         let condition = |one: &Condition| {
-            let operator = match (one.mask, one.holds_if_equal) {
-                (u32::MAX, true) => SeccompCmpOp::Eq,
-                (u32::MAX, false) => SeccompCmpOp::Ne,
-                (mask, _) => SeccompCmpOp::MaskedEq(mask.into()),
+            let operator = match (one.mask, one.operator) {
+                (0xFFFF_FFFF, Operator::Equal) => SeccompCmpOp::Eq,
+                (0xFFFF_FFFF, _) => SeccompCmpOp::Ne,
+                (mask, _) => SeccompCmpOp::MaskedEq(mask),
             };
-            SeccompCondition::new(one.index, SeccompCmpArgLen::Dword, operator, one.value.into()).unwrap()
+            SeccompCondition::new(one.index, SeccompCmpArgLen::Dword, operator, one.value).unwrap()
         };
         let rule =
             |all_of: &Vec<Condition>| SeccompRule::new(all_of.iter().map(condition).collect()).unwrap();

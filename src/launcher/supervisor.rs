@@ -4,6 +4,7 @@
 //! SIGKILL, the container is killed, and what was written is made safe.
 
 use std::convert::Infallible;
+use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Write as _};
 use std::os::fd::{AsFd as _, RawFd};
 
@@ -16,10 +17,12 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, getppid, setgroups, setresgid, setresuid, setsid};
 use rustix::mount::{MountPropagationFlags, mount_change};
 
+use super::cgroup::Leaf;
 use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_SIGNAL_BASE, Failure, Step};
 use super::host;
 use super::id_maps::{self, IdMaps};
 use super::init::Init;
+use super::inside::{Work, Worker};
 use super::mounts::{self, Carried};
 use super::plan::Network;
 use super::program::Program;
@@ -36,8 +39,16 @@ pub(super) const MESSAGE_RANGES: &[u8] = b"G";
 pub(super) const MESSAGE_SINGLE: &[u8] = b"S";
 /// To the starter, with the pidfd: the container's first process; its number follows.
 pub(super) const MESSAGE_PROCESS: &[u8] = b"P";
+/// To the starter, with a descriptor of it: the supervisor's user namespace, if it has one of its own.
+pub(super) const MESSAGE_USERS: &[u8] = b"U";
+/// To the starter, with a descriptor of it: the container's network namespace, which is to be connected.
+pub(super) const MESSAGE_NETWORK: &[u8] = b"N";
 /// To the starter, with the master: the container's terminal.
 pub(super) const MESSAGE_TERMINAL: &[u8] = b"T";
+/// To the starter: the control group is wanted. From it: there is none, or with a descriptor, this one.
+pub(super) const MESSAGE_CGROUP: &[u8] = b"C";
+/// To the starter: memory was short, and a process of the container was killed for that.
+pub(super) const MESSAGE_OUT_OF_MEMORY: &[u8] = b"O";
 /// To the starter: all is over; the exit code follows, and after a space what could not be made safe.
 pub(super) const MESSAGE_EXIT: &[u8] = b"X";
 
@@ -46,6 +57,16 @@ pub(super) const MESSAGE_EXIT: &[u8] = b"X";
 pub(super) struct Supervisor<'a> {
     pub(super) given: Given<'a>,
     pub(super) rootfs: Box<dyn Rootfs>,
+    pub(super) first: First<'a>,
+}
+
+/// What the first process in the root filesystem is for.
+#[derive(Debug)]
+pub(super) enum First<'a> {
+    /// It becomes the container's program.
+    Program,
+    /// It does this, in no namespace of its own but that of mounts; taken when it is forked.
+    Work(Option<Work<'a>>),
 }
 
 /// A root filesystem that is mounted, whether there is one id only, and what a first process with other ids needs.
@@ -68,11 +89,15 @@ impl Supervisor<'_> {
         setsid().stage("setsid")?;
         let single = self.enter_namespaces()?;
         die_with(self.given.starter)?;
+        // Made while the root filesystem is mounted.
+        self.given.control.send(MESSAGE_CGROUP, None).stage("ask for a control group")?;
         let plan = self.given.plan;
         let target = &plan.rootfs_mount_point;
         let close = self.rootfs.mount(target).at("mount the root filesystem on", target)?;
         let carried = plan.own_ids.is_some().then(|| mounts::carry(plan)).transpose()?;
-        let (go, first) = self.clone_first_process(Mounted { close, single, carried })?;
+        let leaf = receive_cgroup(&self.given.control)?;
+        self.give_users()?;
+        let (go, first) = self.clone_first_process(Mounted { close, single, carried }, leaf.as_ref())?;
         // Nobody may look into, or trace, a process that holds the whole container. Not before: the id maps of a child that
         // cannot be traced are root's to write.
         prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
@@ -83,7 +108,7 @@ impl Supervisor<'_> {
             self.take_down();
             return Err(failure);
         }
-        self.watch(go, &first)
+        self.watch(go, &first, leaf.as_ref())
     }
 
     /// Gives whether the container has a single id.
@@ -112,17 +137,30 @@ impl Supervisor<'_> {
         Ok(single)
     }
 
-    /// The first process waits for a byte in the pipe whose end this gives.
-    fn clone_first_process(&mut self, mounted: Mounted) -> Step<(PipeWriter, Child)> {
-        let (reader, writer) = io::pipe().stage("pipe")?;
-        let mut namespaces = NewNamespaces::of_container();
-        if self.given.plan.network == Network::None {
-            namespaces = namespaces.with_network();
+    /// The programs of the host that connect a network are in this user namespace, whatever one the network belongs to.
+    fn give_users(&self) -> Step<()> {
+        let plan = self.given.plan;
+        if !plan.network.is_connected() || plan.id_maps == IdMaps::Identity {
+            return Ok(());
         }
+        let path = "/proc/self/ns/user";
+        let users = File::open(path).at("open", path)?;
+        self.given.control.send(MESSAGE_USERS, Some(users.as_fd())).stage("ask for a network")
+    }
+
+    /// The first process waits for a byte in the pipe whose end this gives.
+    fn clone_first_process(&mut self, mounted: Mounted, leaf: Option<&Leaf>) -> Step<(PipeWriter, Child)> {
+        let (reader, writer) = io::pipe().stage("pipe")?;
+        let mut namespaces = match (&self.first, self.given.plan.network) {
+            (First::Work(_), _) => NewNamespaces::of_mounts(),
+            (First::Program, Network::Host) => NewNamespaces::of_container(),
+            (First::Program, _) => NewNamespaces::of_container().with_network(),
+        };
         if self.given.plan.own_ids.is_some() {
             namespaces = namespaces.with_user();
         }
-        match process::fork_into(namespaces).stage("make the container's namespaces")? {
+        let forked = process::fork_into(namespaces, leaf.map(Leaf::as_fd));
+        match forked.stage("make the container's namespaces")? {
             Fork::Child => {
                 drop(writer);
                 self.become_first_process(mounted, reader)
@@ -130,6 +168,7 @@ impl Supervisor<'_> {
             Fork::Parent(child) => {
                 // So that their readers learn when the program's are closed.
                 self.given.streams = None;
+                self.given.connected = None;
                 self.give_ids(writer, child)
             }
         }
@@ -149,8 +188,13 @@ impl Supervisor<'_> {
             self.given.control.try_clone().and_then(|control| Ok((control, self.given.errors.try_clone()?)));
         let Ok((control, errors)) = copies else { process::exit_now(EXIT_LAUNCHER) };
         let Mounted { close, single, carried } = mounted;
+        let plan = self.given.plan;
+        if let First::Work(work) = &mut self.first {
+            let Some(work) = work.take() else { process::exit_now(EXIT_LAUNCHER) };
+            Worker { plan, work, close, go, errors }.run()
+        }
         let program = Program {
-            plan: self.given.plan,
+            plan,
             filter: self.given.filter,
             window: self.given.window,
             single,
@@ -159,11 +203,12 @@ impl Supervisor<'_> {
             control,
             streams: self.given.streams.take(),
         };
-        Init { program, close, carried, errors }.run()
+        let connected = self.given.connected.take();
+        Init { program, close, carried, errors, connected }.run()
     }
 
     /// Lets the first process go on, and stays until it has ended.
-    fn watch(&mut self, mut go: PipeWriter, first: &Child) -> Step<Infallible> {
+    fn watch(&mut self, mut go: PipeWriter, first: &Child, leaf: Option<&Leaf>) -> Step<Infallible> {
         report(first, &self.given.control)?;
         // From here on the starter's end is noticed by the closed socket, so that there is time to make things safe.
         prctl::set_pdeathsig(None).stage("death signal")?;
@@ -173,6 +218,11 @@ impl Supervisor<'_> {
         }
         wait_for_end(first, &self.given.control)?;
         let code = wait(first)?;
+        if leaf.is_some_and(|leaf| leaf.oom_kills() > 0)
+            && let Err(error) = self.given.control.send(MESSAGE_OUT_OF_MEMORY, None)
+        {
+            tracing::debug!(%error, "nobody is left to hear that memory was short");
+        }
         let problem = self.take_down();
         report_end(code, &problem.unwrap_or_default(), &self.given.control);
         drop(go);
@@ -194,6 +244,15 @@ pub(super) fn die_with(starter: Pid) -> Step<()> {
         process::exit_now(EXIT_LAUNCHER);
     }
     Ok(())
+}
+
+/// The answer to [`MESSAGE_CGROUP`].
+pub(super) fn receive_cgroup(control: &MessageSocket) -> Step<Option<Leaf>> {
+    match control.receive().stage("wait for a control group")? {
+        Some(message) if message.bytes == MESSAGE_CGROUP => Ok(message.fd.map(Leaf::of)),
+        // The starter has failed, and knows why.
+        _ => process::exit_now(EXIT_LAUNCHER),
+    }
 }
 
 /// Root of the user namespace that was entered.

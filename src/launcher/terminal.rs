@@ -11,6 +11,7 @@ use rustix::termios::{
 };
 
 use super::in_root::{self, Symlinks};
+use super::plan::Window;
 use crate::sys::mount_attributes::{Reach, attach, clone_fd};
 
 /// Both ends of a pseudo-terminal.
@@ -21,14 +22,14 @@ pub(super) struct Pair {
 }
 
 /// Opens a terminal in `devpts`. The slave is opened through the master, never by a path of the image.
-pub(super) fn open(devpts: BorrowedFd<'_>, window: Option<Winsize>) -> io::Result<Pair> {
+pub(super) fn open(devpts: BorrowedFd<'_>, window: Option<Window>) -> io::Result<Pair> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let master = rustix::fs::openat(devpts, "ptmx", flags, Mode::empty())?;
     unlockpt(&master)?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = ioctl_tiocgptpeer(&master, flags)?;
     if let Some(window) = window {
-        tcsetwinsize(&master, window)?;
+        resize(master.as_fd(), window)?;
     }
     Ok(Pair { master, slave })
 }
@@ -60,20 +61,31 @@ pub(super) fn adopt(pair: Pair) -> io::Result<()> {
 }
 
 /// The size of the terminal that the user sits at.
-pub(super) fn window() -> Option<Winsize> {
+#[must_use]
+pub fn window() -> Option<Window> {
     let (input, output) = (io::stdin(), io::stdout());
-    [output.as_fd(), input.as_fd()].into_iter().find_map(|fd| tcgetwinsize(fd).ok())
+    let found = [output.as_fd(), input.as_fd()].into_iter().find_map(|fd| tcgetwinsize(fd).ok());
+    found.map(|size| Window { rows: size.ws_row, columns: size.ws_col })
+}
+
+/// Gives a terminal another size.
+pub(super) fn resize(terminal: BorrowedFd<'_>, window: Window) -> io::Result<()> {
+    let Window { rows, columns } = window;
+    Ok(tcsetwinsize(terminal, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?)
 }
 
 /// The user's terminal in raw mode; as it was before when this goes.
 #[derive(Debug)]
-pub(super) struct RawMode {
+pub struct RawMode {
     before: Termios,
 }
 
 impl RawMode {
     /// Nothing when standard input is no terminal.
-    pub(super) fn enter() -> io::Result<Option<Self>> {
+    ///
+    /// # Errors
+    /// What tcsetattr(3) says.
+    pub fn enter() -> io::Result<Option<Self>> {
         let input = io::stdin();
         if !isatty(&input) {
             return Ok(None);

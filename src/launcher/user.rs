@@ -28,6 +28,17 @@ pub(super) fn resolve(root: BorrowedFd<'_>, spec: &str) -> io::Result<User> {
     resolve_in(&passwd, &group, spec).map_err(|message| io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 
+/// The numbers of groups that are named, or numbered, below `root`.
+pub(super) fn groups(root: BorrowedFd<'_>, wanted: &[String]) -> io::Result<Vec<u32>> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let group = read_small(root, "etc/group")?;
+    let number = |wanted: &String| resolve_group(&group, wanted);
+    let numbers: Result<_, String> = wanted.iter().map(number).collect();
+    numbers.map_err(|message| io::Error::new(io::ErrorKind::InvalidInput, message))
+}
+
 /// The text of a file; empty when there is none. Never waits on a fifo, never leaves the container.
 pub(super) fn read_small(root: BorrowedFd<'_>, path: &str) -> io::Result<String> {
     // O_NONBLOCK: an image may put a fifo there.
@@ -155,6 +166,18 @@ mod tests {
         assert_eq!(user("web:log"), User { uid: 33, gid: 50, groups: vec![], home: "/srv".into() });
         assert_eq!(user("web:77").gid, 77);
         assert_eq!(user(":log"), User { uid: 0, gid: 50, groups: vec![], home: "/root".into() });
+    }
+
+    #[test]
+    fn more_groups() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/group"), GROUP).unwrap();
+        let fd = std::fs::File::open(root.path()).unwrap();
+        let groups =
+            |wanted: &[&str]| groups(fd.as_fd(), &wanted.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(groups(&["log", "77", "web"]).unwrap(), [50, 77, 34]);
+        assert!(groups(&["log", "none"]).unwrap_err().to_string().contains("none"));
     }
 
     #[test]

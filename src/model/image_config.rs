@@ -55,6 +55,14 @@ pub struct ProcessConfig {
     pub other: BTreeMap<String, serde_json::Value>,
 }
 
+impl ProcessConfig {
+    /// The `ExposedPorts`, as `80/tcp`; whether they are ports is not checked.
+    pub fn exposed_ports(&self) -> impl Iterator<Item = &str> {
+        let ports = self.other.get("ExposedPorts").and_then(serde_json::Value::as_object);
+        ports.into_iter().flat_map(|ports| ports.keys().map(String::as_str))
+    }
+}
+
 /// The `rootfs` object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootFs {

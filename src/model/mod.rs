@@ -10,6 +10,8 @@ pub mod image_config;
 pub mod limits;
 pub mod meta;
 pub mod name;
+pub mod pax;
+pub mod port;
 pub mod posix_acl;
 pub mod recorded_owner;
 pub mod rfc3339;

@@ -5,12 +5,14 @@
 pub mod atomic;
 pub mod boot;
 pub mod bus_error;
+pub mod companion;
 pub mod credentials;
 pub mod daemon;
 pub mod fault;
 pub mod file_handle;
 pub mod file_range;
 pub mod files;
+pub mod first_process;
 pub mod fuse_mount;
 pub mod inflate;
 pub mod lock;
@@ -21,6 +23,7 @@ pub mod mount_attributes;
 pub mod mount_table;
 #[cfg(test)]
 pub mod power;
+pub mod probe;
 pub mod process;
 pub mod scoped;
 pub mod sealed;

@@ -104,6 +104,25 @@ fn find(table: &[u8], path: &Path) -> Option<String> {
     found
 }
 
+/// Where the tree of control groups of version 2 is mounted, and which group is shown there, in a table of
+/// proc_pid_mountinfo(5). Of several the one where systemd has it.
+#[must_use]
+pub fn cgroup2_in(table: &[u8]) -> Option<(PathBuf, PathBuf)> {
+    let mut found: Option<(PathBuf, PathBuf)> = None;
+    for line in table.split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| *byte == b' ').skip(3);
+        if let (Some(shown), Some(place), Some("cgroup2")) =
+            (fields.next(), fields.next(), kind_of(line).as_deref())
+        {
+            let (place, shown) = (PathBuf::from(unescape(place)), PathBuf::from(unescape(shown)));
+            if found.is_none() || place.starts_with("/sys/fs/cgroup") {
+                found = Some((place, shown));
+            }
+        }
+    }
+    found
+}
+
 /// Space, tab, newline and backslash are written as three octal digits.
 fn unescape(field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
@@ -142,6 +161,16 @@ mod tests {
         let proc = MountId::at(Path::new("/proc")).unwrap();
         assert_eq!(proc.place().unwrap(), Some("/proc".into()));
         assert_eq!(MountId::of_open(std::fs::File::open("/proc").unwrap()).unwrap(), proc);
+    }
+
+    #[test]
+    fn control_groups_of_version_2() {
+        let table = b"32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+            33 31 0:30 /a\\040b /mnt/groups rw shared:1 - cgroup2 cgroup2 rw\n";
+        assert_eq!(cgroup2_in(table), Some(("/mnt/groups".into(), "/a b".into())));
+        let more = [&table[..], b"34 31 0:30 / /sys/fs/cgroup rw - cgroup2 none rw\n"].concat();
+        assert_eq!(cgroup2_in(&more), Some(("/sys/fs/cgroup".into(), "/".into())));
+        assert_eq!(cgroup2_in(b"32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"), None);
     }
 
     #[test]

@@ -45,6 +45,12 @@ impl NewNamespaces {
         ))
     }
 
+    /// Of mounts alone.
+    #[must_use]
+    pub const fn of_mounts() -> Self {
+        Self(bits(libc::CLONE_NEWNS))
+    }
+
     /// And users of its own; the others belong to these.
     #[must_use]
     pub const fn with_user(self) -> Self {
@@ -73,9 +79,30 @@ const THREAD_EXIT_TRIES: u32 = 5000;
 /// # Errors
 /// `ResourceBusy` when other threads exist; else what fork(2) and pidfd_open(2) say.
 pub fn fork() -> io::Result<Fork> {
-    ensure_single_thread()?;
-    // SAFETY: `ensure_single_thread` has seen that no other thread exists that could hold a lock, and the C library
-    // repairs its own state in the child.
+    fork_as(SingleThread::ensure()?)
+}
+
+/// That this process has one thread. It says nothing about a thread that is made later.
+#[derive(Debug)]
+pub struct SingleThread(());
+
+impl SingleThread {
+    /// Looks into `/proc`, which has to be one that shows this process.
+    ///
+    /// # Errors
+    /// `ResourceBusy` when other threads exist.
+    pub fn ensure() -> io::Result<Self> {
+        ensure_single_thread().map(|()| Self(()))
+    }
+}
+
+/// The same as [`fork`], where this process cannot see itself in `/proc` any more.
+///
+/// # Errors
+/// What fork(2) and pidfd_open(2) say.
+pub fn fork_as(_: SingleThread) -> io::Result<Fork> {
+    // SAFETY: it was seen that no other thread exists that could hold a lock, and the C library repairs its own state in
+    // the child.
     let pid = unsafe { libc::fork() };
     match pid {
         -1 => Err(io::Error::last_os_error()),
@@ -89,24 +116,37 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Makes a copy of this process in new namespaces, for a child that sets itself up and calls execve(2).
+/// Makes a copy of this process in new namespaces and, if one is given, in another control group, for a child that sets itself
+/// up and calls execve(2).
 ///
 /// The C library does not learn of this child, so it should not start threads.
 ///
 /// # Errors
 /// `ResourceBusy` when other threads exist; else what clone3(2) says.
-pub fn fork_into(namespaces: NewNamespaces) -> io::Result<Fork> {
-    ensure_single_thread()?;
+pub fn fork_into(namespaces: NewNamespaces, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
+    fork_into_as(SingleThread::ensure()?, namespaces, cgroup)
+}
+
+/// The same as [`fork_into`], where this process cannot see itself in `/proc` any more.
+///
+/// # Errors
+/// What clone3(2) says.
+pub fn fork_into_as(
+    _: SingleThread,
+    namespaces: NewNamespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<Fork> {
     let mut pidfd: RawFd = -1;
+    let into = cgroup.and_then(|cgroup| u64::try_from(cgroup.as_raw_fd()).ok());
     let arguments = CloneArgs {
-        flags: namespaces.0 | bits(libc::CLONE_PIDFD),
+        flags: namespaces.0 | bits(libc::CLONE_PIDFD) | into.map_or(0, |_| CLONE_INTO_CGROUP),
+        cgroup: into.unwrap_or_default(),
         pidfd: std::ptr::from_mut(&mut pidfd).addr() as u64,
         exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
         ..CloneArgs::default()
     };
     // SAFETY: the arguments are a valid clone_args of the size given, `pidfd` outlives the call, and there is no
-    // CLONE_VM: the child runs on its own copy of this stack. `ensure_single_thread` has seen that no other thread exists
-    // that could hold a lock.
+    // CLONE_VM: the child runs on its own copy of this stack. It was seen that no other thread exists that could hold a lock.
     let pid =
         unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&arguments), size_of::<CloneArgs>()) };
     match pid {
@@ -121,7 +161,10 @@ pub fn fork_into(namespaces: NewNamespaces) -> io::Result<Fork> {
     }
 }
 
-/// `struct clone_args` (linux/sched.h), version 0.
+/// linux/sched.h: too large for the flags of the `libc` crate. Since Linux 5.7.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// `struct clone_args` (linux/sched.h), version 2. An older kernel takes it as long as what it does not know is zero.
 #[repr(C)]
 #[derive(Default)]
 struct CloneArgs {
@@ -133,9 +176,12 @@ struct CloneArgs {
     stack: u64,
     stack_size: u64,
     tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
 }
 
-const _: () = assert!(size_of::<CloneArgs>() == 64);
+const _: () = assert!(size_of::<CloneArgs>() == 88);
 
 fn ensure_single_thread() -> io::Result<()> {
     for _ in 0..THREAD_EXIT_TRIES {
@@ -196,6 +242,14 @@ pub fn reset_signal_actions() {
 pub fn stop_ignoring_children() {
     // SAFETY: SIG_DFL is valid for every signal.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// Gives the calling thread a name, which `ps` shows; 15 bytes of it count.
+///
+/// # Errors
+/// What prctl(2) says.
+pub fn set_name(name: &std::ffi::CStr) -> io::Result<()> {
+    Ok(nix::sys::prctl::set_name(name)?)
 }
 
 /// Marks every descriptor from 3 on as close-on-exec.
@@ -378,7 +432,7 @@ mod tests {
         let other = std::thread::spawn(move || receiver.recv().is_err());
         let error = fork().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
-        let error = fork_into(NewNamespaces::default()).unwrap_err();
+        let error = fork_into(NewNamespaces::default(), None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
         drop(sender);
         assert!(other.join().unwrap());

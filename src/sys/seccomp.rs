@@ -30,6 +30,8 @@ pub enum Field {
     Architecture,
     /// The low 32 bits of an argument, counted from 0.
     Argument(u8),
+    /// Its high 32 bits.
+    ArgumentHigh(u8),
 }
 
 /// How a value is compared with what was loaded.
@@ -39,6 +41,8 @@ pub enum Test {
     Equal,
     /// That much, or more.
     AtLeast,
+    /// More than that.
+    Above,
 }
 
 /// What a system call gets.
@@ -48,6 +52,12 @@ pub enum Answer {
     Allow,
     /// It fails with this error, and is not made.
     Errno(u16),
+    /// It is made, and noted in the system's log.
+    Log,
+    /// SIGSYS, and it is not made.
+    Trap,
+    /// The thread is killed by SIGSYS.
+    KillThread,
     /// The process is killed by SIGSYS.
     KillProcess,
 }
@@ -59,6 +69,7 @@ pub const fn load(field: Field) -> Instruction {
         Field::Number => 0,
         Field::Architecture => 4,
         Field::Argument(index) => 16 + 8 * index as u32,
+        Field::ArgumentHigh(index) => 20 + 8 * index as u32,
     };
     instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
 }
@@ -75,6 +86,7 @@ pub const fn jump_if(test: Test, value: u32, skip: u8, skip_else: u8) -> Instruc
     let test = match test {
         Test::Equal => libc::BPF_JEQ,
         Test::AtLeast => libc::BPF_JGE,
+        Test::Above => libc::BPF_JGT,
     };
     let jump = instruction(libc::BPF_JMP | test | libc::BPF_K, value);
     Instruction { jt: skip, jf: skip_else, ..jump }
@@ -92,6 +104,9 @@ pub const fn give(answer: Answer) -> Instruction {
     let value = match answer {
         Answer::Allow => libc::SECCOMP_RET_ALLOW,
         Answer::Errno(errno) => libc::SECCOMP_RET_ERRNO | errno as u32,
+        Answer::Log => libc::SECCOMP_RET_LOG,
+        Answer::Trap => libc::SECCOMP_RET_TRAP,
+        Answer::KillThread => libc::SECCOMP_RET_KILL_THREAD,
         Answer::KillProcess => libc::SECCOMP_RET_KILL_PROCESS,
     };
     instruction(libc::BPF_RET | libc::BPF_K, value)

@@ -2,6 +2,7 @@
 """Makes a docker-archive with one layer.
 
     archive.py DIR OUT                     the layer is the tree DIR
+    archive.py --devices DIR OUT           the same, and in /nodes a disk, the memory, and /dev/zero
     archive.py --files COUNT EACH OUT      the layer has COUNT files of a few bytes, EACH in a directory
 """
 
@@ -28,14 +29,26 @@ def many_files(layer, count, each):
         layer.addfile(member(f"{directory}/file-{number:07}", size=len(text)), io.BytesIO(text))
 
 
+def devices(layer):
+    nodes = {"sda": (tarfile.BLKTYPE, 8, 0), "mem": (tarfile.CHRTYPE, 1, 1), "zero": (tarfile.CHRTYPE, 1, 5)}
+    for name, (kind, major, minor) in nodes.items():
+        node = member(f"nodes/{name}", kind)
+        node.devmajor, node.devminor, node.mode = major, minor, 0o666
+        layer.addfile(node)
+
+
 def main():
-    source, out = (sys.argv[1], sys.argv[2]) if len(sys.argv) == 3 else (None, sys.argv[4])
+    with_devices = sys.argv[1] == "--devices"
+    words = sys.argv[2:] if with_devices else sys.argv[1:]
+    source, out = words if len(words) == 2 else (None, words[3])
     with tempfile.TemporaryFile(dir=out.rsplit("/", 1)[0]) as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as layer:
             if source is None:
-                many_files(layer, int(sys.argv[2]), int(sys.argv[3]))
+                many_files(layer, int(words[1]), int(words[2]))
             else:
                 layer.add(source, arcname=".")
+            if with_devices:
+                devices(layer)
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()

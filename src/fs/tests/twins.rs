@@ -243,7 +243,7 @@ fn what_is_told_as_changed() {
                 object.content.read_to_string(&mut text)?;
                 told.push(format!("{path}: {text}"));
             }
-            Told::Link(to) => told.push(format!("{path} -> {}", to.escape_ascii())),
+            Told::Link(to, _) => told.push(format!("{path} -> {}", to.escape_ascii())),
             _ => {}
         }
         Ok(())

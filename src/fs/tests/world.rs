@@ -317,7 +317,7 @@ impl World {
             let old = std::mem::replace(&mut layer, FakeLayer::new());
             layer = match change {
                 Change::Removed => old.whiteout(&path),
-                Change::Link(to) => old.link(&path, &text(to)),
+                Change::Link(to, _) => old.link(&path, &text(to)),
                 Change::Object(object) => {
                     let metadata = object.metadata;
                     let mut content = object.target;

@@ -1,11 +1,12 @@
-//! Points in time as `layerfs logs` takes them.
+//! Points in time as people type them.
 
 use std::time::Duration;
 
-use crate::container::Moment;
+use super::Moment;
 
 /// A moment: as documents have it, as seconds since 1970, or as a time before `now`.
-pub(super) fn parse(text: &str, now: Moment) -> Option<Moment> {
+#[must_use]
+pub fn parse(text: &str, now: Moment) -> Option<Moment> {
     if let Ok(moment) = text.parse() {
         return Some(moment);
     }

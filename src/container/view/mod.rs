@@ -1,0 +1,49 @@
+//! Containers as people and scripts see them: the lists of `ps`, the documents of `inspect`. Nothing is printed here.
+
+mod host_config;
+mod inspect;
+mod json_list;
+mod table;
+mod words;
+
+pub use inspect::{Inspecting, inspect};
+pub use json_list::json_list;
+pub use table::{Width, aligned, table};
+pub use words::{headings, words};
+
+use super::{Config, Container, Status, UsedVolume};
+
+/// One container of a list.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Which.
+    pub container: Container,
+    /// What is true of it.
+    pub status: Status,
+    /// How much it has changed in bytes, where that was asked for and could be found out.
+    pub written: Option<u64>,
+}
+
+/// Its network, as it was asked for; a mount has none.
+pub(super) fn network_mode(config: &Config) -> Option<String> {
+    match serde_json::to_value(config.run.as_ref().map(|wishes| &wishes.network)).ok()? {
+        serde_json::Value::String(word) => Some(word),
+        serde_json::Value::Object(fields) => fields.keys().next().cloned(),
+        _ => None,
+    }
+}
+
+fn volumes(config: &Config) -> impl Iterator<Item = &UsedVolume> {
+    config.run.iter().flat_map(|wishes| &wishes.volumes)
+}
+
+/// Commands and names come from images: what would move the cursor is shown instead.
+pub(super) fn harmless(text: &str) -> String {
+    let show = |character: char| -> String {
+        if character.is_control() { character.escape_default().collect() } else { character.to_string() }
+    };
+    text.chars().map(show).collect()
+}
+
+#[cfg(test)]
+mod tests;

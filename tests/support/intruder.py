@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""Tries from inside a container what must not work there.
+
+    intruder.py watch            looks into every process that comes, until /tmp/stop is there; tells what it saw as JSON
+    intruder.py calls            makes system calls that are refused; names those that are not
+    intruder.py typing           types into the terminal that its standard input is
+    intruder.py keyring          tells the number of its session keyring
+    intruder.py kill PID...      kills processes by their numbers outside; names those that are there
+"""
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import sys
+import termios
+
+# A number ahead of the last one that was seen: some processes come and go between two looks.
+AHEAD = 8
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def watch():
+    seen, denied, last, turns = set(), 0, os.getpid(), 0
+    while turns % 256 or not os.path.exists("/tmp/stop"):
+        turns += 1
+        for pid in range(last + 1, last + AHEAD):
+            try:
+                seen.add(("exe", os.readlink(f"/proc/{pid}/exe")))
+                last = pid - 1
+                for what in ("root", "cwd"):
+                    seen.add((what, os.readlink(f"/proc/{pid}/{what}")))
+                for fd in os.listdir(f"/proc/{pid}/fd"):
+                    if int(fd) > 2:
+                        seen.add(("fd", os.readlink(f"/proc/{pid}/fd/{fd}")))
+            except PermissionError:
+                denied += 1
+                last = pid - 1
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+    print(json.dumps({"denied": denied, "seen": sorted(seen)}))
+
+
+# x86-64, with arguments that would succeed for who may.
+CLONE_NEWUSER, CLONE_NEWNS = 0x10000000, 0x00020000
+CALLS = {
+    "unshare user": (272, CLONE_NEWUSER),
+    "unshare mnt": (272, CLONE_NEWNS),
+    "clone user": (56, CLONE_NEWUSER | 17, 0, 0, 0, 0),
+    "clone3": (435, ctypes.create_string_buffer(CLONE_NEWUSER.to_bytes(8, "little"), 88), 88),
+    "mount": (165, b"none", b"/tmp", b"tmpfs", 0, None),
+    "umount2": (166, b"/proc/sys", 2),
+    "pivot_root": (155, b"/", b"/"),
+    "open_tree": (428, -100, b"/proc/sys", 1),
+    "fsopen": (430, b"tmpfs", 0),
+    "mount_setattr": (442, -100, b"/proc/sys", 0, ctypes.create_string_buffer(32), 32),
+    "setns": (308, -1, 0),
+    "add_key": (248, b"user", b"x", b"x", 1, -3),
+    "request_key": (249, b"user", b"x", None, -3),
+    "bpf": (321, 5, ctypes.create_string_buffer(128), 128),
+    "perf_event_open": (298, ctypes.create_string_buffer(128), 0, -1, -1, 0),
+    "open_by_handle_at": (304, -100, ctypes.create_string_buffer(8), 0),
+    "init_module": (175, b"", 0, b""),
+    "kexec_load": (246, 0, 0, 0, 0),
+    "reboot": (169, 0, 0, 0, None),
+    "swapon": (167, b"/x", 0),
+    "settimeofday": (164, ctypes.create_string_buffer(16), None),
+    "sethostname": (170, b"x", 1),
+    "mknod sda": (133, b"/tmp/sda", 0o060666, 0x800),
+    "iopl": (172, 3),
+    "quotactl": (179, 0, None, 0, None),
+    "userfaultfd": (323, 0),
+    "io_uring_setup": (425, 1, ctypes.create_string_buffer(120)),
+}
+
+
+def calls():
+    for name, (number, *arguments) in CALLS.items():
+        ctypes.set_errno(0)
+        result = libc.syscall(ctypes.c_long(number), *[ctypes.c_long(a) if isinstance(a, int) else a for a in arguments])
+        if result == 0 and name.startswith("clone"):
+            os._exit(0)
+        refused = result == -1 and ctypes.get_errno() in (errno.EPERM, errno.ENOSYS)
+        if not refused:
+            print(name, result, errno.errorcode.get(ctypes.get_errno()))
+
+
+def typing():
+    assert os.isatty(0)
+    for what, call in {
+        "TIOCSCTTY": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 1),
+        "TIOCSTI": lambda: [fcntl.ioctl(0, termios.TIOCSTI, bytes([c])) for c in b"intruder\n"],
+        "/dev/tty": lambda: os.open("/dev/tty", os.O_RDWR),
+    }.items():
+        try:
+            call()
+            print(f"{what} worked")
+        except OSError as error:
+            print(f"{what} {errno.errorcode[error.errno]}")
+
+
+def keyring():
+    KEYCTL, GET_KEYRING_ID, SESSION_KEYRING = 250, 0, -3
+    print(libc.syscall(*map(ctypes.c_long, (KEYCTL, GET_KEYRING_ID, SESSION_KEYRING, 0))))
+
+
+def kill(pids):
+    for pid in pids:
+        try:
+            os.kill(pid, 9)
+            print(f"{pid} killed")
+        except ProcessLookupError:
+            pass
+
+
+if __name__ == "__main__":
+    {"watch": watch, "calls": calls, "typing": typing, "keyring": keyring, "kill": lambda: kill([int(pid) for pid in sys.argv[2:]])}[sys.argv[1]]()
