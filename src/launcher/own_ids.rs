@@ -77,6 +77,24 @@ impl OwnIds {
         (first(self.uids.iter().map(IdMap::inner)), first(self.gids.iter().map(IdMap::inner)))
     }
 
+    /// What these are outside.
+    #[must_use]
+    pub(super) fn first_outside(&self) -> (u32, u32) {
+        let outside = |maps: &[IdMap], id: u32| {
+            let map = maps.iter().find(|map| map.inner().contains(&id));
+            map.map_or(0, |map| map.outside + (id - map.inside))
+        };
+        let (uid, gid) = self.first();
+        (outside(&self.uids, uid), outside(&self.gids, gid))
+    }
+
+    /// Whether a user and a group, both as outside, are there.
+    #[must_use]
+    pub(super) fn contain(&self, (uid, gid): (u32, u32)) -> bool {
+        let contain = |maps: &[IdMap], id: u32| maps.iter().any(|map| map.outer().contains(&id));
+        contain(&self.uids, uid) && contain(&self.gids, gid)
+    }
+
     /// Whether they need more of the supervisor than its root.
     pub(super) fn are_many(&self) -> bool {
         self.uids.iter().chain(&self.gids).any(|map| map.outer() != (0..1))
@@ -272,6 +290,9 @@ mod tests {
         let ids = |uids: &[(u32, u32, u32)]| OwnIds { uids: maps(uids), gids: maps(&[(0, 0, 1)]) };
         assert_eq!(ids(&[(5, 0, 1), (0, 1, 5)]).first(), (0, 0));
         assert_eq!(ids(&[(5, 0, 1)]).first(), (5, 0));
+        assert_eq!(ids(&[(5, 0, 1), (0, 1, 5)]).first_outside(), (1, 0));
+        assert_eq!(ids(&[(5, 7, 2)]).first_outside(), (7, 0));
+        assert!(ids(&[(5, 7, 2)]).contain((8, 0)) && !ids(&[(5, 7, 2)]).contain((5, 0)));
         assert!(!ids(&[(5, 0, 1)]).are_many());
         assert!(ids(&[(5, 0, 2)]).are_many() && ids(&[(5, 1, 1)]).are_many());
         let map = "         0       1001          1\n         1     100000      65536\n";

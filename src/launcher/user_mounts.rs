@@ -8,8 +8,10 @@ use rustix::fs::{AtFlags, FileType};
 use rustix::mount::MountAttrFlags as Attr;
 
 use super::failure::{Context as _, Failure, Step};
+use super::fill;
 use super::in_root;
 use super::mounts::{Fill, Pending, Place};
+use super::own_ids::OwnIds;
 use super::plan::{MountFlags, Plan, Tmpfs, Volume};
 use super::rootfs;
 use crate::sys::mount_attributes::{Reach, clone_path, new_filesystem, set_attributes};
@@ -35,7 +37,7 @@ pub(super) fn of_host(plan: &Plan) -> Step<Vec<Pending>> {
 pub(super) fn prepare_volumes(plan: &Plan) -> Step<Vec<Pending>> {
     let mut pending = Vec::new();
     for volume in &plan.volumes {
-        pending.push(clone_volume(volume).at("volume", &volume.source)?);
+        pending.push(clone_volume(volume, plan.own_ids.as_ref()).at("volume", &volume.source)?);
     }
     Ok(pending)
 }
@@ -88,14 +90,18 @@ fn new_tmpfs(tmpfs: &Tmpfs) -> io::Result<Pending> {
     Ok(Pending { mount, destination: tmpfs.destination.clone(), place: Place::Directory, fill })
 }
 
-fn clone_volume(volume: &Volume) -> io::Result<Pending> {
+fn clone_volume(volume: &Volume, own_ids: Option<&OwnIds>) -> io::Result<Pending> {
     let reach = if volume.recursive { Reach::Tree } else { Reach::One };
     let mount = clone_path(&volume.source, reach)?;
     set_attributes(mount.as_fd(), attributes(volume.flags), reach)?;
     let place = if in_root::is_directory(mount.as_fd())? { Place::Directory } else { Place::File };
     let fill = match volume.fill {
-        // Not through the copy, which may be read-only.
-        true => Some(Fill { into: rootfs::open_directory(&volume.source)?, then: Attr::empty() }),
+        true => {
+            // Not through the copy, which may be read-only.
+            let into = rootfs::open_directory(&volume.source)?;
+            own_ids.map_or(Ok(()), |own| fill::hand_over(into.as_fd(), own))?;
+            Some(Fill { into, then: Attr::empty() })
+        }
         false => None,
     };
     Ok(Pending { mount, destination: volume.destination.clone(), place, fill })

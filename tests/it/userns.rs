@@ -289,14 +289,7 @@ fn ranges_that_cannot_be_had_are_an_error() {
 #[test]
 fn exec_is_the_same_user_and_rm_leaves_nothing() {
     needs_mount!();
-    let modes: &[&[&str]] = if is_root() {
-        &[&["--userns", "keep-id"], &["--uidmap", "0:700000:5000"]]
-    } else if has_id_ranges() {
-        &[&["--userns", "keep-id"], &["--userns", "nomap"], &["--userns", "auto"]]
-    } else {
-        &[&["--userns", "keep-id"]]
-    };
-    for mode in modes {
+    for mode in modes() {
         let place = Place::new();
         let done = run_in(
             &place,
@@ -348,4 +341,71 @@ fn the_upper_is_as_without_ids_of_its_own() {
         found
     });
     assert_eq!(owners[0], owners[1]);
+}
+
+/// Modes in which the container's ids are not the supervisor's.
+fn modes() -> &'static [&'static [&'static str]] {
+    if is_root() {
+        &[&["--userns", "keep-id"], &["--uidmap", "0:700000:5000"]]
+    } else if has_id_ranges() {
+        &[&["--userns", "keep-id"], &["--userns", "nomap"], &["--userns", "auto"]]
+    } else {
+        &[&["--userns", "keep-id"]]
+    }
+}
+
+#[test]
+fn volumes_are_filled_and_are_the_containers() {
+    needs_mount!();
+    for mode in modes() {
+        let place = Place::new();
+        let options = ["--rm", "-v", "filled:/hard", "-v", "new:/new", "--tmpfs", "/etc", "-w", "/"];
+        let options = [&options, *mode].concat();
+        let script = "test -e /hard/one && test -e /etc/passwd && touch /new/x /hard/x /etc/x && id -u && stat -c %u /new/x";
+        let done = run_in(&place, &options, script);
+        let lines: Vec<&str> = done.ok().lines().collect();
+        assert!(lines.len() == 2 && lines[0] == lines[1], "{mode:?} {done:#?}");
+        assert_eq!(run_in(&place, &options, "rm /new/x /hard/x && ls /new").ok(), "", "{mode:?}");
+        place.layerfs(&["volume", "rm", "filled", "new"]).ok();
+        place.nothing_left();
+    }
+}
+
+#[test]
+fn files_are_copied_with_the_containers_ids() {
+    needs_mount!();
+    for mode in modes() {
+        let place = Place::new();
+        let run = [&["-d", "--name", "one", "-w", "/"], *mode].concat();
+        run_in(&place, &run, "touch /of-user; sleep 60").ok();
+        assert!(eventually(|| place.layerfs(&["exec", "one", "test", "-e", "/of-user"]).code == 0));
+        fs::write(place.path("file"), "text").unwrap();
+        let (file, back) = (place.path("file"), place.path("back"));
+        let (file, back) = (file.to_str().unwrap(), back.to_str().unwrap());
+        place.layerfs(&["cp", file, "one:/running"]).ok();
+        let owner = || place.layerfs(&["exec", "one", "stat", "-c", "%u:%g", "/running"]).ok().to_owned();
+        let first = owner();
+        if own_has_more() {
+            assert_eq!(first, "0:0", "{mode:?}");
+        }
+        let differences = || {
+            let done = place.layerfs(&["diff", "one"]);
+            let found = |line: &&str| line.contains("hard");
+            assert!(done.ok().contains("A /running") && done.out.lines().find(found).is_none(), "{done:#?}");
+        };
+        differences();
+        let top = place.layerfs(&["top", "one", "pid,args"]);
+        assert!(top.ok().contains("sleep 60"), "{top:#?}");
+        place.layerfs(&["kill", "one"]).ok();
+        assert!(eventually(|| place.layerfs(&["cp", file, "one:/stopped"]).code == 0));
+        place.layerfs(&["cp", "one:/stopped", back]).ok();
+        assert_eq!(fs::read_to_string(back).unwrap(), "text");
+        differences();
+        place.layerfs(&["start", "one"]).ok();
+        assert_eq!(owner(), first, "{mode:?}");
+        let stopped = place.layerfs(&["exec", "one", "stat", "-c", "%u:%g", "/stopped"]);
+        assert_eq!(stopped.ok(), first, "{mode:?}");
+        place.layerfs(&["rm", "-f", "one"]).ok();
+        place.nothing_left();
+    }
 }
