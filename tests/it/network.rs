@@ -175,9 +175,10 @@ fn one_with_ids_of_its_own_is_reached() {
         for mode in modes {
             let net = Network::new();
             let port = free_port();
-            let publish = format!("{port}:80");
-            let options = ["-d", "--name", "one", "-e", "NAME=one", "--network", tool, "-p", &publish];
-            net.run(&[&options, *mode].concat(), SERVE).ok();
+            // Who is not root may not listen on a lower one.
+            let publish = format!("{port}:8080");
+            let options = ["-d", "--name", "one", "--network", tool, "-p", &publish];
+            net.run(&[&options, *mode].concat(), "while :; do echo one | nc -l -p 8080; done").ok();
             assert_eq!(answer(port), "one\n", "{tool} {mode:?}");
         }
     }

@@ -354,13 +354,20 @@ fn modes() -> &'static [&'static [&'static str]] {
     }
 }
 
+/// As root, where there is one.
+fn root() -> &'static [&'static str] {
+    if own_has_more() { &["-u", "0"] } else { &[] }
+}
+
 #[test]
 fn volumes_are_filled_and_are_the_containers() {
     needs_mount!();
     for mode in modes() {
         let place = Place::new();
         let options = ["--rm", "-v", "filled:/hard", "-v", "new:/new", "--tmpfs", "/etc", "-w", "/"];
-        let options = [&options, *mode].concat();
+        let by_default = [&options, *mode].concat();
+        run_in(&place, &by_default, "touch /new/y && rm /new/y").ok();
+        let options = [&by_default[..], root()].concat();
         let script = "test -e /hard/one && test -e /etc/passwd && touch /new/x /hard/x /etc/x && id -u && stat -c %u /new/x";
         let done = run_in(&place, &options, script);
         let lines: Vec<&str> = done.ok().lines().collect();
@@ -376,7 +383,7 @@ fn files_are_copied_with_the_containers_ids() {
     needs_mount!();
     for mode in modes() {
         let place = Place::new();
-        let run = [&["-d", "--name", "one", "-w", "/"], *mode].concat();
+        let run = [&["-d", "--name", "one", "-w", "/"], *mode, root()].concat();
         run_in(&place, &run, "touch /of-user; sleep 60").ok();
         assert!(eventually(|| place.layerfs(&["exec", "one", "test", "-e", "/of-user"]).code == 0));
         fs::write(place.path("file"), "text").unwrap();
