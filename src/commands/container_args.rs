@@ -15,6 +15,7 @@ use super::options::resources::ResourceArgs;
 use super::options::rights::RightsArgs;
 use super::options::rlimits::RlimitArgs;
 use super::options::storage::StorageArgs;
+use super::options::userns::UsernsArgs;
 use super::selection::SelectionArgs;
 use crate::container::stopping::StopWait;
 
@@ -70,6 +71,9 @@ pub struct CreateArgs {
     /// What each of its processes may take
     #[command(flatten)]
     pub rlimits: RlimitArgs,
+    /// Which ids it has
+    #[command(flatten)]
+    pub userns: UsernsArgs,
     /// What it may take
     #[command(flatten)]
     pub resources: ResourceArgs,

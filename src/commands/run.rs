@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 
 use super::container_args::{CreateArgs, RunArgs};
+use super::options::userns;
 use super::progress::Told;
 use super::{attach, environment, failure, mount};
 use crate::container::attaching::Attach;
@@ -92,6 +93,7 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
     let arguments = command_line::arguments(&image.config.config, &wishes)?;
     let caches = environment::caches(&store, &image, &arguments)?;
     let layers = mount::open_layers_told(&store, &image, caches, progress)?;
+    let claim = userns::claim(&containers, &mut wishes, &image, &layers)?;
     let volumes = containers.volumes()?;
     // From here on until the container is there, which keeps them.
     let kept = if wishes.volumes.is_empty() { None } else { Some(volumes.keep()?) };
@@ -108,6 +110,7 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
         remove_at_end: args.rm,
         run: Some(wishes.clone()),
     });
+    drop(claim);
     let held = match created {
         Ok(held) => held,
         Err(error) => {
@@ -215,6 +218,7 @@ fn wishes(args: &CreateArgs) -> anyhow::Result<Wishes> {
     args.storage.add_to(&mut wishes)?;
     args.network.add_to(&mut wishes)?;
     args.rights.add_to(&mut wishes)?;
+    args.userns.add_to(&mut wishes)?;
     args.rlimits.add_to(&mut wishes)?;
     args.resources.add_to(&mut wishes)?;
     Ok(wishes)

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat, fstat, openat, statat};
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::inside::{Idle, Inside, Worker};
 use super::{Changes, Container, Owners, Purpose};
 use crate::fs::{Change, OwnerView};
-use crate::launcher::{IdMaps, as_root_of};
+use crate::launcher::{IdMaps, as_root_of, inside as inside_of};
 use crate::model::limits::PATH_BYTES_MAX;
 use crate::model::{DeviceId, FileKind, Metadata, Timestamp};
 use crate::mount::{Layers, UpperDirs};
@@ -174,10 +175,14 @@ impl Told {
 pub fn of_served(container: &Container, inside: Inside, layers: Layers) -> io::Result<Differences> {
     let owners = match &inside {
         Inside::Running(pid, _) => {
-            std::fs::read_to_string(format!("/proc/{pid}/uid_map"))?.lines().count() > 1
-                || IdMaps::for_caller() == IdMaps::Identity
+            let ids =
+                |map: &str| std::fs::read_to_string(format!("/proc/{pid}/{map}")).map(|map| inside_of(&map));
+            let ids = [ids("uid_map")?, ids("gid_map")?];
+            let is_many = |ids: &Vec<Range<u32>>| ids.iter().map(ExactSizeIterator::len).sum::<usize>() > 1;
+            Some(ids).filter(|ids| is_many(&ids[0]))
         }
-        Inside::Mounted(_) | Inside::Idle(_) => container.config().owners == Owners::Image,
+        Inside::Mounted(_) | Inside::Idle(_) => (container.config().owners == Owners::Image)
+            .then(|| std::array::from_fn(|_| std::iter::once(0..u32::MAX).collect())),
     };
     let (worker, ()) = inside.start((), |root| {
         let comparison = Comparison { union: layers.union(), owners, found: Told::default() };
@@ -188,8 +193,8 @@ pub fn of_served(container: &Container, inside: Inside, layers: Layers) -> io::R
 
 struct Comparison<'a> {
     union: &'a Union,
-    /// Whether owners are shown as they are.
-    owners: bool,
+    /// The users and groups that are shown as they are; nothing where nobody is.
+    owners: Option<[Vec<Range<u32>>; 2]>,
     found: Told,
 }
 
@@ -304,9 +309,10 @@ impl Comparison<'_> {
     /// What stat(2) says; where that is not the object's own, what the image says.
     fn metadata(&self, stat: &Stat, before: Option<&Metadata>) -> Metadata {
         let kind = FileKind::from_st_mode(stat.st_mode).unwrap_or(FileKind::Socket);
-        let owner = |shown: u32, before: Option<u32>| match before {
-            Some(before) if !self.owners || shown == NOBODY => before,
-            _ => shown,
+        let owner = |at: usize, shown: u32, before: Option<u32>| {
+            let is_own =
+                |before: &u32| self.owners.as_ref().is_some_and(|ids| !is_another(shown, *before, &ids[at]));
+            before.filter(|before| !is_own(before)).unwrap_or(shown)
         };
         let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
         let rdev = u32::try_from(stat.st_rdev).ok().filter(|_| is_device);
@@ -314,8 +320,8 @@ impl Comparison<'_> {
         Metadata {
             kind,
             mode: u16::try_from(stat.st_mode & 0o7777).unwrap_or_default(),
-            uid: owner(stat.st_uid, before.map(|before| before.uid)),
-            gid: owner(stat.st_gid, before.map(|before| before.gid)),
+            uid: owner(0, stat.st_uid, before.map(|before| before.uid)),
+            gid: owner(1, stat.st_gid, before.map(|before| before.gid)),
             rdev: rdev.map(DeviceId::decode).unwrap_or_default(),
             // Of regular files alone it says something.
             size: if kind == FileKind::Regular { size } else { before.map_or(size, |before| before.size) },
@@ -325,6 +331,12 @@ impl Comparison<'_> {
             },
         }
     }
+}
+
+/// Whether an owner that `ids` may not have is shown as somebody else: as nobody, or as the last of them.
+fn is_another(shown: u32, owner: u32, ids: &[Range<u32>]) -> bool {
+    let last = ids.iter().map(|ids| ids.end.saturating_sub(1)).max();
+    shown == NOBODY || Some(shown) == last && !ids.iter().any(|ids| ids.contains(&owner))
 }
 
 const READING_DIR: OFlags =
@@ -337,6 +349,13 @@ mod tests {
     fn told(found: &Differences) -> Vec<String> {
         let line = |(path, difference)| format!("{difference:?} {}", String::from_utf8_lossy(path));
         found.iter().map(line).collect()
+    }
+
+    #[test]
+    fn owners_that_are_not_there() {
+        let ids = [0..1000, 5000..5001];
+        assert!(is_another(5000, 70_000, &ids) && is_another(NOBODY, 3, &ids));
+        assert!(!is_another(5000, 3, &ids) && !is_another(999, 70_000, &ids));
     }
 
     #[test]

@@ -36,7 +36,8 @@ pub fn arguments(image: &ProcessConfig, wishes: &Wishes) -> Result<Vec<OsString>
 /// The launcher's plan for a container.
 ///
 /// # Errors
-/// When the caller's `/etc/hosts`, `/etc/resolv.conf` or `/dev` cannot be read, or the rights contradict each other.
+/// When the caller's `/etc/hosts`, `/etc/resolv.conf` or `/dev` cannot be read, the rights contradict each other, or the
+/// caller has no such ids.
 pub fn plan(
     id: &str,
     mount_point: PathBuf,
@@ -58,6 +59,12 @@ pub fn plan(
         None => {}
     }
     plan.user = wishes.user.clone().unwrap_or_else(|| image.user.clone());
+    let ids = &wishes.user_namespace;
+    plan.own_ids = ids.own_ids(&plan.id_maps).map_err(std::io::Error::other)?;
+    plan.added_user = ids.added_user(&plan.id_maps);
+    if plan.user.is_empty() {
+        plan.user = ids.user(&plan.id_maps).unwrap_or_default();
+    }
     plan.groups.clone_from(&wishes.groups);
     plan.timeout = wishes.timeout.map(Duration::from_secs);
     plan.init = wishes.init;

@@ -345,6 +345,12 @@ impl Containers {
         };
         list().map_err(ContainerError::io("list", &self.dir))
     }
+
+    /// Held by who looks for ids that no other container has, until its config says that it has them.
+    pub(super) fn lock_ids(&self) -> Result<FileLock, ContainerError> {
+        let path = self.names.dir().join(".ids-lock");
+        FileLock::exclusive(&path).map_err(ContainerError::io("lock", &path))
+    }
 }
 
 impl Held {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::ContainerId;
+use crate::launcher::UserNamespaceError;
 
 /// Why it could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +69,9 @@ pub enum ContainerError {
         /// Its name.
         name: String,
     },
+    /// Ids that the caller does not have.
+    #[error(transparent)]
+    UserNamespace(#[from] UserNamespaceError),
     /// No volume has this name.
     #[error("no such volume: {0}")]
     NoVolume(String),

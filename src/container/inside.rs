@@ -133,7 +133,8 @@ impl Idle {
         let volatile = held.config().remove_at_end && held.config().changes == Changes::Own;
         let upper = UpperOptions { volatile, ..UpperOptions::default() };
         let name = held.config().image.name.clone();
-        let rootfs = ImageRootfs::new((layers, Writes::Through), (changes.to_owned(), upper), name)?;
+        // Stored are the container's ids, and here everything is seen with these.
+        let rootfs = ImageRootfs::new((layers, Writes::Through), (changes.to_owned(), upper), None, name)?;
         launcher::mounted(&plan, Box::new(rootfs), Work::new(work)).map_err(io::Error::other)
     }
 }

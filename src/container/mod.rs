@@ -32,6 +32,7 @@ pub mod log;
 pub mod moment;
 pub mod mounts;
 mod names;
+pub mod own_ids;
 pub mod pausing;
 pub mod ports;
 mod process;

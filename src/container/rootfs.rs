@@ -1,7 +1,6 @@
 //! A container's image and changes as the launcher's root filesystem: mounted and served inside its supervisor.
 
 use std::io;
-use std::ops::Range;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -9,9 +8,9 @@ use std::thread::JoinHandle;
 use nix::mount::MsFlags;
 use rustix::fs::{Mode, OFlags};
 
-use crate::fs::{Fs, OwnerView};
+use crate::fs::{Fs, IdRange, IdView, OwnerView};
 use crate::fuse::Writes;
-use crate::launcher::Rootfs;
+use crate::launcher::{self, IdMap, OwnIds, Rootfs};
 use crate::mount::{self, Layers, MountError, OpenCaches, UpperDirs};
 use crate::sys::{daemon, fuse_mount};
 use crate::upper::UpperOptions;
@@ -23,6 +22,7 @@ pub(super) struct ImageRootfs {
     dir: PathBuf,
     writes: Writes,
     upper: UpperOptions,
+    own_ids: Option<OwnIds>,
     state: Stage,
 }
 
@@ -37,18 +37,19 @@ enum Stage {
 
 impl ImageRootfs {
     /// Layers, when what is written reaches the server, the directory that holds `upper/` and `work/`, how these are used,
-    /// and what /proc/mounts shows as the source.
+    /// the container's own ids, and what /proc/mounts shows as the source.
     ///
     /// The directory is opened here, in the caller's mount namespace. Opened in the supervisor's, it would keep that one's copies of
     /// the host's mounts alive, and so busy on the host: copies in a user namespace stay together.
     pub(super) fn new(
         (layers, writes): (Layers, Writes),
         (dir, upper): (PathBuf, UpperOptions),
+        own_ids: Option<OwnIds>,
         source: String,
     ) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(&dir, flags, Mode::empty())?;
-        Ok(Self { source, dir, writes, upper, state: Stage::Ready(layers, opened) })
+        Ok(Self { source, dir, writes, upper, own_ids, state: Stage::Ready(layers, opened) })
     }
 
     fn take(&mut self) -> Stage {
@@ -69,7 +70,7 @@ impl Rootfs for ImageRootfs {
             io::Error::other(error.to_string().replace(&alias, &self.dir.to_string_lossy()))
         };
         let caches = layers.caches();
-        let fs = layers.into_fs(Some(&upper), view()?).map_err(told)?;
+        let fs = layers.into_fs(Some(&upper), view(self.own_ids.as_ref())?).map_err(told)?;
         let device = fuse_mount::mount(target, &self.source, MsFlags::MS_NODEV)?;
         let close = device.as_raw_fd();
         self.state = Stage::Mounted(Box::new(fs), caches, device);
@@ -94,27 +95,34 @@ impl Rootfs for ImageRootfs {
     }
 }
 
-/// With a single id every other owner would be nobody's, so all files are root's.
-fn view() -> io::Result<OwnerView> {
-    let uids = ids(&std::fs::read_to_string("/proc/self/uid_map")?);
-    let gids = ids(&std::fs::read_to_string("/proc/self/gid_map")?);
-    let count = |ranges: &[Range<u32>]| ranges.iter().map(ExactSizeIterator::len).sum::<usize>();
-    Ok(match count(&uids).min(count(&gids)) {
-        0 | 1 => OwnerView::Caller { uid: 0, gid: 0 },
-        _ => OwnerView::Namespace { uids, gids },
+/// With a single id every other owner would be nobody's, so all files are root's. What is stored are the container's ids,
+/// what is shown are the supervisor's.
+fn view(own_ids: Option<&OwnIds>) -> io::Result<OwnerView> {
+    let uids = launcher::inside(&std::fs::read_to_string("/proc/self/uid_map")?);
+    let gids = launcher::inside(&std::fs::read_to_string("/proc/self/gid_map")?);
+    let count = |ranges: &[std::ops::Range<u32>]| ranges.iter().map(ExactSizeIterator::len).sum::<usize>();
+    Ok(match (count(&uids).min(count(&gids)), own_ids) {
+        (0 | 1, _) => OwnerView::Caller { uid: 0, gid: 0 },
+        (_, None) => OwnerView::Namespace { uids, gids },
+        (_, Some(own)) => OwnerView::Mapped { uids: ids(&own.uids), gids: ids(&own.gids) },
     })
 }
 
-/// The ids inside, of a map as user_namespaces(7) has it: first inside, first outside, how many.
-fn ids(map: &str) -> Vec<Range<u32>> {
-    let numbers = |line: &str| {
-        line.split_ascii_whitespace().map(|number| number.parse().ok()).collect::<Option<Vec<u32>>>()
+/// The kernel's number for ids that a user namespace does not have (/proc/sys/kernel/overflowuid).
+const NOBODY: u32 = 65534;
+
+/// Whoever the container does not have is shown as its nobody, or else as its last id: one that the kernel cannot represent
+/// could not be removed by the container's root, and root's must not be what only looks so.
+fn ids(maps: &[IdMap]) -> IdView {
+    let ranges: Vec<IdRange> =
+        maps.iter().map(|map| IdRange { stored: map.inside, shown: map.outside, count: map.count }).collect();
+    let shown = |id: u32| {
+        let within = |map: &&IdMap| id.checked_sub(map.inside).is_some_and(|at| at < map.count);
+        maps.iter().find(within).map(|map| map.outside + (id - map.inside))
     };
-    let range = |numbers: Vec<u32>| match numbers[..] {
-        [first, _, count] => Some(first..first.saturating_add(count)),
-        _ => None,
-    };
-    map.lines().filter_map(numbers).filter_map(range).collect()
+    let last = maps.iter().map(|map| map.inside + (map.count - 1)).max();
+    let overflow = shown(NOBODY).or_else(|| last.and_then(shown)).unwrap_or(NOBODY);
+    IdView { ranges, overflow, squash: None }
 }
 
 #[cfg(test)]
@@ -122,11 +130,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn maps() {
-        assert_eq!(
-            ids("         0       1001          1\n         1     100000      65536\n"),
-            [0..1, 1..65537]
-        );
-        assert_eq!(ids("0 0 4294967295\n").first(), Some(&(0..u32::MAX)));
+    fn whoever_is_not_there_is_nobody() {
+        let map = |inside, outside, count| IdMap { inside, outside, count };
+        assert_eq!(ids(&[map(0, 1, 1001), map(1001, 0, 1), map(1002, 1002, 64_535)]).overflow, 65_534);
+        assert_eq!(ids(&[map(0, 1, 65_536)]).overflow, 65_535);
+        assert_eq!(ids(&[map(0, 5000, 1024)]).overflow, 6023);
+        assert_eq!(ids(&[map(1001, 0, 1)]).overflow, 0);
     }
 }

@@ -167,7 +167,8 @@ fn try_run(
     // As podman has it: what is removed at the end need not survive a crash of the system either.
     let upper = UpperOptions { volatile: held.config().remove_at_end, ..UpperOptions::default() };
     let name = held.config().image.name.clone();
-    let rootfs = ImageRootfs::new((layers, writes), (changes.to_owned(), upper), name)
+    let own_ids = plan.own_ids.clone();
+    let rootfs = ImageRootfs::new((layers, writes), (changes.to_owned(), upper), own_ids, name)
         .map_err(ContainerError::io("open", changes))?;
     let mut recorder = Recorder { held, started: Moment::now(), cgroup: None, oom_killed: false, events };
     let result = publish(held, plan)

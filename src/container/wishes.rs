@@ -10,7 +10,7 @@ use super::log::LogLimits;
 use super::restarting::RestartPolicy;
 use super::rights::Rights;
 use super::volumes::UsedVolume;
-use crate::launcher::{Device, Names, Network, Resources, Rlimit, Tmpfs};
+use crate::launcher::{Device, Names, Network, Resources, Rlimit, Tmpfs, UserNamespace};
 use crate::model::port::{Port, Publish};
 
 /// What the user asked for; `None` and empty leave it to the image.
@@ -61,6 +61,8 @@ pub struct Wishes {
     pub interactive: bool,
     /// Read-only root.
     pub read_only: bool,
+    /// Which ids it has.
+    pub user_namespace: UserNamespace,
     /// Its network.
     pub network: Network,
     /// Devices of the host.

@@ -19,13 +19,14 @@ use super::id_maps;
 use super::in_root::{self, Symlinks};
 use super::init::UMASK;
 use super::namespaces;
+use super::own_ids;
 use super::plan::Plan;
 use super::program::{self, Program};
 use super::rlimits;
 use super::rootfs;
 use super::run::{CgroupWish, Given, LaunchError, launch};
 use super::supervisor::{
-    MESSAGE_CGROUP, become_root, close, die_with, receive_cgroup, report, report_end, wait, wait_for_end,
+    MESSAGE_CGROUP, become_user, close, die_with, receive_cgroup, report, report_end, wait, wait_for_end,
 };
 use crate::sys::process::{self, Fork, NewNamespaces, SingleThread, Watched};
 
@@ -53,6 +54,9 @@ struct Beside<'a> {
     other: &'a Watched,
 }
 
+/// Who to be in the user namespace that was joined, if that is another one, and the namespaces that are left to join.
+type Joined = (Option<(u32, u32)>, CloneFlags);
+
 impl Beside<'_> {
     fn run(mut self) -> ! {
         let Err(failure) = self.start();
@@ -68,6 +72,7 @@ impl Beside<'_> {
         self.given.control.send(MESSAGE_CGROUP, None).stage("ask for the control group")?;
         let leaf = receive_cgroup(&self.given.control)?;
         let single = id_maps::is_single_of(self.pid).stage("read the id map")?;
+        let first = own_ids::first_of(self.pid).stage("read the id map")?;
         let foreign = namespaces::foreign(self.pid, self.other)?;
         // As long as `/proc` is the host's.
         rlimits::adjust_oom_score(self.given.plan)?;
@@ -77,20 +82,18 @@ impl Beside<'_> {
         let last = foreign & CloneFlags::CLONE_NEWCGROUP;
         namespaces::join(self.other, foreign - last)?;
         if foreign.contains(CloneFlags::CLONE_NEWUSER) {
-            if !single {
-                setgroups(&[]).stage("supplementary groups")?;
-            }
-            become_root()?;
             prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
             die_with(self.given.starter)?;
         }
+        // Still as the caller, to whom the control group belongs: the container's root may be somebody else.
+        let user = foreign.contains(CloneFlags::CLONE_NEWUSER).then_some(first);
         let (go, stays) = io::pipe().stage("pipe")?;
         let leaf = leaf.as_ref().map(Leaf::as_fd);
         let forked = process::fork_into_as(single_thread, NewNamespaces::default(), leaf);
         let program = match forked.stage("fork into the container's control group")? {
             Fork::Child => {
                 drop(stays);
-                self.become_program(last, go, single)
+                self.become_program((user, last), go, single)
             }
             Fork::Parent(program) => program,
         };
@@ -107,15 +110,22 @@ impl Beside<'_> {
         process::exit_now(code)
     }
 
-    fn become_program(&mut self, last: CloneFlags, go: PipeReader, single: bool) -> ! {
-        let failure = match self.try_become_program(last, go, single) {
+    fn become_program(&mut self, joined: Joined, go: PipeReader, single: bool) -> ! {
+        let failure = match self.try_become_program(joined, go, single) {
             Err(failure) => failure,
             Ok(never) => match never {},
         };
         failure.exit(&self.given.errors)
     }
 
-    fn try_become_program(&mut self, last: CloneFlags, go: PipeReader, single: bool) -> Step<Infallible> {
+    fn try_become_program(&mut self, (user, last): Joined, go: PipeReader, single: bool) -> Step<Infallible> {
+        if let Some(user) = user {
+            if !single {
+                setgroups(&[]).stage("supplementary groups")?;
+            }
+            become_user(user)?;
+            prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
+        }
         program::die_with_supervisor()?;
         namespaces::join(self.other, last)?;
         rlimits::limit(self.given.plan)?;

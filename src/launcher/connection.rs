@@ -42,7 +42,7 @@ const SAID_AT_ONCE_BYTES: usize = 4096;
 pub(super) struct Connection {
     /// Tells the container's first process that the network is there; closed when it never will be.
     connected: Option<PipeWriter>,
-    /// The container's user namespace.
+    /// The user namespace from which the network can be reached.
     users: Option<OwnedFd>,
     carrier: Option<Carrier>,
 }
@@ -102,7 +102,7 @@ impl Connection {
         Ok((Self { connected: here, users: None, carrier: None }, there))
     }
 
-    /// Notes the user namespace to which the network belongs.
+    /// Notes the user namespace to which the network belongs, or which is above that one.
     pub(super) fn enter(&mut self, users: Option<OwnedFd>) {
         self.users = users;
     }

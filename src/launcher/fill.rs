@@ -17,6 +17,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::in_root::{self, Symlinks};
+use super::own_ids::OwnIds;
 use crate::model::limits::{DEPTH_MAX, XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 
 /// On the volume's directory while it is being filled.
@@ -57,6 +58,18 @@ pub(super) fn fill(
         Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM | Errno::ACCESS) => Ok(()),
         removed => Ok(removed?),
     }
+}
+
+/// Gives a volume that is to be filled to a container that has not the ids of its owner, as podman does.
+pub(super) fn hand_over(volume: BorrowedFd<'_>, ids: &OwnIds) -> io::Result<()> {
+    let into = open_directory(volume, c".")?;
+    rustix::fs::flock(&into, FlockOperation::LockExclusive)?;
+    let stat = rustix::fs::fstat(&into)?;
+    if ids.contain((stat.st_uid, stat.st_gid)) || !is_to_be_filled(&into)? {
+        return Ok(());
+    }
+    let (uid, gid) = ids.first_outside();
+    Ok(rustix::fs::fchown(&into, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
 }
 
 fn is_to_be_filled(volume: &OwnedFd) -> io::Result<bool> {

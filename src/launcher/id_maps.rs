@@ -52,7 +52,7 @@ impl IdMaps {
                 None
             }
         };
-        let read = |path: &str| read_ranges(Path::new(path), name.as_deref(), uid.as_raw());
+        let read = |path: &str| read_ranges(Path::new(path), name.as_deref(), Some(uid.as_raw()));
         match (read("/etc/subuid"), read("/etc/subgid")) {
             (Ok(uids), Ok(gids)) => Self::Ranges { uids, gids },
             (Err(reason), _) | (_, Err(reason)) => Self::Single { reason },
@@ -70,11 +70,12 @@ fn has_sys_admin() -> bool {
     }
 }
 
-fn read_ranges(path: &Path, name: Option<&str>, uid: u32) -> Result<Vec<IdRange>, String> {
+/// The ranges of a user in a file of subuid(5) form; what is missing, and what to do, if there are none.
+pub(super) fn read_ranges(path: &Path, name: Option<&str>, uid: Option<u32>) -> Result<Vec<IdRange>, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let ranges = parse_ranges(&text, name, uid);
     if ranges.is_empty() {
-        let who = name.map_or_else(|| uid.to_string(), str::to_owned);
+        let who = name.map(str::to_owned).or_else(|| uid.map(|uid| uid.to_string())).unwrap_or_default();
         return Err(format!(
             "{} has no range for {who} (an administrator can add one: usermod --add-subuids 100000-165535 \
              --add-subgids 100000-165535 {who})",
@@ -86,14 +87,14 @@ fn read_ranges(path: &Path, name: Option<&str>, uid: u32) -> Result<Vec<IdRange>
 
 /// The ranges of a user, by name or number, in a file of subuid(5) form. Lines that make no sense are passed over, as
 /// newuidmap(1) does.
-fn parse_ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<IdRange> {
+fn parse_ranges(text: &str, name: Option<&str>, uid: Option<u32>) -> Vec<IdRange> {
     let mut ranges = Vec::new();
     for line in text.lines() {
         let mut fields = line.trim().splitn(3, ':');
         let (Some(owner), Some(first), Some(count)) = (fields.next(), fields.next(), fields.next()) else {
             continue;
         };
-        if Some(owner) != name && owner.parse() != Ok(uid) {
+        if Some(owner) != name && (uid.is_none() || owner.parse().ok() != uid) {
             continue;
         }
         let (Ok(first), Ok(count)) = (first.parse::<u32>(), count.parse::<u32>()) else { continue };
@@ -215,9 +216,9 @@ mod tests {
     #[test]
     fn ranges_by_name_and_number() {
         let text = "other:100000:65536\nme:200000:1000\n1001:300000:5\n# me:1:1\nme:x:1\nme:7:0\nme:4294967295:1\nme:9\n";
-        let ranges = parse_ranges(text, Some("me"), 1001);
+        let ranges = parse_ranges(text, Some("me"), Some(1001));
         assert_eq!(ranges, [IdRange { first: 200_000, count: 1000 }, IdRange { first: 300_000, count: 5 }]);
-        assert_eq!(parse_ranges(text, None, 7), []);
+        assert_eq!(parse_ranges(text, None, Some(7)), []);
     }
 
     #[test]
@@ -237,8 +238,8 @@ mod tests {
     #[test]
     fn a_user_without_ranges_learns_how_to_get_some() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let reason = read_ranges(file.path(), Some("me"), 1001).unwrap_err();
+        let reason = read_ranges(file.path(), Some("me"), Some(1001)).unwrap_err();
         assert!(reason.contains("no range for me"), "{reason}");
-        assert!(read_ranges(Path::new("/nowhere"), None, 1).unwrap_err().contains("/nowhere"));
+        assert!(read_ranges(Path::new("/nowhere"), None, Some(1)).unwrap_err().contains("/nowhere"));
     }
 }

@@ -5,17 +5,21 @@ use std::io::{PipeReader, PipeWriter, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd, RawFd};
 use std::path::Path;
 
-use nix::unistd::{sethostname, setsid};
+use nix::sys::prctl;
+use nix::unistd::{setgroups, sethostname, setsid};
 
 use super::failure::{Context as _, EXIT_LAUNCHER, Step};
-use super::id_maps::IdMaps;
+use super::id_maps;
 use super::in_root::{self, Symlinks};
-use super::mounts;
+use super::mounts::{self, Carried};
+use super::own_ids::OwnIds;
+use super::passwd;
 use super::plan::{Network, Plan};
 use super::program::{self, Program};
 use super::rlimits;
 use super::rootfs;
-use super::supervisor::{MESSAGE_NETWORK, MESSAGE_USERS};
+use super::supervisor::{MESSAGE_NETWORK, become_user};
+use crate::sys::mount_attributes::attach;
 use crate::sys::process;
 
 /// Docker's and podman's.
@@ -27,6 +31,8 @@ pub(super) struct Init<'a> {
     pub(super) program: Program<'a>,
     /// Descriptors that keep the root filesystem's server alive; ours must go.
     pub(super) close: Vec<RawFd>,
+    /// What was mounted with the supervisor's ids, when ours are others.
+    pub(super) carried: Option<Carried>,
     pub(super) errors: PipeWriter,
     /// A byte comes when the network is there; closed when that failed. Nothing when there is none to wait for.
     pub(super) connected: Option<PipeReader>,
@@ -44,17 +50,29 @@ impl Init<'_> {
         for fd in &self.close {
             process::close_inherited(*fd).stage("close the root filesystem's descriptors")?;
         }
+        if let Some(own) = &plan.own_ids {
+            self.enter_own_ids(own)?;
+        }
+        prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
         program::die_with_supervisor()?;
         // What is made in the container is for all its users, whatever the caller's own files are.
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
         self.ask_for_network()?;
         // Needs nothing of the root filesystem, so it can be done while that gets ready.
-        let prepared = mounts::prepare(plan, self.program.single)?;
+        let (root, volumes) = match self.carried.take() {
+            Some(Carried { root, volumes }) => (Some(root), volumes),
+            None => (None, mounts::of_host(plan)?),
+        };
+        let prepared = mounts::prepare(plan, volumes, self.program.single)?;
         self.wait_for_go();
-        let root = pivot(&plan.rootfs_mount_point)?;
+        let root = match root {
+            Some(root) => pivot_to(root)?,
+            None => pivot(&plan.rootfs_mount_point)?,
+        };
         let root = root.as_fd();
         mounts::attach_all(&prepared, root)?;
         configure_namespaces(plan)?;
+        passwd::add_user(root, plan).stage("add the user to /etc/passwd")?;
         rlimits::adjust_oom_score(plan)?;
         rlimits::limit(plan)?;
         let user = self.program.user(root)?;
@@ -69,20 +87,24 @@ impl Init<'_> {
         self.program.become_it(root, &user)
     }
 
-    /// Nobody else could give these away: while we cannot be traced, no other process may open our namespaces.
+    /// Becomes root of a user namespace of its own, once the supervisor has written its maps.
+    fn enter_own_ids(&mut self, own: &OwnIds) -> Step<()> {
+        self.wait_for_go();
+        self.program.single = id_maps::is_single_here().stage("read the id map")?;
+        if !self.program.single {
+            setgroups(&[]).stage("supplementary groups")?;
+        }
+        become_user(own.first())
+    }
+
+    /// Nobody else could give it away: while we cannot be traced, no other process may open our namespaces.
     fn ask_for_network(&self) -> Step<()> {
-        let plan = self.program.plan;
-        if !plan.network.is_connected() {
+        if !self.program.plan.network.is_connected() {
             return Ok(());
         }
-        let tell = |message: &[u8], path: &str| {
-            let namespace = File::open(path).at("open", path)?;
-            self.program.control.send(message, Some(namespace.as_fd())).stage("ask for a network")
-        };
-        if plan.id_maps != IdMaps::Identity {
-            tell(MESSAGE_USERS, "/proc/self/ns/user")?;
-        }
-        tell(MESSAGE_NETWORK, "/proc/self/ns/net")
+        let path = "/proc/self/ns/net";
+        let network = File::open(path).at("open", path)?;
+        self.program.control.send(MESSAGE_NETWORK, Some(network.as_fd())).stage("ask for a network")
     }
 
     /// The starter says itself why there is none.
@@ -106,8 +128,20 @@ impl Init<'_> {
 pub(super) fn pivot(target: &Path) -> Step<OwnedFd> {
     let root = rootfs::open_directory(target).at("open", target)?;
     rustix::process::fchdir(&root).at("enter", target)?;
+    leave_old_root()
+}
+
+/// The same with a mount that is attached nowhere yet.
+fn pivot_to(mount: OwnedFd) -> Step<OwnedFd> {
+    let old = rootfs::open_directory(Path::new("/")).at("open", "/")?;
+    attach(mount.as_fd(), old.as_fd()).at("mount on", "/")?;
+    rustix::process::fchdir(&mount).stage("enter the new root")?;
+    leave_old_root()
+}
+
+fn leave_old_root() -> Step<OwnedFd> {
     // Old root on top of the new one, on the same place: no directory of the image is needed for it.
-    rustix::process::pivot_root(".", ".").at("pivot_root", target)?;
+    rustix::process::pivot_root(".", ".").stage("pivot_root")?;
     rootfs::detach(Path::new(".")).stage("unmount the host's root")?;
     rustix::process::chdir("/").stage("enter the new root")?;
     rootfs::open_directory(Path::new("/")).at("open", "/")

@@ -16,11 +16,12 @@ use super::id_maps;
 use super::init;
 use super::mounts;
 use super::namespaces;
+use super::own_ids;
 use super::plan::Plan;
 use super::program;
 use super::rootfs::{self, Rootfs};
 use super::run::{CgroupWish, LaunchError, launch};
-use super::supervisor::{First, Supervisor, become_root, die_with};
+use super::supervisor::{First, Supervisor, become_user, die_with};
 use crate::sys::process::{self, Watched};
 
 /// What is to be done, given the container's root directory.
@@ -40,7 +41,7 @@ impl<'a> Work<'a> {
 }
 
 /// Takes this process, for the rest of its life, into the user and the mount namespace of a running container whose first
-/// process is `other`, with the number `pid`. It becomes root there, and dies with its parent. Gives the root directory.
+/// process is `other`, with the number `pid`. It becomes root there, or the first user where there is no root, and dies with its parent. Gives the root directory.
 ///
 /// The calling process must have one thread.
 ///
@@ -52,13 +53,14 @@ pub fn join((pid, other): (u32, &Watched)) -> Result<OwnedFd, LaunchError> {
     // Before the container's processes can see us.
     prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
     let single = id_maps::is_single_of(pid).stage("read the id map")?;
+    let first = own_ids::first_of(pid).stage("read the id map")?;
     let foreign = namespaces::foreign(pid, other)?;
     namespaces::join(other, foreign & (CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS))?;
     if foreign.contains(CloneFlags::CLONE_NEWUSER) {
         if !single {
             setgroups(&[]).stage("supplementary groups")?;
         }
-        become_root()?;
+        become_user(first)?;
         prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
         die_with(parent)?;
     }

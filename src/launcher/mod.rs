@@ -29,7 +29,9 @@ mod init;
 mod inside;
 mod mounts;
 mod namespaces;
+mod own_ids;
 mod own_program;
+mod passwd;
 mod plan;
 mod ports;
 mod program;
@@ -48,6 +50,7 @@ mod syscall_filter;
 mod terminal;
 mod user;
 mod user_mounts;
+mod user_namespace;
 
 pub use as_root::as_root_of;
 pub use beside::exec;
@@ -58,9 +61,11 @@ pub use failure::{EXIT_LAUNCHER, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SIGNA
 pub use files::{HostAddress, Names, default_files};
 pub use id_maps::{IdMaps, IdRange};
 pub use inside::{Work, join, mounted};
+pub use own_ids::{IdMap, MapError, OwnIds, inside};
 pub use own_program::{OwnProgramError, make_own_program_unwritable};
 pub use plan::{
-    Device, GeneratedFile, MountFlags, Network, Output, Plan, SHM_BYTES, Seccomp, Tmpfs, Volume, Window,
+    AddedUser, Device, GeneratedFile, MountFlags, Network, Output, Plan, SHM_BYTES, Seccomp, Tmpfs, Volume,
+    Window,
 };
 pub use ports::{PortTaken, choose as choose_ports};
 pub use resources::{Cgroups, Limit, Resources};
@@ -72,3 +77,4 @@ pub use seccomp_docker::check_profile;
 pub use signals::BlockedSignals;
 pub use streams::Stream;
 pub use terminal::{RawMode, window};
+pub use user_namespace::{UserNamespace, UserNamespaceError};

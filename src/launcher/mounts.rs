@@ -28,7 +28,15 @@ pub(super) struct Prepared {
     pub(super) devpts: OwnedFd,
 }
 
-/// The volumes of a plan.
+/// What is mounted with the supervisor's ids for a first process that has others, so that it can do it no more.
+#[derive(Debug)]
+pub(super) struct Carried {
+    /// The root filesystem.
+    pub(super) root: OwnedFd,
+    pub(super) volumes: Volumes,
+}
+
+/// What a plan has of the host.
 #[derive(Debug)]
 pub(super) struct Volumes(Vec<Pending>);
 
@@ -95,9 +103,20 @@ fn inert() -> Attr {
     Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC
 }
 
-/// Makes every mount of the plan. `single` says that there is one id only, so none for the group of terminals.
-pub(super) fn prepare(plan: &Plan, single: bool) -> Step<Prepared> {
+/// Copies of the root filesystem's mount and of what the plan has of the host.
+pub(super) fn carry(plan: &Plan) -> Step<Carried> {
+    let target = &plan.rootfs_mount_point;
+    Ok(Carried { root: clone_path(target, Reach::One).at("bind", target)?, volumes: of_host(plan)? })
+}
+
+/// Makes the mounts of what the plan has of the host.
+pub(super) fn of_host(plan: &Plan) -> Step<Volumes> {
     user_mounts::check_destinations(plan)?;
+    user_mounts::of_host(plan).map(Volumes)
+}
+
+/// Makes every other mount of the plan. `single` says that there is one id only, so none for the group of terminals.
+pub(super) fn prepare(plan: &Plan, volumes: Volumes, single: bool) -> Step<Prepared> {
     let devpts = new_devpts(single).at("mount", "/dev/pts")?;
     let mut mounts = Vec::new();
     let mut add = |destination: &str, place: Place, mount: OwnedFd| {
@@ -119,7 +138,8 @@ pub(super) fn prepare(plan: &Plan, single: bool) -> Step<Prepared> {
         }
     }
     let before_the_users = mounts.len();
-    mounts.extend(user_mounts::prepare(plan)?);
+    mounts.extend(user_mounts::tmpfs(plan)?);
+    mounts.extend(volumes.0);
     let nulls: io::Result<Vec<Option<OwnedFd>>> =
         plan.masked_paths.iter().map(|path| null_for(path, &mounts)).collect();
     let nulls = nulls.at("bind", "/dev/null")?;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::capabilities::Capabilities;
 use super::id_maps::IdMaps;
+use super::own_ids::OwnIds;
 use super::resources::Resources;
 use super::rlimits::Rlimit;
 use crate::model::port::Published;
@@ -55,8 +56,12 @@ pub struct Plan {
     pub files: Vec<GeneratedFile>,
     /// Whether the root filesystem is read-only for the program.
     pub read_only: bool,
-    /// How ids of the container become ids of the host.
+    /// How ids of the supervisor become ids of the host.
     pub id_maps: IdMaps,
+    /// The container's, if it has other ids than the supervisor.
+    pub own_ids: Option<OwnIds>,
+    /// A user who is added to the container's own files, where they do not know it.
+    pub added_user: Option<AddedUser>,
     /// An empty private directory of the host, on which the root filesystem is mounted (in a mount namespace of its own).
     pub rootfs_mount_point: PathBuf,
     /// Paths that are hidden, as far as they exist.
@@ -260,6 +265,23 @@ pub struct GeneratedFile {
     pub content: String,
 }
 
+/// Somebody for `/etc/passwd` and `/etc/group` of the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AddedUser {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// The user's name.
+    pub name: String,
+    /// The group's name.
+    pub group: String,
+    /// What else is known of the user.
+    pub gecos: String,
+    /// The home directory, where a volume shows it; else it is the working directory.
+    pub home: Option<PathBuf>,
+}
+
 impl Plan {
     /// A plan with podman's defaults, to run `args` as root with no network.
     #[must_use]
@@ -287,6 +309,8 @@ impl Plan {
             files: Vec::new(),
             read_only: false,
             id_maps: IdMaps::for_caller(),
+            own_ids: None,
+            added_user: None,
             rootfs_mount_point,
             masked_paths: MASKED_PATHS.iter().map(PathBuf::from).collect(),
             read_only_paths: READ_ONLY_PATHS.iter().map(PathBuf::from).collect(),

@@ -9,7 +9,9 @@ use std::path::Path;
 
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use nix::unistd::{Gid, Pid, Uid, execve, getpid, setgroups, setpgid, setresgid, setresuid, tcsetpgrp};
+use nix::unistd::{
+    Gid, Pid, Uid, execve, getegid, geteuid, getpid, setgroups, setpgid, setresgid, setresuid, tcsetpgrp,
+};
 use rustix::fs::{OFlags, ResolveFlags};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -55,21 +57,19 @@ impl Program<'_> {
 
     /// A container with one id has no other user, and no groups.
     fn check_user(&self, user: &User) -> Step<()> {
+        let only = (geteuid().as_raw(), getegid().as_raw());
+        let hint = format!(
+            "the container has a single id, {}; ranges in /etc/subuid and /etc/subgid give more",
+            only.0
+        );
         if self.single && !self.plan.groups.is_empty() {
             let message = format!("{} cannot be added to the user's groups", self.plan.groups.join(", "));
-            return Err(Box::new(
-                Failure::new("additional groups", &io::Error::other(message)).hint(
-                    "the container has a single id, 0; ranges in /etc/subuid and /etc/subgid give more",
-                ),
-            ));
+            let failure = Failure::new("additional groups", &io::Error::other(message));
+            return Err(Box::new(failure.hint(hint)));
         }
-        if self.single && (user.uid != 0 || user.gid != 0) {
+        if self.single && (user.uid, user.gid) != only {
             let message = format!("id {}:{} does not exist in this container", user.uid, user.gid);
-            return Err(Box::new(
-                Failure::new("user", &io::Error::other(message)).hint(
-                    "the container has a single id, 0; ranges in /etc/subuid and /etc/subgid give more",
-                ),
-            ));
+            return Err(Box::new(Failure::new("user", &io::Error::other(message)).hint(hint)));
         }
         Ok(())
     }
@@ -107,13 +107,17 @@ impl Program<'_> {
     pub(super) fn become_it(&self, root: BorrowedFd<'_>, user: &User) -> Step<std::convert::Infallible> {
         process::reset_signal_actions();
         process::close_all_on_exec().stage("close_range")?;
+        // Root may enter what the user perhaps may not, as an image's /root; as podman has it.
+        let entered = enter_cwd(root, &self.plan.cwd).is_ok();
         self.drop_privileges(user)?;
         self.ensure_supervised()?;
         if self.plan.init && self.is_first {
             self.leave_first_process()?;
         }
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).stage("signal mask")?;
-        enter_cwd(root, &self.plan.cwd)?;
+        if !entered {
+            enter_cwd(root, &self.plan.cwd)?;
+        }
         execute(self.plan, user)
     }
 
@@ -256,7 +260,7 @@ fn give_pipes_to(user: &User) -> io::Result<()> {
     Ok(())
 }
 
-/// Enters the working directory as the user, and makes sure that it is below the root.
+/// Enters the working directory, and makes sure that it is below the root.
 fn enter_cwd(root: BorrowedFd<'_>, cwd: &Path) -> Step<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;

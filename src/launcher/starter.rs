@@ -16,6 +16,7 @@ use super::connection::Connection;
 use super::events::{Events, Input};
 use super::failure::{Context as _, Failure, Step};
 use super::id_maps::{self, Written};
+use super::own_ids::OwnIds;
 use super::plan::{Output, Plan, Window};
 use super::relay::{self, Relay};
 use super::run::{CgroupWish, LaunchError};
@@ -226,6 +227,10 @@ impl Starter<'_> {
         let written = id_maps::write(&self.plan.id_maps, self.supervisor.pid).stage("write the id maps")?;
         let answer = match &written {
             Written::Ranges => MESSAGE_RANGES,
+            Written::Single { reason } if self.plan.own_ids.as_ref().is_some_and(OwnIds::are_many) => {
+                let failure = Failure::new("user namespace", &io::Error::other(reason.clone()));
+                return Err(Box::new(failure.hint("the container's own ids need those ranges")));
+            }
             Written::Single { reason } => {
                 self.events.single_id(reason);
                 MESSAGE_SINGLE

@@ -4,6 +4,7 @@
 //! SIGKILL, the container is killed, and what was written is made safe.
 
 use std::convert::Infallible;
+use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Write as _};
 use std::os::fd::{AsFd as _, RawFd};
 
@@ -22,6 +23,7 @@ use super::host;
 use super::id_maps::{self, IdMaps};
 use super::init::Init;
 use super::inside::{Work, Worker};
+use super::mounts::{self, Carried};
 use super::plan::Network;
 use super::program::Program;
 use super::rootfs::Rootfs;
@@ -37,7 +39,7 @@ pub(super) const MESSAGE_RANGES: &[u8] = b"G";
 pub(super) const MESSAGE_SINGLE: &[u8] = b"S";
 /// To the starter, with the pidfd: the container's first process; its number follows.
 pub(super) const MESSAGE_PROCESS: &[u8] = b"P";
-/// To the starter, with a descriptor of it: the container's user namespace, if it has one of its own.
+/// To the starter, with a descriptor of it: the supervisor's user namespace, if it has one of its own.
 pub(super) const MESSAGE_USERS: &[u8] = b"U";
 /// To the starter, with a descriptor of it: the container's network namespace, which is to be connected.
 pub(super) const MESSAGE_NETWORK: &[u8] = b"N";
@@ -67,10 +69,11 @@ pub(super) enum First<'a> {
     Work(Option<Work<'a>>),
 }
 
-/// A root filesystem that is mounted, and whether there is one id only.
+/// A root filesystem that is mounted, whether there is one id only, and what a first process with other ids needs.
 struct Mounted {
     close: Vec<RawFd>,
     single: bool,
+    carried: Option<Carried>,
 }
 
 impl Supervisor<'_> {
@@ -86,14 +89,18 @@ impl Supervisor<'_> {
         setsid().stage("setsid")?;
         let single = self.enter_namespaces()?;
         die_with(self.given.starter)?;
-        // Nobody may look into, or trace, a process that holds the whole container.
-        prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
         // Made while the root filesystem is mounted.
         self.given.control.send(MESSAGE_CGROUP, None).stage("ask for a control group")?;
-        let target = &self.given.plan.rootfs_mount_point;
+        let plan = self.given.plan;
+        let target = &plan.rootfs_mount_point;
         let close = self.rootfs.mount(target).at("mount the root filesystem on", target)?;
+        let carried = plan.own_ids.is_some().then(|| mounts::carry(plan)).transpose()?;
         let leaf = receive_cgroup(&self.given.control)?;
-        let (go, first) = self.clone_first_process(Mounted { close, single }, leaf.as_ref())?;
+        self.give_users()?;
+        let (go, first) = self.clone_first_process(Mounted { close, single, carried }, leaf.as_ref())?;
+        // Nobody may look into, or trace, a process that holds the whole container. Not before: the id maps of a child that
+        // cannot be traced are root's to write.
+        prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
         let served = host::leave().and_then(|()| self.rootfs.serve().stage("serve the root filesystem"));
         if let Err(failure) = served {
             kill(&first);
@@ -130,14 +137,28 @@ impl Supervisor<'_> {
         Ok(single)
     }
 
+    /// The programs of the host that connect a network are in this user namespace, whatever one the network belongs to.
+    fn give_users(&self) -> Step<()> {
+        let plan = self.given.plan;
+        if !plan.network.is_connected() || plan.id_maps == IdMaps::Identity {
+            return Ok(());
+        }
+        let path = "/proc/self/ns/user";
+        let users = File::open(path).at("open", path)?;
+        self.given.control.send(MESSAGE_USERS, Some(users.as_fd())).stage("ask for a network")
+    }
+
     /// The first process waits for a byte in the pipe whose end this gives.
     fn clone_first_process(&mut self, mounted: Mounted, leaf: Option<&Leaf>) -> Step<(PipeWriter, Child)> {
         let (reader, writer) = io::pipe().stage("pipe")?;
-        let namespaces = match (&self.first, self.given.plan.network) {
+        let mut namespaces = match (&self.first, self.given.plan.network) {
             (First::Work(_), _) => NewNamespaces::of_mounts(),
             (First::Program, Network::Host) => NewNamespaces::of_container(),
             (First::Program, _) => NewNamespaces::of_container().with_network(),
         };
+        if self.given.plan.own_ids.is_some() {
+            namespaces = namespaces.with_user();
+        }
         let forked = process::fork_into(namespaces, leaf.map(Leaf::as_fd));
         match forked.stage("make the container's namespaces")? {
             Fork::Child => {
@@ -148,16 +169,25 @@ impl Supervisor<'_> {
                 // So that their readers learn when the program's are closed.
                 self.given.streams = None;
                 self.given.connected = None;
-                Ok((writer, child))
+                self.give_ids(writer, child)
             }
         }
+    }
+
+    /// Writes the id maps of a first process that waits for its own.
+    fn give_ids(&self, mut go: PipeWriter, first: Child) -> Step<(PipeWriter, Child)> {
+        if let Some(own) = &self.given.plan.own_ids {
+            own.write(first.pid).stage("write the container's id maps").map_err(explain_no_ids)?;
+            go.write_all(b"i").stage("write the container's id maps")?;
+        }
+        Ok((go, first))
     }
 
     fn become_first_process(&mut self, mounted: Mounted, go: PipeReader) -> ! {
         let copies =
             self.given.control.try_clone().and_then(|control| Ok((control, self.given.errors.try_clone()?)));
         let Ok((control, errors)) = copies else { process::exit_now(EXIT_LAUNCHER) };
-        let Mounted { close, single } = mounted;
+        let Mounted { close, single, carried } = mounted;
         let plan = self.given.plan;
         if let First::Work(work) = &mut self.first {
             let Some(work) = work.take() else { process::exit_now(EXIT_LAUNCHER) };
@@ -174,7 +204,7 @@ impl Supervisor<'_> {
             streams: self.given.streams.take(),
         };
         let connected = self.given.connected.take();
-        Init { program, close, errors, connected }.run()
+        Init { program, close, carried, errors, connected }.run()
     }
 
     /// Lets the first process go on, and stays until it has ended.
@@ -230,9 +260,14 @@ pub(super) fn receive_cgroup(control: &MessageSocket) -> Step<Option<Leaf>> {
 
 /// Root of the user namespace that was entered.
 pub(super) fn become_root() -> Step<()> {
-    let (root, wheel) = (Uid::from_raw(0), Gid::from_raw(0));
-    setresgid(wheel, wheel, wheel).stage("become root of the user namespace")?;
-    setresuid(root, root, root).stage("become root of the user namespace")
+    become_user((0, 0))
+}
+
+/// User and group of the user namespace that was entered.
+pub(super) fn become_user((uid, gid): (u32, u32)) -> Step<()> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setresgid(gid, gid, gid).stage("become root of the user namespace")?;
+    setresuid(uid, uid, uid).stage("become root of the user namespace")
 }
 
 /// Tells the starter which process is, or will be, the program.
@@ -282,6 +317,16 @@ pub(super) fn wait_for_end(program: &Child, control: &MessageSocket) -> Step<()>
 fn make_private() -> Step<()> {
     let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", flags).stage("make the mount namespace private")
+}
+
+fn explain_no_ids(failure: Box<Failure>) -> Box<Failure> {
+    match failure.errno.map(Errno::from_raw) {
+        Some(Errno::EPERM) => Box::new(failure.hint(
+            "are all of these ids ours? Ids of others need CAP_SETUID, CAP_SETGID and CAP_SETFCAP, and ranges in \
+             /etc/subuid and /etc/subgid",
+        )),
+        _ => failure,
+    }
 }
 
 fn explain_no_user_namespace(failure: Failure) -> Failure {

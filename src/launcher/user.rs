@@ -40,7 +40,7 @@ pub(super) fn groups(root: BorrowedFd<'_>, wanted: &[String]) -> io::Result<Vec<
 }
 
 /// The text of a file; empty when there is none. Never waits on a fifo, never leaves the container.
-fn read_small(root: BorrowedFd<'_>, path: &str) -> io::Result<String> {
+pub(super) fn read_small(root: BorrowedFd<'_>, path: &str) -> io::Result<String> {
     // O_NONBLOCK: an image may put a fifo there.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;

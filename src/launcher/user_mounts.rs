@@ -8,19 +8,23 @@ use rustix::fs::{AtFlags, FileType};
 use rustix::mount::MountAttrFlags as Attr;
 
 use super::failure::{Context as _, Failure, Step};
+use super::fill;
 use super::in_root;
 use super::mounts::{Fill, Pending, Place};
+use super::own_ids::OwnIds;
 use super::plan::{MountFlags, Plan, Tmpfs, Volume};
 use super::rootfs;
 use crate::sys::mount_attributes::{Reach, clone_path, new_filesystem, set_attributes};
 
-/// All of them, in the plan's order.
-pub(super) fn prepare(plan: &Plan) -> Step<Vec<Pending>> {
-    let mut pending = Vec::new();
-    for tmpfs in &plan.tmpfs {
-        pending.push(new_tmpfs(tmpfs).at("mount tmpfs", &tmpfs.destination)?);
-    }
-    pending.extend(prepare_volumes(plan)?);
+/// The tmpfs, which belong to the user namespace in which they are made.
+pub(super) fn tmpfs(plan: &Plan) -> Step<Vec<Pending>> {
+    let new = |tmpfs: &Tmpfs| new_tmpfs(tmpfs).at("mount tmpfs", &tmpfs.destination);
+    plan.tmpfs.iter().map(new).collect()
+}
+
+/// What comes from the host: volumes and devices.
+pub(super) fn of_host(plan: &Plan) -> Step<Vec<Pending>> {
+    let mut pending = prepare_volumes(plan)?;
     for device in &plan.devices {
         let mount = clone_device(&device.source).at("device", &device.source)?;
         let destination = device.destination.clone();
@@ -33,7 +37,7 @@ pub(super) fn prepare(plan: &Plan) -> Step<Vec<Pending>> {
 pub(super) fn prepare_volumes(plan: &Plan) -> Step<Vec<Pending>> {
     let mut pending = Vec::new();
     for volume in &plan.volumes {
-        pending.push(clone_volume(volume).at("volume", &volume.source)?);
+        pending.push(clone_volume(volume, plan.own_ids.as_ref()).at("volume", &volume.source)?);
     }
     Ok(pending)
 }
@@ -70,7 +74,9 @@ fn refused(destination: &Path, problem: &str) -> Box<Failure> {
 fn new_tmpfs(tmpfs: &Tmpfs) -> io::Result<Pending> {
     let (uid, gid) = tmpfs.owner;
     let mut options = vec![("mode", format!("{:o}", tmpfs.mode))];
-    options.extend([("uid", uid), ("gid", gid)].map(|(key, id)| (key, id.to_string())));
+    // Root's it is anyway; and a container need not have the id 0.
+    let owner = [("uid", uid), ("gid", gid)].into_iter().filter(|(_, id)| *id != 0);
+    options.extend(owner.map(|(key, id)| (key, id.to_string())));
     let limits = [("size", tmpfs.bytes), ("nr_inodes", tmpfs.inodes)];
     options.extend(limits.iter().filter_map(|(key, limit)| Some((*key, (*limit)?.to_string()))));
     let options: Vec<(&str, &str)> = options.iter().map(|(key, value)| (*key, value.as_str())).collect();
@@ -88,18 +94,18 @@ fn new_tmpfs(tmpfs: &Tmpfs) -> io::Result<Pending> {
     Ok(Pending { mount, destination: tmpfs.destination.clone(), place: Place::Directory, fill })
 }
 
-fn clone_volume(volume: &Volume) -> io::Result<Pending> {
+fn clone_volume(volume: &Volume, own_ids: Option<&OwnIds>) -> io::Result<Pending> {
     let reach = if volume.recursive { Reach::Tree } else { Reach::One };
     let mount = clone_path(&volume.source, reach)?;
     set_attributes(mount.as_fd(), attributes(volume.flags), reach)?;
     let place = if in_root::is_directory(mount.as_fd())? { Place::Directory } else { Place::File };
     let fill = match volume.fill {
-        // Not through the copy, which may be read-only.
-        true => Some(Fill {
-            into: rootfs::open_directory(&volume.source)?,
-            as_in_image: true,
-            then: Attr::empty(),
-        }),
+        true => {
+            // Not through the copy, which may be read-only.
+            let into = rootfs::open_directory(&volume.source)?;
+            own_ids.map_or(Ok(()), |own| fill::hand_over(into.as_fd(), own))?;
+            Some(Fill { into, as_in_image: true, then: Attr::empty() })
+        }
         false => None,
     };
     Ok(Pending { mount, destination: volume.destination.clone(), place, fill })

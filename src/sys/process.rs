@@ -51,6 +51,12 @@ impl NewNamespaces {
         Self(bits(libc::CLONE_NEWNS))
     }
 
+    /// And users of its own; the others belong to these.
+    #[must_use]
+    pub const fn with_user(self) -> Self {
+        Self(self.0 | bits(libc::CLONE_NEWUSER))
+    }
+
     /// And a network of its own.
     #[must_use]
     pub const fn with_network(self) -> Self {

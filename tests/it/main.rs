@@ -52,6 +52,7 @@ mod stats;
 mod stress;
 mod surroundings;
 mod survive;
+mod userns;
 mod views;
 mod volumes;
 mod writeback;

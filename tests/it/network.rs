@@ -161,6 +161,29 @@ fn two_containers_are_reached() {
     }
 }
 
+#[test]
+fn one_with_ids_of_its_own_is_reached() {
+    needs_mount!();
+    let modes: &[&[&str]] = if is_root() {
+        &[&["--userns", "keep-id"], &["--uidmap", "0:700000:5000"]]
+    } else if has_id_ranges() {
+        &[&["--userns", "keep-id"], &["--userns", "auto"]]
+    } else {
+        &[&["--userns", "keep-id"]]
+    };
+    for tool in tools() {
+        for mode in modes {
+            let net = Network::new();
+            let port = free_port();
+            // Who is not root may not listen on a lower one.
+            let publish = format!("{port}:8080");
+            let options = ["-d", "--name", "one", "--network", tool, "-p", &publish];
+            net.run(&[&options, *mode].concat(), "while :; do echo one | nc -l -p 8080; done").ok();
+            assert_eq!(answer(port), "one\n", "{tool} {mode:?}");
+        }
+    }
+}
+
 const ECHO: &str = r#"use IO::Socket::INET;
 my $server = IO::Socket::INET->new(LocalPort => $ARGV[0], Proto => "udp") or die $!;
 while ($server->recv(my $text, 99)) { print STDERR $text; $server->send("$text!") }"#;

@@ -10,6 +10,7 @@ pub mod resources;
 pub mod rights;
 pub mod rlimits;
 pub mod storage;
+pub mod userns;
 
 use anyhow::Context as _;
 
