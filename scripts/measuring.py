@@ -117,6 +117,11 @@ class Runner:
             process.kill()
             process.wait()
             raise Failed(f"{' '.join(arguments)}: hangs") from None
+        except BaseException:
+            # Who measures was told to end.
+            process.terminate()
+            process.wait()
+            raise
         if code != 0:
             err.seek(0)
             said = " ".join(err.read().decode(errors="replace").replace("|", "/").split())

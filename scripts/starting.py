@@ -15,9 +15,10 @@ HYBRID_CGROUPS = "/sys/fs/cgroup/unified"
 # How scripts/images adds the layers of odd files, according to the history in the config.
 ADDED_BY_HAND = "umoci raw add-layer"
 IN_NAMESPACE = "LAYERFS_MEASURE_IN_NAMESPACE"
-# Of `podman run`. Its default limits may be above ours, and then even root may not be allowed to raise them.
+# Of `podman run` and `podman create`. Its default limits may be above ours, and then even root may not be allowed to raise them.
 LIMITS = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]
-RUN_OPTIONS = ["--rm", "--network=none", "--cgroups=disabled", *LIMITS]
+CREATE_OPTIONS = ["--network=none", "--cgroups=disabled", *LIMITS]
+RUN_OPTIONS = ["--rm", *CREATE_OPTIONS]
 
 
 class Layerfs:

@@ -58,11 +58,15 @@ class Case:
             subject = bench.subjects.get(self.subject_name) if self.subject_name else None
             values = self.measure(bench, system, subject)
         except Failed as error:
-            for row in self.rows:
-                row.missing[system.title] = f"... {str(error)[-REASON_LENGTH_MAX:]}"
+            self.lack(system, error)
             return
         for row, value in zip(self.rows, values):
             row.add(system.title, value)
+
+    def lack(self, system, error):
+        """Says why there are no figures of it."""
+        for row in self.rows:
+            row.missing[system.title] = f"... {str(error)[-REASON_LENGTH_MAX:]}"
 
 
 def slow(case):

@@ -1,11 +1,12 @@
 """What was measured, and what it should be."""
 
+import math
 import statistics
 
 # Units of which less is better.
-COSTS = ("ms", "us", "MiB", "x data")
+COSTS = ("ms", "us", "MiB", "x data", "x alone")
 # Units that compare a system with itself.
-RATIOS = ("x one",)
+RATIOS = ("x one", "x alone")
 
 
 class Bound:
@@ -43,6 +44,11 @@ class Row:
 
     def spread(self, title):
         return min(self.values[title]), max(self.values[title])
+
+    def tail(self, title):
+        """The 99th percentile: the worst, of less than a hundred."""
+        worse = sorted(self.values[title], reverse=not self.less)
+        return worse[math.ceil(0.99 * len(worse)) - 1]
 
     def ratio(self, title, peer):
         """How many times as fast, or as small, the one is as the other."""

@@ -1,5 +1,7 @@
 """Markdown tables of what was measured: ratios first, then all figures with their spread."""
 
+import os
+
 from comparing.figures import shown
 from comparing.systems import LAYERFS
 
@@ -37,6 +39,13 @@ def figure_cell(row, title):
     return shown(value) if least == most else f"{shown(value)} ({shown(least)} .. {shown(most)})"
 
 
+def tail_cell(row, title):
+    value = row.median(title)
+    if value is None:
+        return ""
+    return shown(value) if len(row.values[title]) == 1 else f"{shown(value)} (p99 {shown(row.tail(title))})"
+
+
 def table(lines):
     lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -49,10 +58,10 @@ def ratios_of(rows, title, peers):
     return table(lines)
 
 
-def figures_of(rows, titles):
+def figures_of(rows, titles, cell):
     lines = [["", *titles]]
     for row in rows:
-        lines.append([f"{row.title} ({row.unit})", *(figure_cell(row, title) for title in titles)])
+        lines.append([f"{row.title} ({row.unit})", *(cell(row, title) for title in titles)])
     return table(lines)
 
 
@@ -84,7 +93,7 @@ def missing_of(sections):
     return lines
 
 
-def report(sections, titles, facts):
+def report(sections, titles, facts, cell=figure_cell):
     own = [title for title in titles if is_own(title)]
     parts = ["\n".join([*facts, *missing_of(sections)])]
     shown_sections = [section for section in sections if measured(section)]
@@ -95,5 +104,11 @@ def report(sections, titles, facts):
     parts.append("## All figures")
     for section in shown_sections:
         present = [title for title in titles if measured(section, title)]
-        parts.append(figures_of(measured(section), present))
+        parts.append(figures_of(measured(section), present, cell))
     return "\n\n".join(parts) + "\n"
+
+
+def write_page(path, title, script, text):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"# {title}\n\nWritten by `scripts/{script}`.\n\n{text}")

@@ -9,6 +9,7 @@ from comparing.systems import LAYERFS
 from measuring import PODMAN_PLACE
 
 BUBBLEWRAP, CRUN, PODMAN = "bubblewrap", "crun", "podman"
+CRUN_COMMAND = ["crun", "--cgroup-manager", "disabled"]
 # Runs whose mean is one figure, those of podman among them.
 RUNS = 5
 
@@ -40,18 +41,23 @@ def bubblewrap(_, tree):
 
 
 def crun(runner, tree):
-    bundle = runner.fresh("crun")
+    return [*CRUN_COMMAND, "run", "--bundle", bundle(runner, tree, "true"), "layerfs-compare"]
+
+
+def bundle(runner, tree, *arguments):
+    """A directory from which crun starts a program on the tree."""
+    place = runner.fresh("crun")
     rootless = ["--rootless"] if runner.user.pw_uid != 0 else []
-    runner.run(["env", "-C", bundle, "crun", "spec", *rootless])
-    with open(f"{bundle}/config.json", encoding="utf-8") as file:
+    runner.run(["env", "-C", place, "crun", "spec", *rootless])
+    with open(f"{place}/config.json", encoding="utf-8") as file:
         config = json.load(file)
     config["root"] = {"path": tree, "readonly": True}
-    config["process"].update(terminal=False, args=["true"])
+    config["process"].update(terminal=False, args=arguments)
     # Its default limits may be above ours.
     config["process"].pop("rlimits", None)
-    with open(f"{bundle}/config.json", "w", encoding="utf-8") as file:
+    with open(f"{place}/config.json", "w", encoding="utf-8") as file:
         json.dump(config, file)
-    return ["crun", "--cgroup-manager", "disabled", "run", "--bundle", bundle, "layerfs-compare"]
+    return place
 
 
 def podman(runner, tree):

@@ -1,0 +1,228 @@
+"""What is measured of the life of containers. Each case gives one figure for each of its rows, of one engine at a time."""
+
+import contextlib
+import math
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import time
+
+from comparing.cases import Case
+from comparing.engines import IDLE, WILLING, Engine, Keeper, is_willing, wait_for
+from comparing.memory import memory_bytes
+from comparing.systems import LAYERFS
+from measuring import Failed
+
+# Starts without any other, for their median.
+ALONE = 5
+# What is hung, not what is slow.
+SECONDS_MAX = 60
+
+
+class Clock:
+    """Times commands, as the user of the measurement."""
+
+    def __init__(self, runner, large_image):
+        self.runner, self.large_image = runner, large_image
+        self.program = shutil.copy(f"{os.path.dirname(__file__)}/timed.py", f"{runner.work}/timed.py")
+
+    def __call__(self, engine, command, *options):
+        """How many milliseconds the command took, and what else was asked for."""
+        timed = ["/usr/bin/python3", "-I", self.program, *options, *command]
+        return [float(line) * 1e3 for line in self.runner.run(timed, **engine.env).split()]
+
+
+class Life(Case):
+    """A case of engines. While it is measured, `standing` has there what it needs: at least what a first start makes."""
+
+    subject_name = None
+    engines = Engine
+
+    def fits(self, system):
+        return isinstance(system, self.engines)
+
+    @contextlib.contextmanager
+    def standing(self, clock, engine):
+        clock(engine, engine.start)
+        yield
+
+
+class Start(Life):
+    """A start, until it has ended; of layerfs from another form of the image as well."""
+
+    @contextlib.contextmanager
+    def standing(self, clock, engine):
+        self.measure(clock, engine, None)
+        yield
+
+    def measure(self, clock, engine, _):
+        figures = clock(engine, engine.start)
+        if engine.title == LAYERFS:
+            figures += clock(engine, engine.start_of_layout)
+        return figures
+
+
+class Exec(Life):
+    """A program more in a container that runs."""
+
+    def __init__(self, *rows):
+        super().__init__(*rows)
+        self.containers = {}
+
+    def fits(self, system):
+        return hasattr(system, "inside")
+
+    @contextlib.contextmanager
+    def standing(self, clock, engine):
+        try:
+            self.containers[engine.title] = engine.begin(IDLE)
+            yield
+        finally:
+            engine.close()
+
+    def measure(self, clock, engine, _):
+        return clock(engine, engine.inside(self.containers[engine.title]))
+
+
+class Stop(Life):
+    """`stop` of what ends as soon as it is asked to."""
+
+    engines = Keeper
+
+    def measure(self, clock, engine, _):
+        container = engine.begin(WILLING)
+        pid = engine.pid(container)
+        wait_for("a program that handles SIGTERM", lambda: is_willing(pid))
+        whole, after = clock(engine, engine.command("stop", container), "--after", str(pid))
+        engine.call("rm", container)
+        return [after, whole]
+
+
+class AtOnce(Life):
+    """Many starts at the same time, beside one that is alone."""
+
+    def __init__(self, count, *rows):
+        super().__init__(*rows)
+        self.count = count
+
+    def measure(self, clock, engine, _):
+        alone = statistics.median(clock(engine, engine.start)[0] for _ in range(ALONE))
+        each = sorted(clock(engine, engine.start, "--at-once", str(self.count)))
+        late = each[math.ceil(0.99 * len(each)) - 1]
+        return [late / alone, late]
+
+
+class Listing(Life):
+    """`ps -a` with many containers: with nothing else going on, while what serves one of them is stopped, and while a start
+    is stopped wherever it just is."""
+
+    engines = Keeper
+
+    def __init__(self, counts, *rows):
+        super().__init__(*rows)
+        self.counts = counts
+
+    @contextlib.contextmanager
+    def standing(self, clock, engine):
+        try:
+            for _ in range(self.counts[engine.title]):
+                engine.call("create", *engine.options, engine.image, *IDLE)
+            yield
+        finally:
+            engine.close()
+
+    def measure(self, clock, engine, _):
+        command = engine.command("ps", "-a")
+        calm = clock(engine, command)
+        container = engine.begin(IDLE)
+        with stopped(engine.servers()):
+            frozen = clock(engine, command)
+        engine.call("stop", "-t", "0", container)
+        engine.call("rm", container)
+        return [*calm, *frozen, *self.midway(clock, engine, command, calm[0])]
+
+    def midway(self, clock, engine, command, scale):
+        pipe = subprocess.PIPE
+        start = engine.runner.start(engine.start, subprocess.DEVNULL, pipe, engine.env)
+        try:
+            # Within a time in which it has hardly ended yet.
+            time.sleep(random.uniform(0, scale / 1e3))
+            with stopped(engine.servers()):
+                return clock(engine, command)
+        finally:
+            finish(start)
+
+
+def finish(start):
+    try:
+        said = start.communicate(timeout=SECONDS_MAX)[1].decode(errors="replace")
+    except subprocess.TimeoutExpired:
+        start.kill()
+        start.communicate()
+        raise Failed("a start that was stopped for a while: it hangs") from None
+    if start.returncode != 0:
+        raise Failed(f"a start that was stopped for a while: exit code {start.returncode}: {said}")
+
+
+@contextlib.contextmanager
+def stopped(processes):
+    """Has them stopped; nothing stays so."""
+    try:
+        for pid in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+class Idle(Life):
+    """What containers take that do nothing, had by each process alone: scaled where there are fewer than asked about."""
+
+    engines = Keeper
+
+    def __init__(self, whole, counts, *rows):
+        super().__init__(*rows)
+        self.whole, self.counts = whole, counts
+
+    def measure(self, clock, engine, _):
+        before, count = set(engine.servers()), self.counts[engine.title]
+        try:
+            containers = [engine.begin(IDLE) for _ in range(count)]
+            servers = set(engine.servers()) - before
+            programs = [engine.pid(container) for container in containers]
+            return [private_mib(pids) * self.whole / count for pids in (servers, programs)]
+        finally:
+            engine.close()
+
+
+def private_mib(pids):
+    return sum(memory_bytes(pid, "Private_Clean", "Private_Dirty") for pid in pids) / 2**20
+
+
+class KeepId(Life):
+    """A large image under the ids of who starts it: the first time, again, and without."""
+
+    engines = Keeper
+    OPTION = "--userns=keep-id"
+
+    def __init__(self, *rows):
+        super().__init__(*rows)
+        self.known, self.first = {}, {}
+
+    @contextlib.contextmanager
+    def standing(self, clock, engine):
+        name = self.known[engine.title] = engine.load(clock.large_image())
+        clock(engine, engine.on(name))
+        self.first[engine.title] = clock(engine, engine.on(name, self.OPTION))[0]
+        yield
+
+    def measure(self, clock, engine, _):
+        name = self.known[engine.title]
+        plain, again = [clock(engine, engine.on(name, *options))[0] for options in ([], [self.OPTION])]
+        return [plain, self.first.pop(engine.title, None), again]
