@@ -86,10 +86,10 @@ class Umoci:
 
 
 class Podman:
-    """`podman load` and `podman run`, with storage of its own."""
+    """`podman load` and `podman run`, with storage of its own, which it mounts with this program or as it likes."""
 
-    def __init__(self, runner, layout, form="docker-archive"):
-        self.runner, self.layout, self.form = runner, layout, form
+    def __init__(self, runner, layout, form="docker-archive", mount_program=None):
+        self.runner, self.layout, self.form, self.mount_program = runner, layout, form, mount_program
         self.archive = self.known = None
 
     def prepare(self):
@@ -109,6 +109,8 @@ class Podman:
         if self.runner.user.pw_uid != 0:
             # Some owners in the image are beyond any range of subordinate ids; without this it cannot be loaded at all.
             storage += ["--storage-opt", "overlay.ignore_chown_errors=true"]
+        if self.mount_program is not None:
+            storage += ["--storage-opt", f"overlay.mount_program={self.mount_program}"]
         engine = ["--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "crun"]
         return ["podman", *storage, *engine, *arguments]
 

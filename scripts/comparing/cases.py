@@ -52,20 +52,20 @@ class Case:
 
     def record(self, bench, system):
         """Does it once more. What a peer cannot do is said, and not tried again."""
-        if any(system.title in row.missing for row in self.rows):
+        if all(system.title in row.missing for row in self.rows):
             return
         try:
             subject = bench.subjects.get(self.subject_name) if self.subject_name else None
             values = self.measure(bench, system, subject)
         except Failed as error:
-            self.lack(system, error)
+            self.lack(system, error, self.rows)
             return
         for row, value in zip(self.rows, values):
             row.add(system.title, value)
 
-    def lack(self, system, error):
-        """Says why there are no figures of it."""
-        for row in self.rows:
+    def lack(self, system, error, rows):
+        """Says why there are no figures of it in these rows."""
+        for row in rows:
             row.missing[system.title] = f"... {str(error)[-REASON_LENGTH_MAX:]}"
 
 

@@ -12,7 +12,7 @@ import signal
 import time
 
 import starting
-from comparing import starts
+from comparing import peers, starts
 from comparing.starts import BUBBLEWRAP, CRUN, PODMAN
 from comparing.systems import LAYERFS
 from measuring import PODMAN_PLACE, Failed
@@ -97,13 +97,14 @@ class Keeper(Engine):
 
 
 class Podman(Keeper):
-    """podman with crun, on the tree in its own storage."""
+    """podman with crun and fuse-overlayfs, on the tree in its own storage."""
 
     options = ["--pull=never", *starting.CREATE_OPTIONS]
 
     def __init__(self, runner, layer):
         super().__init__(runner, PODMAN)
-        self.engine, self.place = starting.Podman(runner, None), runner.fresh(PODMAN_PLACE)
+        self.place = runner.fresh(PODMAN_PLACE)
+        self.engine = starting.Podman(runner, None, mount_program=peers.found("fuse-overlayfs"))
         self.image = self.call("import", "-q", layer).split()[-1]
         self.engine.known = self.place, self.image
         self.start = self.on(self.image)
@@ -116,7 +117,7 @@ class Podman(Keeper):
 
     def load(self, image):
         """Has an image of scripts/images in its storage, and gives its name there."""
-        other = starting.Podman(self.runner, f"{image}/oci")
+        other = starting.Podman(self.runner, f"{image}/oci", mount_program=self.engine.mount_program)
         other.prepare()
         return other.load(self.place)
 
