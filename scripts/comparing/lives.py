@@ -18,8 +18,10 @@ from measuring import Failed
 
 # Starts without any other, for their median.
 ALONE = 5
-# What is hung, not what is slow.
+# What is hung, not what is slow: many starts at once of the slowest take some seconds.
 SECONDS_MAX = 30
+# A list that waits for somebody.
+LIST_SECONDS_MAX = 10
 
 
 class Clock:
@@ -29,9 +31,9 @@ class Clock:
         self.runner, self.large_image = runner, large_image
         self.program = shutil.copy(f"{os.path.dirname(__file__)}/timed.py", f"{runner.work}/timed.py")
 
-    def __call__(self, engine, command, *options):
+    def __call__(self, engine, command, *options, seconds_max=SECONDS_MAX):
         """How many milliseconds the command took, and what else was asked for."""
-        timed = ["/usr/bin/python3", "-I", self.program, *options, *command]
+        timed = ["/usr/bin/python3", "-I", self.program, "--seconds", str(seconds_max), *options, *command]
         return [float(line) * 1e3 for line in self.runner.run(timed, **engine.env).split()]
 
 
@@ -151,7 +153,7 @@ class Listing(Life):
             return None
 
     def calm(self, clock, engine):
-        return clock(engine, engine.command("ps", "-a"))[0]
+        return clock(engine, engine.command("ps", "-a"), seconds_max=LIST_SECONDS_MAX)[0]
 
     def frozen(self, clock, engine):
         container = engine.begin(IDLE)
@@ -234,7 +236,7 @@ class KeepId(Life):
     @contextlib.contextmanager
     def standing(self, clock, engine):
         name = self.known[engine.title] = engine.load(clock.large_image())
-        clock(engine, engine.on(name))
+        engine.runner.run(engine.on(name), **engine.env)
         self.first[engine.title] = clock(engine, engine.on(name, self.OPTION))[0]
         yield
 

@@ -9,8 +9,6 @@ import signal
 import sys
 import time
 
-# What is hung, not what is slow: 32 starts at once of the slowest take a few of them.
-SECONDS_MAX = 30
 SILENT = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
 
 
@@ -36,12 +34,13 @@ def wait(begun):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--at-once", metavar="COUNT", type=int, default=1)
+    parser.add_argument("--seconds", metavar="MOST", type=int, required=True)
     parser.add_argument("--after", metavar="PID", type=int)
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    signal.alarm(SECONDS_MAX)
+    signal.alarm(options.seconds)
     process = None if options.after is None else os.pidfd_open(options.after)
     begun = {}
     try:
