@@ -1,7 +1,7 @@
 """What starts containers: layerfs and its peers, each with a store of its own, on the same small tree.
 
-An engine says what to run, as the user of the measurement; `{}` in that is another number in each of several at once. Those
-that keep containers also start them in the background, and end all of them.
+An engine says what to run, as the user of the measurement; `{}` in that is another number in each of several at once.
+Those that keep containers also start them in the background, and end all of them.
 """
 
 import contextlib

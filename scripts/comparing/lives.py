@@ -1,4 +1,4 @@
-"""What is measured of the life of containers. Each case gives one figure for each of its rows, of one engine at a time."""
+"""Kinds of measurements of the life of containers: each gives one figure for each of its rows, of one engine at a time."""
 
 import contextlib
 import math
@@ -38,7 +38,7 @@ class Clock:
 
 
 class Life(Case):
-    """A case of engines. While it is measured, `standing` has there what it needs: at least what a first start makes."""
+    """A case of engines. `standing` has there what it needs while it is measured: at least what a first start makes."""
 
     subject_name = None
     engines = Engine
@@ -118,8 +118,8 @@ class AtOnce(Life):
 
 
 class Listing(Life):
-    """`ps -a` with many containers: with nothing else going on, while what serves one of them is stopped, and while a start
-    is stopped wherever it just is."""
+    """`ps -a` with many containers: with nothing else going on, while what serves one of them is stopped, and while a
+    start is stopped wherever it just is."""
 
     engines = Keeper
 
@@ -200,7 +200,7 @@ def stopped(processes):
 
 
 class Idle(Life):
-    """What containers take that do nothing, had by each process alone: scaled where there are fewer than asked about."""
+    """What containers take that do nothing, of each process what it alone has: scaled where there are fewer."""
 
     engines = Keeper
 

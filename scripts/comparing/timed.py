@@ -1,5 +1,5 @@
-"""Runs a command and prints how many seconds it took: of each, when several are to run at once; {} in it is the number of
-each. With the id of a process: also how many seconds of them came after the end of that one.
+"""Runs a command and prints how many seconds it took, of each when several are to run at once: {} in it is the number
+of each. With the id of a process it also prints how many of the seconds came after the end of that one.
 """
 
 import argparse
