@@ -33,7 +33,7 @@ def execs(_):
 def listings(quick):
     counts = {LAYERFS: 100, PODMAN: 10} if quick else {LAYERFS: 1000, PODMAN: 100}
     many = f"of {counts[LAYERFS]} containers (podman: {counts[PODMAN]})"
-    titles = [f"`ps -a` {many}", "the same, what serves one is stopped", "the same, a start is stopped midway"]
+    titles = [f"`ps -a` {many}", "`ps -a` while what serves one is stopped", "`ps -a` while a start is stopped midway"]
     return Listing(counts, *(Row(title, "ms", bounds=[at_most(10)]) for title in titles))
 
 
@@ -49,15 +49,16 @@ def parallel(_):
 
 def idle(quick):
     counts = {LAYERFS: 20, PODMAN: 5} if quick else {LAYERFS: IDLE_COUNT, PODMAN: 10}
-    title = f"private memory of {IDLE_COUNT} idle containers (measured: {counts[LAYERFS]}, podman: {counts[PODMAN]})"
-    servers = Row(f"{title}: what serves them", "MiB", bounds=[at_most(600)])
-    return Idle(IDLE_COUNT, counts, servers, Row("the same: their programs", "MiB"))
+    title = f"private memory of {IDLE_COUNT} idle containers"
+    scaled = f"(measured: {counts[LAYERFS]}, podman: {counts[PODMAN]})"
+    servers = Row(f"{title}, what serves them {scaled}", "MiB", bounds=[at_most(600)])
+    return Idle(IDLE_COUNT, counts, servers, Row(f"{title}, their programs", "MiB"))
 
 
 def keep_id(_):
     plain = Row("`true`, the large image", "ms")
     same = Bound("as without", lambda _, title: ABOUT * (plain.median(title) or 0))
-    titles = ["the same, the first --userns=keep-id", "the same, --userns=keep-id again"]
+    titles = [f"{plain.title}, the first `--userns=keep-id`", f"{plain.title}, `--userns=keep-id` again"]
     return KeepId(plain, *(Row(title, "ms", bounds=[same]) for title in titles))
 
 

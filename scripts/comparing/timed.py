@@ -13,7 +13,7 @@ SILENT = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
 
 
 def stop(number, _):
-    sys.exit("it hangs" if number == signal.SIGALRM else f"ended by signal {number}")
+    sys.exit(f"ended by {signal.Signals(number).name}")
 
 
 def spawn(command, number):
@@ -38,8 +38,9 @@ def main():
     parser.add_argument("--after", metavar="PID", type=int)
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
-    for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"{options.command[0]}: not done after {options.seconds} s"))
     signal.alarm(options.seconds)
     process = None if options.after is None else os.pidfd_open(options.after)
     begun = {}
