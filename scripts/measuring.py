@@ -16,6 +16,8 @@ USER = "layerfs-test"
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 # What fits on a hung command, not on a slow one: podman takes half a minute to load the image on a small machine.
 COMMAND_SECONDS_MAX = 600
+# Of one that was asked to end.
+ENDING_SECONDS_MAX = 5
 # What the directories of podman's storage are called: they hold files of subordinate ids.
 PODMAN_PLACE = "podman"
 
@@ -119,13 +121,20 @@ class Runner:
             raise Failed(f"{' '.join(arguments)}: hangs") from None
         except BaseException:
             # Who measures was told to end.
-            process.terminate()
-            process.wait()
+            self.end(process)
             raise
         if code != 0:
             err.seek(0)
             said = " ".join(err.read().decode(errors="replace").replace("|", "/").split())
             raise Failed(f"{arguments[0]}: exit code {code}: {said or 'no message'}")
+
+    def end(self, process):
+        process.terminate()
+        try:
+            process.wait(ENDING_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     def remove(self, path):
         """Removes a tree that may hold directories without write permission and files of subordinate ids."""
