@@ -64,7 +64,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     crate::sys::process::stop_ignoring_children();
     crate::sys::memory::arrange();
     let args: Vec<OsString> = args.into_iter().collect();
-    let done = if overlay_call::is_overlay_call(&args, command_names().iter().map(String::as_str)) {
+    let done = if overlay_call::is_overlay_call(&args, command_names) {
         overlay_mount::run(args.into_iter().skip(1))
     } else {
         let cli = match Cli::try_parse_from(args) {

@@ -101,13 +101,16 @@ impl Supervisor<'_> {
         // Nobody may look into, or trace, a process that holds the whole container. Not before: the id maps of a child that
         // cannot be traced are root's to write.
         prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
-        let served = host::leave().and_then(|()| self.rootfs.serve().stage("serve the root filesystem"));
-        if let Err(failure) = served {
-            kill(&first);
-            wait(&first)?;
-            self.take_down();
-            return Err(failure);
-        }
+        let started = self.start(go, &first);
+        let go = match started {
+            Ok(go) => go,
+            Err(failure) => {
+                kill(&first);
+                wait(&first)?;
+                self.take_down();
+                return Err(failure);
+            }
+        };
         self.watch(go, &first, leaf.as_ref())
     }
 
@@ -207,15 +210,22 @@ impl Supervisor<'_> {
         Init { program, close, carried, errors, connected }.run()
     }
 
-    /// Lets the first process go on, and stays until it has ended.
-    fn watch(&mut self, mut go: PipeWriter, first: &Child, leaf: Option<&Leaf>) -> Step<Infallible> {
-        report(first, &self.given.control)?;
-        // From here on the starter's end is noticed by the closed socket, so that there is time to make things safe.
-        prctl::set_pdeathsig(None).stage("death signal")?;
-        close(&mut self.given.errors)?;
+    /// Lets the first process go on as soon as there is something to go on with.
+    fn start(&mut self, mut go: PipeWriter, first: &Child) -> Step<PipeWriter> {
+        self.rootfs.serve().stage("serve the root filesystem")?;
         if let Err(error) = go.write_all(b"g") {
             tracing::debug!(%error, "the container's first process is gone already");
         }
+        host::leave()?;
+        report(first, &self.given.control)?;
+        Ok(go)
+    }
+
+    /// Stays until the first process has ended.
+    fn watch(&mut self, go: PipeWriter, first: &Child, leaf: Option<&Leaf>) -> Step<Infallible> {
+        // From here on the starter's end is noticed by the closed socket, so that there is time to make things safe.
+        prctl::set_pdeathsig(None).stage("death signal")?;
+        close(&mut self.given.errors)?;
         wait_for_end(first, &self.given.control)?;
         let code = wait(first)?;
         if leaf.is_some_and(|leaf| leaf.oom_kills() > 0)
