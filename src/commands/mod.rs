@@ -64,15 +64,15 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     crate::sys::process::stop_ignoring_children();
     crate::sys::memory::arrange();
     let args: Vec<OsString> = args.into_iter().collect();
-    let done = if overlay_call::is_overlay_call(&args, command_names().iter().map(String::as_str)) {
+    let done = if overlay_call::is_overlay_call(&args, command_names) {
         overlay_mount::run(args.into_iter().skip(1))
     } else {
-        let cli = match Cli::try_parse_from(args) {
-            Ok(cli) => cli,
+        let command = match parse(&args) {
+            Ok(command) => command,
             Err(error) => return usage(&error),
         };
         logging::start();
-        own_program_for(&cli.command).and_then(|()| dispatch(cli.command))
+        own_program_for(&command).and_then(|()| dispatch(command))
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -81,6 +81,30 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(OWN_FAILURE)
         }
     }
+}
+
+/// One command, without the grammar of the others.
+#[derive(clap::Parser)]
+struct Alone<A: clap::Args> {
+    #[command(flatten)]
+    args: A,
+}
+
+/// To put the grammar of all commands together takes half a millisecond: too much for those that others wait for. What makes
+/// no sense alone is explained by the whole grammar.
+fn parse(args: &[OsString]) -> Result<Command, clap::Error> {
+    fn alone<A: clap::Args>(args: &[OsString]) -> Option<A> {
+        Alone::try_parse_from(args).ok().map(|parsed| parsed.args)
+    }
+    let own = args.get(1..).unwrap_or_default();
+    let parsed = match own.first().and_then(|name| name.to_str()) {
+        Some("run") => alone(own).map(Command::Run),
+        Some("exec") => alone(own).map(Command::Exec),
+        Some("ps") => alone(own).map(Command::Ps),
+        Some("stop") => alone(own).map(Command::Stop),
+        _ => None,
+    };
+    parsed.map_or_else(|| Cli::try_parse_from(args).map(|cli| cli.command), Ok)
 }
 
 /// Everything that can be said where a command is expected.

@@ -46,15 +46,15 @@ pub(super) enum OverlayCallError {
 }
 
 /// Whether arguments, the program's own name first, are in this grammar: it is called by the other name, or there is a
-/// `-o` and the first argument is none of `commands`.
-pub(super) fn is_overlay_call<'a>(args: &[OsString], mut commands: impl Iterator<Item = &'a str>) -> bool {
+/// `-o` and the first argument is none of `commands`, which are asked for only then: to list them takes a millisecond.
+pub(super) fn is_overlay_call(args: &[OsString], commands: impl FnOnce() -> Vec<String>) -> bool {
     let called = args.first().and_then(|path| Path::new(path).file_name());
     if called == Some(OsStr::new(STANDS_FOR)) {
         return true;
     }
     let Some((first, _)) = args.get(1..).and_then(<[OsString]>::split_first) else { return false };
     let has_options = args.iter().skip(1).any(|word| word.as_bytes().starts_with(b"-o"));
-    has_options && !commands.any(|command| first == command)
+    has_options && !commands().iter().any(|command| first == command.as_str())
 }
 
 impl OverlayCall {
@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn which_calls_are_meant() {
-        let is = |line: &[&str]| is_overlay_call(&arguments(line), ["mount", "run"].into_iter());
+        let is =
+            |line: &[&str]| is_overlay_call(&arguments(line), || vec!["mount".to_owned(), "run".to_owned()]);
         assert!(is(&["layerfs", "-o", "lowerdir=/a", "/mnt"]));
         assert!(is(&["/usr/bin/layerfs", "-olowerdir=/a", "/mnt"]));
         assert!(is(&["layerfs", "overlay", "/mnt", "-o", "rw,lowerdir=/a"]));

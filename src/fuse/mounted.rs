@@ -10,7 +10,7 @@ use fuser::{BackingId, Errno, FileAttr, FileType, INodeNo, Notifier, ReplyXattr,
 
 use super::convert::{caller, file_attr, ino, mode_bits, name};
 use super::opened::{How, Opened};
-use super::policy::{FOR_EVER, THREADS, Writes};
+use super::policy::{FOR_EVER, Writes, threads};
 use super::requests::{Asked, Kind, RequestCounts};
 use crate::fs::{Attr, Caller, Fs, FsError, Heard, New};
 use crate::layer::ReadMeter;
@@ -113,7 +113,7 @@ impl Adapter {
             user_ns: usage.user_ns,
             system_ns: usage.system_ns,
             resident_bytes: usage.resident_bytes,
-            threads: THREADS as u64,
+            threads: threads() as u64,
         };
         let (requests, traffic) = (self.requests.stats(), self.requests.traffic());
         let stats = Stats::new(server, requests, traffic, self.fs.stats(), self.reads.stats());

@@ -5,6 +5,7 @@
 //! open(2) would get lost. `SETXATTR_EXT` must not be asked for: fuser 0.18 does not parse it.
 
 use std::io;
+use std::num::NonZero;
 use std::time::Duration;
 
 use fuser::{InitFlags, KernelConfig};
@@ -16,9 +17,15 @@ pub(super) const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// us (`FILESYSTEM_MAX_STACK_DEPTH`).
 const STACK_DEPTH: u32 = 1;
 
-/// Threads that read requests. Many more than can run: they wait for disks (fsync, copy-up, a layer's first read), and
-/// while all of them do nobody else is served. An idle one costs a few pages and nothing else.
-pub(super) const THREADS: usize = 16;
+/// Threads that read requests: more than can run, because they wait for disks (fsync, copy-up, a layer's first read), and
+/// while all of them do nobody else is served. Each one makes the start and the end of a mount a quarter of a millisecond
+/// longer, and costs a few pages.
+pub(super) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(THREADS_MIN, NonZero::get).clamp(THREADS_MIN, THREADS_MAX)
+}
+
+const THREADS_MIN: usize = 8;
+const THREADS_MAX: usize = 32;
 
 /// Largest write that the kernel sends at once: 256 pages, `fs.fuse.max_pages_limit` by default.
 const WRITE_BYTES_MAX: u32 = 1 << 20;

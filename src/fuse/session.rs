@@ -11,7 +11,7 @@ use rustix::fs::MemfdFlags;
 
 use super::mounted::Adapter;
 use super::opened::without_fsetid;
-use super::policy::{THREADS, Writes};
+use super::policy::{Writes, threads};
 use crate::fs::Fs;
 use crate::layer::ReadMeter;
 use crate::model::Ino;
@@ -59,7 +59,7 @@ impl Server {
         let notifier = Arc::new(OnceLock::new());
         let adapter = Adapter::new(Arc::clone(&fs), Arc::clone(&notifier), reads, writes);
         let mut config = Config::default();
-        config.n_threads = Some(THREADS);
+        config.n_threads = Some(threads());
         let session = Session::from_fd(adapter, device, SessionACL::All, config)?;
         if writes == Writes::PassedThrough {
             may_register(&session)?;

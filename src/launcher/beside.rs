@@ -25,10 +25,12 @@ use super::program::{self, Program};
 use super::rlimits;
 use super::rootfs;
 use super::run::{CgroupWish, Given, LaunchError, launch};
+use super::seccomp;
 use super::supervisor::{
     MESSAGE_CGROUP, become_user, close, die_with, receive_cgroup, report, report_end, wait, wait_for_end,
 };
 use crate::sys::process::{self, Fork, NewNamespaces, SingleThread, Watched};
+use crate::sys::seccomp::Instruction;
 
 /// Runs a program beside the one that `other`, with the number `pid`, is; gives its exit code. Of the plan counts what a
 /// program has for itself: its arguments, environment, directory, user, terminal, and rights. It is born into the
@@ -44,7 +46,7 @@ pub fn exec(
     cgroup: Option<&Path>,
     events: &mut dyn Events,
 ) -> Result<u8, LaunchError> {
-    launch(plan, CgroupWish::Of(cgroup), events, |given| Beside { given, pid, other }.run())
+    launch(plan, CgroupWish::Of(cgroup), events, |given| Beside { given, pid, other, filter: None }.run())
 }
 
 /// The process between starter and program.
@@ -52,6 +54,7 @@ struct Beside<'a> {
     given: Given<'a>,
     pid: u32,
     other: &'a Watched,
+    filter: Option<Vec<Instruction>>,
 }
 
 /// Who to be in the user namespace that was joined, if that is another one, and the namespaces that are left to join.
@@ -70,6 +73,7 @@ impl Beside<'_> {
         // Before the container's processes can see us: nobody may look into, or trace, a process from outside.
         prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
         self.given.control.send(MESSAGE_CGROUP, None).stage("ask for the control group")?;
+        self.filter = seccomp::filter_of(self.given.plan)?;
         let leaf = receive_cgroup(&self.given.control)?;
         let single = id_maps::is_single_of(self.pid).stage("read the id map")?;
         let first = own_ids::first_of(self.pid).stage("read the id map")?;
@@ -135,7 +139,7 @@ impl Beside<'_> {
         let root = root.as_fd();
         let program = Program {
             plan: self.given.plan,
-            filter: self.given.filter,
+            filter: self.filter.as_deref(),
             window: self.given.window,
             single,
             is_first: false,

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use crate::model::limits::DEPTH_MAX;
@@ -93,18 +93,28 @@ pub(super) fn open_or_make_file(root: BorrowedFd<'_>, path: &Path) -> io::Result
     make_file(open_or_make_directory(root, above, Symlinks::Inside)?.as_fd(), name)
 }
 
-/// Makes an empty file. O_EXCL does not follow a symlink at the end, so nothing is made elsewhere.
+/// Makes an empty file; where there is anything, even a symlink to nothing, mknod(2) makes none. Nothing is open
+/// afterwards that would have to be closed.
 fn make_file(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644))?;
+    rustix::fs::mknodat(parent, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0)?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)
 }
 
 /// Whether what is open is a directory.
 pub(super) fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    let stat = rustix::fs::statat(fd, "", AtFlags::EMPTY_PATH)?;
-    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    Ok(FileType::from_raw_mode(kind(fd)?.stx_mode.into()) == FileType::Directory)
+}
+
+/// Whether both are open in the same filesystem.
+pub(super) fn is_beside(fd: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<bool> {
+    let device = |stat: &Statx| (stat.stx_dev_major, stat.stx_dev_minor);
+    Ok(device(&kind(fd)?) == device(&kind(other)?))
+}
+
+/// What never changes. The kernel knows it without a question to whoever serves the filesystem.
+fn kind(fd: BorrowedFd<'_>) -> io::Result<Statx> {
+    Ok(rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE)?)
 }
 
 #[cfg(test)]

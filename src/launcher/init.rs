@@ -64,11 +64,9 @@ impl Init<'_> {
             None => (None, mounts::of_host(plan)?),
         };
         let prepared = mounts::prepare(plan, volumes, self.program.single)?;
+        leave_host(root, &plan.rootfs_mount_point)?;
         self.wait_for_go();
-        let root = match root {
-            Some(root) => pivot_to(root)?,
-            None => pivot(&plan.rootfs_mount_point)?,
-        };
+        let root = enter_root()?;
         let root = root.as_fd();
         mounts::attach_all(&prepared, root)?;
         configure_namespaces(plan)?;
@@ -124,25 +122,28 @@ impl Init<'_> {
     }
 }
 
-/// Makes `target` the root, and lets go of the host's. Gives the new root.
-pub(super) fn pivot(target: &Path) -> Step<OwnedFd> {
-    let root = rootfs::open_directory(target).at("open", target)?;
-    rustix::process::fchdir(&root).at("enter", target)?;
-    leave_old_root()
-}
-
-/// The same with a mount that is attached nowhere yet.
-fn pivot_to(mount: OwnedFd) -> Step<OwnedFd> {
-    let old = rootfs::open_directory(Path::new("/")).at("open", "/")?;
-    attach(mount.as_fd(), old.as_fd()).at("mount on", "/")?;
-    rustix::process::fchdir(&mount).stage("enter the new root")?;
-    leave_old_root()
-}
-
-fn leave_old_root() -> Step<OwnedFd> {
+/// Makes the root filesystem the root, and lets go of the host's: a mount that is attached nowhere yet, or else what is
+/// mounted on `target`.
+///
+/// Nothing is asked of the root filesystem, so it need not be served: to unmount takes a grace period of the kernel, a
+/// millisecond or two, in which that can get ready.
+pub(super) fn leave_host(mount: Option<OwnedFd>, target: &Path) -> Step<()> {
+    let target = match mount {
+        None => target,
+        Some(mount) => {
+            let old = rootfs::open_directory(Path::new("/")).at("open", "/")?;
+            attach(mount.as_fd(), old.as_fd()).at("mount on", "/")?;
+            // What lies on top of the root: `/` is below it.
+            Path::new("/..")
+        }
+    };
     // Old root on top of the new one, on the same place: no directory of the image is needed for it.
-    rustix::process::pivot_root(".", ".").stage("pivot_root")?;
-    rootfs::detach(Path::new(".")).stage("unmount the host's root")?;
+    rustix::process::pivot_root(target, target).stage("pivot_root")?;
+    rootfs::detach(Path::new("/")).stage("unmount the host's root")
+}
+
+/// Enters the root filesystem, which is served now, and gives its root.
+pub(super) fn enter_root() -> Step<OwnedFd> {
     rustix::process::chdir("/").stage("enter the new root")?;
     rootfs::open_directory(Path::new("/")).at("open", "/")
 }

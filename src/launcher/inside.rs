@@ -76,7 +76,7 @@ pub fn join((pid, other): (u32, &Watched)) -> Result<OwnedFd, LaunchError> {
 /// [`LaunchError`], of what was done for the work; of the work itself nothing is known here.
 pub fn mounted(plan: &Plan, rootfs: Box<dyn Rootfs>, work: Work<'_>) -> Result<(), LaunchError> {
     let first = First::Work(Some(work));
-    launch(plan, CgroupWish::Of(None), &mut Silent, |given| Supervisor { given, rootfs, first }.run())
+    launch(plan, CgroupWish::Of(None), &mut Silent, |given| Supervisor::new(given, rootfs, first).run())
         .map(drop)
 }
 
@@ -118,10 +118,11 @@ impl Worker<'_> {
         }
         program::die_with_supervisor()?;
         let volumes = mounts::prepare_volumes(self.plan)?;
+        init::leave_host(None, &self.plan.rootfs_mount_point)?;
         if self.go.read_exact(&mut [0]).is_err() {
             process::exit_now(EXIT_LAUNCHER);
         }
-        let root = init::pivot(&self.plan.rootfs_mount_point)?;
+        let root = init::enter_root()?;
         mounts::attach_volumes(&volumes, root.as_fd())?;
         if self.plan.read_only {
             mounts::protect_root(root.as_fd())?;

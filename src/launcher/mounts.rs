@@ -339,7 +339,7 @@ fn attach_pending(mounts: &[Pending], root: BorrowedFd<'_>) -> Step<()> {
                 .at("fill", &pending.destination)?;
         }
         let Some(onto) = open_place(root, pending).at("mount", &pending.destination)? else { continue };
-        if pending.place.is_of_the_users_choice() && is_in_proc(onto.as_fd()) {
+        if pending.place.is_of_the_users_choice() && is_in_proc(root, onto.as_fd()) {
             let error = io::Error::other("it is in /proc, where nothing may be mounted");
             return Err(Box::new(Failure::new("mount", &error).on(&pending.destination)));
         }
@@ -352,8 +352,10 @@ fn attach_pending(mounts: &[Pending], root: BorrowedFd<'_>) -> Step<()> {
 const PROC_MAGIC: u32 = 0x9fa0;
 
 /// Something mounted there could make masks, and what is written to a process's own files, mean something else.
-fn is_in_proc(place: BorrowedFd<'_>) -> bool {
-    rustix::fs::fstatfs(place).is_ok_and(|stat| u32::try_from(stat.f_type) == Ok(PROC_MAGIC))
+fn is_in_proc(root: BorrowedFd<'_>, place: BorrowedFd<'_>) -> bool {
+    // The root filesystem would be asked.
+    !in_root::is_beside(root, place).unwrap_or(false)
+        && rustix::fs::fstatfs(place).is_ok_and(|stat| u32::try_from(stat.f_type) == Ok(PROC_MAGIC))
 }
 
 fn open_place(root: BorrowedFd<'_>, pending: &Pending) -> io::Result<Option<OwnedFd>> {

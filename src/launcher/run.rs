@@ -11,7 +11,6 @@ use super::events::Events;
 use super::failure::{Context as _, EXIT_LAUNCHER, Failure};
 use super::plan::{Output, Plan, Window};
 use super::rootfs::Rootfs;
-use super::seccomp::{self, ProfileError};
 use super::signals::BlockedSignals;
 use super::starter::Starter;
 use super::streams::{self, StreamEnds};
@@ -19,7 +18,6 @@ use super::supervisor::{First, Supervisor, exit_code_of_signal};
 use super::terminal;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::process::{self, Fork};
-use crate::sys::seccomp::Instruction;
 
 /// Why [`run`] has no exit code of the program.
 #[derive(Debug, thiserror::Error)]
@@ -27,9 +25,6 @@ pub enum LaunchError {
     /// The program was not started.
     #[error("{0}")]
     NotStarted(Box<Failure>),
-    /// The default filter could not be made.
-    #[error(transparent)]
-    Seccomp(#[from] ProfileError),
     /// A signal came before the program ran.
     #[error("interrupted by {0} before the container was started")]
     Interrupted(Signal),
@@ -59,7 +54,7 @@ impl LaunchError {
         match self {
             Self::NotStarted(failure) => failure.exit_code,
             Self::Interrupted(signal) => exit_code_of_signal(*signal),
-            Self::Seccomp(_) | Self::SupervisorDied | Self::NotFinished { .. } => EXIT_LAUNCHER,
+            Self::SupervisorDied | Self::NotFinished { .. } => EXIT_LAUNCHER,
         }
     }
 }
@@ -71,14 +66,13 @@ impl LaunchError {
 /// # Errors
 /// [`LaunchError`]; its `exit_code` is what to exit with.
 pub fn run(plan: &Plan, rootfs: Box<dyn Rootfs>, events: &mut dyn Events) -> Result<u8, LaunchError> {
-    launch(plan, CgroupWish::New, events, |given| Supervisor { given, rootfs, first: First::Program }.run())
+    launch(plan, CgroupWish::New, events, |given| Supervisor::new(given, rootfs, First::Program).run())
 }
 
 /// What the process between starter and program is given.
 #[derive(Debug)]
 pub(super) struct Given<'a> {
     pub(super) plan: &'a Plan,
-    pub(super) filter: Option<&'a [Instruction]>,
     pub(super) window: Option<Window>,
     pub(super) starter: Pid,
     pub(super) control: MessageSocket,
@@ -105,7 +99,6 @@ pub(super) fn launch(
     events: &mut dyn Events,
     become_it: impl FnOnce(Given<'_>) -> u8,
 ) -> Result<u8, LaunchError> {
-    let filter = seccomp::filter_of(plan)?;
     let signals = BlockedSignals::new().stage("signals")?;
     let (control, control_there) = MessageSocket::pair().stage("socketpair")?;
     let (errors, errors_there) = io::pipe().stage("pipe")?;
@@ -122,10 +115,9 @@ pub(super) fn launch(
     let child = match process::fork().stage("fork")? {
         Fork::Child => {
             drop((control, errors, streams, network));
-            let (control, errors, filter) = (control_there, errors_there, filter.as_deref());
+            let (control, errors) = (control_there, errors_there);
             process::exit_now(become_it(Given {
                 plan,
-                filter,
                 window,
                 starter,
                 control,

@@ -5,10 +5,12 @@
 //! call of another architecture than our own ends the process.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use serde::Deserialize;
 
 use super::capabilities::Capabilities;
+use super::failure::{Context as _, Step};
 use super::plan::{Plan, Seccomp};
 use super::seccomp_docker;
 use super::syscall_filter::{self, Condition, Operator, Ruling, TooLong, Width};
@@ -100,12 +102,13 @@ pub enum ProfileError {
 type Rules = BTreeMap<u32, Vec<Vec<Condition>>>;
 
 /// The filter that a plan has, if any.
-pub(super) fn filter_of(plan: &Plan) -> Result<Option<Vec<Instruction>>, ProfileError> {
-    match &plan.seccomp {
+pub(super) fn filter_of(plan: &Plan) -> Step<Option<Vec<Instruction>>> {
+    let filter = match &plan.seccomp {
         Seccomp::Default => filter(plan.capabilities).map(Some),
         Seccomp::Unconfined => Ok(None),
         Seccomp::Profile(text) => seccomp_docker::filter(text, plan.capabilities).map(Some),
-    }
+    };
+    filter.map_err(io::Error::other).stage("seccomp")
 }
 
 /// The filter for a process with these capabilities.

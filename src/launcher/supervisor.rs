@@ -28,8 +28,10 @@ use super::plan::Network;
 use super::program::Program;
 use super::rootfs::Rootfs;
 use super::run::Given;
+use super::seccomp;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::process::{self, Child, Fork, NewNamespaces};
+use crate::sys::seccomp::Instruction;
 
 /// To the starter: the user namespace is there, its maps can be written.
 pub(super) const MESSAGE_READY: &[u8] = b"R";
@@ -58,6 +60,7 @@ pub(super) struct Supervisor<'a> {
     pub(super) given: Given<'a>,
     pub(super) rootfs: Box<dyn Rootfs>,
     pub(super) first: First<'a>,
+    filter: Option<Vec<Instruction>>,
 }
 
 /// What the first process in the root filesystem is for.
@@ -76,7 +79,11 @@ struct Mounted {
     carried: Option<Carried>,
 }
 
-impl Supervisor<'_> {
+impl<'a> Supervisor<'a> {
+    pub(super) fn new(given: Given<'a>, rootfs: Box<dyn Rootfs>, first: First<'a>) -> Self {
+        Self { given, rootfs, first, filter: None }
+    }
+
     /// Runs the container from its namespaces to its end.
     pub(super) fn run(mut self) -> ! {
         let Err(failure) = self.supervise();
@@ -101,27 +108,33 @@ impl Supervisor<'_> {
         // Nobody may look into, or trace, a process that holds the whole container. Not before: the id maps of a child that
         // cannot be traced are root's to write.
         prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
-        let served = host::leave().and_then(|()| self.rootfs.serve().stage("serve the root filesystem"));
-        if let Err(failure) = served {
-            kill(&first);
-            wait(&first)?;
-            self.take_down();
-            return Err(failure);
-        }
+        let started = self.start(go, &first);
+        let go = match started {
+            Ok(go) => go,
+            Err(failure) => {
+                kill(&first);
+                wait(&first)?;
+                self.take_down();
+                return Err(failure);
+            }
+        };
         self.watch(go, &first, leaf.as_ref())
     }
 
     /// Gives whether the container has a single id.
-    fn enter_namespaces(&self) -> Step<bool> {
+    fn enter_namespaces(&mut self) -> Step<bool> {
         if self.given.plan.id_maps == IdMaps::Identity {
             unshare(CloneFlags::CLONE_NEWNS).stage("make a mount namespace")?;
             make_private()?;
+            self.filter = seccomp::filter_of(self.given.plan)?;
             return id_maps::is_single_here().stage("read the id map");
         }
         unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
             .stage("make a user namespace")
             .map_err(|failure| Box::new(explain_no_user_namespace(*failure)))?;
         self.given.control.send(MESSAGE_READY, None).stage("ask for id maps")?;
+        // While the starter's helpers write them.
+        self.filter = seccomp::filter_of(self.given.plan)?;
         let answer = self.given.control.receive().stage("wait for id maps")?;
         let single = match answer.as_ref().map(|message| message.bytes.as_slice()) {
             Some(MESSAGE_RANGES) => false,
@@ -195,7 +208,7 @@ impl Supervisor<'_> {
         }
         let program = Program {
             plan,
-            filter: self.given.filter,
+            filter: self.filter.as_deref(),
             window: self.given.window,
             single,
             is_first: true,
@@ -207,15 +220,22 @@ impl Supervisor<'_> {
         Init { program, close, carried, errors, connected }.run()
     }
 
-    /// Lets the first process go on, and stays until it has ended.
-    fn watch(&mut self, mut go: PipeWriter, first: &Child, leaf: Option<&Leaf>) -> Step<Infallible> {
-        report(first, &self.given.control)?;
-        // From here on the starter's end is noticed by the closed socket, so that there is time to make things safe.
-        prctl::set_pdeathsig(None).stage("death signal")?;
-        close(&mut self.given.errors)?;
+    /// Lets the first process go on as soon as there is something to go on with.
+    fn start(&mut self, mut go: PipeWriter, first: &Child) -> Step<PipeWriter> {
+        self.rootfs.serve().stage("serve the root filesystem")?;
         if let Err(error) = go.write_all(b"g") {
             tracing::debug!(%error, "the container's first process is gone already");
         }
+        host::leave()?;
+        report(first, &self.given.control)?;
+        Ok(go)
+    }
+
+    /// Stays until the first process has ended.
+    fn watch(&mut self, go: PipeWriter, first: &Child, leaf: Option<&Leaf>) -> Step<Infallible> {
+        // From here on the starter's end is noticed by the closed socket, so that there is time to make things safe.
+        prctl::set_pdeathsig(None).stage("death signal")?;
+        close(&mut self.given.errors)?;
         wait_for_end(first, &self.given.control)?;
         let code = wait(first)?;
         if leaf.is_some_and(|leaf| leaf.oom_kills() > 0)

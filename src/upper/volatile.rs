@@ -3,7 +3,7 @@
 //! `work/work/incompat/volatile` is kernel overlayfs's mark (Documentation/filesystems/overlayfs.rst, "Volatile mount"):
 //! as long as it is there the kernel refuses the upper. Container engines remove it before they mount, because they
 //! throw their uppers away. `work/volatile` is ours and says in which run of the system the mark was made: within the
-//! same one nothing can have been lost.
+//! same one nothing can have been lost. An upper that is shared with other engines has both.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -46,7 +46,8 @@ impl Upper {
 pub(super) fn check(work_fd: &OwnedFd, work: &Path, options: UpperOptions) -> Result<(), UpperError> {
     let boot = format!("{:016x}\n", boot::id()).into_bytes();
     let own = own_mark(work_fd)?;
-    if is_marked(work_fd)? && own.as_deref() != Some(&boot[..]) {
+    let is_marked = if options.shared { is_marked(work_fd)? } else { own.is_some() };
+    if is_marked && own.as_deref() != Some(&boot[..]) {
         return Err(UpperError::Volatile(work.to_path_buf()));
     }
     match (own.is_some(), options.volatile) {
@@ -58,7 +59,7 @@ pub(super) fn check(work_fd: &OwnedFd, work: &Path, options: UpperOptions) -> Re
         (_, true) => {
             mark(work_fd, &boot)?;
             // The marks themselves must be there after a crash; not in what is removed then anyhow.
-            if options.shared { sync_up(work_fd) } else { Ok(()) }
+            if options.shared { mark_as_kernel(work_fd).and_then(|()| sync_up(work_fd)) } else { Ok(()) }
         }
         (false, false) => Ok(()),
     }
@@ -102,7 +103,10 @@ fn is_marked(work: &OwnedFd) -> Result<bool, UpperError> {
 fn mark(work: &OwnedFd, boot: &[u8]) -> Result<(), UpperError> {
     let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let own = files::openat(work, OWN, flags, Mode::RUSR | Mode::WUSR).at("make a volatile mark")?;
-    files::write_all_at(&File::from(own), boot, 0).at("write a volatile mark")?;
+    files::write_all_at(&File::from(own), boot, 0).at("write a volatile mark")
+}
+
+fn mark_as_kernel(work: &OwnedFd) -> Result<(), UpperError> {
     let mut dir = pin_dir(work, b".").at("open")?;
     for step in STEPS {
         match files::mkdirat(&dir, step, Mode::RWXU) {
