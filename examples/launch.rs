@@ -48,7 +48,7 @@ fn launch() -> Result<u8, String> {
     plan.files =
         default_files(&plan.hostname, plan.network, &Names::default()).map_err(|error| error.to_string())?;
     std::fs::create_dir(&mount_point).map_err(|error| format!("{}: {error}", mount_point.display()))?;
-    let result = run(&plan, Box::new(BindRootfs::new(directory)), &mut Told);
+    let result = run(&plan, None, Box::new(BindRootfs::new(directory)), &mut Told);
     std::fs::remove_dir(&mount_point).map_err(|error| format!("{}: {error}", mount_point.display()))?;
     Ok(result.unwrap_or_else(|error| {
         eprintln!("launch: {error}");

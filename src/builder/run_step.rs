@@ -70,7 +70,8 @@ impl Builder<'_> {
             .map_err(StepError::context(Path::new("/etc/hosts")))?;
         let tell = &mut *self.tell;
         let mut single_id = |reason: &str| tell(&format!("only one user id inside: {reason}"));
-        let ready = Ready { held, layers: layers.clone(), writes: Writes::Through, plan: plan.clone() };
+        let ready =
+            Ready { held, layers: layers.clone(), writes: Writes::Through, plan: plan.clone(), users: None };
         let code = running::run(self.containers, ready, &mut single_id)?;
         if code != 0 {
             return Err(StepError::Failed(code));

@@ -17,6 +17,7 @@ use crate::container::{
     ending,
 };
 use crate::fuse::Writes;
+use crate::launcher::EarlyUsers;
 use crate::mount::Layers;
 use crate::sys::process;
 
@@ -41,7 +42,9 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<u8> {
         has_background || wanted.health.health_cmd.is_none(),
         "--health-cmd: what runs here without a terminal is not checked: give -d, or -it"
     );
-    let made = make(wanted)?;
+    // Beside all that comes before it is needed.
+    let users = EarlyUsers::begin();
+    let made = Made { users, ..make(wanted)? };
     if args.detach {
         let id = made.held.id();
         return match made.begin_in_background()? {
@@ -72,6 +75,8 @@ pub(super) struct Made {
     pub(super) held: Held,
     pub(super) layers: Layers,
     pub(super) wishes: Wishes,
+    /// Its user namespace, if that was made ahead.
+    pub(super) users: Option<EarlyUsers>,
     /// Nothing but its own output is printed.
     pub(super) quiet: bool,
 }
@@ -122,18 +127,18 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
     if let Some(cidfile) = cidfile {
         cidfile.fill(&held)?;
     }
-    Ok(Made { containers, held, layers, wishes, quiet: args.quiet })
+    Ok(Made { containers, held, layers, wishes, users: None, quiet: args.quiet })
 }
 
 impl Made {
     fn ready(self) -> anyhow::Result<(Containers, Ready)> {
-        let Self { containers, held, layers, wishes, .. } = self;
+        let Self { containers, held, layers, wishes, users, .. } = self;
         let image = &held.config().image.process;
         let arguments = command_line::arguments(image, &wishes)?;
         let mount_point = held.dir().join("mnt");
         let plan = command_line::plan(&held.id().to_string(), mount_point, arguments, image, &wishes)?;
         let writes = if wishes.writeback { Writes::Back } else { Writes::Through };
-        Ok((containers, Ready { held, layers, writes, plan }))
+        Ok((containers, Ready { held, layers, writes, plan, users }))
     }
 
     /// Runs it until it ends, or is detached, and gives what to exit with. With a terminal it does not depend on this process.

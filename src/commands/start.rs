@@ -125,5 +125,5 @@ fn again(store: &Store, containers: &Containers, container: Container) -> anyhow
     let layers = mount::open_layers_told(store, &image, caches, Told::Nothing)?;
     // What is true of the last time says nothing about this one.
     held.set_state(&State::Created)?;
-    Ok(Made { containers: containers.clone(), held, layers, wishes, quiet: false })
+    Ok(Made { containers: containers.clone(), held, layers, wishes, users: None, quiet: false })
 }

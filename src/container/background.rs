@@ -11,7 +11,7 @@ use super::log::LogWriter;
 use super::restarting::{self, RestartPolicy, Restarts};
 use super::running::{Ran, Ready, RunError, SingleId, finish, run_once};
 use super::{Container, ContainerError, Containers, Held, Moment, ProcessId, State};
-use crate::launcher::{self, BlockedSignals, Events, Input, Output, Plan, Stream};
+use crate::launcher::{self, BlockedSignals, EarlyUsers, Events, Input, Output, Plan, Stream};
 use crate::mount::Layers;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::{daemon, process};
@@ -23,9 +23,10 @@ use crate::sys::{daemon, process};
 /// [`RunError`]; of what happens later the container's state tells.
 pub fn run_in_background(
     containers: &Containers,
-    ready: Ready,
+    mut ready: Ready,
     single_id: SingleId<'_>,
 ) -> Result<Layers, RunError> {
+    ready.users.iter_mut().for_each(EarlyUsers::settle);
     match daemon::fork().map_err(RunError::Fork)? {
         daemon::Forked::Parent(child) => {
             drop(ready.held);
@@ -49,6 +50,7 @@ pub fn run_attached(
     single_id: SingleId<'_>,
 ) -> Result<(Left, Layers), RunError> {
     ready.plan.window = launcher::window();
+    ready.users.iter_mut().for_each(EarlyUsers::settle);
     let (here, there) = MessageSocket::pair().map_err(RunError::Fork)?;
     match daemon::fork().map_err(RunError::Fork)? {
         daemon::Forked::Parent(child) => {
@@ -141,10 +143,10 @@ struct Background {
 
 impl Background {
     fn run(&mut self, containers: &Containers, ready: Ready) -> Result<u8, RunError> {
-        let Ready { held, layers, writes, mut plan } = ready;
+        let Ready { held, layers, writes, mut plan, mut users } = ready;
         let mut restarts = Restarts::new(policy(&held));
         loop {
-            let ran = run_once(&held, (layers.clone(), writes), &mut plan, self);
+            let ran = run_once(&held, (layers.clone(), writes), (&mut plan, users.take()), self);
             let lasted = ran.started.age(Moment::now());
             // One that did not even start the first time does not start again.
             let is_wanted = self.health.take().is_some_and(|health| health.wants_restart());

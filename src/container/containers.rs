@@ -301,6 +301,16 @@ impl Containers {
         self.detach(container)?.delete()
     }
 
+    /// What there still is of a container that somebody else is removing; several may do that at the same time.
+    #[must_use]
+    pub(super) fn removal_of(&self, id: ContainerId) -> Removal {
+        Removal::unlocked(self.removing(id))
+    }
+
+    fn removing(&self, id: ContainerId) -> PathBuf {
+        self.dir.join(format!("{REMOVING_PREFIX}{id}"))
+    }
+
     /// What removals and creations that were interrupted left behind.
     ///
     /// # Errors
@@ -360,7 +370,7 @@ impl Held {
     /// What the system says.
     pub fn detach(self, containers: &Containers) -> Result<Removal, ContainerError> {
         let Self { container, lock } = self;
-        let path = containers.dir.join(format!("{REMOVING_PREFIX}{}", container.id()));
+        let path = containers.removing(container.id());
         containers.names.release_with(&container.dir, (&container.config.name, container.id()), || {
             std::fs::rename(&container.dir, &path).map_err(ContainerError::io("remove", &container.dir))
         })?;

@@ -32,8 +32,11 @@ pub fn remove(containers: &Containers, text: &str, how: How) -> Result<Container
     let used =
         if how.volumes || container.config().remove_at_end { volumes_of(&container) } else { Vec::new() };
     let held = match containers.hold(container) {
-        // It was to go at its end.
-        Err(ContainerError::NotFound(_)) if how.force => return Ok(id),
+        // It was to go at its end. Who removes it may still be at it, and does not mind help.
+        Err(ContainerError::NotFound(_)) if how.force => {
+            delete(containers.removal_of(id), &IdMaps::for_caller())?;
+            return Ok(id);
+        }
         held => held?,
     };
     groups_left(&held, &held.status()?.state, &groups_here()).iter().for_each(Cgroup::end);

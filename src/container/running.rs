@@ -10,7 +10,7 @@ use super::attaching::AttachError;
 use super::rootfs::ImageRootfs;
 use super::{ContainerError, Containers, Held, Moment, ProcessId, State, ending, ports};
 use crate::fuse::Writes;
-use crate::launcher::{self, Events, Input, LaunchError, Plan, PortTaken, Stream};
+use crate::launcher::{self, EarlyUsers, Events, Input, LaunchError, Plan, PortTaken, Stream};
 use crate::model::port::PortError;
 use crate::mount::Layers;
 use crate::upper::UpperOptions;
@@ -102,6 +102,8 @@ pub struct Ready {
     pub writes: Writes,
     /// What it runs.
     pub plan: Plan,
+    /// Its user namespace, if that was made ahead.
+    pub users: Option<EarlyUsers>,
 }
 
 /// Runs a container to its end, and writes that down. One that asked for it is removed, also when it never ran.
@@ -109,8 +111,8 @@ pub struct Ready {
 /// # Errors
 /// [`RunError`]
 pub fn run(containers: &Containers, ready: Ready, single_id: SingleId<'_>) -> Result<u8, RunError> {
-    let Ready { held, layers, writes, mut plan } = ready;
-    let ran = run_once(&held, (layers, writes), &mut plan, &mut Foreground(single_id));
+    let Ready { held, layers, writes, mut plan, users } = ready;
+    let ran = run_once(&held, (layers, writes), (&mut plan, users), &mut Foreground(single_id));
     finish(containers, held, &plan, &ran)?;
     ran.result
 }
@@ -145,17 +147,17 @@ impl Ran {
 pub(super) fn run_once(
     held: &Held,
     image: (Layers, Writes),
-    plan: &mut Plan,
+    what: (&mut Plan, Option<EarlyUsers>),
     events: &mut dyn Events,
 ) -> Ran {
     let failed = |error| Ran { result: Err(error), started: Moment::now(), oom_killed: false };
-    try_run(held, image, plan, events).unwrap_or_else(failed)
+    try_run(held, image, what, events).unwrap_or_else(failed)
 }
 
 fn try_run(
     held: &Held,
     (layers, writes): (Layers, Writes),
-    plan: &mut Plan,
+    (plan, users): (&mut Plan, Option<EarlyUsers>),
     events: &mut dyn Events,
 ) -> Result<Ran, RunError> {
     let changes = held.changes_dir().ok_or_else(|| RunError::NoUpper(held.id().short()))?;
@@ -172,7 +174,7 @@ fn try_run(
         .map_err(ContainerError::io("open", changes))?;
     let mut recorder = Recorder { held, started: Moment::now(), cgroup: None, oom_killed: false, events };
     let result = publish(held, plan)
-        .and_then(|()| launcher::run(plan, Box::new(rootfs), &mut recorder).map_err(RunError::from));
+        .and_then(|()| launcher::run(plan, users, Box::new(rootfs), &mut recorder).map_err(RunError::from));
     Ok(Ran { result, started: recorder.started, oom_killed: recorder.oom_killed })
 }
 

@@ -61,7 +61,7 @@ fn started(target: PathBuf) -> Told {
     // Several may look at the same time.
     let id = format!("doctor-{}", std::process::id());
     let plan = Plan::new(&id, target, vec![PROGRAM.into()]);
-    let failed = match launcher::run(&plan, Box::new(Empty), &mut single) {
+    let failed = match launcher::run(&plan, None, Box::new(Empty), &mut single) {
         Err(error) if error.exit_code() == EXIT_NOT_FOUND => None,
         Err(error) => Some(error.to_string()),
         Ok(code) => Some(format!("a program that is not there exited with {code}")),

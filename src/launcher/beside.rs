@@ -46,7 +46,9 @@ pub fn exec(
     cgroup: Option<&Path>,
     events: &mut dyn Events,
 ) -> Result<u8, LaunchError> {
-    launch(plan, CgroupWish::Of(cgroup), events, |given| Beside { given, pid, other, filter: None }.run())
+    launch((plan, None), CgroupWish::Of(cgroup), events, |given| {
+        Beside { given, pid, other, filter: None }.run()
+    })
 }
 
 /// The process between starter and program.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child as Helper, Command, Stdio};
 
 use nix::unistd::{Uid, User, getgid, getuid};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -124,34 +124,54 @@ pub(super) fn write(maps: &IdMaps, pid: i32) -> Result<Written, std::io::Error> 
     let reason = match maps {
         IdMaps::Identity => return Ok(Written::Ranges),
         IdMaps::Single { reason } => reason.clone(),
-        IdMaps::Ranges { uids, gids } => match write_ranges(pid, uids, gids) {
-            Ok(()) => return Ok(Written::Ranges),
-            Err(reason) => reason,
-        },
+        IdMaps::Ranges { uids, gids } => return finish(pid, start_helpers(pid, uids, gids)),
     };
     write_single(pid)?;
     Ok(Written::Single { reason })
 }
 
-fn write_ranges(pid: i32, uids: &[IdRange], gids: &[IdRange]) -> Result<(), String> {
-    // Side by side: each takes a millisecond, most of it to start and to look up who calls.
-    std::thread::scope(|scope| {
-        let groups = std::thread::Builder::new()
-            .name("newgidmap".to_owned())
-            .spawn_scoped(scope, || run_helper("newgidmap", pid, getgid().as_raw(), gids))
-            .map_err(|error| format!("start a thread: {error}"))?;
-        let users = run_helper("newuidmap", pid, getuid().as_raw(), uids);
-        groups.join().unwrap_or_else(|_| Err("newgidmap: its thread died".to_owned())).and(users)
+/// newuidmap(1) and newgidmap(1), or why they do not run.
+pub(super) type Helpers = Result<[(&'static str, Helper); 2], String>;
+
+/// Starts what writes the ranges, side by side: each takes a millisecond, most of it to start and to look up who calls.
+pub(super) fn start_helpers(pid: i32, uids: &[IdRange], gids: &[IdRange]) -> Helpers {
+    let users = ("newuidmap", start_helper("newuidmap", pid, getuid().as_raw(), uids)?);
+    match start_helper("newgidmap", pid, getgid().as_raw(), gids) {
+        Ok(groups) => Ok([users, ("newgidmap", groups)]),
+        Err(reason) => {
+            wait_for(users).ok();
+            Err(reason)
+        }
+    }
+}
+
+/// Waits for them, and writes what there can be when they have failed.
+pub(super) fn finish(pid: i32, helpers: Helpers) -> Result<Written, std::io::Error> {
+    let written = helpers.and_then(|[users, groups]| {
+        let users = wait_for(users);
+        wait_for(groups).and(users)
+    });
+    match written {
+        Ok(()) => Ok(Written::Ranges),
+        Err(reason) => {
+            write_single(pid)?;
+            Ok(Written::Single { reason })
+        }
+    }
+}
+
+fn start_helper(program: &str, pid: i32, own: u32, ranges: &[IdRange]) -> Result<Helper, String> {
+    let mut command = Command::new(program);
+    command.args(helper_arguments(pid, own, ranges));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.spawn().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!("{program} is not installed (Debian package uidmap)"),
+        _ => format!("{program}: {error}"),
     })
 }
 
-fn run_helper(program: &str, pid: i32, own: u32, ranges: &[IdRange]) -> Result<(), String> {
-    let mut command = Command::new(program);
-    command.args(helper_arguments(pid, own, ranges));
-    let output = command.output().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => format!("{program} is not installed (Debian package uidmap)"),
-        _ => format!("{program}: {error}"),
-    })?;
+fn wait_for((program, helper): (&str, Helper)) -> Result<(), String> {
+    let output = helper.wait_with_output().map_err(|error| format!("{program}: {error}"))?;
     if output.status.success() {
         return Ok(());
     }

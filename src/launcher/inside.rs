@@ -76,8 +76,10 @@ pub fn join((pid, other): (u32, &Watched)) -> Result<OwnedFd, LaunchError> {
 /// [`LaunchError`], of what was done for the work; of the work itself nothing is known here.
 pub fn mounted(plan: &Plan, rootfs: Box<dyn Rootfs>, work: Work<'_>) -> Result<(), LaunchError> {
     let first = First::Work(Some(work));
-    launch(plan, CgroupWish::Of(None), &mut Silent, |given| Supervisor::new(given, rootfs, first).run())
-        .map(drop)
+    launch((plan, None), CgroupWish::Of(None), &mut Silent, |given| {
+        Supervisor::new(given, rootfs, first).run()
+    })
+    .map(drop)
 }
 
 /// That there is a single id was said when the container was run.

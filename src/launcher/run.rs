@@ -1,12 +1,14 @@
 //! The starter: the process that the user called. Forks the supervisor, writes the id maps, forwards signals and the terminal.
 
 use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid};
 
 use super::connection::Connection;
+use super::early_users::EarlyUsers;
 use super::events::Events;
 use super::failure::{Context as _, EXIT_LAUNCHER, Failure};
 use super::plan::{Output, Plan, Window};
@@ -61,12 +63,20 @@ impl LaunchError {
 
 /// Runs a container to its end, and gives the exit code of its program (128 + n when a signal ended it).
 ///
-/// The calling process must have one thread. Its signals are handled here until the container has ended.
+/// `users` is a user namespace that was made ahead for the plan's caller. The calling process must have one thread. Its
+/// signals are handled here until the container has ended.
 ///
 /// # Errors
 /// [`LaunchError`]; its `exit_code` is what to exit with.
-pub fn run(plan: &Plan, rootfs: Box<dyn Rootfs>, events: &mut dyn Events) -> Result<u8, LaunchError> {
-    launch(plan, CgroupWish::New, events, |given| Supervisor::new(given, rootfs, First::Program).run())
+pub fn run(
+    plan: &Plan,
+    users: Option<EarlyUsers>,
+    rootfs: Box<dyn Rootfs>,
+    events: &mut dyn Events,
+) -> Result<u8, LaunchError> {
+    launch((plan, users), CgroupWish::New, events, |given| {
+        Supervisor::new(given, rootfs, First::Program).run()
+    })
 }
 
 /// What the process between starter and program is given.
@@ -75,6 +85,8 @@ pub(super) struct Given<'a> {
     pub(super) plan: &'a Plan,
     pub(super) window: Option<Window>,
     pub(super) starter: Pid,
+    /// The user namespace to be in, if there is one already.
+    pub(super) users: Option<BorrowedFd<'a>>,
     pub(super) control: MessageSocket,
     pub(super) errors: PipeWriter,
     /// Where the program is to write, if not where we do.
@@ -94,7 +106,7 @@ pub(super) enum CgroupWish<'a> {
 
 /// Forks the process between starter and program, whose exit code `become_it` gives if it returns at all, and is the starter until all is over.
 pub(super) fn launch(
-    plan: &Plan,
+    (plan, users): (&Plan, Option<EarlyUsers>),
     cgroup_wish: CgroupWish<'_>,
     events: &mut dyn Events,
     become_it: impl FnOnce(Given<'_>) -> u8,
@@ -120,6 +132,7 @@ pub(super) fn launch(
                 plan,
                 window,
                 starter,
+                users: users.as_ref().map(AsFd::as_fd),
                 control,
                 errors,
                 streams: ends,
@@ -132,6 +145,7 @@ pub(super) fn launch(
     let mut starter = Starter {
         plan,
         events,
+        users,
         supervisor: child,
         control: Some(control),
         errors: Some(errors),

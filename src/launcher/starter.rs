@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 
 use super::cgroup;
 use super::connection::Connection;
+use super::early_users::EarlyUsers;
 use super::events::{Events, Input};
 use super::failure::{Context as _, Failure, Step};
 use super::id_maps::{self, Written};
@@ -33,6 +34,8 @@ use crate::sys::process::{self, Child};
 pub(super) struct Starter<'a> {
     pub(super) plan: &'a Plan,
     pub(super) events: &'a mut dyn Events,
+    /// What was made ahead, until the supervisor asks for it.
+    pub(super) users: Option<EarlyUsers>,
     pub(super) supervisor: Child,
     pub(super) control: Option<MessageSocket>,
     pub(super) errors: Option<PipeReader>,
@@ -224,7 +227,11 @@ impl Starter<'_> {
     }
 
     fn write_id_maps(&mut self) -> Step<()> {
-        let written = id_maps::write(&self.plan.id_maps, self.supervisor.pid).stage("write the id maps")?;
+        let written = match self.users.take() {
+            Some(users) => users.finish(),
+            None => id_maps::write(&self.plan.id_maps, self.supervisor.pid),
+        };
+        let written = written.stage("write the id maps")?;
         let answer = match &written {
             Written::Ranges => MESSAGE_RANGES,
             Written::Single { reason } if self.plan.own_ids.as_ref().is_some_and(OwnIds::are_many) => {

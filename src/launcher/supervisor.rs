@@ -10,7 +10,7 @@ use std::os::fd::{AsFd as _, RawFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -129,9 +129,15 @@ impl<'a> Supervisor<'a> {
             self.filter = seccomp::filter_of(self.given.plan)?;
             return id_maps::is_single_here().stage("read the id map");
         }
-        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
-            .stage("make a user namespace")
-            .map_err(|failure| Box::new(explain_no_user_namespace(*failure)))?;
+        match self.given.users {
+            Some(users) => {
+                setns(users, CloneFlags::CLONE_NEWUSER).stage("enter the user namespace")?;
+                unshare(CloneFlags::CLONE_NEWNS).stage("make a mount namespace")?;
+            }
+            None => unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+                .stage("make a user namespace")
+                .map_err(|failure| Box::new(explain_no_user_namespace(*failure)))?,
+        }
         self.given.control.send(MESSAGE_READY, None).stage("ask for id maps")?;
         // While the starter's helpers write them.
         self.filter = seccomp::filter_of(self.given.plan)?;

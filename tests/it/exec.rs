@@ -53,7 +53,8 @@ fn it_is_in_the_container() {
     // One sees what the other writes.
     one.sh(&[], "echo text >/tmp/file").ok();
     assert_eq!(one.exec(&[], &["cat", "/tmp/file"]).ok(), "text");
-    assert_eq!(one.sh(&[], "ps | grep -c '[w]hile'").ok(), "1");
+    // The loop forks now and then.
+    one.sh(&[], "ps | grep -q '[w]hile'").ok();
 }
 
 #[test]
