@@ -107,6 +107,12 @@ pub(super) fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
+/// Whether two descriptors are of the same file or directory.
+pub(super) fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<bool> {
+    let stat = |fd| rustix::fs::statat(fd, "", AtFlags::EMPTY_PATH).map(|stat| (stat.st_dev, stat.st_ino));
+    Ok(stat(one)? == stat(other)?)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -234,8 +234,14 @@ fn new_devpts(single: bool) -> io::Result<OwnedFd> {
 fn clone_device(path: &str, major: u32, minor: u32) -> io::Result<OwnedFd> {
     let device = clone_path(Path::new(path), Reach::One)?;
     check_device(device.as_fd(), major, minor)?;
-    set_attributes(device.as_fd(), Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOEXEC, Reach::One)?;
+    set_attributes(device.as_fd(), of_device(), Reach::One)?;
     Ok(device)
+}
+
+/// A device can be written to through a read-only mount, but its node, which is the host's, cannot be changed: the root of a
+/// container of root's could otherwise give it other permissions for everybody.
+pub(super) fn of_device() -> Attr {
+    Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOEXEC | Attr::MOUNT_ATTR_RDONLY
 }
 
 fn check_device(device: BorrowedFd<'_>, major: u32, minor: u32) -> io::Result<()> {
@@ -341,6 +347,10 @@ fn attach_pending(mounts: &[Pending], root: BorrowedFd<'_>) -> Step<()> {
         let Some(onto) = open_place(root, pending).at("mount", &pending.destination)? else { continue };
         if pending.place.is_of_the_users_choice() && is_in_proc(onto.as_fd()) {
             let error = io::Error::other("it is in /proc, where nothing may be mounted");
+            return Err(Box::new(Failure::new("mount", &error).on(&pending.destination)));
+        }
+        if in_root::is_same(onto.as_fd(), root).at("mount", &pending.destination)? {
+            let error = io::Error::other("it leads to the root directory, where nothing can be mounted");
             return Err(Box::new(Failure::new("mount", &error).on(&pending.destination)));
         }
         attach(pending.mount.as_fd(), onto.as_fd()).at("mount", &pending.destination)?;

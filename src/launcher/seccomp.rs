@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::capabilities::Capabilities;
+use super::id_maps::IdMaps;
 use super::plan::{Plan, Seccomp};
 use super::seccomp_docker;
 use super::syscall_filter::{self, Condition, Operator, Ruling, TooLong, Width};
@@ -102,7 +103,7 @@ type Rules = BTreeMap<u32, Vec<Vec<Condition>>>;
 /// The filter that a plan has, if any.
 pub(super) fn filter_of(plan: &Plan) -> Result<Option<Vec<Instruction>>, ProfileError> {
     match &plan.seccomp {
-        Seccomp::Default => filter(Architecture::OWN, plan.capabilities).map(Some),
+        Seccomp::Default => filter(Architecture::OWN, plan.capabilities, users(plan)).map(Some),
         Seccomp::Unconfined => Ok(None),
         Seccomp::Profile(text) => {
             seccomp_docker::filter(text, Architecture::OWN, plan.capabilities).map(Some)
@@ -110,13 +111,33 @@ pub(super) fn filter_of(plan: &Plan) -> Result<Option<Vec<Instruction>>, Profile
     }
 }
 
+/// Whose users those of a container are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Users {
+    /// Of a user namespace of its own.
+    Own,
+    /// Of the namespace that the caller is in, as root's containers have them.
+    Callers,
+}
+
+fn users(plan: &Plan) -> Users {
+    if plan.id_maps == IdMaps::Identity && plan.own_ids.is_none() { Users::Callers } else { Users::Own }
+}
+
+/// The keyrings of users belong to their namespace: with that of the caller, a container's root would have the keys of the host's.
+const KEYS: &str = "keyctl";
+
 /// The filter for a process with these capabilities.
 pub(super) fn filter(
     architecture: Architecture,
     capabilities: Capabilities,
+    users: Users,
 ) -> Result<Vec<Instruction>, ProfileError> {
     let table: Table = serde_json::from_str(TABLE)?;
-    let (allowed, refused) = rules(&table, architecture, capabilities)?;
+    let (mut allowed, refused) = rules(&table, architecture, capabilities)?;
+    if users == Users::Callers {
+        allowed.retain(|number, _| Some(*number) != number_of(architecture, KEYS));
+    }
     Ok(syscall_filter::compile(architecture, &rulings(&allowed, &refused), Answer::Errno(ENOSYS))?)
 }
 

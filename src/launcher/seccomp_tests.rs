@@ -151,7 +151,7 @@ fn answers_of_both_architectures() {
         ("of x32, exec", Some(0x4000_0208), Some(0x4000_0208), [0; 3], ENOSYS),
         ("beyond", Some(u32::MAX), Some(u32::MAX), [0; 3], ENOSYS),
     ];
-    let of = |architecture| filter(architecture, Capabilities::DEFAULT).unwrap();
+    let of = |architecture| filter(architecture, Capabilities::DEFAULT, Users::Own).unwrap();
     let (x86, arm) = (of(Architecture::X86_64), of(Architecture::Aarch64));
     for (name, on_x86, on_arm, [first, second, third], expected) in cases {
         let arguments = [*first, *second, *third, 0, 0, 0];
@@ -180,6 +180,18 @@ fn clone3_hides_its_flags_from_a_filter_so_it_does_not_exist() {
     }
 }
 
+#[test]
+fn the_callers_keys_are_out_of_reach() {
+    for architecture in Architecture::ALL {
+        let answer = |users, name| {
+            let filter = filter(architecture, Capabilities::DEFAULT, users).unwrap();
+            run(&filter, architecture.audit_number(), number_of(architecture, name).unwrap(), [0; 6])
+        };
+        assert_eq!((answer(Users::Own, "keyctl"), answer(Users::Callers, "keyctl")), (ALLOW, ERRNO | 38));
+        assert_eq!((answer(Users::Own, "kill"), answer(Users::Callers, "kill")), (ALLOW, ALLOW));
+    }
+}
+
 /// As the installed podman has it, which is a table that others wrote.
 #[test]
 fn podmans_table_says_the_same() {
@@ -193,7 +205,7 @@ fn podmans_table_says_the_same() {
     const OTHERS: &[&str] = &["fchmodat2", "futex_waitv", "mseal", "io_pgetevents", "query_module"];
     let Ok(text) = std::fs::read_to_string("/usr/share/containers/seccomp.json") else { return };
     for architecture in Architecture::ALL {
-        let ours = filter(architecture, Capabilities::DEFAULT).unwrap();
+        let ours = filter(architecture, Capabilities::DEFAULT, Users::Own).unwrap();
         let theirs = seccomp_docker::filter(&text, architecture, Capabilities::DEFAULT).unwrap();
         let known = STRICTER.iter().chain(OTHERS).filter_map(|name| number_of(architecture, name));
         let known: Vec<u32> = known.collect();
@@ -266,7 +278,7 @@ fn it_says_what_seccompiler_says() {
         let (allowed, refused) = rules(&table(), architecture, capabilities).unwrap();
         let theirs = by_seccompiler(architecture, &allowed, &refused);
         assert_eq!(theirs.len(), 3);
-        let ours = filter(architecture, capabilities).unwrap();
+        let ours = filter(architecture, capabilities, Users::Own).unwrap();
         assert!(ours.len() < 400, "{} instructions", ours.len());
         let check = |number: u32, first: u64, third: u64| {
             let arguments = [first, first, third, first, third, first];
