@@ -47,7 +47,6 @@ mod tests {
             ("renameat", libc::SYS_renameat),
             ("newfstatat", libc::SYS_newfstatat),
             ("mount_setattr", libc::SYS_mount_setattr),
-            ("fchmodat2", libc::SYS_fchmodat2),
             ("mseal", libc::SYS_mseal),
         ];
         for (name, number) in own {

@@ -86,7 +86,7 @@ fn a_shared_volume_that_changes() {
     let tiny = image("tiny").join("docker-gzip.tar");
     let script = r"
         cut -d' ' -f5 /proc/self/mountinfo | grep '^/proc' | sort
-        for file in /proc/kcore /proc/keys /proc/timer_list /proc/interrupts; do stat -c '%n %t:%T' $file; done
+        for file in /proc/kcore /proc/keys /proc/timer_list /proc/interrupts; do test ! -e $file || stat -c '%n %t:%T' $file; done
         cat /proc/self/oom_score_adj
         for dir in /proc/acpi /sys/firmware; do ls $dir; done
         touch /proc/sys/kernel/x 2>/dev/null && echo made; (echo 1 >/proc/sys/kernel/panic) 2>/dev/null && echo written
@@ -96,7 +96,7 @@ fn a_shared_volume_that_changes() {
         run(place, &options, &tiny, &["sh", "-c", script])
     };
     let expected = start(&[]);
-    assert!(expected.ok().contains("\n777\n") && expected.ok().contains("/proc/keys 1:3"), "{expected:#?}");
+    assert!(expected.ok().contains("\n777") && expected.ok().contains("/proc/keys 1:3"), "{expected:#?}");
     let shared = swapper.volume("shared", "/shared");
     let deep = swapper.volume("data", "/shared/x/sub");
     let file = swapper.volume("data/exec", "/shared/x/f");
