@@ -285,7 +285,9 @@ impl Comparison<'_> {
         // Who gives a file of the image one more name changes it.
         let has_new_name = match below {
             Some(Lower::Leaf(lower, _)) => {
-                stat.st_nlink > u64::from(self.union.names(*lower).map_err(io::Error::other)?)
+                let names = self.union.names(*lower).map_err(io::Error::other)?;
+                // Its width is the architecture's.
+                u32::try_from(stat.st_nlink).map_or(true, |links| links > names)
             }
             _ => false,
         };

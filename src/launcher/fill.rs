@@ -12,17 +12,19 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, Dir, FileType, FlockOperation, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+    XattrFlags,
 };
 use rustix::io::Errno;
 
 use super::in_root::{self, Symlinks};
 use super::own_ids::OwnIds;
 use crate::model::limits::{DEPTH_MAX, XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use crate::sys::scoped;
 
 /// On the volume's directory while it is being filled.
 const MARK: &str = "user.layerfs.filling";
-/// What a file is called until it is complete. One that is left is written over.
+/// What a file is called until it is complete.
 const UNFINISHED: &CStr = c".layerfs-filling";
 
 /// Copies the directory at `path` of the container into `volume`, unless there is something in it already. Nothing happens
@@ -39,9 +41,7 @@ pub(super) fn fill(
         Err(error) => return Err(error),
     };
     let into = open_directory(volume, c".")?;
-    // Two containers may start with it at the same time.
-    rustix::fs::flock(&into, FlockOperation::LockExclusive)?;
-    if !is_to_be_filled(&into)? {
+    if !lock_to_be_filled(&into)? {
         return Ok(());
     }
     match rustix::fs::fsetxattr(&into, MARK, b"", XattrFlags::empty()) {
@@ -63,13 +63,22 @@ pub(super) fn fill(
 /// Gives a volume that is to be filled to a container that has not the ids of its owner, as podman does.
 pub(super) fn hand_over(volume: BorrowedFd<'_>, ids: &OwnIds) -> io::Result<()> {
     let into = open_directory(volume, c".")?;
-    rustix::fs::flock(&into, FlockOperation::LockExclusive)?;
-    let stat = rustix::fs::fstat(&into)?;
-    if ids.contain((stat.st_uid, stat.st_gid)) || !is_to_be_filled(&into)? {
+    let has_ids = || rustix::fs::fstat(&into).map(|stat| ids.contain((stat.st_uid, stat.st_gid)));
+    if has_ids()? || !lock_to_be_filled(&into)? || has_ids()? {
         return Ok(());
     }
     let (uid, gid) = ids.first_outside();
     Ok(rustix::fs::fchown(&into, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+}
+
+/// Two containers may start with it at the same time. Who has nothing to do does not wait: programs of other containers can
+/// lock the directory, too.
+fn lock_to_be_filled(volume: &OwnedFd) -> io::Result<bool> {
+    if !is_to_be_filled(volume)? {
+        return Ok(false);
+    }
+    rustix::fs::flock(volume, FlockOperation::LockExclusive)?;
+    is_to_be_filled(volume)
 }
 
 fn is_to_be_filled(volume: &OwnedFd) -> io::Result<bool> {
@@ -124,13 +133,11 @@ impl Copy<'_> {
     ) -> io::Result<()> {
         let number = (stat.st_dev, stat.st_ino);
         if let Some(first) = self.links.get(&number) {
-            return gone_before(rustix::fs::linkat(self.top, first, into, name, AtFlags::empty()));
+            return self.link(first, into, name);
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let mut source = File::from(rustix::fs::openat(from, name, flags, Mode::empty())?);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let target = rustix::fs::openat(into, UNFINISHED, flags, Mode::RUSR | Mode::WUSR)?;
-        let mut target = File::from(target);
+        let mut target = new_file(into)?;
         io::copy(&mut source, &mut target)?;
         finish(&OwnedFd::from(source), &OwnedFd::from(target), stat)?;
         rustix::fs::renameat(into, UNFINISHED, into, name)?;
@@ -139,6 +146,33 @@ impl Copy<'_> {
         }
         Ok(())
     }
+
+    /// Containers that have the volume already may move what is in it meanwhile, and this process sees more than theirs.
+    fn link(&self, first: &Path, into: &OwnedFd, name: &CStr) -> io::Result<()> {
+        let (Some(parent), Some(last)) = (first.parent(), first.file_name()) else {
+            return Err(Errno::ISDIR.into());
+        };
+        let parent = match parent.as_os_str().is_empty() {
+            true => self.top.try_clone()?,
+            false => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+                scoped::open(self.top, parent, flags, resolve)?
+            }
+        };
+        gone_before(rustix::fs::linkat(&parent, last, into, name, AtFlags::empty()))
+    }
+}
+
+/// A new file under the name that it has until it is complete. What has that name is left of an earlier attempt, or a device
+/// or a fifo of a container's.
+fn new_file(into: &OwnedFd) -> io::Result<File> {
+    match rustix::fs::unlinkat(into, UNFINISHED, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::openat(into, UNFINISHED, flags, Mode::RUSR | Mode::WUSR)?))
 }
 
 /// What an earlier attempt has made is there.
@@ -219,4 +253,69 @@ fn names(directory: &OwnedFd) -> io::Result<Vec<CString>> {
         }
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    use super::*;
+
+    /// A volume with a directory, as far as it was filled.
+    fn volume() -> (tempfile::TempDir, OwnedFd) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("a")).unwrap();
+        fs::write(dir.path().join("a/file"), "first").unwrap();
+        let top = OwnedFd::from(File::open(dir.path()).unwrap());
+        (dir, top)
+    }
+
+    #[test]
+    fn a_link_goes_to_what_is_in_the_volume() {
+        let (dir, top) = volume();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("file"), "of the host").unwrap();
+        let copy = Copy { top: &top, links: HashMap::new() };
+        copy.link(Path::new("a/file"), &top, c"again").unwrap();
+        copy.link(Path::new("again"), &top, c"third").unwrap();
+        assert_eq!(fs::metadata(dir.path().join("third")).unwrap().nlink(), 3);
+        // Between the first name and the next a container has put something else there.
+        fs::rename(dir.path().join("a"), dir.path().join("old")).unwrap();
+        let up = Path::new("..").join(outside.path().file_name().unwrap());
+        for target in [outside.path(), &up] {
+            symlink(target, dir.path().join("a")).unwrap();
+            assert!(copy.link(Path::new("a/file"), &top, c"stolen").is_err(), "{}", target.display());
+            fs::remove_file(dir.path().join("a")).unwrap();
+        }
+        assert!(!dir.path().join("stolen").exists());
+        assert_eq!(fs::metadata(outside.path().join("file")).unwrap().nlink(), 1);
+    }
+
+    #[test]
+    fn what_a_container_has_put_in_the_way_is_not_written_to() {
+        let (dir, top) = volume();
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        let unfinished = dir.path().join(UNFINISHED.to_str().unwrap());
+        symlink(outside.path(), &unfinished).unwrap();
+        new_file(&top).unwrap();
+        assert!(fs::symlink_metadata(&unfinished).unwrap().is_file());
+        fs::remove_file(&unfinished).unwrap();
+        // Nobody reads it, so that opening it would wait for ever.
+        rustix::fs::mknodat(&top, UNFINISHED, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        new_file(&top).unwrap();
+        assert!(fs::symlink_metadata(&unfinished).unwrap().is_file());
+        fs::remove_file(&unfinished).unwrap();
+        fs::hard_link(dir.path().join("a/file"), &unfinished).unwrap();
+        new_file(&top).unwrap();
+        assert_eq!(fs::read(dir.path().join("a/file")).unwrap(), b"first");
+    }
+
+    #[test]
+    fn who_has_nothing_to_fill_does_not_wait_for_a_lock() {
+        let (dir, top) = volume();
+        let other = File::open(dir.path()).unwrap();
+        rustix::fs::flock(&other, FlockOperation::LockExclusive).unwrap();
+        assert!(!lock_to_be_filled(&top).unwrap());
+    }
 }

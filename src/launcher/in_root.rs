@@ -114,7 +114,14 @@ pub(super) fn is_beside(fd: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result
 
 /// What never changes. The kernel knows it without a question to whoever serves the filesystem.
 fn kind(fd: BorrowedFd<'_>) -> io::Result<Statx> {
-    Ok(rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE)?)
+    let wanted = StatxFlags::TYPE | StatxFlags::INO;
+    Ok(rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, wanted)?)
+}
+
+/// Whether two descriptors are of the same file or directory.
+pub(super) fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<bool> {
+    let number = |stat: &Statx| (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino);
+    Ok(number(&kind(one)?) == number(&kind(other)?))
 }
 
 #[cfg(test)]

@@ -234,8 +234,14 @@ fn new_devpts(single: bool) -> io::Result<OwnedFd> {
 fn clone_device(path: &str, major: u32, minor: u32) -> io::Result<OwnedFd> {
     let device = clone_path(Path::new(path), Reach::One)?;
     check_device(device.as_fd(), major, minor)?;
-    set_attributes(device.as_fd(), Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOEXEC, Reach::One)?;
+    set_attributes(device.as_fd(), of_device(), Reach::One)?;
     Ok(device)
+}
+
+/// A device can be written to through a read-only mount, but its node, which is the host's, cannot be changed: the root of a
+/// container of root's could otherwise give it other permissions for everybody.
+pub(super) fn of_device() -> Attr {
+    Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOEXEC | Attr::MOUNT_ATTR_RDONLY
 }
 
 fn check_device(device: BorrowedFd<'_>, major: u32, minor: u32) -> io::Result<()> {
@@ -333,19 +339,34 @@ pub(super) fn attach_all(prepared: &Prepared, root: BorrowedFd<'_>) -> Step<()> 
 
 fn attach_pending(mounts: &[Pending], root: BorrowedFd<'_>) -> Step<()> {
     for pending in mounts {
+        // Before anything is made, or copied from there.
+        if let Some(there) = open_existing(root, &pending.destination).at("mount", &pending.destination)? {
+            check_place(there.as_fd(), root, pending)?;
+        }
         if let Some(Fill { into, as_in_image, then }) = &pending.fill {
             fill::fill(root, &pending.destination, (into.as_fd(), *as_in_image))
                 .and_then(|()| set_attributes(pending.mount.as_fd(), *then, Reach::One))
                 .at("fill", &pending.destination)?;
         }
         let Some(onto) = open_place(root, pending).at("mount", &pending.destination)? else { continue };
-        if pending.place.is_of_the_users_choice() && is_in_proc(root, onto.as_fd()) {
-            let error = io::Error::other("it is in /proc, where nothing may be mounted");
-            return Err(Box::new(Failure::new("mount", &error).on(&pending.destination)));
-        }
+        check_place(onto.as_fd(), root, pending)?;
         attach(pending.mount.as_fd(), onto.as_fd()).at("mount", &pending.destination)?;
     }
     Ok(())
+}
+
+/// Where the user's choice has led to by symlinks of the image.
+fn check_place(place: BorrowedFd<'_>, root: BorrowedFd<'_>, pending: &Pending) -> Step<()> {
+    let problem = if !pending.place.is_of_the_users_choice() {
+        return Ok(());
+    } else if is_in_proc(root, place) {
+        "it is in /proc, where nothing may be mounted"
+    } else if in_root::is_same(place, root).at("mount", &pending.destination)? {
+        "it is the root directory, where nothing can be mounted"
+    } else {
+        return Ok(());
+    };
+    Err(Box::new(Failure::new("mount", &io::Error::other(problem)).on(&pending.destination)))
 }
 
 /// `PROC_SUPER_MAGIC` (linux/magic.h).

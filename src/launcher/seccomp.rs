@@ -11,10 +11,11 @@ use serde::Deserialize;
 
 use super::capabilities::Capabilities;
 use super::failure::{Context as _, Step};
+use super::id_maps::IdMaps;
 use super::plan::{Plan, Seccomp};
 use super::seccomp_docker;
 use super::syscall_filter::{self, Condition, Operator, Ruling, TooLong, Width};
-use crate::sys::seccomp::{Answer, Instruction};
+use crate::sys::seccomp::{Answer, Architecture, Instruction};
 use crate::sys::syscall_numbers::number_of;
 
 const TABLE: &str = include_str!("seccomp_profile.json");
@@ -104,18 +105,43 @@ type Rules = BTreeMap<u32, Vec<Vec<Condition>>>;
 /// The filter that a plan has, if any.
 pub(super) fn filter_of(plan: &Plan) -> Step<Option<Vec<Instruction>>> {
     let filter = match &plan.seccomp {
-        Seccomp::Default => filter(plan.capabilities).map(Some),
+        Seccomp::Default => filter(Architecture::OWN, plan.capabilities, users(plan)).map(Some),
         Seccomp::Unconfined => Ok(None),
-        Seccomp::Profile(text) => seccomp_docker::filter(text, plan.capabilities).map(Some),
+        Seccomp::Profile(text) => {
+            seccomp_docker::filter(text, Architecture::OWN, plan.capabilities).map(Some)
+        }
     };
     filter.map_err(io::Error::other).stage("seccomp")
 }
 
+/// Whose users those of a container are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Users {
+    /// Of a user namespace of its own.
+    Own,
+    /// Of the namespace that the caller is in, as root's containers have them.
+    Callers,
+}
+
+fn users(plan: &Plan) -> Users {
+    if plan.id_maps == IdMaps::Identity && plan.own_ids.is_none() { Users::Callers } else { Users::Own }
+}
+
+/// The keyrings of users belong to their namespace: with that of the caller, a container's root would have the keys of the host's.
+const KEYS: &str = "keyctl";
+
 /// The filter for a process with these capabilities.
-pub(super) fn filter(capabilities: Capabilities) -> Result<Vec<Instruction>, ProfileError> {
+pub(super) fn filter(
+    architecture: Architecture,
+    capabilities: Capabilities,
+    users: Users,
+) -> Result<Vec<Instruction>, ProfileError> {
     let table: Table = serde_json::from_str(TABLE)?;
-    let (allowed, refused) = rules(&table, capabilities)?;
-    Ok(syscall_filter::compile(&rulings(&allowed, &refused), Answer::Errno(ENOSYS))?)
+    let (mut allowed, refused) = rules(&table, architecture, capabilities)?;
+    if users == Users::Callers {
+        allowed.retain(|number, _| Some(*number) != number_of(architecture, KEYS));
+    }
+    Ok(syscall_filter::compile(architecture, &rulings(&allowed, &refused), Answer::Errno(ENOSYS))?)
 }
 
 /// What refuses comes before what allows, and of two errnos the higher one first.
@@ -139,39 +165,45 @@ fn ruling(number: u32, lists: &[(Answer, &Rules)]) -> Ruling {
 }
 
 /// What is allowed, and what gets which errno.
-fn rules(table: &Table, capabilities: Capabilities) -> Result<(Rules, BTreeMap<u16, Rules>), ProfileError> {
+fn rules(
+    table: &Table,
+    architecture: Architecture,
+    capabilities: Capabilities,
+) -> Result<(Rules, BTreeMap<u16, Rules>), ProfileError> {
     let mut allowed = Rules::new();
     let mut refused = BTreeMap::<u16, Rules>::new();
-    add_all(&mut allowed, &table.allow);
+    let numbers = |names: &[String]| -> Rules {
+        let numbers = names.iter().filter_map(|name| number_of(architecture, name));
+        numbers.map(|number| (number, Vec::new())).collect()
+    };
+    allowed.extend(numbers(&table.allow));
     for row in &table.allow_when {
-        add_when(&mut allowed, &row.name, &row.any_of)?;
+        add_when(&mut allowed, number_of(architecture, &row.name), &row.name, &row.any_of)?;
     }
     for row in &table.allow_with_capability {
         let needed = Capabilities::by_name(&row.capability)
             .ok_or_else(|| ProfileError::Capability(row.capability.clone()))?;
-        if capabilities.contains(needed) {
-            add_all(&mut allowed, &row.names);
-        } else {
-            add_all(refused.entry(EPERM).or_default(), &row.names);
-        }
+        let rules =
+            if capabilities.contains(needed) { &mut allowed } else { refused.entry(EPERM).or_default() };
+        rules.extend(numbers(&row.names));
     }
     for row in &table.refuse {
-        add_all(refused.entry(row.errno).or_default(), &row.names);
+        refused.entry(row.errno).or_default().extend(numbers(&row.names));
     }
     for row in &table.refuse_when {
-        add_when(refused.entry(row.errno).or_default(), &row.name, &row.any_of)?;
+        let rules = refused.entry(row.errno).or_default();
+        add_when(rules, number_of(architecture, &row.name), &row.name, &row.any_of)?;
     }
     Ok((allowed, refused))
 }
 
-fn add_all(rules: &mut Rules, names: &[String]) {
-    for number in names.iter().filter_map(|name| number_of(name)) {
-        rules.insert(number, Vec::new());
-    }
-}
-
-fn add_when(rules: &mut Rules, name: &str, any_of: &[Vec<ConditionRow>]) -> Result<(), ProfileError> {
-    let Some(number) = number_of(name) else { return Ok(()) };
+fn add_when(
+    rules: &mut Rules,
+    number: Option<u32>,
+    name: &str,
+    any_of: &[Vec<ConditionRow>],
+) -> Result<(), ProfileError> {
+    let Some(number) = number else { return Ok(()) };
     let alternatives = rules.entry(number).or_default();
     for all_of in any_of {
         let conditions: Result<_, _> = all_of.iter().map(|row| condition(name, row)).collect();
@@ -196,132 +228,5 @@ fn condition(name: &str, row: &ConditionRow) -> Result<Condition, ProfileError> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::syscall_filter::tests::run;
-    use super::*;
-    use crate::sys::seccomp::ARCHITECTURE;
-
-    fn table() -> Table {
-        serde_json::from_str(TABLE).unwrap()
-    }
-
-    #[test]
-    #[cfg(target_arch = "x86_64")]
-    fn every_name_of_the_table_is_known() {
-        let table = table();
-        let names = table
-            .allow
-            .iter()
-            .chain(table.allow_when.iter().map(|row| &row.name))
-            .chain(table.allow_with_capability.iter().flat_map(|row| &row.names))
-            .chain(table.refuse.iter().flat_map(|row| &row.names))
-            .chain(table.refuse_when.iter().map(|row| &row.name));
-        for name in names {
-            assert!(number_of(name).is_some(), "{name}");
-        }
-        assert_eq!(number_of("read"), Some(0));
-        assert_eq!(number_of("nonsense"), None);
-    }
-
-    #[test]
-    fn what_makes_namespaces_and_mounts_needs_the_capability() {
-        let table = table();
-        let (allowed, refused) = rules(&table, Capabilities::DEFAULT).unwrap();
-        for name in ["unshare", "mount", "umount2", "setns", "open_tree", "move_mount", "pivot_root", "bpf"] {
-            let number = number_of(name).unwrap();
-            assert!(!allowed.contains_key(&number), "{name}");
-            assert!(refused[&EPERM].contains_key(&number), "{name}");
-        }
-        assert!(allowed.contains_key(&number_of("chroot").unwrap()));
-        let admin = Capabilities::by_name("CAP_SYS_ADMIN").unwrap();
-        let (allowed, refused) = rules(&table, admin).unwrap();
-        assert!(allowed.contains_key(&number_of("unshare").unwrap()));
-        assert!(refused[&EPERM].contains_key(&number_of("chroot").unwrap()));
-    }
-
-    #[test]
-    fn nothing_is_allowed_and_refused_without_condition() {
-        let (allowed, refused) = rules(&table(), Capabilities::DEFAULT).unwrap();
-        for (number, conditions) in refused.values().flatten() {
-            let also = allowed.get(number);
-            assert!(also.is_none_or(|other| !other.is_empty() && !conditions.is_empty()), "{number}");
-        }
-    }
-
-    #[test]
-    fn clone3_hides_its_flags_from_a_filter_so_it_does_not_exist() {
-        let (allowed, refused) = rules(&table(), Capabilities::DEFAULT).unwrap();
-        let number = number_of("clone3").unwrap();
-        assert!(!allowed.contains_key(&number));
-        assert!(refused.values().all(|rules| !rules.contains_key(&number)));
-    }
-
-    /// The same table in the hands of a compiler that others wrote: one filter for what is allowed, then one for each errno.
-    fn by_seccompiler(allowed: &Rules, refused: &BTreeMap<u16, Rules>) -> Vec<Vec<Instruction>> {
-        use seccompiler::{
-            BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-            SeccompRule, TargetArch,
-        };
-        let condition = |one: &Condition| {
-            let operator = match (one.mask, one.operator) {
-                (0xFFFF_FFFF, Operator::Equal) => SeccompCmpOp::Eq,
-                (0xFFFF_FFFF, _) => SeccompCmpOp::Ne,
-                (mask, _) => SeccompCmpOp::MaskedEq(mask),
-            };
-            SeccompCondition::new(one.index, SeccompCmpArgLen::Dword, operator, one.value).unwrap()
-        };
-        let rule =
-            |all_of: &Vec<Condition>| SeccompRule::new(all_of.iter().map(condition).collect()).unwrap();
-        let program = |rules: &Rules, otherwise, matched| {
-            let rules =
-                rules.iter().map(|(number, any_of)| (i64::from(*number), any_of.iter().map(rule).collect()));
-            let architecture = TargetArch::try_from(std::env::consts::ARCH).unwrap();
-            let filter = SeccompFilter::new(rules.collect(), otherwise, matched, architecture).unwrap();
-            let program: BpfProgram = filter.try_into().unwrap();
-            program
-                .iter()
-                .map(|one| Instruction { code: one.code, jt: one.jt, jf: one.jf, k: one.k })
-                .collect()
-        };
-        let mut programs = vec![program(allowed, SeccompAction::Errno(ENOSYS.into()), SeccompAction::Allow)];
-        for (errno, rules) in refused {
-            programs.push(program(rules, SeccompAction::Allow, SeccompAction::Errno((*errno).into())));
-        }
-        programs
-    }
-
-    /// Several filters: the most severe answer counts, of equally severe ones that of the filter installed last (seccomp(2)).
-    fn strictest(programs: &[Vec<Instruction>], number: u32, arguments: [u64; 6]) -> u32 {
-        let mut answers = programs.iter().rev().map(|one| run(one, ARCHITECTURE, number, arguments));
-        let first = answers.next().unwrap();
-        answers.fold(first, |kept, next| if next & 0xFFFF_0000 < kept & 0xFFFF_0000 { next } else { kept })
-    }
-
-    #[test]
-    fn it_says_what_seccompiler_says() {
-        let values: Vec<u64> =
-            (0..32).map(|bit| 1 << bit).chain([0, 8, 9, 16, 40, 0x20008, u64::MAX]).collect();
-        for capabilities in [Capabilities::DEFAULT, Capabilities::by_name("CAP_SYS_ADMIN").unwrap()] {
-            let (allowed, refused) = rules(&table(), capabilities).unwrap();
-            let theirs = by_seccompiler(&allowed, &refused);
-            assert_eq!(theirs.len(), 3);
-            let ours = filter(capabilities).unwrap();
-            assert!(ours.len() < 400, "{} instructions", ours.len());
-            let check = |number: u32, first: u64, third: u64| {
-                let arguments = [first, first, third, first, third, first];
-                let expected = strictest(&theirs, number, arguments);
-                assert_eq!(run(&ours, ARCHITECTURE, number, arguments), expected, "{number} {arguments:x?}");
-            };
-            for number in (0..600).chain([0x4000_0000, 0x4000_0009, u32::MAX]) {
-                check(number, 0, 0);
-                check(number, u64::MAX, u64::MAX);
-            }
-            let lists = refused.values().chain([&allowed]).flatten();
-            for (number, _) in lists.filter(|(_, any_of)| !any_of.is_empty()) {
-                for first in &values {
-                    values.iter().for_each(|third| check(*number, *first, *third));
-                }
-            }
-        }
-    }
-}
+#[path = "seccomp_tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ use super::capabilities::Capabilities;
 use super::seccomp::{ARGUMENTS, ProfileError};
 use super::syscall_filter::{self, Condition, Operator, Ruling, Width};
 use crate::model::image_config::null_as_default;
-use crate::sys::seccomp::{Answer, Instruction};
+use crate::sys::seccomp::{Answer, Architecture, Instruction};
 use crate::sys::syscall_numbers::number_of;
 
 /// What a rule gives that names no errno.
@@ -86,13 +86,17 @@ struct Circumstances {
 /// [`ProfileError`]
 pub fn check_profile(text: &str) -> Result<(), ProfileError> {
     for capabilities in [Capabilities::NONE, Capabilities::ALL] {
-        filter(text, capabilities)?;
+        filter(text, Architecture::OWN, capabilities)?;
     }
     Ok(())
 }
 
 /// The filter that a profile means for a process with these capabilities.
-pub(super) fn filter(text: &str, capabilities: Capabilities) -> Result<Vec<Instruction>, ProfileError> {
+pub(super) fn filter(
+    text: &str,
+    architecture: Architecture,
+    capabilities: Capabilities,
+) -> Result<Vec<Instruction>, ProfileError> {
     let profile: Profile = serde_json::from_str(text)?;
     let default = answer(&profile.default_action, profile.default_errno_ret)?;
     let mut rules: BTreeMap<u32, Vec<(Answer, Vec<Condition>)>> = BTreeMap::new();
@@ -100,25 +104,35 @@ pub(super) fn filter(text: &str, capabilities: Capabilities) -> Result<Vec<Instr
         let answer = answer(&rule.action, rule.errno_ret)?;
         let conditions = rule.args.iter().map(condition).collect::<Result<Vec<_>, _>>()?;
         for name in rule.name.iter().chain(&rule.names) {
-            let Some(number) = number(name, answer, default)? else { continue };
-            if answer != default && rule.counts(capabilities)? {
+            let Some(number) = number(architecture, name, answer, default)? else { continue };
+            if answer != default && rule.counts(architecture, capabilities)? {
                 rules.entry(number).or_default().push((answer, conditions.clone()));
             }
         }
     }
     let rulings = rules.into_iter().map(|(number, rules)| (number, ruling(rules, default)));
-    Ok(syscall_filter::compile(&rulings.collect(), default)?)
+    Ok(syscall_filter::compile(architecture, &rulings.collect(), default)?)
 }
 
-/// The number of a call here; `None` of one that there is on other machines only.
-fn number(name: &str, answer: Answer, default: Answer) -> Result<Option<u32>, ProfileError> {
-    let number = number_of(name);
+/// The number of a call; `None` of one that there is on other machines only.
+fn number(
+    architecture: Architecture,
+    name: &str,
+    answer: Answer,
+    default: Answer,
+) -> Result<Option<u32>, ProfileError> {
+    let number = number_of(architecture, name);
     let is_stricter = severity(answer) > severity(default);
-    if number.is_none() && is_stricter && !ELSEWHERE.contains(&name) {
+    if number.is_none() && is_stricter && !is_of_others(name) {
         let problem = format!("{name:?} is no system call that is known here, so it cannot be refused");
         return Err(ProfileError::Unsupported(problem));
     }
     Ok(number)
+}
+
+fn is_of_others(name: &str) -> bool {
+    ELSEWHERE.contains(&name)
+        || Architecture::ALL.iter().any(|architecture| number_of(*architecture, name).is_some())
 }
 
 fn ruling(mut rules: Vec<(Answer, Vec<Condition>)>, default: Answer) -> Ruling {
@@ -181,7 +195,7 @@ fn condition(argument: &Argument) -> Result<Condition, ProfileError> {
 }
 
 impl Rule {
-    fn counts(&self, capabilities: Capabilities) -> Result<bool, ProfileError> {
+    fn counts(&self, architecture: Architecture, capabilities: Capabilities) -> Result<bool, ProfileError> {
         let has = |name: &String| {
             let capability = Capabilities::by_name(name);
             let capability = capability.ok_or_else(|| ProfileError::Capability(name.clone()))?;
@@ -197,7 +211,7 @@ impl Rule {
                 return Ok(false);
             }
         }
-        let here = |arches: &[String]| arches.iter().any(|arch| arch == ARCHITECTURE_NAME);
+        let here = |arches: &[String]| arches.iter().any(|arch| arch == name_in_go(architecture));
         if !self.includes.arches.is_empty() && !here(&self.includes.arches) || here(&self.excludes.arches) {
             return Ok(false);
         }
@@ -208,15 +222,13 @@ impl Rule {
     }
 }
 
-/// In Go's words.
-#[cfg(target_arch = "x86_64")]
-const ARCHITECTURE_NAME: &str = "amd64";
-/// In Go's words.
-#[cfg(target_arch = "aarch64")]
-const ARCHITECTURE_NAME: &str = "arm64";
-/// In Go's words.
-#[cfg(target_arch = "riscv64")]
-const ARCHITECTURE_NAME: &str = "riscv64";
+fn name_in_go(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::X86_64 => "amd64",
+        Architecture::Aarch64 => "arm64",
+        Architecture::Riscv64 => "riscv64",
+    }
+}
 
 fn kernel_is_at_least(version: &str) -> Result<bool, ProfileError> {
     let numbers = |text: &str| -> Option<(u32, u32)> {
@@ -229,7 +241,7 @@ fn kernel_is_at_least(version: &str) -> Result<bool, ProfileError> {
     Ok(numbers(&running.release().to_string_lossy()).is_none_or(|running| running >= wanted))
 }
 
-/// Calls that only machines of 32 bits, or other ones, have: a program here cannot make them.
+/// Calls that only machines have that no filter is for, or their 32 bits: a program here cannot make them.
 #[rustfmt::skip]
 const ELSEWHERE: &[&str] = &[
     "_llseek", "_newselect", "_sysctl", "afs_syscall", "arm_fadvise64_64", "arm_sync_file_range",
@@ -257,13 +269,14 @@ const ELSEWHERE: &[&str] = &[
 mod tests {
     use super::super::syscall_filter::tests::run;
     use super::*;
-    use crate::sys::seccomp::ARCHITECTURE;
 
     const ALLOW: u32 = 0x7FFF_0000;
     const ERRNO: u32 = 0x0005_0000;
 
+    const OWN: Architecture = Architecture::OWN;
+
     fn answer_of(filter: &[Instruction], name: &str, arguments: [u64; 6]) -> u32 {
-        run(filter, ARCHITECTURE, number_of(name).unwrap(), arguments)
+        run(filter, OWN.audit_number(), number_of(OWN, name).unwrap(), arguments)
     }
 
     #[test]
@@ -284,14 +297,14 @@ mod tests {
                 {"names": ["sync"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["none"]}}
             ]}"#;
         check_profile(text).unwrap();
-        let none = filter(text, Capabilities::NONE).unwrap();
+        let none = filter(text, OWN, Capabilities::NONE).unwrap();
         let say = |name, first, second| answer_of(&none, name, [first, second, 0, 0, 0, 0]);
         assert_eq!((say("read", 0, 0), say("write", 0, 0)), (ALLOW, ERRNO | 38));
         assert_eq!((say("personality", 1 << 32, 0), say("personality", 7, 0)), (ALLOW, ERRNO | 38));
         assert_eq!((say("mount", 0, 0), say("ptrace", 0, 0)), (ERRNO | 1, ALLOW));
         assert_eq!((say("bpf", 0, 0), say("sync", 0, 0)), (ERRNO | 38, ERRNO | 38));
         assert_eq!((say("kill", 1, 15), say("kill", 1, 0x109)), (ALLOW, 0x8000_0000));
-        let all = filter(text, Capabilities::ALL).unwrap();
+        let all = filter(text, OWN, Capabilities::ALL).unwrap();
         assert_eq!(answer_of(&all, "mount", [0; 6]), ALLOW);
     }
 
@@ -299,11 +312,11 @@ mod tests {
     fn what_refuses_some_cannot_be_got_around() {
         let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls":
             [{"names": ["mkdir", "mkdirat", "stime"], "action": "SCMP_ACT_ERRNO"}]}"#;
-        let filter = filter(text, Capabilities::NONE).unwrap();
+        let filter = filter(text, OWN, Capabilities::NONE).unwrap();
         assert_eq!(answer_of(&filter, "mkdirat", [0; 6]), ERRNO | 1);
         assert_eq!(answer_of(&filter, "read", [0; 6]), ALLOW);
         // By the numbers of x32, and of 32 bits.
-        assert_eq!(run(&filter, ARCHITECTURE, 0x4000_0053, [0; 6]), ERRNO | 38);
+        assert_eq!(run(&filter, OWN.audit_number(), 0x4000_0053, [0; 6]), ERRNO | 38);
         assert_eq!(run(&filter, 0x4000_0003, 39, [0; 6]), 0x8000_0000);
     }
 
@@ -344,11 +357,36 @@ mod tests {
     #[test]
     fn podmans_own_profile() {
         let Ok(text) = std::fs::read_to_string("/usr/share/containers/seccomp.json") else { return };
-        let filter = filter(&text, Capabilities::DEFAULT).unwrap();
+        let filter = filter(&text, OWN, Capabilities::DEFAULT).unwrap();
         for (name, answer) in
             [("read", ALLOW), ("openat", ALLOW), ("bpf", ERRNO | 1), ("clock_settime", ERRNO | 1)]
         {
             assert_eq!(answer_of(&filter, name, [0; 6]), answer, "{name}");
+        }
+    }
+    #[test]
+    fn each_architecture_has_its_own_rules_and_numbers() {
+        let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"},
+            {"names": ["sync"], "action": "SCMP_ACT_ERRNO", "includes": {"arches": ["arm64"]}},
+            {"names": ["syncfs"], "action": "SCMP_ACT_ERRNO", "excludes": {"arches": ["arm64", "riscv64"]}}]}"#;
+        for architecture in Architecture::ALL {
+            let filter = filter(text, architecture, Capabilities::NONE).unwrap();
+            let refused: Vec<&str> = ["mkdir", "mkdirat", "sync", "syncfs", "read"]
+                .into_iter()
+                .filter(|name| {
+                    let number = number_of(architecture, name);
+                    number.is_some_and(|number| {
+                        run(&filter, architecture.audit_number(), number, [0; 6]) == ERRNO | 1
+                    })
+                })
+                .collect();
+            let expected: &[&str] = match architecture {
+                Architecture::X86_64 => &["mkdir", "mkdirat", "syncfs"],
+                Architecture::Aarch64 => &["mkdirat", "sync"],
+                Architecture::Riscv64 => &["mkdirat"],
+            };
+            assert_eq!(refused, expected, "{architecture:?}");
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::sys::seccomp::{
-    ARCHITECTURE, Answer, Field, INSTRUCTIONS_MAX, Instruction, Test, give, jump, jump_if, load, mask,
+    Answer, Architecture, Field, INSTRUCTIONS_MAX, Instruction, Test, give, jump, jump_if, load, mask,
 };
 
 /// What a system call gets: the answer of the first case that applies.
@@ -70,12 +70,16 @@ const ENOSYS: u16 = 38;
 
 /// The filter: every number that has no ruling gets `unknown`. Who comes from another architecture, whose numbers mean something
 /// else, is killed.
-pub(super) fn compile(rulings: &BTreeMap<u32, Ruling>, unknown: Answer) -> Result<Vec<Instruction>, TooLong> {
+pub(super) fn compile(
+    architecture: Architecture,
+    rulings: &BTreeMap<u32, Ruling>,
+    unknown: Answer,
+) -> Result<Vec<Instruction>, TooLong> {
     let always = |answer| Ruling { cases: Vec::new(), otherwise: answer };
     let (unknown, foreign) = (always(unknown), always(Answer::Errno(ENOSYS)));
     let mut filter = vec![
         load(Field::Architecture),
-        jump_if(Test::Equal, ARCHITECTURE, 1, 0),
+        jump_if(Test::Equal, architecture.audit_number(), 1, 0),
         give(Answer::KillProcess),
         load(Field::Number),
     ];
@@ -220,6 +224,8 @@ fn high(value: u64) -> u32 {
 pub(super) mod tests {
     use super::*;
 
+    const OWN: u32 = Architecture::OWN.audit_number();
+
     /// What the kernel makes of a filter (Documentation/userspace-api/seccomp_filter.rst), for a call with these arguments.
     pub(in super::super) fn run(
         filter: &[Instruction],
@@ -265,10 +271,10 @@ pub(super) mod tests {
     fn ranges_gaps_and_ends() {
         let allowed = [0, 1, 2, 5, 6, 9, 0x3FFF_FFFF];
         let rulings = allowed.map(|number| (number, plain(Answer::Allow))).into();
-        let filter = compile(&rulings, Answer::Errno(38)).unwrap();
+        let filter = compile(Architecture::OWN, &rulings, Answer::Errno(38)).unwrap();
         for number in (0..12).chain([0x3FFF_FFFE, 0x3FFF_FFFF, 0x4000_0000, u32::MAX]) {
             let expected = if allowed.contains(&number) { ALLOW } else { ERRNO | 38 };
-            assert_eq!(run(&filter, ARCHITECTURE, number, [0; 6]), expected, "{number}");
+            assert_eq!(run(&filter, OWN, number, [0; 6]), expected, "{number}");
         }
         assert_eq!(run(&filter, 0x4000_0003, 0, [0; 6]), KILL);
         // One search step for each end of a range of equals.
@@ -288,15 +294,15 @@ pub(super) mod tests {
             (vec![whole(0, 7, false), whole(5, 7, false)], Answer::Allow),
         ];
         let ruling = Ruling { cases, otherwise: Answer::KillProcess };
-        let filter = compile(&[(41, ruling)].into(), Answer::Errno(38)).unwrap();
-        let call = |arguments| run(&filter, ARCHITECTURE, 41, arguments);
+        let filter = compile(Architecture::OWN, &[(41, ruling)].into(), Answer::Errno(38)).unwrap();
+        let call = |arguments| run(&filter, OWN, 41, arguments);
         assert_eq!(call([16, 0x30, 9, 0, 0, 0]), ERRNO | 22);
         assert_eq!(call([16, 0x31, 8, 0, 0, 0]), ERRNO | 1);
         assert_eq!(call([16, 0x41, 8, 0, 0, 0]), ALLOW);
         assert_eq!(call([7, 0x41, 8, 0, 0, 0]), KILL);
         assert_eq!(call([8, 0x41, 8, 0, 0, 7]), KILL);
         assert_eq!(call([16 | 1 << 40, 0, 9, 0, 0, 0]), ERRNO | 22, "low halves only");
-        assert_eq!(run(&filter, ARCHITECTURE, 40, [16, 0x30, 9, 0, 0, 0]), ERRNO | 38);
+        assert_eq!(run(&filter, OWN, 40, [16, 0x30, 9, 0, 0, 0]), ERRNO | 38);
     }
 
     #[test]
@@ -307,9 +313,15 @@ pub(super) mod tests {
             cases: vec![(vec![condition; conditions], Answer::Allow); cases],
             otherwise: Answer::Errno(1),
         };
-        assert!(compile(&[(1, many(1, 80))].into(), Answer::Allow).is_ok());
-        assert_eq!(compile(&[(1, many(1, 100))].into(), Answer::Allow).err(), Some(TooLong));
-        assert_eq!(compile(&[(1, many(2000, 1))].into(), Answer::Allow).err(), Some(TooLong));
+        assert!(compile(Architecture::OWN, &[(1, many(1, 80))].into(), Answer::Allow).is_ok());
+        assert_eq!(
+            compile(Architecture::OWN, &[(1, many(1, 100))].into(), Answer::Allow).err(),
+            Some(TooLong)
+        );
+        assert_eq!(
+            compile(Architecture::OWN, &[(1, many(2000, 1))].into(), Answer::Allow).err(),
+            Some(TooLong)
+        );
     }
 
     #[test]
@@ -336,7 +348,7 @@ pub(super) mod tests {
                 };
                 let ruling =
                     Ruling { cases: vec![(vec![first, second], Answer::Log)], otherwise: Answer::Trap };
-                let filter = compile(&[(9, ruling)].into(), Answer::Allow).unwrap();
+                let filter = compile(Architecture::OWN, &[(9, ruling)].into(), Answer::Allow).unwrap();
                 for argument in values {
                     let seen = argument & mask;
                     let holds = match operator {
@@ -348,7 +360,7 @@ pub(super) mod tests {
                         Operator::GreaterOrEqual => seen >= value,
                     };
                     for third in [3, 4] {
-                        let answer = run(&filter, ARCHITECTURE, 9, [0, argument, third, 0, 0, 0]);
+                        let answer = run(&filter, OWN, 9, [0, argument, third, 0, 0, 0]);
                         let expected = if holds && third == 3 { 0x7FFC_0000 } else { 0x0003_0000 };
                         assert_eq!(answer, expected, "{argument:x} & {mask:x} {operator:?} {value:x}");
                     }

@@ -10,7 +10,7 @@ use rustix::mount::MountAttrFlags as Attr;
 use super::failure::{Context as _, Failure, Step};
 use super::fill;
 use super::in_root;
-use super::mounts::{Fill, Pending, Place};
+use super::mounts::{Fill, Pending, Place, of_device};
 use super::own_ids::OwnIds;
 use super::plan::{MountFlags, Plan, Tmpfs, Volume};
 use super::rootfs;
@@ -129,6 +129,6 @@ fn clone_device(path: &Path) -> io::Result<OwnedFd> {
     if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
         return Err(io::Error::other("not a device"));
     }
-    set_attributes(device.as_fd(), Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOEXEC, Reach::One)?;
+    set_attributes(device.as_fd(), of_device(), Reach::One)?;
     Ok(device)
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::seccomp::Architecture;
 use super::syscall_numbers::number_of;
 
 /// Whether there is a system call of this name, here and now: a filter of an outer container may hide what the kernel has.
@@ -9,7 +10,7 @@ use super::syscall_numbers::number_of;
 #[must_use]
 pub fn has_system_call(name: &str) -> Option<bool> {
     const NONE: libc::c_long = -1;
-    let number = libc::c_long::from(number_of(name)?);
+    let number = libc::c_long::from(number_of(Architecture::OWN, name)?);
     // SAFETY: every pointer, length, descriptor and flag that could be among the operands is invalid, which the kernel finds
     // before it does anything: it reads and writes no memory of ours.
     let result = unsafe { libc::syscall(number, NONE, NONE, NONE, NONE, NONE, NONE) };

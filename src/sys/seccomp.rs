@@ -9,15 +9,46 @@ pub type Instruction = libc::sock_filter;
 /// The most that the kernel takes (`BPF_MAXINSNS`, linux/bpf_common.h).
 pub const INSTRUCTIONS_MAX: usize = 4096;
 
-/// `AUDIT_ARCH_*` (linux/audit.h) of the machine that this is built for: the ELF machine, 64 bits, little-endian.
-#[cfg(target_arch = "x86_64")]
-pub const ARCHITECTURE: u32 = 0xC000_003E;
-/// `AUDIT_ARCH_*` (linux/audit.h) of the machine that this is built for: the ELF machine, 64 bits, little-endian.
-#[cfg(target_arch = "aarch64")]
-pub const ARCHITECTURE: u32 = 0xC000_00B7;
-/// `AUDIT_ARCH_*` (linux/audit.h) of the machine that this is built for: the ELF machine, 64 bits, little-endian.
-#[cfg(target_arch = "riscv64")]
-pub const ARCHITECTURE: u32 = 0xC000_00F3;
+/// A machine whose system calls can be filtered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// `x86_64`
+    X86_64,
+    /// `aarch64`, that is arm64.
+    Aarch64,
+    /// `riscv64`
+    Riscv64,
+}
+
+impl Architecture {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::X86_64, Self::Aarch64, Self::Riscv64];
+
+    /// The one that this is built for.
+    #[cfg(target_arch = "x86_64")]
+    pub const OWN: Self = Self::X86_64;
+    /// The one that this is built for.
+    #[cfg(target_arch = "aarch64")]
+    pub const OWN: Self = Self::Aarch64;
+    /// The one that this is built for.
+    #[cfg(target_arch = "riscv64")]
+    pub const OWN: Self = Self::Riscv64;
+
+    /// `AUDIT_ARCH_*` (linux/audit.h): the ELF machine, 64 bits, little-endian.
+    #[must_use]
+    pub const fn audit_number(self) -> u32 {
+        match self {
+            Self::X86_64 => 0xC000_003E,
+            Self::Aarch64 => 0xC000_00B7,
+            Self::Riscv64 => 0xC000_00F3,
+        }
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+compile_error!(
+    "containers need a filter of system calls, whose numbers are known of x86-64, arm64 and riscv64 alone"
+);
 
 const _: () = assert!(cfg!(target_endian = "little"), "the low half of an argument comes first");
 

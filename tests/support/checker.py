@@ -19,11 +19,11 @@ INERT = {"nosuid", "nodev", "noexec"}
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx"}
 MASKED = [
-    "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
+    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
     "/proc/sched_debug", "/proc/scsi", "/proc/interrupts", "/sys/firmware", "/sys/fs/selinux", "/sys/dev/block",
     "/sys/devices/virtual/powercap",
 ]
-READ_ONLY = ["/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 CAPABILITIES = "00000000800405fb"
 
 problems = []
@@ -50,8 +50,17 @@ def outside():
         "limits": limits(),
         "oom_score_adj": read("/proc/self/oom_score_adj").strip(),
         "user_namespace": os.geteuid() != 0,
+        "filters": int(dict(line.split(":", 1) for line in read("/proc/self/status").splitlines()).get("Seccomp_filters", "0")),
+        "coredump_filter": read("/proc/self/coredump_filter").strip(),
+        "scheduling": [os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)],
         "cgroup2": any(line.split()[1:3] == ["/sys/fs/cgroup", "cgroup2"] for line in read("/proc/mounts").splitlines()),
     }))
+
+
+def propagation():
+    """Optional fields of each mount: whom it shares with, or gets from."""
+    lines = read("/proc/self/mountinfo").splitlines()
+    return sorted({field for line in lines for field in line.split(" - ")[0].split()[6:]})
 
 
 def mounts():
@@ -74,8 +83,17 @@ def check_mount(found, path, kind, wanted, options=(), absent=()):
     expect(f"{path}: too much", sorted(set(absent) & (attributes | has_options)), [])
 
 
+GENERATED = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/run/.containerenv"]
+
+
 def check_mounts(said):
     found = mounts()
+    expect("mounts that are shared", propagation(), [])
+    known = {"/", "/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup", "/dev/console", "/checker.py"}
+    known |= set(MASKED) | set(READ_ONLY) | set(GENERATED) | {f"/dev/{name}" for name in DEVICES}
+    expect("more mounts", sorted(set(found) - known), [])
+    places = [line.split()[4] for line in read("/proc/self/mountinfo").splitlines()]
+    expect("mounted twice", sorted({place for place in places if places.count(place) > 1}), [])
     check_mount(found, "/", "fuse.layerfs", {"rw", "nodev"}, absent={"nosuid", "noexec"})
     check_mount(found, "/proc", "proc", INERT | {"rw"})
     check_mount(found, "/dev", "tmpfs", {"rw", "nosuid"}, {"mode=755", "size=65536k"}, {"relatime", "noatime", "nodev"})
@@ -86,7 +104,7 @@ def check_mounts(said):
     check_mount(found, "/sys", "sysfs", INERT | {"ro"})
     if said["cgroup2"]:
         check_mount(found, "/sys/fs/cgroup", "cgroup2", INERT | {"ro"})
-    for path in ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"]:
+    for path in GENERATED:
         check_mount(found, path, "tmpfs", INERT | {"rw"})
     for path in READ_ONLY:
         if os.path.exists(path):
@@ -98,6 +116,9 @@ def check_devices(said):
     for name, numbers in DEVICES.items():
         device = os.stat(f"/dev/{name}")
         expect(f"/dev/{name}: kind", stat.S_ISCHR(device.st_mode), True)
+        # The node is the host's; what is written goes to the device all the same.
+        kind = mounts().get(f"/dev/{name}", ("none",))[0]
+        check_mount(mounts(), f"/dev/{name}", kind, {"ro", "nosuid", "noexec"}, absent={"nodev"})
         expect(f"/dev/{name}", (os.major(device.st_rdev), os.minor(device.st_rdev)), numbers)
         expect(f"/dev/{name}: mode", oct(device.st_mode & 0o666), "0o666")
     for name, target in LINKS.items():
@@ -153,6 +174,12 @@ def check_process(said):
     # 32 and 33 are the C library's own, which posix_spawn(3) leaves ignored.
     expect("SigIgn", int(status["SigIgn"], 16) & ~(0b11 << 31), 0)
     expect("Seccomp", status["Seccomp"], "2")
+    expect("Seccomp_filters", int(status["Seccomp_filters"]) - said["filters"], 1)
+    expect("Groups", set(status["Groups"].split()) - {"65534"} if said["single"] else status["Groups"].split(), set() if said["single"] else [])
+    expect("NSpid", status["NSpid"].split(), ["1"])
+    expect("core dumps", (status["CoreDumping"], read("/proc/1/coredump_filter").strip()), ("0", said["coredump_filter"]))
+    expect("scheduling", (os.sched_getscheduler(1), os.getpriority(os.PRIO_PROCESS, 1)), tuple(said["scheduling"]))
+    expect("control groups", sorted({line.split(":", 2)[2] for line in read("/proc/1/cgroup").splitlines() if line.startswith("0::")}), ["/"])
     expect("NoNewPrivs", status["NoNewPrivs"], "1" if said["single"] else "0")
     expect("Umask", status["Umask"], "0022")
     expect("Uid", status["Uid"].split(), ["0"] * 4)
@@ -171,6 +198,10 @@ def check_process(said):
     expect("network devices", os.listdir("/sys/class/net"), ["lo"])
     expect("lo: up", int(read("/sys/class/net/lo/flags"), 16) & 1, 1)
     expect("container", os.environ.get("container"), "layerfs")
+    expect("home", os.environ.get("HOME"), "/root")
+    expect("path", os.environ.get("PATH", "").split(":")[0:2], ["/usr/local/sbin", "/usr/local/bin"])
+    expect("variables", sorted(set(os.environ) - {"HOME", "PATH", "HOSTNAME", "container", "TERM", "PWD", "LANG", "LC_CTYPE", "OLDPWD", "SHLVL", "_"}), [])
+    expect("ids", [bool(read(f"/proc/1/{kind}_map").strip()) for kind in ("uid", "gid")], [True, True])
     expect("working directory", os.readlink("/proc/1/cwd"), "/")
 
 

@@ -5,6 +5,13 @@
     intruder.py calls            makes system calls that are refused; names those that are not
     intruder.py typing           types into the terminal that its standard input is
     intruder.py keyring          tells the number of its session keyring
+    intruder.py keys             makes a key of its user's, called layerfs-test, and waits for the end of its input
+    intruder.py steal            tells what it can read of such a key that others made
+    intruder.py nodes PATH...    changes permissions and times of files; names those that it could change
+    intruder.py swap DIR TARGET... exchanges DIR/x, a directory, with symlinks to each target, until DIR/stop is there
+    intruder.py listen NAME      listens on an abstract socket until the end of its input
+    intruder.py connect NAME     connects to it
+    intruder.py cgroup           writes what is there already to files below /sys/fs/cgroup; names those that took it
     intruder.py kill PID...      kills processes by their numbers outside; names those that are there
 """
 import ctypes
@@ -12,6 +19,8 @@ import errno
 import fcntl
 import json
 import os
+import socket
+import stat
 import sys
 import termios
 
@@ -86,11 +95,15 @@ def calls():
             print(name, result, errno.errorcode.get(ctypes.get_errno()))
 
 
+TIOCLINUX = 0x541C
+
+
 def typing():
     assert os.isatty(0)
     for what, call in {
         "TIOCSCTTY": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 1),
         "TIOCSTI": lambda: [fcntl.ioctl(0, termios.TIOCSTI, bytes([c])) for c in b"intruder\n"],
+        "TIOCLINUX": lambda: fcntl.ioctl(0, TIOCLINUX, bytes([3])),
         "/dev/tty": lambda: os.open("/dev/tty", os.O_RDWR),
     }.items():
         try:
@@ -101,8 +114,101 @@ def typing():
 
 
 def keyring():
-    KEYCTL, GET_KEYRING_ID, SESSION_KEYRING = 250, 0, -3
-    print(libc.syscall(*map(ctypes.c_long, (KEYCTL, GET_KEYRING_ID, SESSION_KEYRING, 0))))
+    print(call(KEYCTL, 0, SESSION_KEYRING, 0))
+
+
+ADD_KEY, KEYCTL = 248, 250
+USER_KEYRING, SESSION_KEYRING = -4, -3
+SEARCH, READ, LINK, UNLINK = 10, 11, 8, 9
+
+
+def call(*arguments):
+    return libc.syscall(*[ctypes.c_long(one) if isinstance(one, int) else one for one in arguments])
+
+
+def keys():
+    key = call(ADD_KEY, b"user", b"layerfs-test", b"secret", 6, USER_KEYRING)
+    print(key, flush=True)
+    sys.stdin.read()
+    call(KEYCTL, UNLINK, key, USER_KEYRING)
+
+
+def steal():
+    # Who has the keyring in its own may read what is in it.
+    call(KEYCTL, LINK, USER_KEYRING, SESSION_KEYRING)
+    key = call(KEYCTL, SEARCH, USER_KEYRING, b"user", b"layerfs-test", 0)
+    found = ctypes.create_string_buffer(16)
+    print(call(KEYCTL, READ, key, found, 16) if key > 0 else "", found.value.decode())
+
+
+def nodes(paths):
+    for path in paths:
+        status = os.stat(path)
+        for what, change in {
+            "chmod": lambda: os.chmod(path, stat.S_IMODE(status.st_mode)),
+            "chown": lambda: os.chown(path, status.st_uid, status.st_gid),
+            "times": lambda: os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns)),
+        }.items():
+            try:
+                change()
+                print(path, what)
+            except OSError:
+                pass
+
+
+RENAME_EXCHANGE = 2
+FILES = ["f", "null", "console", "ptmx", "0"]
+
+
+def swap(directory, targets):
+    os.chdir(directory)
+    links = [f"link{number}".encode() for number in range(len(targets))]
+    for link, target in zip(links, targets):
+        os.symlink(target, link)
+    os.makedirs("x/sub")
+    for name in FILES:
+        open(f"x/{name}", "w", encoding="utf-8").close()
+    turns = 0
+    while turns % 64 or not os.path.exists("stop"):
+        turns += 1
+        link = links[turns % len(links)]
+        for _ in range(2):
+            if libc.renameat2(-100, b"x", -100, link, RENAME_EXCHANGE) == 0 and turns == 1:
+                open("swapping", "w", encoding="utf-8").close()
+
+
+def listen(name):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{name}")
+        listener.listen()
+        print("listening", flush=True)
+        sys.stdin.read()
+
+
+def connect(name):
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(f"\0{name}")
+            print("connected")
+        except OSError as error:
+            print(errno.errorcode[error.errno])
+
+
+def cgroup():
+    for directory, directories, files in os.walk("/sys/fs/cgroup"):
+        for name in files:
+            path = os.path.join(directory, name)
+            try:
+                with open(path, "r+b", buffering=0) as file:
+                    file.write(file.read(64) or b"0")
+                print(path)
+            except OSError:
+                pass
+        try:
+            os.mkdir(os.path.join(directory, "layerfs-test"))
+            print(directory)
+        except OSError:
+            pass
 
 
 def kill(pids):
@@ -115,4 +221,18 @@ def kill(pids):
 
 
 if __name__ == "__main__":
-    {"watch": watch, "calls": calls, "typing": typing, "keyring": keyring, "kill": lambda: kill([int(pid) for pid in sys.argv[2:]])}[sys.argv[1]]()
+    command, *rest = sys.argv[1:]
+    {
+        "watch": watch,
+        "calls": calls,
+        "typing": typing,
+        "keyring": keyring,
+        "keys": keys,
+        "steal": steal,
+        "cgroup": cgroup,
+        "nodes": lambda: nodes(rest),
+        "swap": lambda: swap(rest[0], rest[1:]),
+        "listen": lambda: listen(rest[0]),
+        "connect": lambda: connect(rest[0]),
+        "kill": lambda: kill([int(pid) for pid in rest]),
+    }[command]()
