@@ -158,6 +158,9 @@ fn run_helper(program: &str, pid: i32, own: u32, ranges: &[IdRange]) -> Result<(
     let said = String::from_utf8_lossy(&output.stderr);
     let hint = match nix::sys::prctl::get_no_new_privs() {
         Ok(true) => " (no_new_privs is set, so setuid programs have no effect)",
+        Ok(false) | Err(_) if said.contains("Operation not permitted") => {
+            " (it has to be setuid root or to have file capabilities: `layerfs doctor` says what to do)"
+        }
         Ok(false) | Err(_) => "",
     };
     Err(format!("{program} failed, {}: {}{hint}", output.status, said.trim()))
