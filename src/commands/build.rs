@@ -11,7 +11,7 @@ use super::args::BuildArgs;
 use super::progress::Indexing;
 use super::{complain, environment, failure};
 use crate::builder::{self, BuildSpec};
-use crate::container::ending;
+use crate::container::sweeping;
 
 /// What a command of the Dockerfile that failed exits with, as docker build does.
 const COMMAND_FAILED: u8 = 1;
@@ -20,7 +20,7 @@ const COMMAND_FAILED: u8 = 1;
 pub(super) fn run(args: &BuildArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
-    ending::sweep(&containers);
+    sweeping::sweep(&containers);
     let dockerfile = args.file.clone().unwrap_or_else(|| args.context.join("Dockerfile"));
     let spec = BuildSpec {
         context: args.context.clone(),

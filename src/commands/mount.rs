@@ -9,7 +9,7 @@ use super::progress::{Indexing, Told};
 use super::{environment, inspect};
 use crate::container::mounts::{self, MountPlan};
 use crate::container::{
-    Changes, Config, Containers, Held, ImageRecord, NewContainer, Owners, Purpose, State, ending,
+    Changes, Config, Containers, Held, ImageRecord, NewContainer, Owners, Purpose, State, sweeping,
 };
 use crate::fuse::Flag;
 use crate::image::{self, Image};
@@ -21,7 +21,7 @@ pub(super) fn run(args: MountArgs) -> anyhow::Result<u8> {
     let options = Options::parse(&args)?;
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
-    ending::sweep(&containers);
+    sweeping::sweep(&containers);
     let (fresh, prepared) = match &args.container {
         Some(id) => (false, again(&args, &containers, &store, id)?),
         None => (true, new(&args, &options, &containers, &store)?),

@@ -13,8 +13,8 @@ use crate::container::background;
 use crate::container::restarting::RestartPolicy;
 use crate::container::running::{self, Ready, RunError};
 use crate::container::{
-    Changes, Containers, Held, ImageRecord, NewContainer, Owners, Purpose, State, Wishes, command_line,
-    ending,
+    Changes, ContainerError, Containers, Held, ImageRecord, NewContainer, Owners, Purpose, State, Wishes,
+    command_line, ending, sweeping,
 };
 use crate::fuse::Writes;
 use crate::launcher::EarlyUsers;
@@ -88,7 +88,7 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
     let cidfile = args.cidfile.as_deref().map(CidFile::claim).transpose()?;
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
-    ending::sweep(&containers);
+    sweeping::sweep(&containers);
     let progress = Told::unless(args.quiet);
     let image = args.platform.open(&args.image, &store, progress)?;
     if let Some(signal) = &image.config.config.stop_signal {
@@ -99,12 +99,7 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
     let caches = environment::caches(&store, &image, &arguments)?;
     let layers = mount::open_layers_told(&store, &image, caches, progress)?;
     let claim = userns::claim(&containers, &mut wishes, &image, &layers)?;
-    let volumes = containers.volumes()?;
-    // From here on until the container is there, which keeps them.
-    let kept = if wishes.volumes.is_empty() { None } else { Some(volumes.keep()?) };
-    if let Some(kept) = &kept {
-        volumes.resolve(&mut wishes.volumes, kept)?;
-    }
+    containers.volumes()?.resolve(&mut wishes.volumes)?;
     let created = containers.create(NewContainer {
         name: args.name.clone(),
         image: ImageRecord::of(&image),
@@ -116,18 +111,24 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
         run: Some(wishes.clone()),
     });
     drop(claim);
-    let held = match created {
-        Ok(held) => held,
-        Err(error) => {
-            drop(kept);
-            volumes.remove_anonymous(&wishes.volumes, &containers)?;
-            return Err(error.into());
-        }
-    };
+    let held = created?;
+    if let Err(error) = provide_volumes(&containers, &wishes) {
+        ending::discard(&containers, held)?;
+        return Err(error.into());
+    }
     if let Some(cidfile) = cidfile {
         cidfile.fill(&held)?;
     }
     Ok(Made { containers, held, layers, wishes, users: None, quiet: args.quiet })
+}
+
+/// Makes the volumes that a container is to have and that are not there.
+pub(super) fn provide_volumes(containers: &Containers, wishes: &Wishes) -> Result<(), ContainerError> {
+    if wishes.volumes.is_empty() {
+        return Ok(());
+    }
+    let volumes = containers.volumes()?;
+    volumes.provide(&wishes.volumes, &volumes.keep()?)
 }
 
 impl Made {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 
 use super::container_args::{RestartArgs, StartArgs, WaitArgs};
 use super::progress::Told;
-use super::run::Made;
+use super::run::{Made, provide_volumes};
 use super::selection::{self, Missing, SelectionArgs};
 use super::{attach, environment, mount};
 use crate::container::attaching;
@@ -119,6 +119,9 @@ fn wishes(container: &Container) -> anyhow::Result<Wishes> {
 fn again(store: &Store, containers: &Containers, container: Container) -> anyhow::Result<Made> {
     let wishes = wishes(&container)?;
     let held = containers.hold(container)?;
+    if held.is_new()? {
+        provide_volumes(containers, &wishes)?;
+    }
     let image = mount::image_of(held.config(), store, Told::Nothing)?;
     let arguments = command_line::arguments(&held.config().image.process, &wishes)?;
     let caches = environment::caches(store, &image, &arguments)?;

@@ -19,7 +19,7 @@ mod message;
 mod server;
 
 pub use detach_keys::{DetachKeys, NoKey};
-pub(super) use server::Server;
+pub(super) use server::{SOCKET, Server};
 
 use detach_keys::Typed;
 use message::{Asked, BYTES_MAX, Told};

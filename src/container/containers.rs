@@ -1,5 +1,6 @@
 //! All containers of a store.
 
+use std::collections::HashSet;
 use std::fs::DirBuilder;
 use std::io;
 use std::ops::Deref;
@@ -12,12 +13,14 @@ use super::names::Names;
 use super::wishes::Wishes;
 use super::{
     Changes, Config, Container, ContainerError, ContainerId, ImageRecord, Moment, Owners, Purpose, State,
-    Status, Volumes, documents, tree,
+    Status, UsedVolume, Volumes, documents, tree,
 };
 use crate::sys::lock::FileLock;
 
 /// What a container's directory is called while it is being removed: no id, so nobody finds it any more.
 const REMOVING_PREFIX: &str = ".removing-";
+/// The same of one whose own volumes go with it.
+const REMOVING_WITH_VOLUMES_PREFIX: &str = ".removing-volumes-";
 /// What it is called until somebody holds its lock.
 const NEW_PREFIX: &str = ".new-";
 /// A creation that has not got so far after this time was interrupted: it takes milliseconds.
@@ -58,10 +61,20 @@ pub struct Held {
     lock: FileLock,
 }
 
+/// What becomes of the volumes that a container alone has and that nobody has named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnVolumes {
+    /// They stay.
+    Stay,
+    /// They go with it.
+    Go,
+}
+
 /// A container that nobody finds any more and whose files are still there.
 #[derive(Debug)]
 pub struct Removal {
     path: PathBuf,
+    volumes: Vec<UsedVolume>,
     _lock: Option<FileLock>,
 }
 
@@ -95,7 +108,26 @@ impl Held {
 impl Removal {
     /// Of a directory that has no lock.
     pub(super) fn unlocked(path: PathBuf) -> Self {
-        Self { path, _lock: None }
+        Self { path, volumes: Vec::new(), _lock: None }
+    }
+
+    /// Of one that somebody has begun and not finished; volumes that go with it do so before what says which they are.
+    fn begun(path: PathBuf, lock: FileLock) -> Result<Self, ContainerError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let volumes = match documents::config(&path) {
+            _ if !name.starts_with(REMOVING_WITH_VOLUMES_PREFIX) => Vec::new(),
+            Ok(config) => config.map(volumes_of).unwrap_or_default(),
+            // It was being deleted.
+            Err(ContainerError::Document { .. }) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { path, volumes, _lock: Some(lock) })
+    }
+
+    /// The volumes that may go with it.
+    #[must_use]
+    pub fn volumes(&self) -> &[UsedVolume] {
+        &self.volumes
     }
 
     /// The directory that is left.
@@ -284,31 +316,28 @@ impl Containers {
         }
     }
 
-    /// Takes it from everybody's sight. Its files are removed by [`Removal::delete`].
-    ///
-    /// # Errors
-    /// [`ContainerError::InUse`] while it runs or is mounted.
-    pub fn detach(&self, container: Container) -> Result<Removal, ContainerError> {
-        self.hold(container)?.detach(self)
-    }
-
     /// Removes it with all its files.
     ///
     /// # Errors
     /// [`ContainerError::InUse`] while it runs or is mounted; what the system says when files cannot be removed: the
     /// container is gone nevertheless, and [`Self::leftovers`] finds them.
     pub fn remove(&self, container: Container) -> Result<(), ContainerError> {
-        self.detach(container)?.delete()
+        self.hold(container)?.detach(self, OwnVolumes::Stay)?.delete()
     }
 
     /// What there still is of a container that somebody else is removing; several may do that at the same time.
     #[must_use]
-    pub(super) fn removal_of(&self, id: ContainerId) -> Removal {
-        Removal::unlocked(self.removing(id))
+    pub(super) fn removal_of(&self, container: &Container, own: OwnVolumes) -> Removal {
+        let volumes = if own == OwnVolumes::Go { volumes_of(container.config.clone()) } else { Vec::new() };
+        Removal { path: self.removing(container.id(), own), volumes, _lock: None }
     }
 
-    fn removing(&self, id: ContainerId) -> PathBuf {
-        self.dir.join(format!("{REMOVING_PREFIX}{id}"))
+    fn removing(&self, id: ContainerId, own: OwnVolumes) -> PathBuf {
+        let prefix = match own {
+            OwnVolumes::Stay => REMOVING_PREFIX,
+            OwnVolumes::Go => REMOVING_WITH_VOLUMES_PREFIX,
+        };
+        self.dir.join(format!("{prefix}{id}"))
     }
 
     /// What removals and creations that were interrupted left behind.
@@ -327,13 +356,21 @@ impl Containers {
             // Somebody who creates or removes it at this moment holds the lock.
             let lock_path = path.join("lock");
             match FileLock::try_exclusive(&lock_path) {
-                Ok(Some(lock)) => found.push(Removal { path, _lock: Some(lock) }),
+                Ok(Some(lock)) => found.push(Removal::begun(path, lock)?),
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(ContainerError::io("lock", &lock_path)(error)),
             }
         }
         Ok(found)
+    }
+
+    /// Removes the names that lead to no container: what was killed between the two has left them. `known` are those that do.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn forget_names(&self, known: &HashSet<&str>) -> Result<(), ContainerError> {
+        self.names.sweep(known)
     }
 
     fn load(&self, id: ContainerId) -> Result<Option<Container>, ContainerError> {
@@ -368,14 +405,22 @@ impl Held {
     ///
     /// # Errors
     /// What the system says.
-    pub fn detach(self, containers: &Containers) -> Result<Removal, ContainerError> {
+    pub fn detach(self, containers: &Containers, own: OwnVolumes) -> Result<Removal, ContainerError> {
         let Self { container, lock } = self;
-        let path = containers.removing(container.id());
+        let path = containers.removing(container.id(), own);
         containers.names.release_with(&container.dir, (&container.config.name, container.id()), || {
             std::fs::rename(&container.dir, &path).map_err(ContainerError::io("remove", &container.dir))
         })?;
-        Ok(Removal { path, _lock: Some(lock) })
+        let volumes = match own {
+            OwnVolumes::Stay => Vec::new(),
+            OwnVolumes::Go => volumes_of(container.config),
+        };
+        Ok(Removal { path, volumes, _lock: Some(lock) })
     }
+}
+
+fn volumes_of(config: Config) -> Vec<UsedVolume> {
+    config.run.map(|wishes| wishes.volumes).unwrap_or_default()
 }
 
 /// Why something cannot be done to a container now.

@@ -2,7 +2,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::container::{LayerRecord, ProcessId};
+use crate::container::{LayerRecord, OwnVolumes, ProcessId};
 use crate::model::Digest;
 use crate::sys::lock::soon;
 
@@ -137,7 +137,7 @@ fn interrupted_creations_and_removals_are_swept() {
     assert!(all.leftovers().unwrap().is_empty(), "still being made");
     assert!(matches!(all.create(new(Some("half"))), Err(ContainerError::NameTaken { .. })));
     let_go(held);
-    let gone = all.create(new(None)).unwrap().detach(&all).unwrap();
+    let gone = all.create(new(None)).unwrap().detach(&all, OwnVolumes::Stay).unwrap();
     assert!(gone.path().exists() && all.list().unwrap().is_empty());
     drop(gone);
     let new_dir = dir.path().join("containers/.new-1");
@@ -197,7 +197,7 @@ fn one_that_is_gone_has_no_status() {
     let all = Containers::open(dir.path()).unwrap();
     let held = all.create(new(None)).unwrap();
     let seen = Container::clone(&held);
-    held.detach(&all).unwrap().delete().unwrap();
+    held.detach(&all, OwnVolumes::Stay).unwrap().delete().unwrap();
     assert!(matches!(seen.status(), Err(ContainerError::NotFound(_))));
 }
 
@@ -218,7 +218,7 @@ fn one_name_for_many() {
                             held.set_state(&running()).unwrap();
                             assert!(all.find("wanted").unwrap().status().unwrap().is_running());
                             holders.fetch_sub(1, SeqCst);
-                            held.detach(&all).unwrap().delete().unwrap();
+                            held.detach(&all, OwnVolumes::Stay).unwrap().delete().unwrap();
                         }
                         Err(ContainerError::NameTaken { .. }) => {}
                         Err(other) => panic!("{other}"),
@@ -286,7 +286,7 @@ fn a_name_counts_when_link_and_config_agree() {
     containers.rename("first", "one").unwrap();
     assert_eq!((id("early"), id("two"), id("one")), (Some(two.id()), None, Some(one.id())));
     // Who holds it has read another name, and takes back the one that it has.
-    one.detach(&containers).unwrap().delete().unwrap();
+    one.detach(&containers, OwnVolumes::Stay).unwrap().delete().unwrap();
     assert!(!dir.path().join("names/one").is_symlink());
     containers.rename("early", "one").unwrap();
     assert_eq!(id("one"), Some(two.id()));

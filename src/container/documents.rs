@@ -83,7 +83,20 @@ pub(super) fn state(dir: &Path) -> Result<State, ContainerError> {
 /// # Errors
 /// What the system says; then the old state stands.
 pub(super) fn write_state(dir: &Path, state: &State) -> Result<(), ContainerError> {
-    write(&dir.join(STATE), state, matches!(state, State::Exited { .. }))
+    let path = dir.join(STATE);
+    let is_end = matches!(state, State::Exited { .. });
+    match write(&path, state, is_end) {
+        // How it ended is shorter than that it runs, so there is room for it where that stands.
+        Err(ContainerError::Io { source, .. }) if is_end && is_full(&source) => {
+            let text = serde_json::to_vec_pretty(state).map_err(ContainerError::document(&path))?;
+            atomic::overwrite(&path, &text).map_err(|_| ContainerError::io("write", &path)(source))
+        }
+        written => written,
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn is_unflushed(dir: &Path) -> Result<bool, ContainerError> {

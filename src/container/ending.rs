@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::stopping::{self, END_WAIT, SIGKILL, SIGTERM, Stop};
-use super::{Container, ContainerError, ContainerId, Containers, Removal, Source, State, UsedVolume};
+use super::{Container, ContainerError, ContainerId, Containers, Held, OwnVolumes, Removal, State};
 use crate::launcher::{Cgroup, IdMaps, as_root_of, groups_here};
 
 /// How long the server of a mount that was taken away may wait for the last open file.
@@ -29,37 +29,25 @@ pub fn remove(containers: &Containers, text: &str, how: How) -> Result<Container
     if how.force {
         end(&container)?;
     }
-    let used =
-        if how.volumes || container.config().remove_at_end { volumes_of(&container) } else { Vec::new() };
-    let held = match containers.hold(container) {
+    let own = match how.volumes || container.config().remove_at_end {
+        true => OwnVolumes::Go,
+        false => OwnVolumes::Stay,
+    };
+    let held = match containers.hold(container.clone()) {
         // It was to go at its end. Who removes it may still be at it, and does not mind help.
         Err(ContainerError::NotFound(_)) if how.force => {
-            delete(containers.removal_of(id), &IdMaps::for_caller())?;
+            delete(containers.removal_of(&container, own), containers, &IdMaps::for_caller())?;
             return Ok(id);
         }
         held => held?,
     };
     groups_left(&held, &held.status()?.state, &groups_here()).iter().for_each(Cgroup::end);
-    delete(held.detach(containers)?, &IdMaps::for_caller())?;
-    remove_anonymous(&used, containers)?;
+    delete(held.detach(containers, own)?, containers, &IdMaps::for_caller())?;
     Ok(id)
 }
 
-/// The volumes that a container uses.
-pub(super) fn volumes_of(container: &Container) -> Vec<UsedVolume> {
-    container.config().run.as_ref().map(|wishes| wishes.volumes.clone()).unwrap_or_default()
-}
-
-/// Removes volumes that only a container had that is gone.
-pub(super) fn remove_anonymous(used: &[UsedVolume], containers: &Containers) -> Result<(), ContainerError> {
-    if used.iter().any(|used| used.source == Source::Anonymous) {
-        containers.volumes()?.remove_anonymous(used, containers)?;
-    }
-    Ok(())
-}
-
 /// What there is of the control groups of a container that nobody runs: it was killed with all who would have removed them.
-fn groups_left(container: &Container, state: &State, here: &[(String, Cgroup)]) -> Vec<Cgroup> {
+pub(super) fn groups_left(container: &Container, state: &State, here: &[(String, Cgroup)]) -> Vec<Cgroup> {
     let id = container.id().to_string();
     let recorded = match state {
         State::Running { cgroup: Some(leaf), .. } => Some(Cgroup::whole(leaf)),
@@ -69,38 +57,27 @@ fn groups_left(container: &Container, state: &State, here: &[(String, Cgroup)]) 
     found.chain(recorded).filter(|group| group.path().exists()).collect()
 }
 
-/// Removes what interrupted runs and removals left: half-removed directories, and containers that were to go at their
-/// end but whose supervisor was killed. Failures are logged: nobody waits for this.
-pub fn sweep(containers: &Containers) {
-    if let Err(error) = try_sweep(containers) {
-        tracing::warn!("removing what interrupted containers left: {error}");
-    }
+/// Takes back a container that did not come about.
+///
+/// # Errors
+/// [`ContainerError`]
+pub fn discard(containers: &Containers, held: Held) -> Result<(), ContainerError> {
+    delete(held.detach(containers, OwnVolumes::Go)?, containers, &IdMaps::for_caller())
 }
 
-fn try_sweep(containers: &Containers) -> Result<(), ContainerError> {
-    for removal in containers.leftovers()? {
-        delete(removal, &IdMaps::for_caller())?;
-    }
-    let groups = groups_here();
-    for (container, status) in containers.list_with_status()? {
-        let left = if status.held { Vec::new() } else { groups_left(&container, &status.state, &groups) };
-        if !left.is_empty()
-            // Held, so that nobody starts it meanwhile.
-            && let Ok(_held) = containers.hold(container.clone())
-        {
-            left.iter().for_each(Cgroup::end);
-        }
-        if container.config().remove_at_end && status.can_remove() && !container.is_set_aside()? {
-            let used = volumes_of(&container);
-            delete(containers.detach(container)?, &IdMaps::for_caller())?;
-            remove_anonymous(&used, containers)?;
-        }
-    }
-    Ok(())
+/// Deletes the volumes that go with a container that is out of sight, and its files. In this order: who is killed in between
+/// leaves what says which volumes they are.
+pub(super) fn delete(removal: Removal, containers: &Containers, maps: &IdMaps) -> Result<(), ContainerError> {
+    let removed = match removal.volumes() {
+        [] => Ok(()),
+        volumes => containers.volumes().and_then(|all| all.remove_anonymous(volumes, containers)),
+    };
+    delete_files(&removal, maps)?;
+    removed
 }
 
-/// Deletes the files of a container that is out of sight.
-pub(super) fn delete(removal: Removal, maps: &IdMaps) -> Result<(), ContainerError> {
+/// Deletes the files of what is out of sight.
+pub(super) fn delete_files(removal: &Removal, maps: &IdMaps) -> Result<(), ContainerError> {
     match removal.delete() {
         Err(error) if error.is_permission_denied() && *maps != IdMaps::Identity => {
             let inside = as_root_of(maps, || removal.delete().map_err(io::Error::other));

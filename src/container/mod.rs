@@ -47,6 +47,7 @@ pub mod spoken_time;
 mod state;
 mod stats;
 pub mod stopping;
+pub mod sweeping;
 pub mod tree;
 pub mod usage;
 pub mod view;
@@ -54,7 +55,7 @@ pub mod volumes;
 pub mod waiting;
 mod wishes;
 
-pub use containers::{Containers, Held, NewContainer, Removal};
+pub use containers::{Containers, Held, NewContainer, OwnVolumes, Removal};
 pub use devices::devices_at;
 pub use error::ContainerError;
 pub use id::ContainerId;
@@ -148,6 +149,14 @@ impl Container {
     #[must_use]
     pub fn restart_count(&self) -> u32 {
         restarting::count(self)
+    }
+
+    /// Whether nothing was ever written down about it: it has not run, and its making may have been interrupted.
+    ///
+    /// # Errors
+    /// When its directory cannot be read.
+    pub fn is_new(&self) -> Result<bool, ContainerError> {
+        Ok(!documents::has_state(&self.dir)?)
     }
 
     /// Whether somebody wrote down that it is to be started another time.

@@ -4,7 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Container, ContainerError, ContainerId, Containers, Held, Moment, Owners, ProcessId, State};
+use super::{
+    Container, ContainerError, ContainerId, Containers, Held, Moment, OwnVolumes, Owners, ProcessId, State,
+};
 use crate::fs::OwnerView;
 use crate::fuse::Flag;
 use crate::mount::{Layers, MountError, MountServer, OwnMount, Place, UpperDirs};
@@ -138,7 +140,7 @@ pub fn mount_in_foreground(
         Ok((server, _)) => server,
         Err(error) => {
             if plan.fresh {
-                held.detach(containers)?.delete()?;
+                held.detach(containers, OwnVolumes::Stay)?.delete()?;
             }
             return Err(error);
         }
@@ -240,7 +242,7 @@ fn view(owners: Owners) -> OwnerView {
 /// After the unmount: writes down that it ended, or removes it.
 fn end(containers: &Containers, held: Held, plan: &MountPlan, started: Moment) -> Result<(), ServeError> {
     if plan.remove_at_end {
-        return Ok(held.detach(containers)?.delete()?);
+        return Ok(held.detach(containers, OwnVolumes::Stay)?.delete()?);
     }
     Ok(held.set_state(&State::Exited {
         exit_code: 0,

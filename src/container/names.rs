@@ -3,6 +3,7 @@
 //! A link counts only as long as the container that it leads to says the same name of itself, in its config. So a rename is
 //! done in the moment in which that is replaced, and what a process that was killed leaves behind is free to be taken.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -57,7 +58,8 @@ impl Names {
         self.unlink(name, id)
     }
 
-    /// Takes the name of the container in `dir` back, and has `gone` take it away before anybody can rename it.
+    /// Has `gone` take the container in `dir` away before anybody can rename it, and takes its name back. In this order: who is
+    /// killed in between leaves a link that does not count, and never a container that nobody finds by its name.
     pub(super) fn release_with(
         &self,
         dir: &Path,
@@ -66,12 +68,30 @@ impl Names {
     ) -> Result<(), ContainerError> {
         let _alone = self.lock()?;
         // It may have been renamed since its holder has read it.
-        match documents::config(dir) {
-            Ok(Some(config)) => self.unlink(&config.name, id)?,
-            Ok(None) | Err(ContainerError::Document { .. }) => self.unlink(name, id)?,
+        let name = match documents::config(dir) {
+            Ok(Some(config)) => config.name,
+            Ok(None) | Err(ContainerError::Document { .. }) => name.to_owned(),
             Err(error) => return Err(error),
+        };
+        gone()?;
+        self.unlink(&name, id)
+    }
+
+    /// Removes the links that do not count, but for those of which it is `known` that they do.
+    pub(super) fn sweep(&self, known: &HashSet<&str>) -> Result<(), ContainerError> {
+        let list = || -> io::Result<Vec<_>> {
+            std::fs::read_dir(&self.dir)?.map(|entry| Ok(entry?.file_name().into_string().ok())).collect()
+        };
+        let all = list().map_err(ContainerError::io("list", &self.dir))?;
+        for name in all.into_iter().flatten().filter(|name| is_name(name) && !known.contains(name.as_str())) {
+            let _alone = self.lock()?;
+            if let Some(owner) = self.owner_of(&name)?
+                && !self.counts(&name, owner)?
+            {
+                remove_if_there(&self.dir.join(&name))?;
+            }
         }
-        gone()
+        Ok(())
     }
 
     /// Gives the container in `dir` another name.

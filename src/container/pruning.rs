@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::inside::Worker;
-use super::{Container, ContainerError, ContainerId, Containers, Moment, ending};
+use super::{Container, ContainerError, ContainerId, Containers, Moment, OwnVolumes, ending};
 use crate::launcher::{IdMaps, as_root_of};
 
 /// What was removed.
@@ -50,7 +50,7 @@ fn remove(containers: &Containers, container: Container, maps: &IdMaps) -> Resul
     let held = containers.hold(container)?;
     let dir = held.dir().to_owned();
     let bytes = bytes_in(&dir, maps).map_err(ContainerError::io("look through", &dir))?;
-    ending::delete(held.detach(containers)?, maps)?;
+    ending::delete(held.detach(containers, OwnVolumes::Stay)?, containers, maps)?;
     Ok(bytes)
 }
 

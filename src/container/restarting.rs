@@ -132,9 +132,13 @@ pub(super) fn wait(pause: Duration, signals: &BlockedSignals, container: &Contai
                 return Ok(false);
             }
         }
+        // First: who has come just before the end, and has waked nobody, is not to be passed over either.
+        if is_stopped(container)? {
+            return Ok(false);
+        }
         let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() || is_stopped(container)? {
-            return Ok(left.is_zero());
+        if left.is_zero() {
+            return Ok(true);
         }
         let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         // Rounded up, so that nothing is left of it then.

@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags};
 
 use super::attaching::AttachError;
 use super::rootfs::ImageRootfs;
-use super::{ContainerError, Containers, Held, Moment, ProcessId, State, ending, ports};
+use super::{ContainerError, Containers, Held, Moment, OwnVolumes, ProcessId, State, ending, ports};
 use crate::fuse::Writes;
 use crate::launcher::{self, EarlyUsers, Events, Input, LaunchError, Plan, PortTaken, Stream};
 use crate::model::port::PortError;
@@ -200,9 +200,8 @@ pub(super) fn finish(
         tracing::warn!(%error, "who waits for the end will not learn the exit code");
     }
     if held.config().remove_at_end {
-        let used = ending::volumes_of(&held);
-        ending::delete(held.detach(containers)?, &plan.id_maps)?;
-        return ending::remove_anonymous(&used, containers);
+        let removal = held.detach(containers, OwnVolumes::Go)?;
+        return ending::delete(removal, containers, &plan.id_maps);
     }
     held.set_state(&State::Exited { exit_code, started, finished: Moment::now(), oom_killed })
 }

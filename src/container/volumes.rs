@@ -23,6 +23,7 @@ const DOCUMENT: &str = "volume.json";
 const DATA: &str = "_data";
 /// What a volume's directory is called before it is one, and after.
 const HIDDEN_PREFIX: char = '.';
+const NEW_PREFIX: &str = ".new-";
 const REMOVING_PREFIX: &str = ".removing-";
 
 /// Where what is mounted comes from.
@@ -106,21 +107,32 @@ impl Volumes {
         FileLock::shared(&path).map_err(ContainerError::io("lock", &path))
     }
 
-    /// Finds the volumes that are to be used, and makes those that are missing.
+    /// Says where the volumes are, or will be, that are to be used; those that nobody has named get a name.
     ///
     /// # Errors
-    /// What the system says.
-    pub fn resolve(&self, used: &mut [UsedVolume], _kept: &FileLock) -> Result<(), ContainerError> {
+    /// When there are no random numbers.
+    pub fn resolve(&self, used: &mut [UsedVolume]) -> Result<(), ContainerError> {
         for one in used {
             let name = match &one.source {
                 Source::Path => continue,
-                Source::Named(name) => {
-                    self.create(name, BTreeMap::new(), false)?;
-                    name.clone()
-                }
-                Source::Anonymous => self.create_anonymous()?,
+                Source::Named(name) => name.clone(),
+                Source::Anonymous => random()?.to_string(),
             };
             one.mount.source = self.data_of(&name);
+        }
+        Ok(())
+    }
+
+    /// Makes those of these volumes that are missing. The container that uses them is there by then: without it nobody would
+    /// know of those that it alone has.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn provide(&self, used: &[UsedVolume], _kept: &FileLock) -> Result<(), ContainerError> {
+        for one in used {
+            if let Some(name) = one.name() {
+                self.create(name, BTreeMap::new(), one.source == Source::Anonymous)?;
+            }
         }
         Ok(())
     }
@@ -142,8 +154,9 @@ impl Volumes {
         if dir.join(DOCUMENT).exists() {
             return Ok(());
         }
-        let random = ContainerId::random().map_err(ContainerError::io("read", Path::new("/dev/urandom")))?;
-        let new = self.dir.join(format!("{HIDDEN_PREFIX}new-{random}"));
+        // Nobody sweeps away what is being made.
+        let _kept = self.keep()?;
+        let new = self.dir.join(format!("{NEW_PREFIX}{}", random()?));
         let record = VolumeRecord { name: name.to_owned(), created: Moment::now(), labels, anonymous };
         let text = serde_json::to_vec_pretty(&record).map_err(ContainerError::document(&new))?;
         let make = || -> io::Result<()> {
@@ -162,16 +175,6 @@ impl Volumes {
             Err(_) if dir.join(DOCUMENT).exists() => Ok(()),
             made => made.map_err(ContainerError::io("create", &dir)),
         }
-    }
-
-    /// Makes one that nobody has named, and gives its name.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn create_anonymous(&self) -> Result<String, ContainerError> {
-        let random = ContainerId::random().map_err(ContainerError::io("read", Path::new("/dev/urandom")))?;
-        let name = random.to_string();
-        self.create(&name, BTreeMap::new(), true).map(|()| name)
     }
 
     /// Where a volume's files are.
@@ -218,7 +221,7 @@ impl Volumes {
             std::fs::rename(&from, &to).map_err(ContainerError::io("remove", &from))?;
             Removal::unlocked(to)
         };
-        super::ending::delete(removal, &IdMaps::for_caller())
+        super::ending::delete_files(&removal, &IdMaps::for_caller())
     }
 
     /// Removes those of these volumes that nobody has named and no container uses any more.
@@ -240,15 +243,26 @@ impl Volumes {
         Ok(())
     }
 
-    /// Removes what removals that were interrupted have left.
+    /// Removes what was being made or removed by somebody who was interrupted.
     ///
     /// # Errors
     /// What the system says.
     pub fn sweep(&self) -> Result<(), ContainerError> {
-        for name in self.names()?.into_iter().filter(|name| name.starts_with(REMOVING_PREFIX)) {
-            super::ending::delete(Removal::unlocked(self.dir.join(name)), &IdMaps::for_caller())?;
+        let names = self.names()?;
+        let delete = |name: &String| {
+            super::ending::delete_files(&Removal::unlocked(self.dir.join(name)), &IdMaps::for_caller())
+        };
+        names.iter().filter(|name| name.starts_with(REMOVING_PREFIX)).try_for_each(delete)?;
+        let mut new = names.iter().filter(|name| name.starts_with(NEW_PREFIX)).peekable();
+        if new.peek().is_none() {
+            return Ok(());
         }
-        Ok(())
+        let path = self.dir.join(".lock");
+        // Whoever makes one holds it.
+        match FileLock::try_exclusive(&path).map_err(ContainerError::io("lock", &path))? {
+            Some(_alone) => new.try_for_each(delete),
+            None => Ok(()),
+        }
     }
 
     fn read(&self, name: &str) -> Result<Option<VolumeRecord>, ContainerError> {
@@ -267,6 +281,10 @@ impl Volumes {
             .and_then(|entries| entries.filter_map(|entry| name(entry).transpose()).collect());
         entries.map_err(ContainerError::io("list", &self.dir))
     }
+}
+
+fn random() -> Result<ContainerId, ContainerError> {
+    ContainerId::random().map_err(ContainerError::io("read", Path::new("/dev/urandom")))
 }
 
 /// Which containers use a volume, whether they run or not.
@@ -298,8 +316,9 @@ mod tests {
             UsedVolume { source: Source::Named("data".into()), mount: mount("/a") },
             UsedVolume { source: Source::Anonymous, mount: mount("/b") },
         ];
+        volumes.resolve(&mut used).unwrap();
         let kept = volumes.keep().unwrap();
-        volumes.resolve(&mut used, &kept).unwrap();
+        volumes.provide(&used, &kept).unwrap();
         drop(kept);
         assert_eq!(used[0].mount.source, volumes.data_of("data"));
         std::fs::write(volumes.data_of("data").join("file"), "x").unwrap();

@@ -13,6 +13,11 @@ use crate::sys::{fuse_mount, mount_table};
 
 /// What the check of the store is called.
 pub(super) const STORE: &str = "store";
+/// What the check of the room there is called.
+pub(super) const SPACE: &str = "space";
+const MAKE_ROOM: &str = "layerfs prune --unused 0; layerfs prune --containers";
+/// Without this no container can be written down.
+const FREE_BYTES_MIN: u64 = 1 << 16;
 /// A small image and its index.
 const FREE_BYTES_WANTED: u64 = 1 << 30;
 /// Major and minor number (Documentation/admin-guide/devices.txt).
@@ -123,7 +128,7 @@ pub(super) fn store(root: &Path) -> Vec<Check> {
         Ok(file) => file,
         Err(error) => {
             let says = format!("{}: cannot write: {error}", dir.display());
-            return vec![Check::missing(STORE, says, format!("sudo chown $(id -u) {}", dir.display()))];
+            return vec![Check::missing(STORE, says, unwritable_fix(&error, dir, dir == root))];
         }
     };
     let kind = mount_table::filesystem_of(dir).ok().flatten();
@@ -132,6 +137,15 @@ pub(super) fn store(root: &Path) -> Vec<Check> {
         rustix::fs::fsetxattr(&file, "user.layerfs.doctor", b"1", XattrFlags::empty()).is_ok();
     let free = rustix::fs::statvfs(dir).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
     vec![writable(dir, kind), attributes(dir, kind, has_attributes), space(dir, free.unwrap_or(0))]
+}
+
+/// A directory above the store is perhaps rightly somebody else's.
+fn unwritable_fix(error: &io::Error, dir: &Path, is_store: bool) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied if is_store => format!("sudo chown $(id -u) {}", dir.display()),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => MAKE_ROOM.to_owned(),
+        _ => "LAYERFS_ROOT=/a/directory/of/your/own layerfs ...".to_owned(),
+    }
 }
 
 /// A file without a name.
@@ -176,16 +190,15 @@ fn attributes(dir: &Path, kind: &str, has_attributes: bool) -> Check {
 }
 
 fn space(dir: &Path, free: u64) -> Check {
-    const NAME: &str = "space";
     let free_text = crate::container::size::in_words(free);
     if free >= FREE_BYTES_WANTED {
-        return Check::ok(NAME, format!("{free_text} are free in {}", dir.display()));
+        return Check::ok(SPACE, format!("{free_text} are free in {}", dir.display()));
     }
-    Check::warning(
-        NAME,
-        format!("only {free_text} are free in {}", dir.display()),
-        "layerfs prune --unused 0",
-    )
+    let says = format!("only {free_text} are free in {}", dir.display());
+    if free < FREE_BYTES_MIN {
+        return Check::missing(SPACE, says, MAKE_ROOM);
+    }
+    Check::warning(SPACE, says, MAKE_ROOM)
 }
 
 #[cfg(test)]
@@ -225,6 +238,7 @@ mod tests {
         assert_eq!(store(Path::new("/proc/store"))[0].outcome, Outcome::Missing);
         assert_eq!(writable(dir.path(), "nfs4").outcome, Outcome::Warning);
         assert_eq!(attributes(dir.path(), "vfat", false).outcome, Outcome::Missing);
-        assert_eq!(space(dir.path(), 1000).outcome, Outcome::Warning);
+        assert_eq!(space(dir.path(), 1 << 20).outcome, Outcome::Warning);
+        assert_eq!(space(dir.path(), 1000).outcome, Outcome::Missing);
     }
 }

@@ -52,6 +52,7 @@ pub(super) struct Connection {
 struct Carrier {
     tool: Tool,
     child: Child,
+    has_ended: bool,
     /// Until it is ready.
     ready: Option<PipeReader>,
     said: PipeReader,
@@ -126,17 +127,27 @@ impl Connection {
         };
         let (ready, ready_there) = io::pipe().stage("pipe")?;
         let (said, said_there) = io::pipe().stage("pipe")?;
-        // Nobody reads that while the container runs: what does not fit is lost, and nothing waits.
+        // Nobody reads that while the container runs: what does not fit is lost, and nothing waits; nor do we for who may still
+        // hold the other end.
         rustix::fs::fcntl_setfl(&said_there, OFlags::NONBLOCK).stage("pipe")?;
+        rustix::fs::fcntl_setfl(&said, OFlags::NONBLOCK).stage("pipe")?;
         command.stdin(network).stdout(ready_there).stderr(said_there);
         let child = companion::spawn(&mut command, self.users.take()).stage(tool.name())?;
-        self.carrier = Some(Carrier { tool, child, ready: Some(ready), said });
+        self.carrier = Some(Carrier { tool, child, has_ended: false, ready: Some(ready), said });
         Ok(())
     }
 
     /// What to wait for.
     pub(super) fn interest(&self) -> Option<BorrowedFd<'_>> {
         Some(self.carrier.as_ref()?.ready.as_ref()?.as_fd())
+    }
+
+    /// Some child of the starter has ended: perhaps this one.
+    pub(super) fn child_ended(&mut self) {
+        // Before it is ready, its silence says so.
+        if let Some(carrier) = self.carrier.as_mut().filter(|carrier| carrier.ready.is_none()) {
+            carrier.collect();
+        }
     }
 
     /// Hears that the program is ready, and lets the container go on.
@@ -165,6 +176,16 @@ impl Connection {
 }
 
 impl Carrier {
+    /// Collects it when it has ended before the container, which then goes on without.
+    fn collect(&mut self) {
+        if !self.has_ended
+            && let Ok(Some(status)) = self.child.try_wait()
+        {
+            self.has_ended = true;
+            tracing::warn!(tool = self.tool.name(), %status, said = said(&self.said), "ended before the container, which has no network now");
+        }
+    }
+
     /// Why it has ended, in its own words.
     fn failure(&mut self) -> Failure {
         let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
@@ -184,8 +205,8 @@ impl Carrier {
 
 impl Drop for Carrier {
     fn drop(&mut self) {
-        if let Ok(Some(status)) = self.child.try_wait() {
-            tracing::warn!(tool = self.tool.name(), %status, said = said(&self.said), "ended before the container");
+        self.collect();
+        if self.has_ended {
             return;
         }
         let ended = self.child.kill().and_then(|()| self.child.wait());

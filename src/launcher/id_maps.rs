@@ -178,6 +178,9 @@ fn wait_for((program, helper): (&str, Helper)) -> Result<(), String> {
     let said = String::from_utf8_lossy(&output.stderr);
     let hint = match nix::sys::prctl::get_no_new_privs() {
         Ok(true) => " (no_new_privs is set, so setuid programs have no effect)",
+        Ok(false) | Err(_) if said.contains("Operation not permitted") => {
+            " (it has to be setuid root or to have file capabilities: `layerfs doctor` says what to do)"
+        }
         Ok(false) | Err(_) => "",
     };
     Err(format!("{program} failed, {}: {}{hint}", output.status, said.trim()))

@@ -298,8 +298,9 @@ impl Starter<'_> {
     fn take_signals(&mut self) -> Result<(), LaunchError> {
         while let Some(signal) = self.signals.next().stage("signals")? {
             match signal {
+                Signal::SIGCHLD => self.network.child_ended(),
                 // The last two are of our own doing: a full log, a reader who has gone.
-                Signal::SIGCHLD | Signal::SIGURG | Signal::SIGPIPE | Signal::SIGXFSZ => {}
+                Signal::SIGURG | Signal::SIGPIPE | Signal::SIGXFSZ => {}
                 Signal::SIGWINCH if self.relay.is_some() => self.resize(),
                 signal if self.running => self.forward(signal),
                 Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT => {

@@ -34,6 +34,24 @@ pub fn write_volatile(path: &Path, contents: &[u8], mode: u32) -> io::Result<()>
     temp.rename(path)
 }
 
+/// Writes a text over one that is at least as long, and blanks over the rest: where there is no room for another file. Who reads it
+/// meanwhile may see some of both.
+///
+/// # Errors
+/// `FileTooLarge` when it is longer; else what the system says.
+pub fn overwrite(path: &Path, text: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let file = OpenOptions::new().write(true).open(path)?;
+    let room = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    if text.len() > room {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    let mut padded = text.to_vec();
+    padded.resize(room, b' ');
+    file.write_all_at(&padded, 0)?;
+    file.sync_all()
+}
+
 /// A file that nobody sees yet: removed when dropped, unless published.
 #[derive(Debug)]
 pub struct TempFile {
@@ -138,6 +156,17 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o644);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn overwrites_what_is_as_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "longer").unwrap();
+        overwrite(&path, b"one").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"one   ");
+        assert_eq!(overwrite(&path, b"too long").unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(std::fs::read(&path).unwrap(), b"one   ");
     }
 
     #[test]

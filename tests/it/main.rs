@@ -31,6 +31,7 @@ mod forms;
 mod full;
 mod imported;
 mod isolation;
+mod kills;
 mod launcher;
 mod life;
 mod lifecycle;

@@ -17,7 +17,7 @@ use crate::launcher::{Input, Stream};
 use crate::sys::message_socket::{Listener, MessageSocket};
 
 /// The socket in a container's directory.
-pub(super) const SOCKET: &str = "ctl.sock";
+pub(in crate::container) const SOCKET: &str = "ctl.sock";
 /// Bytes that are kept for one before the program has to wait.
 const KEPT_BYTES_MAX: usize = 64 << 10;
 /// How long one may take nothing while others wait for it.

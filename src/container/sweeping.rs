@@ -1,0 +1,89 @@
+//! Removing what processes that were killed have left behind. There is no daemon that would notice: whoever makes the next
+//! container does it.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::PathBuf;
+
+use super::ending::{delete, discard, groups_left};
+use super::{Container, ContainerError, Containers, attaching};
+use crate::launcher::{Cgroup, IdMaps, groups_here};
+use crate::sys::atomic::TEMP_PREFIX;
+
+/// Removes what interrupted runs and removals left: half-removed directories, containers that were to go at their end but
+/// whose supervisor was killed, what belonged to the processes of others, names and volumes of nobody. Failures are logged:
+/// nobody waits for this.
+pub fn sweep(containers: &Containers) {
+    if let Err(error) = try_sweep(containers) {
+        tracing::warn!("removing what interrupted containers left: {error}");
+    }
+}
+
+fn try_sweep(containers: &Containers) -> Result<(), ContainerError> {
+    for removal in containers.leftovers()? {
+        log(delete(removal, containers, &IdMaps::for_caller()));
+    }
+    containers.volumes()?.sweep()?;
+    let groups = groups_here();
+    let all = containers.list_with_status()?;
+    let names: HashSet<&str> = all.iter().map(|(container, _)| container.config().name.as_str()).collect();
+    containers.forget_names(&names)?;
+    for (container, status) in all {
+        if status.held {
+            continue;
+        }
+        let is_to_go = container.config().remove_at_end && !container.is_set_aside()?;
+        let groups = groups_left(&container, &status.state, &groups);
+        let files = files_left(&container)?;
+        if !is_to_go && groups.is_empty() && files.is_empty() {
+            continue;
+        }
+        // Held, so that nobody starts it meanwhile; unless somebody else has been faster.
+        if let Ok(held) = containers.hold(container) {
+            groups.iter().for_each(Cgroup::end);
+            log(if is_to_go {
+                discard(containers, held)
+            } else {
+                files.into_iter().try_for_each(remove_file)
+            });
+        }
+    }
+    Ok(())
+}
+
+/// One that cannot be removed must not keep the others.
+fn log(removed: Result<(), ContainerError>) {
+    if let Err(error) = removed {
+        tracing::warn!("removing what interrupted containers left: {error}");
+    }
+}
+
+/// What processes that are gone have left in a container's directory: a socket that nobody listens to, documents that never
+/// got their name.
+fn files_left(container: &Container) -> Result<Vec<PathBuf>, ContainerError> {
+    let mut found = Vec::new();
+    let mut list = || -> io::Result<()> {
+        for entry in std::fs::read_dir(container.dir())? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == attaching::SOCKET || name.as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes()) {
+                found.push(entry.path());
+            }
+        }
+        Ok(())
+    };
+    match list() {
+        // Somebody else has removed it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed.map(|()| found).map_err(ContainerError::io("list", container.dir())),
+    }
+}
+
+fn remove_file(path: PathBuf) -> Result<(), ContainerError> {
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(ContainerError::io("remove", &path)(error))
+        }
+        _ => Ok(()),
+    }
+}
