@@ -148,8 +148,8 @@ fn lines(found: &[Process], columns: &[Column]) -> Vec<Vec<String>> {
     std::iter::once(headings).chain(found.iter().map(cells)).collect()
 }
 
-/// All processes in the pid namespace of `first`, as of `entrance`, by their numbers in it. Those that we may not look at are none of its
-/// programs: what a container executes belongs to its user namespace, whose owner, or root, we are.
+/// All processes in the pid namespace of `first`, which is that of `entrance`, by their numbers in it. Those that we may not
+/// look at are none of its programs: what a container executes belongs to its user namespace, whose owner, or root, we are.
 fn all(first: u32, entrance: u32) -> io::Result<Vec<Process>> {
     let namespace = |pid: u32| fs::metadata(format!("/proc/{pid}/ns/pid")).map(|one| (one.dev(), one.ino()));
     let of_container = namespace(entrance)?;
