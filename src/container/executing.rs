@@ -26,18 +26,18 @@ pub fn prepare(containers: &Containers, text: &str, wishes: Wishes) -> Result<Ex
     Execution::of(&containers.find(text)?, wishes)
 }
 
-/// Its first process, and its control group.
+/// The process by which it is joined, and its control group.
 fn running(container: &Container) -> Result<((u32, Watched), Option<PathBuf>), ContainerError> {
     let status = container.status()?;
-    let watched = match &status.state {
+    let joined = match &status.state {
         State::Running { process, cgroup, .. } if status.held => {
-            let watched = process.watch().map_err(failed(container))?;
-            watched.map(|watched| ((process.pid, watched), cgroup.clone()))
+            let entrance = process.entrance().map_err(failed(container))?;
+            entrance.map(|entrance| (entrance, cgroup.clone()))
         }
         _ => None,
     };
     let name = || container.config().name.clone();
-    let running = watched.ok_or_else(|| ContainerError::NotRunning { id: container.id(), name: name() })?;
+    let running = joined.ok_or_else(|| ContainerError::NotRunning { id: container.id(), name: name() })?;
     if status.is_paused() {
         return Err(ContainerError::Paused { id: container.id(), name: name() });
     }

@@ -21,7 +21,7 @@ use crate::upper::UpperOptions;
 /// How the files of a container are reached.
 #[derive(Debug)]
 pub enum Inside {
-    /// By joining its first process, which has this number.
+    /// By joining the namespaces of a process of it, which has this number.
     Running(u32, Watched),
     /// Where it is mounted.
     Mounted(PathBuf),
@@ -67,7 +67,7 @@ impl Inside {
         Ok(match status.state {
             State::Running { process, .. } => {
                 let failed = ContainerError::io("look at the process of", container.dir());
-                process.watch().map_err(failed)?.map(|watched| Self::Running(process.pid, watched))
+                process.entrance().map_err(failed)?.map(|(pid, watched)| Self::Running(pid, watched))
             }
             State::Mounted { mountpoint, .. } => Some(Self::Mounted(mountpoint)),
             State::Created | State::Restarting { .. } | State::Exited { .. } => None,

@@ -35,7 +35,22 @@ pub fn wanted(image: &ProcessConfig, wishes: &Wishes) -> Result<Vec<Publish>, Po
     Ok(wanted)
 }
 
-/// Writes down what is published from now on. True only as long as the container runs, so it need not be flushed.
+/// The same where nobody said which port of the host, with that of the last time, if there was one: who reached the container
+/// by it is to do so after a restart.
+#[must_use]
+pub(super) fn as_before(dir: &Path, wanted: &[Publish]) -> Vec<Publish> {
+    // What cannot be read, as after a power cut, is not needed.
+    let text = std::fs::read(dir.join(FILE)).unwrap_or_default();
+    let mut before: Vec<Published> = serde_json::from_slice(&text).unwrap_or_default();
+    let mut again = |one: &Publish| {
+        let same = before.iter().position(|last| last.port == one.port && last.host_ip == one.host_ip);
+        let last = same.map(|at| before.swap_remove(at).host_port);
+        Publish { host_port: one.host_port.or(last), ..*one }
+    };
+    wanted.iter().map(&mut again).collect()
+}
+
+/// Writes down what is published from now on. It is true only as long as the container runs, so it need not be flushed.
 ///
 /// # Errors
 /// What the system says.
@@ -202,6 +217,29 @@ mod tests {
         assert_eq!(shown(&image, &only).unwrap(), ["80/tcp"]);
         image.other.insert("ExposedPorts".to_owned(), serde_json::json!({ "\u{1b}": {} }));
         assert!(shown(&image, &wishes).is_err());
+    }
+
+    #[test]
+    fn the_same_as_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let wanted = [publish("80"), publish("80"), publish("53/udp"), publish("9000:90")];
+        let numbers = |all: &[Publish]| all.iter().map(|one| one.host_port).collect::<Vec<_>>();
+        let shown = || numbers(&as_before(dir.path(), &wanted));
+        assert_eq!(shown(), [None, None, None, Some(9000)]);
+        let last = |text: &str, host_port| {
+            let one = publish(text);
+            Published { port: one.port, host_ip: one.host_ip, host_port }
+        };
+        write(dir.path(), &[last("80", 1), last("127.0.0.1::53/udp", 3), last("80", 2), last("90", 4)])
+            .unwrap();
+        let found = shown();
+        assert!(found[..2] == [Some(1), Some(2)] && found[2..] == [None, Some(9000)], "{found:?}");
+        std::fs::write(dir.path().join(FILE), "").unwrap();
+        assert_eq!(shown(), [None, None, None, Some(9000)]);
+    }
+
+    fn publish(text: &str) -> Publish {
+        port::publishes(text).unwrap()[0]
     }
 
     #[test]

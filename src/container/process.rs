@@ -61,12 +61,55 @@ impl ProcessId {
         // Only now: before it was held, the number may have become another's.
         Ok(if self.is_alive()? { watched } else { None })
     }
+
+    /// The process, with its number, through which the namespaces of a container are joined whose first process this is: itself,
+    /// or the program below it where it is ours (`--init`), into which nobody but root may look. `None` when it is gone.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn entrance(&self) -> io::Result<Option<(u32, Watched)>> {
+        let Some(watched) = self.watch()? else { return Ok(None) };
+        match std::fs::metadata(format!("/proc/{}/ns/user", self.pid)) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            _ => return Ok(Some((self.pid, watched))),
+        }
+        let children = match std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            children => children?,
+        };
+        // In the order in which they came: the program first, then orphans.
+        let Some(pid) = children.split_ascii_whitespace().find_map(|pid| pid.parse().ok()) else {
+            return Ok(None);
+        };
+        let program = Watched::of(pid)?;
+        // Only now: before it was held, the number may have become another's.
+        let is_child = parent(pid)? == Some(self.pid) && self.is_alive()?;
+        Ok(program.filter(|_| is_child).map(|program| (pid, program)))
+    }
 }
 
-/// Field 22; the second one, in parentheses, may hold anything.
+/// Of whom the process with this number is a child; `None` when it is gone.
+fn parent(pid: u32) -> io::Result<Option<u32>> {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(SRCH) => {
+            Ok(None)
+        }
+        text => Ok(field(&text?, PARENT).and_then(|parent| parent.parse().ok())),
+    }
+}
+
+/// Fields after the name (proc_pid_stat(5)), counted from that of the state.
+const PARENT: usize = 1;
+const START: usize = 19;
+
 fn start_ticks(stat: &str) -> Option<u64> {
+    field(stat, START)?.parse().ok()
+}
+
+/// The name, in parentheses, may hold anything.
+fn field(stat: &str, number: usize) -> Option<&str> {
     let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+    after_name.split_ascii_whitespace().nth(number)
 }
 
 #[cfg(test)]
@@ -85,6 +128,7 @@ mod tests {
     fn names_with_parentheses() {
         let line = "7 (a) b) (c) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 99 100";
         assert_eq!(start_ticks(line), Some(4242));
+        assert_eq!(field(line, PARENT), Some("1"));
         assert_eq!(start_ticks("7 (a) S"), None);
     }
 }

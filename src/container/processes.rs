@@ -116,12 +116,13 @@ pub fn table(containers: &Containers, text: &str, columns: &[Column]) -> Result<
         || ContainerError::NotRunning { id: container.id(), name: container.config().name.clone() };
     let State::Running { process, .. } = status.state else { return Err(not_running()) };
     let failed = || ContainerError::io("look at the processes of", container.dir());
-    let watched = process.watch().map_err(failed())?.filter(|_| status.held).ok_or_else(not_running)?;
-    let mut found = all(process.pid).map_err(failed())?;
+    let entrance = process.entrance().map_err(failed())?.filter(|_| status.held);
+    let (entrance, watched) = entrance.ok_or_else(not_running)?;
+    let mut found = all(process.pid, entrance).map_err(failed())?;
     if found.is_empty() {
         return Err(not_running());
     }
-    let names = match names(Inside::Running(process.pid, watched)) {
+    let names = match names(Inside::Running(entrance, watched)) {
         Ok(names) => names,
         Err(error) => {
             tracing::debug!(%error, "the container's users have no names");
@@ -147,11 +148,11 @@ fn lines(found: &[Process], columns: &[Column]) -> Vec<Vec<String>> {
     std::iter::once(headings).chain(found.iter().map(cells)).collect()
 }
 
-/// All processes in the pid namespace of `first`, by their numbers in it. Those that we may not look at are none of its
-/// programs: what a container executes belongs to its user namespace, whose owner, or root, we are.
-fn all(first: u32) -> io::Result<Vec<Process>> {
+/// All processes in the pid namespace of `first`, which is that of `entrance`, by their numbers in it. Those that we may not
+/// look at are none of its programs: what a container executes belongs to its user namespace, whose owner, or root, we are.
+fn all(first: u32, entrance: u32) -> io::Result<Vec<Process>> {
     let namespace = |pid: u32| fs::metadata(format!("/proc/{pid}/ns/pid")).map(|one| (one.dev(), one.ino()));
-    let of_container = namespace(first)?;
+    let of_container = namespace(entrance)?;
     let uptime = fs::read_to_string("/proc/uptime")?;
     let uptime = uptime.split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok()).unwrap_or_default();
     let uptime = std::time::Duration::try_from_secs_f64(uptime).unwrap_or_default();
@@ -159,7 +160,8 @@ fn all(first: u32) -> io::Result<Vec<Process>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if namespace(pid).is_ok_and(|other| other == of_container) {
+        // Into a first process of ours nobody may look.
+        if pid == first || namespace(pid).is_ok_and(|other| other == of_container) {
             // It may end at any moment.
             found.extend(process(pid, now));
         }

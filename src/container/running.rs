@@ -182,7 +182,9 @@ fn try_run(
 fn publish(held: &Held, plan: &mut Plan) -> Result<(), RunError> {
     if let (true, Some(wishes)) = (plan.network.is_connected(), &held.config().run) {
         let wanted = ports::wanted(&held.config().image.process, wishes)?;
-        plan.published = launcher::choose_ports(&wanted)?;
+        let again = ports::as_before(held.dir(), &wanted);
+        // Somebody else may have one of them now; then it is any other, but where one was asked for.
+        plan.published = launcher::choose_ports(&again).or_else(|_| launcher::choose_ports(&wanted))?;
     }
     Ok(ports::write(held.dir(), &plan.published)?)
 }

@@ -32,7 +32,7 @@ use super::supervisor::{
 use crate::sys::process::{self, Fork, NewNamespaces, SingleThread, Watched};
 use crate::sys::seccomp::Instruction;
 
-/// Runs a program beside the one that `other`, with the number `pid`, is; gives its exit code. Of the plan counts what a
+/// Runs a program beside those of the container of which `other`, with the number `pid`, is one; gives its exit code. Of the plan counts what a
 /// program has for itself: its arguments, environment, directory, user, terminal, and rights. It is born into the
 /// container's control group.
 ///

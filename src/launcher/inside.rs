@@ -40,8 +40,9 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Takes this process, for the rest of its life, into the user and the mount namespace of a running container whose first
-/// process is `other`, with the number `pid`. It becomes root there, or the first user where there is no root, and dies with its parent. Gives the root directory.
+/// Takes this process, for the rest of its life, into the user and the mount namespace of a running container of which `other`,
+/// with the number `pid`, is a process. It becomes root there, or the first user where there is no root, and dies with its
+/// parent. Gives the root directory.
 ///
 /// The calling process must have one thread.
 ///

@@ -37,6 +37,23 @@ fn a_first_process_of_ours() {
 }
 
 #[test]
+fn beside_a_first_process_of_ours() {
+    needs_mount!();
+    let all = All::new();
+    let healthy = ["--health-cmd", "test -e /tmp/well", "--health-interval", "100ms"];
+    let script = "touch /tmp/well; sh -c 'sleep 99 & exit'; while :; do sleep 0.05; done";
+    all.run(&[&["-d", "--init", "--name", "one"], &healthy[..]].concat(), script).ok();
+    assert_eq!(all.layerfs(&["exec", "one", "cat", "/proc/1/comm"]).ok(), "layerfs-init");
+    let health = ["inspect", "-f", "{{.State.Health.Status}}", "one"];
+    assert!(eventually(|| all.layerfs(&health).ok() == "healthy"), "{:#?}", all.layerfs(&["inspect", "one"]));
+    all.layerfs(&["healthcheck", "run", "one"]).ok();
+    assert!(all.layerfs(&["top", "one"]).ok().contains("root"));
+    all.layerfs(&["cp", "one:/tmp/well", &all.place.path("well").display().to_string()]).ok();
+    assert!(all.place.path("well").is_file());
+    assert_eq!(all.layerfs(&["diff", "one"]).ok(), "C /tmp\nA /tmp/well");
+}
+
+#[test]
 fn a_first_process_passes_signals_on() {
     needs_mount!();
     let all = All::new();

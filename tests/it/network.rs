@@ -162,6 +162,28 @@ fn two_containers_are_reached() {
 }
 
 #[test]
+fn a_port_that_was_chosen_stays() {
+    needs_mount!();
+    let Some(tool) = tools().first().copied() else { return };
+    let net = Network::new();
+    net.run(&["-d", "--name", "one", "-e", "NAME=one", "--network", tool, "-p", "80"], SERVE).ok();
+    let shown = || net.layerfs(&["port", "one", "80"]).ok().to_owned();
+    let first = shown();
+    let number = |shown: &str| shown.rsplit(':').next().unwrap().parse::<u16>().unwrap();
+    net.layerfs(&["restart", "-t", "0", "one"]).ok();
+    assert_eq!(shown(), first);
+    assert_eq!(answer(number(&first)), "one\n");
+    net.layerfs(&["kill", "one"]).ok();
+    net.layerfs(&["wait", "one"]).ok();
+    // Another has it meanwhile.
+    let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, number(&first))).unwrap();
+    net.layerfs(&["start", "one"]).ok();
+    assert_ne!(shown(), first);
+    assert_eq!(answer(number(&shown())), "one\n");
+    drop(taken);
+}
+
+#[test]
 fn one_with_ids_of_its_own_is_reached() {
     needs_mount!();
     let modes: &[&[&str]] = if is_root() {

@@ -45,10 +45,16 @@ pub enum LogError {
 
 impl Wanted {
     fn wants(&self, record: &Record) -> bool {
-        record.time.is_none_or(|time| {
+        record.time.or_else(|| time_of_ours(record)).is_none_or(|time| {
             self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time <= until)
         })
     }
+}
+
+/// When a message of our own was logged, which is no record of the program's: its line begins with that.
+fn time_of_ours(record: &Record) -> Option<Moment> {
+    let first = record.text.split(|byte| *byte == b' ').next()?;
+    std::str::from_utf8(first).ok()?.parse().ok()
 }
 
 /// Gives the records of a container's log to `each`, the oldest first.
@@ -162,5 +168,9 @@ mod tests {
         let wants = [4, 5, 7, 8].map(|seconds| wanted.wants(&record(Some(at(seconds)))));
         assert_eq!(wants, [false, true, true, false]);
         assert!(wanted.wants(&record(None)));
+        let ours = |time: &str| Record { text: format!("{time}  WARN odd").into_bytes(), ..record(None) };
+        let wants = [4, 5, 7, 8].map(|seconds| wanted.wants(&ours(&at(seconds).to_string())));
+        assert_eq!(wants, [false, true, true, false]);
+        assert!(wanted.wants(&ours("odd")));
     }
 }
