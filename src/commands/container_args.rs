@@ -14,6 +14,7 @@ use super::options::process::ProcessArgs;
 use super::options::resources::ResourceArgs;
 use super::options::rights::RightsArgs;
 use super::options::rlimits::RlimitArgs;
+use super::options::runtime::RuntimeArg;
 use super::options::storage::StorageArgs;
 use super::options::userns::UsernsArgs;
 use super::selection::SelectionArgs;
@@ -77,6 +78,9 @@ pub struct CreateArgs {
     /// What it may take
     #[command(flatten)]
     pub resources: ResourceArgs,
+    /// Who makes it
+    #[command(flatten)]
+    pub runtime: RuntimeArg,
     /// Print nothing but the command's own output
     #[arg(long, short = 'q')]
     pub quiet: bool,

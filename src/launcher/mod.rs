@@ -6,7 +6,8 @@
 //!   exit code;
 //! * the *supervisor* owns the user and mount namespace, serves the root filesystem with its own threads, and takes everything
 //!   down at the end;
-//! * the container's *first process* sets itself up and becomes the program.
+//! * the container's *first process* sets itself up and becomes the program. Where an OCI runtime of the host is to make the
+//!   container, it has that do so, and stays.
 //!
 //! Invariants: a [`Plan`] is complete before anything is done. Nothing is mounted by a path of the image: pivot_root(2) comes
 //! first, then every mount is attached to a descriptor that was opened without leaving the root. When any of the three dies,
@@ -14,6 +15,7 @@
 
 mod as_root;
 mod beside;
+mod bundle;
 mod capabilities;
 mod cgroup;
 mod connection;
@@ -40,6 +42,7 @@ mod resources;
 mod rlimits;
 mod rootfs;
 mod run;
+mod runtime;
 mod seccomp;
 mod seccomp_docker;
 mod signals;
@@ -63,6 +66,7 @@ pub use id_maps::{IdMaps, IdRange};
 pub use inside::{Work, join, mounted};
 pub use own_ids::{IdMap, MapError, OwnIds, inside};
 pub use own_program::{OwnProgramError, make_own_program_unwritable};
+pub use bundle::CONFIG as OCI_CONFIG;
 pub use plan::{
     AddedUser, Device, GeneratedFile, MountFlags, Network, Output, Plan, SHM_BYTES, Seccomp, Tmpfs, Volume,
     Window,

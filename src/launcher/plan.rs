@@ -88,6 +88,8 @@ pub struct Plan {
     pub shm_bytes: u64,
     /// What its control group limits.
     pub resources: Resources,
+    /// The OCI runtime of the host that makes the container, by its absolute path; nothing for ourselves.
+    pub runtime: Option<PathBuf>,
 }
 
 /// A filter of system calls.
@@ -324,6 +326,7 @@ impl Plan {
             oom_score_adj: None,
             shm_bytes: SHM_BYTES,
             resources: Resources::default(),
+            runtime: None,
         }
     }
 

@@ -175,7 +175,7 @@ impl Program<'_> {
     }
 
     /// Those of the plan that we have. In an outer container root may lack some; but what was asked for by name must be there.
-    fn available(&self) -> Step<CapabilitySet> {
+    pub(super) fn available(&self) -> Step<CapabilitySet> {
         let ours = rustix::thread::capabilities(None).stage("capabilities")?.permitted;
         let named = self.plan.capabilities_of_users;
         let missing = if named == Capabilities::ALL { Capabilities::NONE } else { named.beyond(ours) };

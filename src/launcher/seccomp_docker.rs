@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::capabilities::Capabilities;
+use super::seccomp::oci::ARCHITECTURE;
 use super::seccomp::{ARGUMENTS, ProfileError};
 use super::syscall_filter::{self, Condition, Operator, Ruling, Width};
 use crate::model::image_config::null_as_default;
@@ -108,6 +110,37 @@ pub(super) fn filter(text: &str, capabilities: Capabilities) -> Result<Vec<Instr
     }
     let rulings = rules.into_iter().map(|(number, rules)| (number, ruling(rules, default)));
     Ok(syscall_filter::compile(&rulings.collect(), default)?)
+}
+
+/// What a profile means for a process with these capabilities, in the configuration of an OCI runtime.
+pub(super) fn oci(text: &str, capabilities: Capabilities) -> Result<Value, ProfileError> {
+    filter(text, capabilities)?;
+    let profile: Profile = serde_json::from_str(text)?;
+    let mut rules = Vec::new();
+    for rule in profile.syscalls {
+        if !rule.counts(capabilities)? {
+            continue;
+        }
+        let names: Vec<String> = rule.name.into_iter().chain(rule.names).collect();
+        let arg = |arg: &Argument| {
+            json!({"index": arg.index, "value": arg.value, "valueTwo": arg.value_two, "op": arg.op})
+        };
+        let args: Vec<Value> = rule.args.iter().map(arg).collect();
+        let mut made = json!({"names": names, "action": rule.action, "args": args});
+        if let (Some(errno), "SCMP_ACT_ERRNO") = (rule.errno_ret, rule.action.as_str()) {
+            made["errnoRet"] = errno.into();
+        }
+        rules.push(made);
+    }
+    let mut made = json!({
+        "defaultAction": profile.default_action,
+        "architectures": [ARCHITECTURE],
+        "syscalls": rules,
+    });
+    if let (Some(errno), "SCMP_ACT_ERRNO") = (profile.default_errno_ret, profile.default_action.as_str()) {
+        made["defaultErrnoRet"] = errno.into();
+    }
+    Ok(made)
 }
 
 /// The number of a call here; `None` of one that there is on other machines only.
@@ -257,13 +290,13 @@ const ELSEWHERE: &[&str] = &[
 mod tests {
     use super::super::syscall_filter::tests::run;
     use super::*;
-    use crate::sys::seccomp::ARCHITECTURE;
+    use crate::sys::seccomp::ARCHITECTURE as NUMBER;
 
     const ALLOW: u32 = 0x7FFF_0000;
     const ERRNO: u32 = 0x0005_0000;
 
     fn answer_of(filter: &[Instruction], name: &str, arguments: [u64; 6]) -> u32 {
-        run(filter, ARCHITECTURE, number_of(name).unwrap(), arguments)
+        run(filter, NUMBER, number_of(name).unwrap(), arguments)
     }
 
     #[test]
@@ -303,7 +336,7 @@ mod tests {
         assert_eq!(answer_of(&filter, "mkdirat", [0; 6]), ERRNO | 1);
         assert_eq!(answer_of(&filter, "read", [0; 6]), ALLOW);
         // By the numbers of x32, and of 32 bits.
-        assert_eq!(run(&filter, ARCHITECTURE, 0x4000_0053, [0; 6]), ERRNO | 38);
+        assert_eq!(run(&filter, NUMBER, 0x4000_0053, [0; 6]), ERRNO | 38);
         assert_eq!(run(&filter, 0x4000_0003, 39, [0; 6]), 0x8000_0000);
     }
 

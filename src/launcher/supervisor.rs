@@ -24,10 +24,12 @@ use super::id_maps::{self, IdMaps};
 use super::init::Init;
 use super::inside::{Work, Worker};
 use super::mounts::{self, Carried};
+use super::own_ids::OwnIds;
 use super::plan::Network;
 use super::program::Program;
 use super::rootfs::Rootfs;
 use super::run::Given;
+use super::runtime::Runtime;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::process::{self, Child, Fork, NewNamespaces};
 
@@ -94,7 +96,7 @@ impl Supervisor<'_> {
         let plan = self.given.plan;
         let target = &plan.rootfs_mount_point;
         let close = self.rootfs.mount(target).at("mount the root filesystem on", target)?;
-        let carried = plan.own_ids.is_some().then(|| mounts::carry(plan)).transpose()?;
+        let carried = self.own_ids().map(|_| mounts::carry(plan)).transpose()?;
         let leaf = receive_cgroup(&self.given.control)?;
         self.give_users()?;
         let (go, first) = self.clone_first_process(Mounted { close, single, carried }, leaf.as_ref())?;
@@ -151,12 +153,18 @@ impl Supervisor<'_> {
     /// The first process waits for a byte in the pipe whose end this gives.
     fn clone_first_process(&mut self, mounted: Mounted, leaf: Option<&Leaf>) -> Step<(PipeWriter, Child)> {
         let (reader, writer) = io::pipe().stage("pipe")?;
-        let mut namespaces = match (&self.first, self.given.plan.network) {
-            (First::Work(_), _) => NewNamespaces::of_mounts(),
-            (First::Program, Network::Host) => NewNamespaces::of_container(),
-            (First::Program, _) => NewNamespaces::of_container().with_network(),
+        let plan = self.given.plan;
+        let mut namespaces = match (&self.first, &plan.runtime, plan.network) {
+            (First::Work(_), _, _) => NewNamespaces::of_mounts(),
+            // The runtime makes the others.
+            (First::Program, Some(_), network) if network.is_connected() => {
+                NewNamespaces::of_runtime().with_network()
+            }
+            (First::Program, Some(_), _) => NewNamespaces::of_runtime(),
+            (First::Program, None, Network::Host) => NewNamespaces::of_container(),
+            (First::Program, None, _) => NewNamespaces::of_container().with_network(),
         };
-        if self.given.plan.own_ids.is_some() {
+        if self.own_ids().is_some() {
             namespaces = namespaces.with_user();
         }
         let forked = process::fork_into(namespaces, leaf.map(Leaf::as_fd));
@@ -174,9 +182,14 @@ impl Supervisor<'_> {
         }
     }
 
+    /// Those that the first process is to have; where a runtime makes the container, it maps them.
+    fn own_ids(&self) -> Option<&OwnIds> {
+        self.given.plan.own_ids.as_ref().filter(|_| self.given.plan.runtime.is_none())
+    }
+
     /// Writes the id maps of a first process that waits for its own.
     fn give_ids(&self, mut go: PipeWriter, first: Child) -> Step<(PipeWriter, Child)> {
-        if let Some(own) = &self.given.plan.own_ids {
+        if let Some(own) = self.own_ids() {
             own.write(first.pid).stage("write the container's id maps").map_err(explain_no_ids)?;
             go.write_all(b"i").stage("write the container's id maps")?;
         }
@@ -204,12 +217,17 @@ impl Supervisor<'_> {
             streams: self.given.streams.take(),
         };
         let connected = self.given.connected.take();
+        if let Some(path) = &plan.runtime {
+            Runtime { path, program, close, errors, connected }.run()
+        }
         Init { program, close, carried, errors, connected }.run()
     }
 
     /// Lets the first process go on, and stays until it has ended.
     fn watch(&mut self, mut go: PipeWriter, first: &Child, leaf: Option<&Leaf>) -> Step<Infallible> {
-        report(first, &self.given.control)?;
+        if self.given.plan.runtime.is_none() {
+            report(first, &self.given.control)?;
+        }
         // From here on the starter's end is noticed by the closed socket, so that there is time to make things safe.
         prctl::set_pdeathsig(None).stage("death signal")?;
         close(&mut self.given.errors)?;
