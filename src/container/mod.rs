@@ -129,6 +129,12 @@ impl Container {
         self.dir.join("log")
     }
 
+    /// What its OCI runtime was told when it was started last; `None` without one, and before.
+    #[must_use]
+    pub fn oci_config_path(&self) -> Option<PathBuf> {
+        Some(self.dir.join(crate::launcher::OCI_CONFIG)).filter(|path| path.exists())
+    }
+
     /// What is true of it now. Never waits.
     ///
     /// # Errors

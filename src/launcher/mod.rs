@@ -57,6 +57,7 @@ mod user_namespace;
 
 pub use as_root::as_root_of;
 pub use beside::exec;
+pub use bundle::OCI_CONFIG;
 pub use capabilities::Capabilities;
 pub use cgroup::{Cgroup, Usage, groups_here};
 pub use events::{Events, Input, NoEvents, show};
@@ -66,7 +67,6 @@ pub use id_maps::{IdMaps, IdRange};
 pub use inside::{Work, join, mounted};
 pub use own_ids::{IdMap, MapError, OwnIds, inside};
 pub use own_program::{OwnProgramError, make_own_program_unwritable};
-pub use bundle::CONFIG as OCI_CONFIG;
 pub use plan::{
     AddedUser, Device, GeneratedFile, MountFlags, Network, Output, Plan, SHM_BYTES, Seccomp, Tmpfs, Volume,
     Window,

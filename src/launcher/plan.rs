@@ -36,6 +36,8 @@ pub struct Plan {
     pub timeout: Option<Duration>,
     /// Whether a process of ours is the container's first, which passes signals on and collects orphans.
     pub init: bool,
+    /// Whether orphans among its descendants become the program's own children, so that all it has started can be found.
+    pub subreaper: bool,
     /// Whether the program gets a terminal of its own.
     pub terminal: bool,
     /// The size of that terminal at its beginning; our own terminal's when not set.
@@ -300,6 +302,7 @@ impl Plan {
             groups: Vec::new(),
             timeout: None,
             init: false,
+            subreaper: false,
             terminal: false,
             window: None,
             interactive: false,

@@ -114,6 +114,9 @@ impl Program<'_> {
         if self.plan.init && self.is_first {
             self.leave_first_process()?;
         }
+        if self.plan.subreaper {
+            prctl::set_child_subreaper(true).stage("subreaper")?;
+        }
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).stage("signal mask")?;
         if !entered {
             enter_cwd(root, &self.plan.cwd)?;

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -25,6 +26,7 @@ use super::fill;
 use super::in_root::{self, Symlinks};
 use super::init::{self, UMASK};
 use super::mounts;
+use super::namespaces;
 use super::passwd;
 use super::plan::Plan;
 use super::program::{self, Program};
@@ -32,8 +34,8 @@ use super::rootfs;
 use super::supervisor::{MESSAGE_PROCESS, MESSAGE_TERMINAL, exit_code_of_signal};
 use super::terminal;
 use crate::sys::message_socket;
-use crate::sys::mount_attributes::{attach, new_filesystem};
-use crate::sys::process::{self, Watched};
+use crate::sys::mount_attributes::{Reach, attach, new_filesystem, set_attributes};
+use crate::sys::process::{self, Fork, Watched};
 use crate::sys::companion;
 
 /// What the process is given.
@@ -158,7 +160,9 @@ impl Runtime<'_> {
         let pid = number(&text).ok_or_else(|| io::Error::other("no number")).at("read", &path)?;
         let process = Watched::of(pid).stage("look at the container")?;
         let process = process.ok_or_else(|| io::Error::other("it has just ended"));
-        Ok(Created { pid, process: process.stage("look at the container")? })
+        let created = Created { pid, process: process.stage("look at the container")? };
+        forbid_devices(&created.process)?;
+        Ok(created)
     }
 
     fn start(&self, bundle: &Bundle, container: &Created) -> Step<()> {
@@ -254,6 +258,30 @@ fn arrange_host() -> Step<()> {
     attach(empty.stage("hide control groups")?.as_fd(), place.as_fd()).at("hide", unified)
 }
 
+/// What an image has of device nodes is dead, also where a runtime gives the root another mount than ours.
+fn forbid_devices(container: &Watched) -> Step<()> {
+    let child = match process::fork().stage("fork")? {
+        Fork::Child => process::exit_now(match make_root_nodev(container) {
+            Ok(()) => 0,
+            Err(failure) => {
+                tracing::error!(%failure, "the root filesystem that the runtime has made");
+                EXIT_LAUNCHER
+            }
+        }),
+        Fork::Parent(child) => child,
+    };
+    match waitpid(Pid::from_raw(child.pid), None).stage("wait for a child")? {
+        WaitStatus::Exited(_, 0) => Ok(()),
+        _ => Err(io::Error::other("cannot be forbidden")).stage("device nodes of the image"),
+    }
+}
+
+fn make_root_nodev(container: &Watched) -> Step<()> {
+    namespaces::join(container, CloneFlags::CLONE_NEWNS)?;
+    let root = rootfs::open_directory(Path::new("/")).at("open", "/")?;
+    set_attributes(root.as_fd(), Attr::MOUNT_ATTR_NODEV, Reach::One).at("make nodev", "/")
+}
+
 /// A runtime makes a working directory that is missing; here only that of the image is made.
 fn check_cwd(root: BorrowedFd<'_>, plan: &Plan) -> Step<()> {
     let mounted = plan.volumes.iter().map(|volume| &volume.destination);
@@ -304,7 +332,52 @@ fn complaint(runtime: &Path, log: &str) -> Failure {
     Failure::new("runtime", &io::Error::other(said)).on(runtime).exit_code(code)
 }
 
+/// In the words of crun and runc.
 fn exit_code_of(said: &str) -> u8 {
-    let _ = said;
-    EXIT_LAUNCHER
+    let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    if !has(&["executable", "exec: \""]) {
+        EXIT_LAUNCHER
+    } else if has(&["not found in $PATH", "no such file or directory"]) {
+        EXIT_NOT_FOUND
+    } else if has(&["ermission denied", "not permitted", "exec format error", "is a directory"]) {
+        EXIT_NOT_EXECUTABLE
+    } else {
+        EXIT_LAUNCHER
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runtimes_complain_of() {
+        for (said, code) in [
+            ("executable file `x` not found in $PATH: No such file or directory", 127),
+            ("runc create failed: unable to start container process: exec: \"x\": executable file not found in $PATH", 127),
+            ("runc create failed: exec: \"/x\": stat /x: no such file or directory", 127),
+            ("open executable: Permission denied", 126),
+            ("open executable: Operation not permitted", 126),
+            ("runc create failed: exec: \"/etc\": permission denied", 126),
+            ("mount `/a` to `/b`: No such file or directory", 125),
+            ("mount `proc` to `proc`: Operation not permitted", 125),
+        ] {
+            assert_eq!(exit_code_of(said), code, "{said}");
+        }
+    }
+
+    #[test]
+    fn the_last_grave_line_of_a_log() {
+        let log = "no json\n{\"level\":\"error\",\"msg\":\"first\"}\n{\"level\":\"error\",\"msg\":\"last\"}\n\
+                   {\"level\":\"warning\",\"msg\":\"beside\"}\n";
+        let failure = complaint(Path::new("/x/crun"), log);
+        assert_eq!((failure.to_string().as_str(), failure.exit_code), ("runtime /x/crun: last", 125));
+        assert!(complaint(Path::new("/x"), "").to_string().contains("did not say why"));
+    }
+
+    #[test]
+    fn who_leaves_control_groups_alone() {
+        let leaves = |path: &str| makes_no_cgroups(Path::new(path));
+        assert!(leaves("/usr/bin/crun") && leaves("/x/crun-1.8") && !leaves("/usr/sbin/runc") && !leaves("/"));
+    }
 }

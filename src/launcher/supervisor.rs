@@ -25,7 +25,7 @@ use super::init::Init;
 use super::inside::{Work, Worker};
 use super::mounts::{self, Carried};
 use super::own_ids::OwnIds;
-use super::plan::Network;
+use super::plan::{Network, Plan};
 use super::program::Program;
 use super::rootfs::Rootfs;
 use super::run::Given;
@@ -117,7 +117,7 @@ impl Supervisor<'_> {
     fn enter_namespaces(&self) -> Step<bool> {
         if self.given.plan.id_maps == IdMaps::Identity {
             unshare(CloneFlags::CLONE_NEWNS).stage("make a mount namespace")?;
-            make_private()?;
+            make_private(self.given.plan)?;
             return id_maps::is_single_here().stage("read the id map");
         }
         unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
@@ -135,7 +135,7 @@ impl Supervisor<'_> {
             setgroups(&[]).stage("supplementary groups")?;
         }
         become_root()?;
-        make_private()?;
+        make_private(self.given.plan)?;
         Ok(single)
     }
 
@@ -218,6 +218,10 @@ impl Supervisor<'_> {
         };
         let connected = self.given.connected.take();
         if let Some(path) = &plan.runtime {
+            // It executes nothing in its own place, which would close it: its own copy is to be the last.
+            if let Err(failure) = close(&mut self.given.errors) {
+                failure.exit(&errors)
+            }
             Runtime { path, program, close, errors, connected }.run()
         }
         Init { program, close, carried, errors, connected }.run()
@@ -332,9 +336,14 @@ pub(super) fn wait_for_end(program: &Child, control: &MessageSocket) -> Step<()>
     }
 }
 
-fn make_private() -> Step<()> {
-    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", flags).stage("make the mount namespace private")
+/// What is mounted here is not mounted on the host. A runtime sees the host's files for as long as its container runs: so what
+/// is unmounted on the host is unmounted there, too.
+fn make_private(plan: &Plan) -> Step<()> {
+    let kind = match plan.runtime {
+        None => MountPropagationFlags::PRIVATE,
+        Some(_) => MountPropagationFlags::DOWNSTREAM,
+    };
+    mount_change("/", kind | MountPropagationFlags::REC).stage("make the mount namespace private")
 }
 
 fn explain_no_ids(failure: Box<Failure>) -> Box<Failure> {

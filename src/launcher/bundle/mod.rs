@@ -24,8 +24,10 @@ use super::rlimits;
 use super::seccomp;
 use super::user::User;
 
-/// The configuration, in the bundle.
-pub const CONFIG: &str = "config.json";
+/// The configuration, from the directory that the mount point of the root filesystem is in.
+pub const OCI_CONFIG: &str = "bundle/config.json";
+const DIRECTORY: &str = "bundle";
+const CONFIG: &str = "config.json";
 
 /// What is found out about a container's process only when its root filesystem is there.
 #[derive(Debug)]
@@ -46,7 +48,7 @@ pub(super) struct Bundle(PathBuf);
 impl Bundle {
     /// The one of a container, in place of what an earlier start has left.
     pub(super) fn make(plan: &Plan) -> Step<Self> {
-        let path = plan.rootfs_mount_point.with_file_name("bundle");
+        let path = plan.rootfs_mount_point.with_file_name(DIRECTORY);
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at("remove", &path),
             _ => DirBuilder::new().mode(0o700).create(&path).at("create", &path)?,
@@ -82,6 +84,7 @@ impl Bundle {
             groups: _,
             timeout: _,
             init: _,
+            subreaper: _,
             terminal,
             window: _,
             interactive: _,
