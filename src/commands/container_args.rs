@@ -257,15 +257,60 @@ pub struct RestartArgs {
     pub selection: SelectionArgs,
 }
 
+/// `layerfs update`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+What is given replaces what the container was made with, also for its later starts; all else stays. A limit that cannot be set on a \
+container that runs is an error, and nothing has changed then.")]
+pub struct UpdateArgs {
+    /// What it may take
+    #[command(flatten)]
+    pub resources: ResourceArgs,
+    /// When it runs again after its end: no, on-failure[:N], always or unless-stopped
+    #[arg(long, value_name = "POLICY")]
+    pub restart: Option<String>,
+    /// The one that was made last
+    #[arg(long, short = 'l', conflicts_with = "container")]
+    pub latest: bool,
+    /// ID, unique prefix or name
+    #[arg(required_unless_present = "latest")]
+    pub container: Option<String>,
+}
+
 /// `layerfs wait`
 #[derive(Clone, Debug, Args)]
 pub struct WaitArgs {
+    /// Until this holds, instead of the end; of several one is enough. The exit code is -1 then, unless it has ended
+    #[arg(long, value_enum, value_name = "CONDITION")]
+    pub condition: Vec<ConditionArg>,
+    /// How often it is looked for that: as 250ms or 2s
+    #[arg(long, short = 'i', value_name = "TIME", default_value = "250ms")]
+    pub interval: String,
     /// The one that was made last
     #[arg(long, short = 'l', conflicts_with = "containers")]
     pub latest: bool,
     /// IDs, unique prefixes or names
     #[arg(required_unless_present = "latest")]
     pub containers: Vec<String>,
+}
+
+/// `layerfs wait --condition`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConditionArg {
+    /// It was made, and has not run.
+    #[value(alias = "configured", alias = "initialized")]
+    Created,
+    /// Its program runs.
+    Running,
+    /// None of its processes may run.
+    Paused,
+    /// Its program has ended.
+    #[value(alias = "stopped")]
+    Exited,
+    /// Its last health check was a success.
+    Healthy,
+    /// Its last health checks were failures.
+    Unhealthy,
 }
 
 /// `layerfs logs`
@@ -286,15 +331,18 @@ pub struct LogsArgs {
     /// Only what was printed until then
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
-    /// Only the last so many lines
-    #[arg(long, short = 'n', value_name = "LINES", default_value = "all")]
+    /// Only the last so many lines of each
+    #[arg(long, value_name = "LINES", default_value = "all")]
     pub tail: String,
+    /// With the name of the container before each line
+    #[arg(long, short = 'n')]
+    pub names: bool,
     /// Of the container that was made last
-    #[arg(long, short = 'l', conflicts_with = "container")]
+    #[arg(long, short = 'l', conflicts_with = "containers")]
     pub latest: bool,
-    /// ID, unique prefix or name
+    /// IDs, unique prefixes or names
     #[arg(required_unless_present = "latest")]
-    pub container: Option<String>,
+    pub containers: Vec<String>,
 }
 
 /// `layerfs port`

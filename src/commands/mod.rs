@@ -5,6 +5,7 @@ pub mod args;
 mod attach;
 mod build;
 mod complete;
+pub mod container;
 pub mod container_args;
 mod cp;
 mod diff;
@@ -41,6 +42,7 @@ mod stats;
 mod stop;
 mod top;
 mod umount;
+mod update;
 mod verify;
 pub mod volume;
 
@@ -72,7 +74,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(error) => return usage(&error),
         };
         logging::start();
-        own_program_for(&cli.command).and_then(|()| dispatch(cli.command))
+        let command = match cli.command {
+            Command::Container(args) => args.command.plain(),
+            command => command,
+        };
+        own_program_for(&command).and_then(|()| dispatch(command))
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -136,6 +142,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Exec(args) => exec::run(&args),
         Command::Cp(args) => cp::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Container(args) => dispatch(args.command.plain()),
         Command::Create(args) => run::create(&args),
         Command::Start(args) => start::start(&args),
         Command::Restart(args) => start::restart(&args),
@@ -153,6 +160,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Pause(args) => pause::pause(&args),
         Command::Unpause(args) => pause::unpause(&args),
+        Command::Update(args) => update::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Index(args) => index::run(&args),

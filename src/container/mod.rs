@@ -48,6 +48,7 @@ mod state;
 mod stats;
 pub mod stopping;
 pub mod tree;
+pub mod updating;
 pub mod usage;
 pub mod view;
 pub mod volumes;

@@ -97,7 +97,6 @@ impl Init<'_> {
         become_user(own.first())
     }
 
-
     /// Waits until the root filesystem is served. When the supervisor has failed, it has also said why.
     fn wait_for_go(&mut self) {
         if self.program.go.read_exact(&mut [0]).is_err() {

@@ -59,7 +59,7 @@ pub use as_root::as_root_of;
 pub use beside::exec;
 pub use bundle::OCI_CONFIG;
 pub use capabilities::Capabilities;
-pub use cgroup::{Cgroup, Usage, groups_here};
+pub use cgroup::{Cgroup, Usage, groups_here, limit};
 pub use events::{Events, Input, NoEvents, show};
 pub use failure::{EXIT_LAUNCHER, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SIGNAL_BASE, Failure};
 pub use files::{HostAddress, Names, default_files};

@@ -33,10 +33,10 @@ use super::program::{self, Program};
 use super::rootfs;
 use super::supervisor::{MESSAGE_PROCESS, MESSAGE_TERMINAL, exit_code_of_signal};
 use super::terminal;
+use crate::sys::companion;
 use crate::sys::message_socket;
 use crate::sys::mount_attributes::{Reach, attach, new_filesystem, set_attributes};
 use crate::sys::process::{self, Fork, Watched};
-use crate::sys::companion;
 
 /// What the process is given.
 #[derive(Debug)]
@@ -354,7 +354,10 @@ mod tests {
     fn what_runtimes_complain_of() {
         for (said, code) in [
             ("executable file `x` not found in $PATH: No such file or directory", 127),
-            ("runc create failed: unable to start container process: exec: \"x\": executable file not found in $PATH", 127),
+            (
+                "runc create failed: unable to start container process: exec: \"x\": executable file not found in $PATH",
+                127,
+            ),
             ("runc create failed: exec: \"/x\": stat /x: no such file or directory", 127),
             ("open executable: Permission denied", 126),
             ("open executable: Operation not permitted", 126),
@@ -378,6 +381,8 @@ mod tests {
     #[test]
     fn who_leaves_control_groups_alone() {
         let leaves = |path: &str| makes_no_cgroups(Path::new(path));
-        assert!(leaves("/usr/bin/crun") && leaves("/x/crun-1.8") && !leaves("/usr/sbin/runc") && !leaves("/"));
+        assert!(
+            leaves("/usr/bin/crun") && leaves("/x/crun-1.8") && !leaves("/usr/sbin/runc") && !leaves("/")
+        );
     }
 }

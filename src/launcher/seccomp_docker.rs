@@ -122,9 +122,7 @@ pub(super) fn oci(text: &str, capabilities: Capabilities) -> Result<Value, Profi
             continue;
         }
         let names: Vec<String> = rule.name.into_iter().chain(rule.names).collect();
-        let arg = |arg: &Argument| {
-            json!({"index": arg.index, "value": arg.value, "valueTwo": arg.value_two, "op": arg.op})
-        };
+        let arg = |arg: &Argument| json!({"index": arg.index, "value": arg.value, "valueTwo": arg.value_two, "op": arg.op});
         let args: Vec<Value> = rule.args.iter().map(arg).collect();
         let mut made = json!({"names": names, "action": rule.action, "args": args});
         if let (Some(errno), "SCMP_ACT_ERRNO") = (rule.errno_ret, rule.action.as_str()) {

@@ -219,7 +219,7 @@ impl Supervisor<'_> {
         let connected = self.given.connected.take();
         if let Some(path) = &plan.runtime {
             // It executes nothing in its own place, which would close it: its own copy is to be the last.
-            if let Err(failure) = close(&mut self.given.errors) {
+            if let Err(failure) = self::close(&mut self.given.errors) {
                 failure.exit(&errors)
             }
             Runtime { path, program, close, errors, connected }.run()

@@ -46,6 +46,7 @@ mod random;
 mod real_images;
 mod rights;
 mod run;
+mod runtime;
 mod setuid;
 mod spill;
 mod stats;

@@ -32,7 +32,8 @@ pub(super) fn end_program_of(check: &Child) -> io::Result<()> {
     for _ in 0..LOOKS_MAX {
         let table = table()?;
         // The check, who joins the container, and the program. Where that is not there yet, it will not be.
-        let program = children(&table, check).first().and_then(|between| children(&table, *between).first().copied());
+        let program =
+            children(&table, check).first().and_then(|between| children(&table, *between).first().copied());
         let Some(program) = program else { return Ok(()) };
         if !is_stopped {
             signal(program, table[&program], Signal::SIGSTOP)?;
@@ -108,7 +109,13 @@ mod tests {
 
     #[test]
     fn who_is_below_whom() {
-        let lines = [(2, "2 (a) b) S 1 2"), (3, "3 (x) R 2 2"), (4, "4 (x) Z 3 2"), (5, "5 (x) T 4 2"), (6, "6 (x) S 1 6")];
+        let lines = [
+            (2, "2 (a) b) S 1 2"),
+            (3, "3 (x) R 2 2"),
+            (4, "4 (x) Z 3 2"),
+            (5, "5 (x) T 4 2"),
+            (6, "6 (x) S 1 6"),
+        ];
         let table: HashMap<u32, Row> = lines.iter().map(|(pid, line)| (*pid, parse(line).unwrap())).collect();
         let mut below = living_below(&table, 2);
         below.sort_unstable();

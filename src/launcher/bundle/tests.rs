@@ -77,7 +77,10 @@ fn what_was_asked_for() {
     assert!(without("network") && without("user"));
     assert_eq!(made["root"]["readonly"], true);
     assert_eq!(made["process"]["rlimits"], json!([{"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20}]));
-    assert_eq!((&made["process"]["oomScoreAdj"], &made["process"]["noNewPrivileges"]), (&json!(7), &json!(true)));
+    assert_eq!(
+        (&made["process"]["oomScoreAdj"], &made["process"]["noNewPrivileges"]),
+        (&json!(7), &json!(true))
+    );
     assert_eq!(made["process"]["capabilities"]["ambient"], made["process"]["capabilities"]["effective"]);
     assert_eq!(mount(&made, "/dev/shm")["source"], "/etc");
     assert!(!has_option(mount(&made, "/dev/shm"), "rnosuid"));

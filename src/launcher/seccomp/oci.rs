@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ConditionRow, EPERM, ENOSYS, ProfileError, TABLE, Table};
+use super::{ConditionRow, ENOSYS, EPERM, ProfileError, TABLE, Table};
 use crate::launcher::capabilities::Capabilities;
 
 const ALLOW: &str = "SCMP_ACT_ALLOW";
@@ -68,8 +68,7 @@ fn alternatives(name: &str, any_of: &[Vec<ConditionRow>]) -> Result<Vec<Vec<Valu
         indices.dedup();
         for index in indices {
             let rows: Vec<&ConditionRow> = all_of.iter().filter(|row| row.index == index).collect();
-            let bits = bits(&rows)
-                .ok_or_else(|| ProfileError::Condition { name: name.to_owned(), index })?;
+            let bits = bits(&rows).ok_or_else(|| ProfileError::Condition { name: name.to_owned(), index })?;
             let with = |before: &Vec<Value>| {
                 let before = before.clone();
                 let one = |&(mask, value): &Bits| {
@@ -136,7 +135,8 @@ mod tests {
             };
             any_of.iter().any(|all_of| all_of.iter().all(holds))
         };
-        let numbers = (0..32).flat_map(|bit| [1 << bit, (1 << bit) - 1, (1 << bit) + 9]).chain([40, u32::MAX]);
+        let numbers =
+            (0..32).flat_map(|bit| [1 << bit, (1 << bit) - 1, (1 << bit) + 9]).chain([40, u32::MAX]);
         let numbers: Vec<u32> = numbers.collect();
         let rows = table.allow_when.iter().map(|row| (&row.name, &row.any_of));
         for (name, any_of) in rows.chain(table.refuse_when.iter().map(|row| (&row.name, &row.any_of))) {
@@ -154,7 +154,8 @@ mod tests {
     #[test]
     fn a_rule_compares_an_argument_once() {
         let both = |first, second| {
-            let row = |index, differs| ConditionRow { index, mask: None, equals: None, differs: Some(differs) };
+            let row =
+                |index, differs| ConditionRow { index, mask: None, equals: None, differs: Some(differs) };
             alternatives("x", &[vec![row(0, first), row(0, second)]]).unwrap()
         };
         let args = both(40, 16);
