@@ -8,10 +8,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::container::ContainerArgs;
 use super::container_args::{
     AttachArgs, CpArgs, CreateArgs, DiffArgs, ExecArgs, HealthcheckArgs, KillArgs, LogsArgs, PauseArgs,
-    PortArgs, PsArgs, RenameArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, UpdateArgs,
-    WaitArgs,
+    PortArgs, PsArgs, RenameArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, WaitArgs,
 };
 use super::options::network::BuildNetworkArg;
+use super::update::UpdateArgs;
 use super::volume::VolumeArgs;
 use crate::image::TargetPlatform;
 

@@ -5,8 +5,9 @@ use clap::{Args, Subcommand};
 use super::args::{Command, InspectArgs, KindArg, PruneArgs, StatsArgs};
 use super::container_args::{
     AttachArgs, CpArgs, CreateArgs, DiffArgs, ExecArgs, KillArgs, LogsArgs, PauseArgs, PortArgs, PsArgs,
-    RenameArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, UpdateArgs, WaitArgs,
+    RenameArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, WaitArgs,
 };
+use super::update::UpdateArgs;
 
 /// `layerfs container`
 #[derive(Clone, Debug, Args)]

@@ -257,26 +257,6 @@ pub struct RestartArgs {
     pub selection: SelectionArgs,
 }
 
-/// `layerfs update`
-#[derive(Clone, Debug, Args)]
-#[command(after_help = "\
-What is given replaces what the container was made with, also for its later starts; all else stays. A limit that cannot be set on a \
-container that runs is an error, and nothing has changed then.")]
-pub struct UpdateArgs {
-    /// What it may take
-    #[command(flatten)]
-    pub resources: ResourceArgs,
-    /// When it runs again after its end: no, on-failure[:N], always or unless-stopped
-    #[arg(long, value_name = "POLICY")]
-    pub restart: Option<String>,
-    /// The one that was made last
-    #[arg(long, short = 'l', conflicts_with = "container")]
-    pub latest: bool,
-    /// ID, unique prefix or name
-    #[arg(required_unless_present = "latest")]
-    pub container: Option<String>,
-}
-
 /// `layerfs wait`
 #[derive(Clone, Debug, Args)]
 pub struct WaitArgs {

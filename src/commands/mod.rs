@@ -42,7 +42,7 @@ mod stats;
 mod stop;
 mod top;
 mod umount;
-mod update;
+pub mod update;
 mod verify;
 pub mod volume;
 

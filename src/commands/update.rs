@@ -1,10 +1,31 @@
 //! `layerfs update`
 
 use anyhow::Context as _;
+use clap::Args;
 
-use super::container_args::UpdateArgs;
+use super::options::resources::ResourceArgs;
 use super::{environment, selection};
 use crate::container::updating::{self, Change};
+
+/// `layerfs update`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+What is given replaces what the container was made with, also for its later starts; all else stays. A limit that cannot be set on a \
+container that runs is an error, and nothing has changed then.")]
+pub struct UpdateArgs {
+    /// What it may take
+    #[command(flatten)]
+    pub resources: ResourceArgs,
+    /// When it runs again after its end: no, on-failure[:N], always or unless-stopped
+    #[arg(long, value_name = "POLICY")]
+    pub restart: Option<String>,
+    /// The one that was made last
+    #[arg(long, short = 'l', conflicts_with = "container")]
+    pub latest: bool,
+    /// ID, unique prefix or name
+    #[arg(required_unless_present = "latest")]
+    pub container: Option<String>,
+}
 
 /// Changes what a container may take, and when it runs again; prints its id.
 pub(super) fn run(args: &UpdateArgs) -> anyhow::Result<u8> {

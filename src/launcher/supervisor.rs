@@ -24,7 +24,6 @@ use super::id_maps::{self, IdMaps};
 use super::init::Init;
 use super::inside::{Work, Worker};
 use super::mounts::{self, Carried};
-use super::own_ids::OwnIds;
 use super::plan::{Network, Plan};
 use super::program::Program;
 use super::rootfs::Rootfs;
@@ -96,7 +95,7 @@ impl Supervisor<'_> {
         let plan = self.given.plan;
         let target = &plan.rootfs_mount_point;
         let close = self.rootfs.mount(target).at("mount the root filesystem on", target)?;
-        let carried = self.own_ids().map(|_| mounts::carry(plan)).transpose()?;
+        let carried = plan.own_ids.is_some().then(|| mounts::carry(plan)).transpose()?;
         let leaf = receive_cgroup(&self.given.control)?;
         self.give_users()?;
         let (go, first) = self.clone_first_process(Mounted { close, single, carried }, leaf.as_ref())?;
@@ -164,7 +163,7 @@ impl Supervisor<'_> {
             (First::Program, None, Network::Host) => NewNamespaces::of_container(),
             (First::Program, None, _) => NewNamespaces::of_container().with_network(),
         };
-        if self.own_ids().is_some() {
+        if plan.own_ids.is_some() {
             namespaces = namespaces.with_user();
         }
         let forked = process::fork_into(namespaces, leaf.map(Leaf::as_fd));
@@ -182,14 +181,9 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Those that the first process is to have; where a runtime makes the container, it maps them.
-    fn own_ids(&self) -> Option<&OwnIds> {
-        self.given.plan.own_ids.as_ref().filter(|_| self.given.plan.runtime.is_none())
-    }
-
     /// Writes the id maps of a first process that waits for its own.
     fn give_ids(&self, mut go: PipeWriter, first: Child) -> Step<(PipeWriter, Child)> {
-        if let Some(own) = self.own_ids() {
+        if let Some(own) = &self.given.plan.own_ids {
             own.write(first.pid).stage("write the container's id maps").map_err(explain_no_ids)?;
             go.write_all(b"i").stage("write the container's id maps")?;
         }

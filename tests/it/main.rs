@@ -53,6 +53,7 @@ mod stats;
 mod stress;
 mod surroundings;
 mod survive;
+mod updates;
 mod userns;
 mod views;
 mod volumes;

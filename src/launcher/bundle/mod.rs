@@ -1,8 +1,7 @@
 //! A plan as an OCI bundle: the configuration (runtime-spec 1.0) from which an OCI runtime makes a container, beside the root
 //! filesystem that is mounted already.
 //!
-//! The user namespace is the supervisor's, in which the runtime itself runs; so there is none in the configuration, unless the
-//! container has ids of its own. A network that is to be connected is there already, too.
+//! The user namespace is the supervisor's, in which the runtime itself runs; so there is none in the configuration. A network that is to be connected is there already, too.
 
 mod mounts;
 
@@ -18,7 +17,6 @@ use super::capabilities::Capabilities;
 use super::environment;
 use super::failure::{Context as _, Failure, Step};
 use super::init::UMASK;
-use super::own_ids::{IdMap, OwnIds};
 use super::plan::{Device, Network, Plan};
 use super::rlimits;
 use super::seccomp;
@@ -72,47 +70,10 @@ impl Bundle {
     }
 
     fn config(&self, plan: &Plan, process: &Process, places: &[PathBuf]) -> Step<Value> {
-        // All of them by name: what is added to a plan has to be thought of here.
         let Plan {
-            id: _,
-            hostname,
-            args,
-            env: _,
-            cwd,
-            create_cwd: _,
-            user: _,
-            groups: _,
-            timeout: _,
-            init: _,
-            subreaper: _,
-            terminal,
-            window: _,
-            interactive: _,
-            output: _,
-            network: _,
-            published: _,
-            volumes: _,
-            tmpfs: _,
-            files: _,
-            read_only,
-            id_maps: _,
-            own_ids: _,
-            added_user: _,
-            rootfs_mount_point,
-            masked_paths: _,
-            read_only_paths: _,
-            capabilities: _,
-            capabilities_of_users: _,
-            seccomp: _,
-            writable_sys: _,
-            devices: _,
-            no_new_privileges,
-            rlimits,
-            oom_score_adj,
-            shm_bytes: _,
-            resources: _,
-            runtime: _,
+            hostname, args, cwd, terminal, read_only, rootfs_mount_point, rlimits, oom_score_adj, ..
         } = plan;
+        ensure_complete(plan);
         let env = environment::complete(plan, &process.user.home);
         let mut program = json!({
             "terminal": terminal,
@@ -127,7 +88,7 @@ impl Bundle {
             "cwd": text(cwd)?,
             "capabilities": capabilities(process),
             "rlimits": rlimits.iter().map(rlimit).collect::<Vec<_>>(),
-            "noNewPrivileges": *no_new_privileges || process.single,
+            "noNewPrivileges": plan.no_new_privileges || process.single,
         });
         if let Some(adjustment) = oom_score_adj {
             program["oomScoreAdj"] = (*adjustment).into();
@@ -143,18 +104,56 @@ impl Bundle {
     }
 }
 
+/// All fields of a plan by name: one that is added has to be thought of here, before a runtime leaves out what was asked for.
+fn ensure_complete(plan: &Plan) {
+    let Plan {
+        id: _,
+        hostname: _,
+        args: _,
+        env: _,
+        cwd: _,
+        create_cwd: _,
+        user: _,
+        groups: _,
+        timeout: _,
+        init: _,
+        subreaper: _,
+        terminal: _,
+        window: _,
+        interactive: _,
+        output: _,
+        network: _,
+        published: _,
+        volumes: _,
+        tmpfs: _,
+        files: _,
+        read_only: _,
+        id_maps: _,
+        own_ids: _,
+        added_user: _,
+        rootfs_mount_point: _,
+        masked_paths: _,
+        read_only_paths: _,
+        capabilities: _,
+        capabilities_of_users: _,
+        seccomp: _,
+        writable_sys: _,
+        devices: _,
+        no_new_privileges: _,
+        rlimits: _,
+        oom_score_adj: _,
+        shm_bytes: _,
+        resources: _,
+        runtime: _,
+    } = plan;
+}
+
 fn linux(plan: &Plan) -> Step<Value> {
     let mut linux = json!({
         "namespaces": namespaces(plan),
         "maskedPaths": texts(&plan.masked_paths)?,
         "readonlyPaths": texts(&plan.read_only_paths)?,
     });
-    if let Some(own) = &plan.own_ids {
-        let maps = |maps: &[IdMap]| maps.iter().map(id_map).collect::<Vec<_>>();
-        let OwnIds { uids, gids } = own;
-        linux["uidMappings"] = maps(uids).into();
-        linux["gidMappings"] = maps(gids).into();
-    }
     let filter = seccomp::oci_of(plan).map_err(io::Error::other).stage("seccomp")?;
     if let Some(filter) = filter {
         linux["seccomp"] = filter;
@@ -172,14 +171,7 @@ fn namespaces(plan: &Plan) -> Vec<Value> {
     if plan.network == Network::None {
         kinds.push("network");
     }
-    if plan.own_ids.is_some() {
-        kinds.push("user");
-    }
     kinds.iter().map(|kind| json!({"type": kind})).collect()
-}
-
-fn id_map(map: &IdMap) -> Value {
-    json!({"containerID": map.inside, "hostID": map.outside, "size": map.count})
 }
 
 fn capabilities(process: &Process) -> Value {
