@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::container::ContainerArgs;
 use super::container_args::{
     AttachArgs, CpArgs, CreateArgs, DiffArgs, ExecArgs, HealthcheckArgs, KillArgs, LogsArgs, PauseArgs,
     PortArgs, PsArgs, RenameArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, WaitArgs,
 };
 use super::options::network::BuildNetworkArg;
+use super::update::UpdateArgs;
 use super::volume::VolumeArgs;
 use crate::image::TargetPlatform;
 
@@ -50,6 +52,8 @@ pub enum Command {
     Attach(AttachArgs),
     /// Check the health of a container
     Healthcheck(HealthcheckArgs),
+    /// The commands that deal with containers, by docker's other names for them
+    Container(ContainerArgs),
     /// Make a container without starting it
     Create(CreateArgs),
     /// Copy files between a container and the host
@@ -86,6 +90,8 @@ pub enum Command {
     Pause(PauseArgs),
     /// Let paused containers go on
     Unpause(PauseArgs),
+    /// Change what a container may take, and when it runs again
+    Update(UpdateArgs),
     /// Remove what can be made again and was not used for long, or all containers that are not in use
     Prune(PruneArgs),
     /// Show everything known about containers or images, as JSON
@@ -255,7 +261,8 @@ pub struct PruneArgs {
     /// Do not ask
     #[arg(long, short = 'f', requires = "containers")]
     pub force: bool,
-    /// Only containers that were made before then: until=TIME, as `layerfs logs` takes it
+    /// Only containers that were made before then (until=TIME, as `layerfs logs` takes it), or that have a label or not
+    /// (label=KEY[=VALUE], label!=KEY[=VALUE])
     #[arg(long, value_name = "FILTER", requires = "containers")]
     pub filter: Vec<String>,
 }

@@ -14,6 +14,7 @@ use super::options::process::ProcessArgs;
 use super::options::resources::ResourceArgs;
 use super::options::rights::RightsArgs;
 use super::options::rlimits::RlimitArgs;
+use super::options::runtime::RuntimeArg;
 use super::options::storage::StorageArgs;
 use super::options::userns::UsernsArgs;
 use super::selection::SelectionArgs;
@@ -77,6 +78,9 @@ pub struct CreateArgs {
     /// What it may take
     #[command(flatten)]
     pub resources: ResourceArgs,
+    /// Who makes it
+    #[command(flatten)]
+    pub runtime: RuntimeArg,
     /// Print nothing but the command's own output
     #[arg(long, short = 'q')]
     pub quiet: bool,
@@ -256,12 +260,37 @@ pub struct RestartArgs {
 /// `layerfs wait`
 #[derive(Clone, Debug, Args)]
 pub struct WaitArgs {
+    /// Until this holds, instead of the end; of several one is enough. The exit code is -1 then, unless it has ended
+    #[arg(long, value_enum, value_name = "CONDITION")]
+    pub condition: Vec<ConditionArg>,
+    /// How often it is looked for that: as 250ms or 2s
+    #[arg(long, short = 'i', value_name = "TIME", default_value = "250ms")]
+    pub interval: String,
     /// The one that was made last
     #[arg(long, short = 'l', conflicts_with = "containers")]
     pub latest: bool,
     /// IDs, unique prefixes or names
     #[arg(required_unless_present = "latest")]
     pub containers: Vec<String>,
+}
+
+/// `layerfs wait --condition`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConditionArg {
+    /// It was made, and has not run.
+    #[value(alias = "configured", alias = "initialized")]
+    Created,
+    /// Its program runs.
+    Running,
+    /// None of its processes may run.
+    Paused,
+    /// Its program has ended.
+    #[value(alias = "stopped")]
+    Exited,
+    /// Its last health check was a success.
+    Healthy,
+    /// Its last health checks were failures.
+    Unhealthy,
 }
 
 /// `layerfs logs`
@@ -282,15 +311,18 @@ pub struct LogsArgs {
     /// Only what was printed until then
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
-    /// Only the last so many lines
-    #[arg(long, short = 'n', value_name = "LINES", default_value = "all")]
+    /// Only the last so many lines of each
+    #[arg(long, value_name = "LINES", default_value = "all")]
     pub tail: String,
+    /// With the name of the container before each line
+    #[arg(long, short = 'n')]
+    pub names: bool,
     /// Of the container that was made last
-    #[arg(long, short = 'l', conflicts_with = "container")]
+    #[arg(long, short = 'l', conflicts_with = "containers")]
     pub latest: bool,
-    /// ID, unique prefix or name
+    /// IDs, unique prefixes or names
     #[arg(required_unless_present = "latest")]
-    pub container: Option<String>,
+    pub containers: Vec<String>,
 }
 
 /// `layerfs port`

@@ -2,12 +2,12 @@
 
 use std::io::{self, Write as _};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 
 use super::container_args::LogsArgs;
 use super::{environment, selection};
 use crate::container::log::{self, LogError, Record, Wanted};
-use crate::container::{Moment, spoken_time};
+use crate::container::{Container, Moment, spoken_time};
 use crate::launcher::{self, Stream};
 
 /// Shows what a container printed, where it printed it.
@@ -29,23 +29,37 @@ pub(super) fn run(args: &LogsArgs) -> anyhow::Result<u8> {
         follow: args.follow,
     };
     let containers = environment::containers(&environment::store()?)?;
-    let container = match &args.container {
-        Some(text) => containers.find(text)?,
-        None => containers.find(&selection::latest(&containers)?)?,
-    };
-    let mut shown = Shown { timestamps: args.timestamps, inside: [false; 2] };
-    match log::show(&container, &wanted, &mut |record| shown.show(record)) {
-        // Who reads it has got what it wanted.
-        Err(LogError::Show(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
-        Err(error) => Err(error.into()),
-        Ok(()) => {
-            io::stdout().flush().context("standard output")?;
-            Ok(0)
+    let names = if args.latest { vec![selection::latest(&containers)?] } else { args.containers.clone() };
+    let found: Vec<Container> = names.iter().map(|text| containers.find(text)).collect::<Result<_, _>>()?;
+    let show = |container: &Container| {
+        let name = args.names.then(|| container.config().name.clone());
+        let mut shown = Shown { name, timestamps: args.timestamps, inside: [false; 2] };
+        match log::show(container, &wanted, &mut |record| shown.show(record)) {
+            // Who reads it has got what it wanted.
+            Err(LogError::Show(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result,
         }
+    };
+    if args.follow {
+        // All at the same time.
+        std::thread::scope(|threads| {
+            let all: Vec<_> = found.iter().map(|container| threads.spawn(|| show(container))).collect();
+            let ended = all.into_iter().map(|one| one.join().map_err(|_| anyhow!("a log was not shown")));
+            ended.collect::<Result<Vec<_>, _>>()?.into_iter().try_for_each(|shown| Ok(shown?))
+        })
+        .map_err(|error: anyhow::Error| error)?;
+    } else {
+        found.iter().try_for_each(show)?;
+    }
+    match io::stdout().flush() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        _ => Ok(0),
     }
 }
 
 struct Shown {
+    /// Of the container, when it is shown, too.
+    name: Option<String>,
     timestamps: bool,
     /// Whether a line of standard output, and of standard error, has begun.
     inside: [bool; 2],
@@ -55,6 +69,9 @@ impl Shown {
     fn show(&mut self, record: &Record) -> io::Result<()> {
         let inside = &mut self.inside[usize::from(record.stream == Stream::Errors)];
         let mut text = Vec::new();
+        if let (Some(name), false) = (&self.name, *inside) {
+            text.extend_from_slice(format!("{name} ").as_bytes());
+        }
         if let (true, false, Some(time)) = (self.timestamps, *inside, record.time) {
             text.extend_from_slice(format!("{time} ").as_bytes());
         }

@@ -5,6 +5,7 @@ pub mod args;
 mod attach;
 mod build;
 mod complete;
+pub mod container;
 pub mod container_args;
 mod cp;
 mod diff;
@@ -41,6 +42,7 @@ mod stats;
 mod stop;
 mod top;
 mod umount;
+pub mod update;
 mod verify;
 pub mod volume;
 
@@ -72,6 +74,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(error) => return usage(&error),
         };
         logging::start();
+        let command = match command {
+            Command::Container(args) => args.command.plain(),
+            command => command,
+        };
         own_program_for(&command).and_then(|()| dispatch(command))
     };
     match done {
@@ -160,6 +166,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Exec(args) => exec::run(&args),
         Command::Cp(args) => cp::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Container(args) => dispatch(args.command.plain()),
         Command::Create(args) => run::create(&args),
         Command::Start(args) => start::start(&args),
         Command::Restart(args) => start::restart(&args),
@@ -177,6 +184,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Pause(args) => pause::pause(&args),
         Command::Unpause(args) => pause::unpause(&args),
+        Command::Update(args) => update::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Index(args) => index::run(&args),

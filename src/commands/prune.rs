@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 
 use super::args::PruneArgs;
 use super::environment;
+use crate::container::filter::Filters;
 use crate::container::{Moment, pruning, size, spoken_time};
 use crate::store;
 
@@ -31,13 +32,16 @@ pub(super) fn run(args: &PruneArgs) -> anyhow::Result<u8> {
 
 /// Removes the containers that nobody uses, and prints their ids.
 fn containers(args: &PruneArgs) -> anyhow::Result<u8> {
-    let until = until(&args.filter)?;
     let containers = environment::containers(&environment::store()?)?;
+    let (labels, times): (Vec<String>, Vec<String>) =
+        args.filter.iter().cloned().partition(|filter| filter.starts_with("label"));
+    let until = until(&times)?;
+    let labels = Filters::parse(&labels, &containers, Moment::now())?;
     let warning = "WARNING! This will remove all stopped containers, and all changes that are kept in them.";
     if !args.force && !super::agreed(warning)? {
         return Ok(0);
     }
-    let mut pruned = pruning::prune(&containers, until)?;
+    let mut pruned = pruning::prune(&containers, until, &labels)?;
     if !pruned.ids.is_empty() {
         super::print("Deleted Containers:\n")?;
         let ids: String = pruned.ids.iter().map(|id| format!("{id}\n")).collect();
@@ -56,7 +60,9 @@ fn until(filters: &[String]) -> anyhow::Result<Option<Moment>> {
     let mut until: Option<Moment> = None;
     for filter in filters {
         let Some(text) = filter.strip_prefix("until=") else {
-            bail!("--filter {filter}: unknown: until=TIME is what there is")
+            bail!(
+                "--filter {filter}: unknown: until=TIME, label=KEY[=VALUE] and label!=KEY[=VALUE] are what there is"
+            )
         };
         let time = spoken_time::parse(text, Moment::now());
         let time = time.with_context(|| format!("--filter {filter}: no time: see layerfs logs --help"))?;

@@ -227,5 +227,6 @@ fn wishes(args: &CreateArgs) -> anyhow::Result<Wishes> {
     args.userns.add_to(&mut wishes)?;
     args.rlimits.add_to(&mut wishes)?;
     args.resources.add_to(&mut wishes)?;
+    args.runtime.add_to(&mut wishes)?;
     Ok(wishes)
 }

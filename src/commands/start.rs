@@ -1,10 +1,11 @@
 //! `layerfs start`, `layerfs restart` and `layerfs wait`
 
 use std::io::{self, IsTerminal as _};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use super::container_args::{RestartArgs, StartArgs, WaitArgs};
+use super::container_args::{ConditionArg, RestartArgs, StartArgs, WaitArgs};
 use super::progress::Told;
 use super::run::{Made, provide_volumes};
 use super::selection::{self, Missing, SelectionArgs};
@@ -12,7 +13,8 @@ use super::{attach, environment, mount};
 use crate::container::attaching;
 use crate::container::restarting::RestartPolicy;
 use crate::container::stopping::{self, Stop};
-use crate::container::{Container, Containers, Purpose, State, Status, Wishes, command_line, waiting};
+use crate::container::waiting::{self, Condition};
+use crate::container::{Container, ContainerError, Containers, Purpose, State, Status, Wishes, command_line};
 use crate::store::Store;
 
 /// Starts containers in the background and prints what they were called by; with `--attach` one, to its end.
@@ -98,7 +100,41 @@ pub(super) fn restart(args: &RestartArgs) -> anyhow::Result<u8> {
 pub(super) fn wait(args: &WaitArgs) -> anyhow::Result<u8> {
     let containers = environment::containers(&environment::store()?)?;
     let names = if args.latest { vec![selection::latest(&containers)?] } else { args.containers.clone() };
-    super::each(&names, |text| waiting::wait(&containers, text).map(|code| code.to_string()))
+    if args.condition.iter().all(|condition| *condition == ConditionArg::Exited) {
+        return super::each(&names, |text| waiting::wait(&containers, text).map(|code| code.to_string()));
+    }
+    let interval = interval(&args.interval)
+        .with_context(|| format!("--interval {}: give it as 250ms or 2s", args.interval))?;
+    let conditions: Vec<Condition> = args.condition.iter().copied().map(Condition::from).collect();
+    super::each(&names, |text| {
+        let ended = waiting::wait_until(&containers, text, &conditions, interval)?;
+        Ok::<_, ContainerError>(ended.map_or_else(|| "-1".to_owned(), |code| code.to_string()))
+    })
+}
+
+impl From<ConditionArg> for Condition {
+    fn from(arg: ConditionArg) -> Self {
+        match arg {
+            ConditionArg::Created => Self::Created,
+            ConditionArg::Running => Self::Running,
+            ConditionArg::Paused => Self::Paused,
+            ConditionArg::Exited => Self::Exited,
+            ConditionArg::Healthy => Self::Healthy,
+            ConditionArg::Unhealthy => Self::Unhealthy,
+        }
+    }
+}
+
+/// Podman's: a number alone is one of milliseconds.
+fn interval(text: &str) -> Option<Duration> {
+    let (number, unit) =
+        text.split_at(text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len()));
+    let number = number.parse().ok()?;
+    match unit {
+        "" | "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        _ => None,
+    }
 }
 
 /// How a container is run.
@@ -129,4 +165,16 @@ fn again(store: &Store, containers: &Containers, container: Container) -> anyhow
     // What is true of the last time says nothing about this one.
     held.set_state(&State::Created)?;
     Ok(Made { containers: containers.clone(), held, layers, wishes, users: None, quiet: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals() {
+        let millis = ["250ms", "7", "2s"].map(|text| interval(text).unwrap().as_millis());
+        assert_eq!(millis, [250, 7, 2000]);
+        assert!(["", "ms", "1h", "-1s", "1.5s"].iter().all(|text| interval(text).is_none()));
+    }
 }

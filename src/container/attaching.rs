@@ -98,6 +98,11 @@ pub enum AttachError {
 /// How long a container may take to answer: it may be slow to start or to write its log.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
+/// Whether a process in the background takes connections for a container.
+pub(super) fn is_served(container: &Container) -> bool {
+    container.dir().join(server::SOCKET).exists()
+}
+
 /// Attaches our standard streams to a running container, until it ends or we are detached.
 ///
 /// The calling process must have one thread. Its signals are handled here.

@@ -10,7 +10,7 @@ use super::health::Monitor;
 use super::log::LogWriter;
 use super::restarting::{self, RestartPolicy, Restarts};
 use super::running::{Ran, Ready, RunError, SingleId, finish, run_once};
-use super::{Container, ContainerError, Containers, Held, Moment, ProcessId, State};
+use super::{Container, ContainerError, Containers, Held, Moment, ProcessId, State, Wishes, documents};
 use crate::launcher::{self, BlockedSignals, EarlyUsers, Events, Input, Output, Plan, Stream};
 use crate::mount::Layers;
 use crate::sys::message_socket::MessageSocket;
@@ -148,6 +148,10 @@ impl Background {
         loop {
             let ran = run_once(&held, (layers.clone(), writes), (&mut plan, users.take()), self);
             let lasted = ran.started.age(Moment::now());
+            if let Some(wishes) = wishes_now(&held) {
+                restarts.follow(wishes.restart);
+                plan.resources = wishes.resources;
+            }
             // One that did not even start the first time does not start again.
             let is_wanted = self.health.take().is_some_and(|health| health.wants_restart());
             let again = match self.notifier {
@@ -195,6 +199,17 @@ impl Background {
     fn let_go(&mut self, ran: &Ran) {
         if let Some(server) = self.server.take() {
             server.end(ran.result.as_ref().copied().map_err(ToString::to_string));
+        }
+    }
+}
+
+/// As they may have been changed since it was started.
+fn wishes_now(held: &Held) -> Option<Wishes> {
+    match documents::config(held.dir()) {
+        Ok(config) => config.and_then(|config| config.run),
+        Err(error) => {
+            tracing::warn!(%error, "what was changed of the container is not known");
+            None
         }
     }
 }

@@ -85,6 +85,7 @@ pub fn plan(
     wishes.rights.apply(&mut plan).map_err(std::io::Error::other)?;
     plan.files = crate::launcher::default_files(&plan.hostname, plan.network, &wishes.names)?;
     plan.resources.clone_from(&wishes.resources);
+    plan.runtime = wishes.runtime.clone().map(PathBuf::from);
     if wishes.read_only {
         plan.read_only = true;
         plan.add_read_only_tmpfs();

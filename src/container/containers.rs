@@ -300,6 +300,18 @@ impl Containers {
         self.names.rename(&container.dir, container.id(), name)
     }
 
+    /// Changes what is written down of a container, whatever it does.
+    ///
+    /// # Errors
+    /// [`ContainerError::NotFound`], or what the system says; then it is as it was.
+    pub(super) fn change(
+        &self,
+        id: ContainerId,
+        change: impl FnOnce(&mut Config),
+    ) -> Result<(), ContainerError> {
+        self.names.change_config(&self.dir.join(id.to_string()), id, change)
+    }
+
     /// Takes a container that nobody runs or serves, to start or mount it again.
     ///
     /// # Errors

@@ -92,6 +92,12 @@ impl Execution {
         Ok(Self { program, cgroup, plan })
     }
 
+    /// Everything that the program starts stays below it for as long as it lives.
+    pub(super) fn keeping_orphans(mut self) -> Self {
+        self.plan.subreaper = true;
+        self
+    }
+
     /// Runs the program to its end; gives its exit code.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use crate::sys::atomic;
 
 mod check;
 mod monitor;
+mod whole;
 
 pub use check::check_now;
 pub(super) use monitor::Monitor;

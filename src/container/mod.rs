@@ -49,6 +49,7 @@ mod stats;
 pub mod stopping;
 pub mod sweeping;
 pub mod tree;
+pub mod updating;
 pub mod usage;
 pub mod view;
 pub mod volumes;
@@ -128,6 +129,12 @@ impl Container {
     #[must_use]
     pub fn log_path(&self) -> PathBuf {
         self.dir.join("log")
+    }
+
+    /// What its OCI runtime was told when it was started last; `None` without one, and before.
+    #[must_use]
+    pub fn oci_config_path(&self) -> Option<PathBuf> {
+        Some(self.dir.join(crate::launcher::OCI_CONFIG)).filter(|path| path.exists())
     }
 
     /// What is true of it now. Never waits.

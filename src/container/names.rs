@@ -10,7 +10,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::id::{is_name, random_name};
-use super::{ContainerError, ContainerId, documents};
+use super::{Config, ContainerError, ContainerId, documents};
 use crate::sys::lock::{self, FileLock};
 
 /// Random names that are tried; from the third on they carry one of 65536 numbers.
@@ -134,6 +134,20 @@ impl Names {
 
     /// Held by who gives a name or takes it back, for that moment: what one has looked at must not be another's link when
     /// it is removed.
+    /// Changes something else than the name in the config of the container in `dir`, which nobody renames meanwhile.
+    pub(super) fn change_config(
+        &self,
+        dir: &Path,
+        id: ContainerId,
+        change: impl FnOnce(&mut Config),
+    ) -> Result<(), ContainerError> {
+        let _alone = self.lock()?;
+        let gone = || ContainerError::NotFound(id.to_string());
+        let mut config = documents::config(dir)?.ok_or_else(gone)?;
+        change(&mut config);
+        documents::write_config(dir, &config)
+    }
+
     fn lock(&self) -> Result<FileLock, ContainerError> {
         let path = self.dir.join(".lock");
         FileLock::exclusive(&path).map_err(ContainerError::io("lock", &path))

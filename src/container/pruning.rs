@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use super::filter::Filters;
 use super::inside::Worker;
 use super::{Container, ContainerError, ContainerId, Containers, Moment, OwnVolumes, ending};
 use crate::launcher::{IdMaps, as_root_of};
@@ -20,16 +21,20 @@ pub struct Pruned {
 }
 
 /// Removes every container that does not run, is not mounted, and is held by nobody; of those only what was made before
-/// `until`. Changes that are kept in a directory of the user's stay there.
+/// `until` and is meant by `filters`. Changes that are kept in a directory of the user's stay there.
 ///
 /// # Errors
 /// When the containers cannot be listed.
-pub fn prune(containers: &Containers, until: Option<Moment>) -> Result<Pruned, ContainerError> {
+pub fn prune(
+    containers: &Containers,
+    until: Option<Moment>,
+    filters: &Filters,
+) -> Result<Pruned, ContainerError> {
     let mut pruned = Pruned::default();
     let maps = IdMaps::for_caller();
     for (container, status) in containers.list_with_status()? {
         let is_old = until.is_none_or(|until| container.config().created < until);
-        if !is_old || !status.can_remove() {
+        if !is_old || !status.can_remove() || !filters.admit(&container, &status) {
             continue;
         }
         let id = container.id();

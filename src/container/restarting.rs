@@ -118,6 +118,11 @@ impl Restarts {
         pause
     }
 
+    /// The policy is this one from now on.
+    pub(super) fn follow(&mut self, policy: RestartPolicy) {
+        self.policy = policy;
+    }
+
     pub(super) fn count(&self) -> u32 {
         self.count
     }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::health::HealthStatus;
 use super::restarting::RestartPolicy;
-use super::{Container, ContainerError, Containers, ProcessId, State};
+use super::{Container, ContainerError, Containers, ProcessId, State, Status};
 use crate::launcher::EXIT_SIGNAL_BASE;
 use crate::sys::lock::Watch;
 
@@ -63,6 +64,73 @@ pub fn wait(containers: &Containers, text: &str) -> Result<u8, ContainerError> {
             word.and_then(|word| word.parse().ok()).ok_or_else(gone)
         }
         Err(error) => Err(error),
+    }
+}
+
+/// What can be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It was made, and has not run.
+    Created,
+    /// Its program runs.
+    Running,
+    /// None of its processes may run.
+    Paused,
+    /// Its program has ended.
+    Exited,
+    /// Its last health check was a success.
+    Healthy,
+    /// Its last health checks were failures.
+    Unhealthy,
+}
+
+impl Condition {
+    fn holds(self, container: &Container, status: &Status) -> Result<bool, ContainerError> {
+        let health = || container.health().map(|health| health.unwrap_or_default().status);
+        Ok(match self {
+            Self::Created => status.word() == "created",
+            Self::Running => status.is_running() && !status.is_paused(),
+            Self::Paused => status.is_paused(),
+            Self::Exited => status.word() == "exited",
+            Self::Healthy => status.is_running() && health()? == HealthStatus::Healthy,
+            Self::Unhealthy => status.is_running() && health()? == HealthStatus::Unhealthy,
+        })
+    }
+}
+
+/// Waits until one of these holds, which is looked for again and again; gives the exit code of a program that has ended.
+///
+/// # Errors
+/// [`ContainerError::NotFound`], also of one that is removed meanwhile, unless its end was waited for.
+pub fn wait_until(
+    containers: &Containers,
+    text: &str,
+    conditions: &[Condition],
+    interval: Duration,
+) -> Result<Option<u8>, ContainerError> {
+    let container = containers.find(text)?;
+    let lock = container.lock_path();
+    let failed = || ContainerError::io("watch", &lock);
+    let watch = Watch::of(&lock).map_err(failed())?;
+    loop {
+        let status = match container.status() {
+            // It may have left a word when it went.
+            Err(ContainerError::NotFound(_)) if conditions.contains(&Condition::Exited) => {
+                let word = watch.map(|watch| watch.word()).transpose().map_err(failed())?.flatten();
+                return Ok(word.and_then(|word| word.parse().ok()));
+            }
+            status => status?,
+        };
+        for condition in conditions {
+            if condition.holds(&container, &status)? {
+                return Ok(match status.state {
+                    State::Exited { exit_code, .. } => Some(exit_code),
+                    _ if status.is_unclean() => Some(EXIT_KILLED),
+                    _ => None,
+                });
+            }
+        }
+        std::thread::sleep(interval.max(PAUSE));
     }
 }
 

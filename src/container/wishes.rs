@@ -85,4 +85,6 @@ pub struct Wishes {
     pub labels: BTreeMap<String, String>,
     /// What it may take.
     pub resources: Resources,
+    /// The OCI runtime that makes it, by its absolute path; layerfs itself when not set.
+    pub runtime: Option<OsString>,
 }

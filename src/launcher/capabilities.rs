@@ -103,6 +103,11 @@ impl Capabilities {
         Self(self.0.difference(other.0))
     }
 
+    /// Those of a set of the kernel's.
+    pub(super) fn of(bits: CapabilitySet) -> Self {
+        Self(bits)
+    }
+
     /// Those that are not among these.
     pub(super) fn beyond(self, these: CapabilitySet) -> Self {
         Self(self.0.difference(these))

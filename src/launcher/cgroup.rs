@@ -24,6 +24,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use super::failure::{Context as _, Failure, Step};
 use super::plan::{Output, Plan};
 use super::resources::{Cgroups, Resources};
+use super::run::LaunchError;
 use hierarchy::Hierarchy;
 pub(super) use leaf::Leaf;
 pub use leaf::{Cgroup, Usage};
@@ -213,32 +214,13 @@ impl Made {
     }
 
     fn limit(self, resources: &Resources) -> Step<Self> {
-        for setting in resources.settings() {
-            let written = self.write(&setting.ways);
-            match (written, setting.option) {
-                (Ok(()), _) => {}
-                (Err(error), None) => {
-                    tracing::debug!(%error, ways = ?setting.ways, "a limit that nobody asked for");
-                }
-                (Err(error), Some(option)) => {
-                    let missing = place::explain(&self.leaf, &setting, &error);
-                    self.remove();
-                    return Err(Box::new(missing.failure(option)));
-                }
+        match set(&self.leaf, resources) {
+            Ok(()) => Ok(self),
+            Err(failure) => {
+                self.remove();
+                Err(failure)
             }
         }
-        Ok(self)
-    }
-
-    fn write(&self, ways: &[(&str, String)]) -> io::Result<()> {
-        let mut missing = io::Error::from(io::ErrorKind::NotFound);
-        for (file, value) in ways {
-            match fs::OpenOptions::new().write(true).open(self.leaf.join(file)) {
-                Ok(mut file) => return io::Write::write_all(&mut file, value.as_bytes()),
-                Err(error) => missing = error,
-            }
-        }
-        Err(missing)
     }
 
     /// Removes it, once no process is left in it.
@@ -262,6 +244,48 @@ impl Made {
     }
 }
 
+/// Sets the limits of a container that runs in this leaf.
+///
+/// # Errors
+/// [`LaunchError::NotStarted`], with the option that cannot be honoured; of the others some may be set.
+pub fn limit(leaf: &Path, resources: &Resources) -> Result<(), LaunchError> {
+    let needed: Vec<&str> = resources.settings().iter().map(|setting| setting.controller).collect();
+    let hierarchy = Hierarchy::find(Path::new("/")).stage("look at the control groups")?;
+    let top = hierarchy.map(|hierarchy| hierarchy.top);
+    let above =
+        leaf.ancestors().skip(1).take_while(|group| top.as_ref().is_some_and(|top| group.starts_with(top)));
+    let mut above: Vec<&Path> = above.collect();
+    above.reverse();
+    above.iter().for_each(|group| hand_on(group, &needed));
+    Ok(set(leaf, resources)?)
+}
+
+fn set(leaf: &Path, resources: &Resources) -> Step<()> {
+    for setting in resources.settings() {
+        match (write(leaf, &setting.ways), setting.option) {
+            (Ok(()), _) => {}
+            (Err(error), None) => {
+                tracing::debug!(%error, ways = ?setting.ways, "a limit that nobody asked for");
+            }
+            (Err(error), Some(option)) => {
+                return Err(Box::new(place::explain(leaf, &setting, &error).failure(option)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write(leaf: &Path, ways: &[(&str, String)]) -> io::Result<()> {
+    let mut missing = io::Error::from(io::ErrorKind::NotFound);
+    for (file, value) in ways {
+        match fs::OpenOptions::new().write(true).open(leaf.join(file)) {
+            Ok(mut file) => return io::Write::write_all(&mut file, value.as_bytes()),
+            Err(error) => missing = error,
+        }
+    }
+    Err(missing)
+}
+
 /// The containers that have groups where those of this process are made: also those that were killed with all who would have
 /// removed them. Empty where systemd makes and removes them.
 #[must_use]
@@ -281,4 +305,26 @@ pub fn groups_here() -> Vec<(String, Cgroup)> {
 /// A leaf, to be born into, and to be looked into.
 pub(super) fn open(leaf: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(CWD, leaf, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launcher::resources::Limit;
+
+    #[test]
+    fn limits_are_set_one_by_one() {
+        let leaf = tempfile::tempdir().unwrap();
+        let file = |name: &str| leaf.path().join(name);
+        for name in ["memory.max", "memory.swap.max", "pids.max"] {
+            fs::write(file(name), "").unwrap();
+        }
+        let memory = Resources { memory: Some(64 << 20), ..Resources::default() };
+        limit(leaf.path(), &memory).unwrap();
+        let text = |name: &str| fs::read_to_string(file(name)).unwrap();
+        assert_eq!([text("memory.max"), text("pids.max")], ["67108864", "2048"]);
+        let pids = Resources { pids_limit: Some(Limit::Of(7)), cpu_shares: Some(2), ..memory };
+        let error = limit(leaf.path(), &pids).unwrap_err();
+        assert!(error.to_string().contains("--cpu-shares") && error.exit_code() == 125, "{error}");
+    }
 }

@@ -57,7 +57,7 @@ impl Init<'_> {
         program::die_with_supervisor()?;
         // What is made in the container is for all its users, whatever the caller's own files are.
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
-        self.ask_for_network()?;
+        ask_for_network(&self.program)?;
         // Needs nothing of the root filesystem, so it can be done while that gets ready.
         let (root, volumes) = match self.carried.take() {
             Some(Carried { root, volumes }) => (Some(root), volumes),
@@ -81,7 +81,7 @@ impl Init<'_> {
             in_root::open_or_make_directory(root, &plan.cwd, Symlinks::Inside)
                 .at("make the working directory", &plan.cwd)?;
         }
-        self.wait_for_network();
+        wait_for_network(self.connected.take());
         self.program.become_it(root, &user)
     }
 
@@ -95,30 +95,30 @@ impl Init<'_> {
         become_user(own.first())
     }
 
-    /// Nobody else could give it away: while we cannot be traced, no other process may open our namespaces.
-    fn ask_for_network(&self) -> Step<()> {
-        if !self.program.plan.network.is_connected() {
-            return Ok(());
-        }
-        let path = "/proc/self/ns/net";
-        let network = File::open(path).at("open", path)?;
-        self.program.control.send(MESSAGE_NETWORK, Some(network.as_fd())).stage("ask for a network")
-    }
-
-    /// The starter says itself why there is none.
-    fn wait_for_network(&mut self) {
-        if let Some(mut connected) = self.connected.take()
-            && connected.read_exact(&mut [0]).is_err()
-        {
-            process::exit_now(EXIT_LAUNCHER);
-        }
-    }
-
     /// Waits until the root filesystem is served. When the supervisor has failed, it has also said why.
     fn wait_for_go(&mut self) {
         if self.program.go.read_exact(&mut [0]).is_err() {
             process::exit_now(EXIT_LAUNCHER);
         }
+    }
+}
+
+/// Nobody else could give it away: while we cannot be traced, no other process may open our namespaces.
+pub(super) fn ask_for_network(program: &Program<'_>) -> Step<()> {
+    if !program.plan.network.is_connected() {
+        return Ok(());
+    }
+    let path = "/proc/self/ns/net";
+    let network = File::open(path).at("open", path)?;
+    program.control.send(MESSAGE_NETWORK, Some(network.as_fd())).stage("ask for a network")
+}
+
+/// The starter says itself why there is none.
+pub(super) fn wait_for_network(connected: Option<PipeReader>) {
+    if let Some(mut connected) = connected
+        && connected.read_exact(&mut [0]).is_err()
+    {
+        process::exit_now(EXIT_LAUNCHER);
     }
 }
 

@@ -6,7 +6,8 @@
 //!   exit code;
 //! * the *supervisor* owns the user and mount namespace, serves the root filesystem with its own threads, and takes everything
 //!   down at the end;
-//! * the container's *first process* sets itself up and becomes the program.
+//! * the container's *first process* sets itself up and becomes the program. Where an OCI runtime of the host is to make the
+//!   container, it has that do so, and stays.
 //!
 //! Invariants: a [`Plan`] is complete before anything is done. Nothing is mounted by a path of the image: pivot_root(2) comes
 //! first, then every mount is attached to a descriptor that was opened without leaving the root. When any of the three dies,
@@ -14,6 +15,7 @@
 
 mod as_root;
 mod beside;
+mod bundle;
 mod capabilities;
 mod cgroup;
 mod connection;
@@ -41,6 +43,7 @@ mod resources;
 mod rlimits;
 mod rootfs;
 mod run;
+mod runtime;
 mod seccomp;
 mod seccomp_docker;
 mod signals;
@@ -55,8 +58,9 @@ mod user_namespace;
 
 pub use as_root::as_root_of;
 pub use beside::exec;
+pub use bundle::OCI_CONFIG;
 pub use capabilities::Capabilities;
-pub use cgroup::{Cgroup, Usage, groups_here};
+pub use cgroup::{Cgroup, Usage, groups_here, limit};
 pub use early_users::EarlyUsers;
 pub use events::{Events, Input, NoEvents, show};
 pub use failure::{EXIT_LAUNCHER, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SIGNAL_BASE, Failure};

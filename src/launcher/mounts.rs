@@ -97,7 +97,7 @@ const DEVICE_LINKS: [(&str, &str); 6] = [
 ];
 
 /// The group `tty` of every Linux distribution.
-const TTY_GID: &str = "5";
+pub(super) const TTY_GID: &str = "5";
 
 fn inert() -> Attr {
     Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC
@@ -149,7 +149,7 @@ pub(super) fn prepare(plan: &Plan, volumes: Volumes, single: bool) -> Step<Prepa
     Ok(Prepared { mounts, nulls, devpts })
 }
 
-fn new_proc() -> Step<OwnedFd> {
+pub(super) fn new_proc() -> Step<OwnedFd> {
     new_filesystem("proc", &[], inert()).at("mount", "/proc").map_err(|failure| {
         if failure.errno == Some(rustix::io::Errno::PERM.raw_os_error()) {
             return Box::new(failure.hint(
@@ -193,7 +193,7 @@ fn add_sys(plan: &Plan, add: &mut impl FnMut(&str, Place, OwnedFd)) -> Step<()> 
 /// `CGROUP2_SUPER_MAGIC` (linux/magic.h).
 const CGROUP2_MAGIC: u32 = 0x6367_7270;
 
-fn has_cgroup2(path: &Path) -> bool {
+pub(super) fn has_cgroup2(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|stat| u32::try_from(stat.f_type) == Ok(CGROUP2_MAGIC))
 }
 
@@ -402,7 +402,7 @@ fn open_place(root: BorrowedFd<'_>, pending: &Pending) -> io::Result<Option<Owne
     }
 }
 
-fn file_with_directory(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn file_with_directory(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     if let Some(above) = path.parent() {
         in_root::open_or_make_directory(root, above, Symlinks::Inside)?;
     }

@@ -36,6 +36,8 @@ pub struct Plan {
     pub timeout: Option<Duration>,
     /// Whether a process of ours is the container's first, which passes signals on and collects orphans.
     pub init: bool,
+    /// Whether orphans among its descendants become the program's own children, so that all it has started can be found.
+    pub subreaper: bool,
     /// Whether the program gets a terminal of its own.
     pub terminal: bool,
     /// The size of that terminal at its beginning; our own terminal's when not set.
@@ -88,6 +90,8 @@ pub struct Plan {
     pub shm_bytes: u64,
     /// What its control group limits.
     pub resources: Resources,
+    /// The OCI runtime of the host that makes the container, by its absolute path; nothing for ourselves.
+    pub runtime: Option<PathBuf>,
 }
 
 /// A filter of system calls.
@@ -298,6 +302,7 @@ impl Plan {
             groups: Vec::new(),
             timeout: None,
             init: false,
+            subreaper: false,
             terminal: false,
             window: None,
             interactive: false,
@@ -324,6 +329,7 @@ impl Plan {
             oom_score_adj: None,
             shm_bytes: SHM_BYTES,
             resources: Resources::default(),
+            runtime: None,
         }
     }
 

@@ -114,6 +114,9 @@ impl Program<'_> {
         if self.plan.init && self.is_first {
             self.leave_first_process()?;
         }
+        if self.plan.subreaper {
+            prctl::set_child_subreaper(true).stage("subreaper")?;
+        }
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).stage("signal mask")?;
         if !entered {
             enter_cwd(root, &self.plan.cwd)?;
@@ -175,7 +178,7 @@ impl Program<'_> {
     }
 
     /// Those of the plan that we have. In an outer container root may lack some; but what was asked for by name must be there.
-    fn available(&self) -> Step<CapabilitySet> {
+    pub(super) fn available(&self) -> Step<CapabilitySet> {
         let ours = rustix::thread::capabilities(None).stage("capabilities")?.permitted;
         let named = self.plan.capabilities_of_users;
         let missing = if named == Capabilities::ALL { Capabilities::NONE } else { named.beyond(ours) };

@@ -87,6 +87,12 @@ impl Resource {
     pub fn names() -> impl Iterator<Item = &'static str> {
         NAMES.iter().map(|row| row.0)
     }
+
+    /// As the configuration of an OCI runtime has it.
+    pub(super) fn oci_name(self) -> String {
+        let name = NAMES.iter().find(|row| row.1 == self).map_or("", |row| row.0);
+        format!("RLIMIT_{}", name.to_ascii_uppercase())
+    }
 }
 
 /// Limits this process as the plan says.

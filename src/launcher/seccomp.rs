@@ -4,6 +4,8 @@
 //! makes namespaces and mounts. What it does not name gives ENOSYS, so that programs fall back as on an older kernel. A system
 //! call of another architecture than our own ends the process.
 
+pub(super) mod oci;
+
 use std::collections::BTreeMap;
 use std::io;
 
@@ -112,6 +114,15 @@ pub(super) fn filter_of(plan: &Plan) -> Step<Option<Vec<Instruction>>> {
         }
     };
     filter.map_err(io::Error::other).stage("seccomp")
+}
+
+/// What a plan's filter is in the configuration of an OCI runtime, if there is one.
+pub(super) fn oci_of(plan: &Plan) -> Result<Option<serde_json::Value>, ProfileError> {
+    match &plan.seccomp {
+        Seccomp::Default => oci::of_table(plan.capabilities, users(plan)).map(Some),
+        Seccomp::Unconfined => Ok(None),
+        Seccomp::Profile(text) => seccomp_docker::oci(text, plan.capabilities).map(Some),
+    }
 }
 
 /// Whose users those of a container are.

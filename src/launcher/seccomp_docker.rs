@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::capabilities::Capabilities;
+use super::seccomp::oci::ARCHITECTURE;
 use super::seccomp::{ARGUMENTS, ProfileError};
 use super::syscall_filter::{self, Condition, Operator, Ruling, Width};
 use crate::model::image_config::null_as_default;
@@ -112,6 +114,35 @@ pub(super) fn filter(
     }
     let rulings = rules.into_iter().map(|(number, rules)| (number, ruling(rules, default)));
     Ok(syscall_filter::compile(architecture, &rulings.collect(), default)?)
+}
+
+/// What a profile means for a process with these capabilities, in the configuration of an OCI runtime.
+pub(super) fn oci(text: &str, capabilities: Capabilities) -> Result<Value, ProfileError> {
+    filter(text, Architecture::OWN, capabilities)?;
+    let profile: Profile = serde_json::from_str(text)?;
+    let mut rules = Vec::new();
+    for rule in profile.syscalls {
+        if !rule.counts(Architecture::OWN, capabilities)? {
+            continue;
+        }
+        let names: Vec<String> = rule.name.into_iter().chain(rule.names).collect();
+        let arg = |arg: &Argument| json!({"index": arg.index, "value": arg.value, "valueTwo": arg.value_two, "op": arg.op});
+        let args: Vec<Value> = rule.args.iter().map(arg).collect();
+        let mut made = json!({"names": names, "action": rule.action, "args": args});
+        if let (Some(errno), "SCMP_ACT_ERRNO") = (rule.errno_ret, rule.action.as_str()) {
+            made["errnoRet"] = errno.into();
+        }
+        rules.push(made);
+    }
+    let mut made = json!({
+        "defaultAction": profile.default_action,
+        "architectures": [ARCHITECTURE],
+        "syscalls": rules,
+    });
+    if let (Some(errno), "SCMP_ACT_ERRNO") = (profile.default_errno_ret, profile.default_action.as_str()) {
+        made["defaultErrnoRet"] = errno.into();
+    }
+    Ok(made)
 }
 
 /// The number of a call; `None` of one that there is on other machines only.

@@ -214,7 +214,7 @@ impl Starter<'_> {
         };
         match message.bytes.split_at_checked(1) {
             Some((MESSAGE_READY, _)) => self.write_id_maps()?,
-            Some((MESSAGE_PROCESS, number)) => self.container = parse_number(number).zip(message.fd),
+            Some((MESSAGE_PROCESS, number)) => self.container = process_of(number, message.fd),
             Some((MESSAGE_USERS, _)) => self.network.enter(message.fd),
             Some((MESSAGE_NETWORK, _)) => self.network.start(self.plan, message.fd)?,
             Some((MESSAGE_CGROUP, _)) => self.give_cgroup()?,
@@ -383,6 +383,16 @@ fn timeout(at_most: Option<Duration>) -> PollTimeout {
     at_most.map_or(PollTimeout::NONE, |time| {
         PollTimeout::try_from(milliseconds(time)).unwrap_or(PollTimeout::MAX)
     })
+}
+
+/// Whoever is in a pid namespace between ours and the container's does not know the number.
+fn process_of(number: &[u8], pidfd: Option<OwnedFd>) -> Option<(i32, OwnedFd)> {
+    let pidfd = pidfd?;
+    let number = match number {
+        [] => process::number_of(pidfd.as_fd()).ok(),
+        number => parse_number(number),
+    };
+    number.map(|number| (number, pidfd))
 }
 
 fn parse_number(bytes: &[u8]) -> Option<i32> {

@@ -24,10 +24,11 @@ use super::id_maps::{self, IdMaps};
 use super::init::Init;
 use super::inside::{Work, Worker};
 use super::mounts::{self, Carried};
-use super::plan::Network;
+use super::plan::{Network, Plan};
 use super::program::Program;
 use super::rootfs::Rootfs;
 use super::run::Given;
+use super::runtime::Runtime;
 use super::seccomp;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::process::{self, Child, Fork, NewNamespaces};
@@ -125,7 +126,7 @@ impl<'a> Supervisor<'a> {
     fn enter_namespaces(&mut self) -> Step<bool> {
         if self.given.plan.id_maps == IdMaps::Identity {
             unshare(CloneFlags::CLONE_NEWNS).stage("make a mount namespace")?;
-            make_private()?;
+            make_private(self.given.plan)?;
             self.filter = seccomp::filter_of(self.given.plan)?;
             return id_maps::is_single_here().stage("read the id map");
         }
@@ -152,7 +153,7 @@ impl<'a> Supervisor<'a> {
             setgroups(&[]).stage("supplementary groups")?;
         }
         become_root()?;
-        make_private()?;
+        make_private(self.given.plan)?;
         Ok(single)
     }
 
@@ -170,12 +171,18 @@ impl<'a> Supervisor<'a> {
     /// The first process waits for a byte in the pipe whose end this gives.
     fn clone_first_process(&mut self, mounted: Mounted, leaf: Option<&Leaf>) -> Step<(PipeWriter, Child)> {
         let (reader, writer) = io::pipe().stage("pipe")?;
-        let mut namespaces = match (&self.first, self.given.plan.network) {
-            (First::Work(_), _) => NewNamespaces::of_mounts(),
-            (First::Program, Network::Host) => NewNamespaces::of_container(),
-            (First::Program, _) => NewNamespaces::of_container().with_network(),
+        let plan = self.given.plan;
+        let mut namespaces = match (&self.first, &plan.runtime, plan.network) {
+            (First::Work(_), _, _) => NewNamespaces::of_mounts(),
+            // The runtime makes the others.
+            (First::Program, Some(_), network) if network.is_connected() => {
+                NewNamespaces::of_runtime().with_network()
+            }
+            (First::Program, Some(_), _) => NewNamespaces::of_runtime(),
+            (First::Program, None, Network::Host) => NewNamespaces::of_container(),
+            (First::Program, None, _) => NewNamespaces::of_container().with_network(),
         };
-        if self.given.plan.own_ids.is_some() {
+        if plan.own_ids.is_some() {
             namespaces = namespaces.with_user();
         }
         let forked = process::fork_into(namespaces, leaf.map(Leaf::as_fd));
@@ -223,6 +230,13 @@ impl<'a> Supervisor<'a> {
             streams: self.given.streams.take(),
         };
         let connected = self.given.connected.take();
+        if let Some(path) = &plan.runtime {
+            // It executes nothing in its own place, which would close it: its own copy is to be the last.
+            if let Err(failure) = self::close(&mut self.given.errors) {
+                failure.exit(&errors)
+            }
+            Runtime { path, program, close, errors, connected }.run()
+        }
         Init { program, close, carried, errors, connected }.run()
     }
 
@@ -233,7 +247,10 @@ impl<'a> Supervisor<'a> {
             tracing::debug!(%error, "the container's first process is gone already");
         }
         host::leave()?;
-        report(first, &self.given.control)?;
+        // A runtime's first process tells by itself who the program is.
+        if self.given.plan.runtime.is_none() {
+            report(first, &self.given.control)?;
+        }
         Ok(go)
     }
 
@@ -340,9 +357,14 @@ pub(super) fn wait_for_end(program: &Child, control: &MessageSocket) -> Step<()>
     }
 }
 
-fn make_private() -> Step<()> {
-    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", flags).stage("make the mount namespace private")
+/// What is mounted here is not mounted on the host. A runtime sees the host's files for as long as its container runs: so what
+/// is unmounted on the host is unmounted there, too.
+fn make_private(plan: &Plan) -> Step<()> {
+    let kind = match plan.runtime {
+        None => MountPropagationFlags::PRIVATE,
+        Some(_) => MountPropagationFlags::DOWNSTREAM,
+    };
+    mount_change("/", kind | MountPropagationFlags::REC).stage("make the mount namespace private")
 }
 
 fn explain_no_ids(failure: Box<Failure>) -> Box<Failure> {

@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
 
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{
@@ -112,6 +113,16 @@ impl MessageSocket {
         bytes.truncate(len);
         Ok((len > 0).then_some(Message { bytes, fd }))
     }
+}
+
+/// The descriptor that somebody sends who connects to a stream socket, as OCI runtimes send a terminal. Waits for both.
+///
+/// # Errors
+/// What accept(2) and recvmsg(2) say; `NotFound` when none came.
+pub fn receive_descriptor(listener: &UnixListener) -> io::Result<OwnedFd> {
+    let (stream, _) = listener.accept()?;
+    let message = MessageSocket(stream.into()).receive()?;
+    message.and_then(|message| message.fd).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// Takes connections of the same user, and of root, at a name in a directory.

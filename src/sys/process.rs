@@ -45,6 +45,12 @@ impl NewNamespaces {
         ))
     }
 
+    /// Those in which an OCI runtime makes a container: of mounts, and a pid namespace that ends with its first process.
+    #[must_use]
+    pub const fn of_runtime() -> Self {
+        Self(bits(libc::CLONE_NEWNS | libc::CLONE_NEWPID))
+    }
+
     /// Of mounts alone.
     #[must_use]
     pub const fn of_mounts() -> Self {
@@ -308,6 +314,16 @@ impl Watched {
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
     }
+}
+
+/// The number of the process that a pidfd is of, as this process sees it.
+///
+/// # Errors
+/// `NotFound` when it has ended, or is none that this process can see.
+pub fn number_of(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    number.filter(|pid| *pid > 0).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// Sends a signal to a process by its number; one that is gone is fine.

@@ -185,7 +185,7 @@ fn paused() {
     all.refused(&["pause", "box"], "not running");
     for (how, code) in [(&["kill", "box"][..], 137), (&["kill", "-s", "TERM", "box"], 9)] {
         all.run(&["start", "box"]).ok();
-        assert!(eventually(|| all.run(&["logs", "-n", "2", "box"]).out == "x\nx\n"));
+        assert!(eventually(|| all.run(&["logs", "--tail", "2", "box"]).out == "x\nx\n"));
         all.run(&["pause", "box"]).ok();
         all.run(how).ok();
         assert!(eventually(|| all.state("box")["Status"] == "exited"), "{how:?}");

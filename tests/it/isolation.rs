@@ -343,9 +343,13 @@ fn nobody_types_into_the_callers_terminal() {
 #[test]
 fn system_calls_that_are_refused() {
     needs_debian!();
-    assert_eq!(intrude(&[], &["calls"]).ok(), "");
-    if is_root() || has_id_ranges() {
-        assert_eq!(intrude(&["-w", "/", "-u", "33"], &["calls"]).ok(), "");
+    for runtime in by_all_runtimes() {
+        let runtime: Vec<&str> = runtime.iter().map(String::as_str).collect();
+        assert_eq!(intrude(&runtime, &["calls"]).ok(), "", "{runtime:?}");
+        if is_root() || has_id_ranges() {
+            let options = [&["-w", "/", "-u", "33"], &runtime[..]].concat();
+            assert_eq!(intrude(&options, &["calls"]).ok(), "", "{runtime:?}");
+        }
     }
 }
 
@@ -422,9 +426,12 @@ fn devices_of_the_image_are_dead() {
     make.arg(support_file("archive.py")).arg("--devices").arg(hostile.place.path("image")).arg(&archive);
     finish(&mut make).ok();
     let script = "for node in sda mem zero; do test -f /nodes/$node || echo $node; cat /nodes/$node; done";
-    let done = run(&hostile.place, &[], &archive, &["sh", "-c", script]);
-    assert_eq!(done.out, "sda\nmem\nzero\n", "{done:#?}");
-    assert_eq!(done.err.matches("Permission denied").count(), 3, "{done:#?}");
+    for options in by_all_runtimes() {
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let done = run(&hostile.place, &options, &archive, &["sh", "-c", script]);
+        assert_eq!(done.out, "sda\nmem\nzero\n", "{done:#?}");
+        assert_eq!(done.err.matches("Permission denied").count(), 3, "{done:#?}");
+    }
 }
 
 /// Who may write to the directory on the host must not become root of the container that way.
@@ -467,8 +474,11 @@ fn check(options: &[&str], terminal: bool) -> Done {
 fn defaults_are_the_specifications() {
     needs_debian!();
     let with = |more: &[&'static str]| [&["--net", "none", "-w", "/"], more].concat();
-    assert_eq!(check(&with(&[]), false).ok(), "");
-    assert_eq!(check(&with(&["-t"]), true).ok(), "");
+    for runtime in by_all_runtimes() {
+        let by = |more: &[&'static str]| [with(more), runtime.iter().map(String::as_str).collect()].concat();
+        assert_eq!(check(&by(&[]), false).ok(), "", "{runtime:?}");
+        assert_eq!(check(&by(&["-t"]), true).ok(), "", "{runtime:?}");
+    }
     // And the checker would have said otherwise.
     for (options, what) in [
         (vec!["--net", "host", "-w", "/"], "a net namespace of its own"),

@@ -60,6 +60,19 @@ pub(crate) fn why_no_mount() -> Option<String> {
     fuse.err().map(|error| format!("must run: /dev/fuse: {error}"))
 }
 
+/// The OCI runtimes of this host that layerfs is tested with.
+pub(crate) fn runtimes() -> Vec<&'static str> {
+    let dirs = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
+    let is_here = |name: &&str| dirs.iter().any(|dir| Path::new(dir).join(name).exists());
+    ["crun", "runc"].into_iter().filter(is_here).collect()
+}
+
+/// The options for a container of our own making, and for one of each OCI runtime.
+pub(crate) fn by_all_runtimes() -> Vec<Vec<String>> {
+    let by = |name| vec!["--runtime".to_owned(), String::from(name)];
+    std::iter::once(Vec::new()).chain(runtimes().into_iter().map(by)).collect()
+}
+
 /// Skips the test when nothing can be mounted.
 macro_rules! needs_mount {
     () => {

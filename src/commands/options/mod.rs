@@ -9,6 +9,7 @@ pub mod process;
 pub mod resources;
 pub mod rights;
 pub mod rlimits;
+pub mod runtime;
 pub mod storage;
 pub mod userns;
 

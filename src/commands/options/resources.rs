@@ -86,6 +86,49 @@ impl ResourceArgs {
         Ok(())
     }
 
+    /// What a container may take that was made with `old`: what is given here, else that.
+    pub(in crate::commands) fn changed_from(&self, old: &Resources) -> anyhow::Result<Resources> {
+        ensure!(
+            self.cgroup_parent.is_none(),
+            "--cgroup-parent: where a control group is made stays as it is"
+        );
+        ensure!(
+            self.cgroups == CgroupsArg::Enabled,
+            "--cgroups: whether there is a control group stays as it is"
+        );
+        let mut asked = self.clone();
+        match (&asked.memory, &asked.memory_swap) {
+            (None, Some(_)) => asked.memory = old.memory.map(|bytes| bytes.to_string()),
+            (Some(_), None) => {
+                asked.memory_swap = old.memory_swap.map(|swap| match swap {
+                    Limit::Of(bytes) => bytes.to_string(),
+                    Limit::Unlimited => "-1".to_owned(),
+                });
+            }
+            _ => {}
+        }
+        let new = asked.resources()?;
+        let old = old.clone();
+        let by_cpus = new.nano_cpus.is_some();
+        let by_quota = new.cpu_quota.is_some() || new.cpu_period.is_some();
+        Ok(Resources {
+            cgroups: old.cgroups,
+            parent: old.parent,
+            memory: new.memory.or(old.memory),
+            memory_swap: new.memory_swap.or(old.memory_swap),
+            memory_reservation: new.memory_reservation.or(old.memory_reservation),
+            cpu_shares: new.cpu_shares.or(old.cpu_shares),
+            // Two ways to say one thing: the later one counts.
+            cpu_period: if by_cpus { None } else { new.cpu_period.or(old.cpu_period) },
+            cpu_quota: if by_cpus { None } else { new.cpu_quota.or(old.cpu_quota) },
+            nano_cpus: if by_quota { None } else { new.nano_cpus.or(old.nano_cpus) },
+            cpuset_cpus: new.cpuset_cpus.or(old.cpuset_cpus),
+            cpuset_mems: new.cpuset_mems.or(old.cpuset_mems),
+            pids_limit: new.pids_limit.or(old.pids_limit),
+            blkio_weight: new.blkio_weight.or(old.blkio_weight),
+        })
+    }
+
     fn resources(&self) -> anyhow::Result<Resources> {
         ensure!(
             self.oom_kill_disable != Some(true),
@@ -336,6 +379,34 @@ mod tests {
         for (args, why) in cases {
             let said = refused(args.clone());
             assert!(said.contains(why), "{args:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_is_changed() {
+        let text = |text: &str| Some(text.to_owned());
+        let old = Resources {
+            memory: Some(64 << 20),
+            memory_swap: Some(Limit::Of(128 << 20)),
+            cpu_quota: Some(Limit::Of(50_000)),
+            pids_limit: Some(Limit::Of(9)),
+            ..Resources::default()
+        };
+        let change = |args: ResourceArgs| args.changed_from(&old);
+        let asked = ResourceArgs::default;
+        assert_eq!(change(asked()).unwrap(), old);
+        let swap = change(ResourceArgs { memory_swap: text("-1"), ..asked() }).unwrap();
+        assert_eq!((swap.memory, swap.memory_swap), (Some(64 << 20), Some(Limit::Unlimited)));
+        let cpus = change(ResourceArgs { cpus: text("0.5"), pids_limit: Some(7), ..asked() }).unwrap();
+        assert_eq!((cpus.nano_cpus, cpus.cpu_quota), (Some(500_000_000), None));
+        assert_eq!(cpus.pids_limit, Some(Limit::Of(7)));
+        for (args, why) in [
+            (ResourceArgs { memory: text("256m"), ..asked() }, "larger than memory"),
+            (ResourceArgs { cgroup_parent: text("/x"), ..asked() }, "--cgroup-parent"),
+            (ResourceArgs { cgroups: CgroupsArg::Disabled, ..asked() }, "--cgroups"),
+        ] {
+            let said = change(args).unwrap_err().to_string();
+            assert!(said.contains(why), "{said}");
         }
     }
 

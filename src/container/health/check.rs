@@ -14,7 +14,7 @@ use nix::unistd::{Pid, getpid, getppid};
 
 use super::super::executing::{self, Execution};
 use super::super::{Container, ContainerError, Containers, Moment, Wishes};
-use super::{Checked, HealthCheck};
+use super::{Checked, HealthCheck, whole};
 use crate::launcher::EXIT_LAUNCHER;
 use crate::sys::process::{self, Child, Fork};
 
@@ -137,7 +137,10 @@ impl Check {
     }
 
     fn kill(&self) {
-        // What runs in the container goes with it.
+        // Before the program, which has them for as long as it lives.
+        if let Err(error) = whole::end_program_of(&self.child) {
+            tracing::warn!(%error, "something of a check may be left");
+        }
         if let Err(error) = process::send_signal(self.child.pidfd.as_fd(), Signal::SIGKILL as i32) {
             tracing::debug!(%error, "ending a check");
         }
@@ -175,7 +178,7 @@ fn run(container: &Container, how: &HealthCheck, mut output: io::PipeWriter, par
         nix::unistd::dup2_stderr(&output)?;
         let command = how.command.iter().map(Into::into).collect();
         let wishes = Wishes { command, ..Wishes::default() };
-        Ok(Execution::of(container, wishes)?.run()?)
+        Ok(Execution::of(container, wishes)?.keeping_orphans().run()?)
     };
     match run() {
         Ok(code) => code,

@@ -56,6 +56,12 @@ struct Inspected<'a> {
     purpose: Purpose,
     restart_count: u32,
     log_path: PathBuf,
+    /// Who makes it.
+    #[serde(rename = "OCIRuntime")]
+    oci_runtime: String,
+    /// What that one is told, once it was started.
+    #[serde(rename = "OCIConfigPath", skip_serializing_if = "Option::is_none")]
+    oci_config_path: Option<PathBuf>,
     graph_driver: GraphDriver,
     #[serde(skip_serializing_if = "Option::is_none")]
     size_rw: Option<Option<u64>>,
@@ -139,6 +145,8 @@ fn inspected(row: &Row, inspecting: Inspecting) -> Result<Inspected<'_>, Contain
         purpose: config.purpose,
         restart_count: container.restart_count(),
         log_path: container.log_path(),
+        oci_runtime: oci_runtime(config),
+        oci_config_path: container.oci_config_path(),
         graph_driver: GraphDriver { name: "layerfs", data: graph_data(container) },
         size_rw: (inspecting == Inspecting::Size).then_some(row.written),
         mounts: mounts(config),
@@ -147,6 +155,11 @@ fn inspected(row: &Row, inspecting: Inspecting) -> Result<Inspected<'_>, Contain
         network_settings: ports::network(container, &row.status)?,
         layers: &config.image.layers,
     })
+}
+
+fn oci_runtime(config: &Config) -> String {
+    let own = config.run.as_ref().and_then(|wishes| wishes.runtime.as_ref());
+    own.map_or_else(|| "layerfs".to_owned(), |path| path.to_string_lossy().into_owned())
 }
 
 fn graph_data(container: &Container) -> GraphData {
