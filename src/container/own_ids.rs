@@ -68,7 +68,8 @@ fn taken(containers: &Containers) -> Result<Vec<OwnIds>, ContainerError> {
         UserNamespace::Found(own) => Some(own),
         _ => None,
     };
-    Ok(containers.list()?.into_iter().filter_map(own).collect())
+    // One that cannot be read may have any.
+    Ok(containers.list_strictly()?.into_iter().filter_map(own).collect())
 }
 
 #[cfg(test)]

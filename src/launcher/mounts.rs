@@ -340,7 +340,10 @@ pub(super) fn attach_all(prepared: &Prepared, root: BorrowedFd<'_>) -> Step<()> 
 fn attach_pending(mounts: &[Pending], root: BorrowedFd<'_>) -> Step<()> {
     for pending in mounts {
         // Before anything is made, or copied from there.
-        if let Some(there) = open_existing(root, &pending.destination).at("mount", &pending.destination)? {
+        if pending.place.is_of_the_users_choice()
+            && let Some(there) =
+                open_existing(root, &pending.destination).at("mount", &pending.destination)?
+        {
             check_place(there.as_fd(), root, pending)?;
         }
         if let Some(Fill { into, as_in_image, then }) = &pending.fill {

@@ -1,5 +1,5 @@
-use super::super::syscall_filter::tests::run;
 use super::*;
+use crate::launcher::syscall_filter::tests::run;
 
 const ALLOW: u32 = 0x7FFF_0000;
 const ERRNO: u32 = 0x0005_0000;
@@ -76,84 +76,87 @@ fn nothing_is_allowed_and_refused_without_condition() {
     }
 }
 
-/// Each by the numbers of its own manual: what is expected was written down, not computed from the table.
+const NEWUSER: u64 = 0x1000_0000;
+const NEWTIME_OF_CLONE3_ONLY: u64 = 0x80;
+const THREAD: u64 = 0x003D_0F00;
+const GIVES_ENOSYS: u32 = ERRNO | 38;
+const GIVES_EPERM: u32 = ERRNO | 1;
+const GIVES_EINVAL: u32 = ERRNO | 22;
+/// Name, number on x86-64, number on arm64, the first three arguments, the answer.
+type Case = (&'static str, Option<u32>, Option<u32>, [u64; 3], u32);
+
+/// By the numbers of each one's own manual: what is expected was written down, not computed from the table.
+#[rustfmt::skip]
+const CASES: &[Case] = &[
+    ("read", Some(0), Some(63), [0; 3], ALLOW),
+    ("openat", Some(257), Some(56), [0; 3], ALLOW),
+    ("open", Some(2), None, [0; 3], ALLOW),
+    ("execve", Some(59), Some(221), [0; 3], ALLOW),
+    ("exit_group", Some(231), Some(94), [0; 3], ALLOW),
+    ("rename", Some(82), None, [0; 3], ALLOW),
+    ("renameat, which is rename(3) on arm64", Some(264), Some(38), [0; 3], ALLOW),
+    ("getrlimit", Some(97), Some(163), [0; 3], ALLOW),
+    ("setrlimit", Some(160), Some(164), [0; 3], ALLOW),
+    ("sync_file_range", Some(277), Some(84), [0; 3], ALLOW),
+    ("fchmodat2", Some(452), Some(452), [0; 3], ALLOW),
+    ("statx", Some(332), Some(291), [0; 3], ALLOW),
+    ("rseq", Some(334), Some(293), [0; 3], ALLOW),
+    ("arch_prctl", Some(158), None, [0; 3], ALLOW),
+    ("mount", Some(165), Some(40), [0; 3], GIVES_EPERM),
+    ("umount2", Some(166), Some(39), [0; 3], GIVES_EPERM),
+    ("pivot_root", Some(155), Some(41), [0; 3], GIVES_EPERM),
+    ("unshare", Some(272), Some(97), [NEWUSER, 0, 0], GIVES_EPERM),
+    ("setns", Some(308), Some(268), [0; 3], GIVES_EPERM),
+    ("open_tree", Some(428), Some(428), [0; 3], GIVES_EPERM),
+    ("move_mount", Some(429), Some(429), [0; 3], GIVES_EPERM),
+    ("fsopen", Some(430), Some(430), [0; 3], GIVES_EPERM),
+    ("mount_setattr", Some(442), Some(442), [0; 3], GIVES_EPERM),
+    ("open_tree_attr, newer than the table", Some(467), Some(467), [0; 3], GIVES_ENOSYS),
+    ("bpf", Some(321), Some(280), [0; 3], GIVES_EPERM),
+    ("perf_event_open", Some(298), Some(241), [0; 3], GIVES_EPERM),
+    ("kexec_load", Some(246), Some(104), [0; 3], GIVES_EPERM),
+    ("init_module", Some(175), Some(105), [0; 3], GIVES_EPERM),
+    ("userfaultfd", Some(323), Some(282), [0; 3], GIVES_EPERM),
+    ("open_by_handle_at", Some(304), Some(265), [0; 3], GIVES_EPERM),
+    ("settimeofday", Some(164), Some(170), [0; 3], GIVES_EPERM),
+    ("iopl", Some(172), None, [3, 0, 0], GIVES_EPERM),
+    ("add_key", Some(248), Some(217), [0; 3], GIVES_ENOSYS),
+    ("request_key", Some(249), Some(218), [0; 3], GIVES_ENOSYS),
+    ("io_uring_setup", Some(425), Some(425), [0; 3], GIVES_ENOSYS),
+    ("clone3", Some(435), Some(435), [0; 3], GIVES_ENOSYS),
+    ("clone of a process", Some(56), Some(220), [17, 0, 0], ALLOW),
+    ("clone of a thread", Some(56), Some(220), [THREAD, 0, 0], ALLOW),
+    ("clone with a bit of its exit signal", Some(56), Some(220), [NEWTIME_OF_CLONE3_ONLY | 17, 0, 0], ALLOW),
+    ("clone, user", Some(56), Some(220), [NEWUSER | 17, 0, 0], GIVES_EPERM),
+    ("clone, mount", Some(56), Some(220), [0x0002_0000 | 17, 0, 0], GIVES_EPERM),
+    ("clone, cgroup", Some(56), Some(220), [0x0200_0000, 0, 0], GIVES_EPERM),
+    ("clone, uts", Some(56), Some(220), [0x0400_0000, 0, 0], GIVES_EPERM),
+    ("clone, ipc", Some(56), Some(220), [0x0800_0000, 0, 0], GIVES_EPERM),
+    ("clone, pid", Some(56), Some(220), [0x2000_0000, 0, 0], GIVES_EPERM),
+    ("clone, net", Some(56), Some(220), [0x4000_0000, 0, 0], GIVES_EPERM),
+    ("clone, user, with high bits", Some(56), Some(220), [1 << 32 | NEWUSER, 0, 0], GIVES_EPERM),
+    ("personality, none", Some(135), Some(92), [0, 0, 0], ALLOW),
+    ("personality, asked", Some(135), Some(92), [0xFFFF_FFFF, 0, 0], ALLOW),
+    ("personality, 32 bits", Some(135), Some(92), [8, 0, 0], ALLOW),
+    ("personality, no randomization", Some(135), Some(92), [0x0004_0000, 0, 0], GIVES_ENOSYS),
+    ("personality, readable is executable", Some(135), Some(92), [0x0040_0000, 0, 0], GIVES_ENOSYS),
+    ("socket, inet", Some(41), Some(198), [2, 1, 0], ALLOW),
+    ("socket, vsock", Some(41), Some(198), [40, 1, 0], GIVES_EPERM),
+    ("socket, vsock, with high bits", Some(41), Some(198), [1 << 32 | 40, 1, 0], GIVES_EPERM),
+    ("socket, netlink route", Some(41), Some(198), [16, 3, 0], ALLOW),
+    ("socket, netlink audit", Some(41), Some(198), [16, 3, 9], GIVES_EINVAL),
+    ("ptrace", Some(101), Some(117), [0; 3], ALLOW),
+    ("none at all", Some(600), Some(600), [0; 3], GIVES_ENOSYS),
+    ("of x32", Some(0x4000_0000 + 59), Some(0x4000_0000 + 221), [0; 3], GIVES_ENOSYS),
+    ("of x32, exec", Some(0x4000_0208), Some(0x4000_0208), [0; 3], GIVES_ENOSYS),
+    ("beyond", Some(u32::MAX), Some(u32::MAX), [0; 3], GIVES_ENOSYS),
+];
+
 #[test]
 fn answers_of_both_architectures() {
-    const NEWUSER: u64 = 0x1000_0000;
-    const NEWTIME_OF_CLONE3_ONLY: u64 = 0x80;
-    const THREAD: u64 = 0x003D_0F00;
-    const ENOSYS: u32 = ERRNO | 38;
-    const EPERM: u32 = ERRNO | 1;
-    const EINVAL: u32 = ERRNO | 22;
-    // Name, number on x86-64, number on arm64, the first three arguments, the answer.
-    #[rustfmt::skip]
-    let cases: &[(&str, Option<u32>, Option<u32>, [u64; 3], u32)] = &[
-        ("read", Some(0), Some(63), [0; 3], ALLOW),
-        ("openat", Some(257), Some(56), [0; 3], ALLOW),
-        ("open", Some(2), None, [0; 3], ALLOW),
-        ("execve", Some(59), Some(221), [0; 3], ALLOW),
-        ("exit_group", Some(231), Some(94), [0; 3], ALLOW),
-        ("rename", Some(82), None, [0; 3], ALLOW),
-        ("renameat, which is rename(3) on arm64", Some(264), Some(38), [0; 3], ALLOW),
-        ("getrlimit", Some(97), Some(163), [0; 3], ALLOW),
-        ("setrlimit", Some(160), Some(164), [0; 3], ALLOW),
-        ("sync_file_range", Some(277), Some(84), [0; 3], ALLOW),
-        ("fchmodat2", Some(452), Some(452), [0; 3], ALLOW),
-        ("statx", Some(332), Some(291), [0; 3], ALLOW),
-        ("rseq", Some(334), Some(293), [0; 3], ALLOW),
-        ("arch_prctl", Some(158), None, [0; 3], ALLOW),
-        ("mount", Some(165), Some(40), [0; 3], EPERM),
-        ("umount2", Some(166), Some(39), [0; 3], EPERM),
-        ("pivot_root", Some(155), Some(41), [0; 3], EPERM),
-        ("unshare", Some(272), Some(97), [NEWUSER, 0, 0], EPERM),
-        ("setns", Some(308), Some(268), [0; 3], EPERM),
-        ("open_tree", Some(428), Some(428), [0; 3], EPERM),
-        ("move_mount", Some(429), Some(429), [0; 3], EPERM),
-        ("fsopen", Some(430), Some(430), [0; 3], EPERM),
-        ("mount_setattr", Some(442), Some(442), [0; 3], EPERM),
-        ("open_tree_attr, newer than the table", Some(467), Some(467), [0; 3], ENOSYS),
-        ("bpf", Some(321), Some(280), [0; 3], EPERM),
-        ("perf_event_open", Some(298), Some(241), [0; 3], EPERM),
-        ("kexec_load", Some(246), Some(104), [0; 3], EPERM),
-        ("init_module", Some(175), Some(105), [0; 3], EPERM),
-        ("userfaultfd", Some(323), Some(282), [0; 3], EPERM),
-        ("open_by_handle_at", Some(304), Some(265), [0; 3], EPERM),
-        ("settimeofday", Some(164), Some(170), [0; 3], EPERM),
-        ("iopl", Some(172), None, [3, 0, 0], EPERM),
-        ("add_key", Some(248), Some(217), [0; 3], ENOSYS),
-        ("request_key", Some(249), Some(218), [0; 3], ENOSYS),
-        ("io_uring_setup", Some(425), Some(425), [0; 3], ENOSYS),
-        ("clone3", Some(435), Some(435), [0; 3], ENOSYS),
-        ("clone of a process", Some(56), Some(220), [17, 0, 0], ALLOW),
-        ("clone of a thread", Some(56), Some(220), [THREAD, 0, 0], ALLOW),
-        ("clone with a bit of its exit signal", Some(56), Some(220), [NEWTIME_OF_CLONE3_ONLY | 17, 0, 0], ALLOW),
-        ("clone, user", Some(56), Some(220), [NEWUSER | 17, 0, 0], EPERM),
-        ("clone, mount", Some(56), Some(220), [0x0002_0000 | 17, 0, 0], EPERM),
-        ("clone, cgroup", Some(56), Some(220), [0x0200_0000, 0, 0], EPERM),
-        ("clone, uts", Some(56), Some(220), [0x0400_0000, 0, 0], EPERM),
-        ("clone, ipc", Some(56), Some(220), [0x0800_0000, 0, 0], EPERM),
-        ("clone, pid", Some(56), Some(220), [0x2000_0000, 0, 0], EPERM),
-        ("clone, net", Some(56), Some(220), [0x4000_0000, 0, 0], EPERM),
-        ("clone, user, with high bits", Some(56), Some(220), [1 << 32 | NEWUSER, 0, 0], EPERM),
-        ("personality, none", Some(135), Some(92), [0, 0, 0], ALLOW),
-        ("personality, asked", Some(135), Some(92), [0xFFFF_FFFF, 0, 0], ALLOW),
-        ("personality, 32 bits", Some(135), Some(92), [8, 0, 0], ALLOW),
-        ("personality, no randomization", Some(135), Some(92), [0x0004_0000, 0, 0], ENOSYS),
-        ("personality, readable is executable", Some(135), Some(92), [0x0040_0000, 0, 0], ENOSYS),
-        ("socket, inet", Some(41), Some(198), [2, 1, 0], ALLOW),
-        ("socket, vsock", Some(41), Some(198), [40, 1, 0], EPERM),
-        ("socket, vsock, with high bits", Some(41), Some(198), [1 << 32 | 40, 1, 0], EPERM),
-        ("socket, netlink route", Some(41), Some(198), [16, 3, 0], ALLOW),
-        ("socket, netlink audit", Some(41), Some(198), [16, 3, 9], EINVAL),
-        ("ptrace", Some(101), Some(117), [0; 3], ALLOW),
-        ("none at all", Some(600), Some(600), [0; 3], ENOSYS),
-        ("of x32", Some(0x4000_0000 + 59), Some(0x4000_0000 + 221), [0; 3], ENOSYS),
-        ("of x32, exec", Some(0x4000_0208), Some(0x4000_0208), [0; 3], ENOSYS),
-        ("beyond", Some(u32::MAX), Some(u32::MAX), [0; 3], ENOSYS),
-    ];
     let of = |architecture| filter(architecture, Capabilities::DEFAULT, Users::Own).unwrap();
     let (x86, arm) = (of(Architecture::X86_64), of(Architecture::Aarch64));
-    for (name, on_x86, on_arm, [first, second, third], expected) in cases {
+    for (name, on_x86, on_arm, [first, second, third], expected) in CASES {
         let arguments = [*first, *second, *third, 0, 0, 0];
         for (filter, number, own) in [(&x86, on_x86, 0xC000_003E), (&arm, on_arm, 0xC000_00B7)] {
             let Some(number) = *number else { continue };

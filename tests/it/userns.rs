@@ -224,6 +224,23 @@ fn two_of_auto_share_no_id() {
     assert!(place.containers().is_empty());
 }
 
+/// It may have been given any of them.
+#[test]
+fn a_damaged_container_keeps_its_ids() {
+    needs_mount!();
+    if !own_has_more() {
+        skip!("there are no ids to divide");
+    }
+    let place = Place::new();
+    let done = with_ranges_for_auto(
+        &place,
+        "\"$1\" run --name one --userns auto \"$2\" true
+         for file in \"$LAYERFS_ROOT\"/containers/*/config.json; do echo '{' >$file; done
+         \"$1\" run --rm --userns auto \"$2\" true || echo $?",
+    );
+    assert!(done.ok().ends_with("125") && done.err.contains("config.json"), "{done:#?}");
+}
+
 #[test]
 fn maps_that_were_typed() {
     needs_mount!();

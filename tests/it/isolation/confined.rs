@@ -83,7 +83,7 @@ fn nested_user_namespaces() {
         done
         worked 'mount --bind /proc /tmp/m'; worked 'mount --bind /sys /tmp/m'
         worked 'mount --rbind /proc /tmp/m && test -s /tmp/m/keys'
-        worked 'echo 1 >/proc/sys/kernel/panic'; worked 'echo h >/proc/sysrq-trigger'; worked 'test -s /proc/keys'
+        worked 'echo $(cat /proc/sys/kernel/panic) >/proc/sys/kernel/panic'; worked 'echo h >/proc/sysrq-trigger'; worked 'test -s /proc/keys'
         worked 'ls /sys/firmware | grep .'; worked 'nsenter -t 1 -m true'; worked 'nsenter -t 1 -U true'
         worked 'mknod /tmp/node c 1 1'; worked 'test -w /dev/mem'
         :"#;
@@ -256,7 +256,7 @@ fn other_ids_cannot_be_taken() {
             for what in (lambda: os.chown(path, 0, 0), lambda: os.chmod(path, 0o777), lambda: open(path).read(), lambda: os.listdir(path)):
                 try: what(); print(path, "worked")
                 except OSError: pass
-        for id in (6000, 70000, 2**31):
+        for id in (70000, 2**31):
             for what in (lambda: os.setresuid(id, id, id), lambda: os.setresgid(id, id, id), lambda: os.chown("/tmp", id, id)):
                 try: what(); print(id, "worked")
                 except OSError: pass

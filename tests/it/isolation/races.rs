@@ -34,12 +34,13 @@ impl Swapper {
             "/proc/self/attr",
             "/proc/self",
             "/proc/sys/kernel",
+            &victim,
             "/proc/1/root/..",
             "/proc/self/fd",
             "/dev/pts",
-            "/sys",
+            "/proc/self/attr",
+            "/proc/sys/kernel",
             "/",
-            &victim,
             &up,
         ];
         let run = ["run", "-d", "-q", "--name", "one", "-w", "/", "-v", &script, "-v", &shared];
@@ -89,7 +90,7 @@ fn a_shared_volume_that_changes() {
         for file in /proc/kcore /proc/keys /proc/timer_list /proc/interrupts; do test ! -e $file || stat -c '%n %t:%T' $file; done
         cat /proc/self/oom_score_adj
         for dir in /proc/acpi /sys/firmware; do ls $dir; done
-        touch /proc/sys/kernel/x 2>/dev/null && echo made; (echo 1 >/proc/sys/kernel/panic) 2>/dev/null && echo written
+        touch /proc/sys/kernel/x 2>/dev/null && echo made; (echo $(cat /proc/sys/kernel/panic) >/proc/sys/kernel/panic) 2>/dev/null && echo written
         :";
     let start = |options: &[&str]| {
         let options = [&["-w", "/", "--oom-score-adj", "777"], options].concat();
@@ -99,10 +100,12 @@ fn a_shared_volume_that_changes() {
     assert!(expected.ok().contains("\n777") && expected.ok().contains("/proc/keys 1:3"), "{expected:#?}");
     let shared = swapper.volume("shared", "/shared");
     let deep = swapper.volume("data", "/shared/x/sub");
-    let file = swapper.volume("data/exec", "/shared/x/f");
+    let file = swapper.volume("data/exec", "/shared/x/comm");
     let onto = swapper.volume("data", "/shared/x");
     let onto_dev = swapper.volume("shared", "/dev");
-    let kinds: [&[&str]; 7] = [
+    let kinds: [&[&str]; 9] = [
+        &["-v", &shared, "-v", &onto],
+        &["-v", &shared, "-v", &onto],
         &["-v", &shared, "-v", &deep],
         &["-v", &shared, "-v", &onto],
         &["-v", &shared, "--tmpfs", "/shared/x"],
