@@ -1,4 +1,5 @@
-//! The two documents of a container: `config.json`, in which only the name changes and what `update` changes, and `state.json`, which does.
+//! The two documents of a container: `config.json`, in which only the name changes and what `update` changes, and
+//! `state.json`, which does.
 //!
 //! Each is replaced as a whole. What a power cut must not undo is flushed first; flushing costs a start as much as all the
 //! rest of it, so what nobody needs after one is not.

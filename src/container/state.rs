@@ -1,4 +1,5 @@
-//! What is written down about a container: `config.json`, in which only the name changes and what `update` changes, and `state.json`, which does.
+//! What is written down about a container: `config.json`, in which only the name changes and what `update` changes, and
+//! `state.json`, which does.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,7 +1,8 @@
 //! A plan as an OCI bundle: the configuration (runtime-spec 1.0) from which an OCI runtime makes a container, beside the root
 //! filesystem that is mounted already.
 //!
-//! The user namespace is the supervisor's, in which the runtime itself runs; so there is none in the configuration. A network that is to be connected is there already, too.
+//! The user namespace is the supervisor's, in which the runtime itself runs; so there is none in the configuration. A
+//! network that is to be connected is there already, too.
 
 mod mounts;
 
