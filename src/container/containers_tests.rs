@@ -2,7 +2,8 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::container::{LayerRecord, OwnVolumes, ProcessId};
+use crate::container::{LayerRecord, OwnVolumes, ProcessId, Source};
+use crate::launcher::Volume;
 use crate::model::Digest;
 use crate::sys::lock::soon;
 
@@ -290,4 +291,53 @@ fn a_name_counts_when_link_and_config_agree() {
     assert!(!dir.path().join("names/one").is_symlink());
     containers.rename("early", "one").unwrap();
     assert_eq!(id("one"), Some(two.id()));
+}
+
+#[test]
+fn what_the_killed_have_left_is_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (all, volumes) = (Containers::open(dir.path()).unwrap(), Volumes::open(dir.path()).unwrap());
+    let with_volume = |name: &str| {
+        let mount = Volume::new(PathBuf::new(), "/data".into());
+        let mut wishes =
+            Wishes { volumes: vec![UsedVolume { source: Source::Anonymous, mount }], ..Wishes::default() };
+        volumes.resolve(&mut wishes.volumes).unwrap();
+        let held = all.create(NewContainer { run: Some(wishes.clone()), ..new(Some(name)) }).unwrap();
+        volumes.provide(&wishes.volumes, &volumes.keep().unwrap()).unwrap();
+        held
+    };
+    // Two removals that did not come to deleting anything: one with its volume, one without.
+    drop(with_volume("gone").detach(&all, OwnVolumes::Go).unwrap());
+    drop(with_volume("left").detach(&all, OwnVolumes::Stay).unwrap());
+    assert_eq!(volumes.list().unwrap().len(), 2);
+    std::os::unix::fs::symlink(format!("../containers/{}", "a".repeat(64)), dir.path().join("names/nobody"))
+        .unwrap();
+    fs::create_dir(dir.path().join("volumes/.new-1")).unwrap();
+    let rest = all.create(new(Some("rest"))).unwrap();
+    let files = ["ctl.sock", ".tmp-1-1", "log"].map(|name| rest.dir().join(name));
+    files.iter().for_each(|file| fs::write(file, "").unwrap());
+    let_go(rest);
+    soon(|| {
+        crate::container::sweeping::sweep(&all);
+        (fs::read_dir(dir.path().join("containers")).unwrap().count() == 1).then_some(())
+    });
+    assert_eq!(files.map(|file| file.exists()), [false, false, true]);
+    assert_eq!((names_given(dir.path()), volumes.list().unwrap().len()), (1, 1));
+    soon(|| {
+        volumes.sweep().unwrap();
+        (!dir.path().join("volumes/.new-1").exists()).then_some(())
+    });
+}
+
+/// Who is killed between the two leaves a name of nobody, and never a container that its name does not find.
+#[test]
+fn a_name_goes_after_its_container() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Containers::open(dir.path()).unwrap();
+    let held = all.create(new(Some("one"))).unwrap();
+    let failed = all.names.release_with(held.dir(), ("one", held.id()), || {
+        assert!(all.find("one").is_ok());
+        Err(ContainerError::NotFound("killed".into()))
+    });
+    assert!(failed.is_err() && all.find("one").is_ok());
 }

@@ -89,7 +89,7 @@ pub(super) fn write_state(dir: &Path, state: &State) -> Result<(), ContainerErro
     match write(&path, state, is_end) {
         // How it ended is shorter than that it runs, so there is room for it where that stands.
         Err(ContainerError::Io { source, .. }) if is_end && is_full(&source) => {
-            let text = serde_json::to_vec_pretty(state).map_err(ContainerError::document(&path))?;
+            let text = serde_json::to_vec(state).map_err(ContainerError::document(&path))?;
             atomic::overwrite(&path, &text).map_err(|_| ContainerError::io("write", &path)(source))
         }
         written => written,

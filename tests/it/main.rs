@@ -26,6 +26,7 @@ mod doctor;
 mod encodings;
 mod exec;
 mod extents;
+mod faults;
 mod foreign;
 mod forms;
 mod full;

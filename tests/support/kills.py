@@ -30,6 +30,8 @@ FIRST = int(sys.argv[6]) if len(sys.argv) > 6 else 0
 LIMIT = float(os.environ.get("LAYERFS_KILLS_MILLISECONDS", "1000")) / 1000
 STORE = os.path.join(PLACE, "store")
 LOG = os.path.join(PLACE, "said")
+# Of all containers that there were.
+IDS = set()
 PR_SET_CHILD_SUBREAPER = 36
 # Enough to see what is wrong.
 WRONG_MAX = 20
@@ -154,7 +156,9 @@ def listed():
         raise Wrong(f"ps: {done}")
     if took > LIMIT:
         raise Wrong(f"ps took {took:.1f} s")
-    return {one["Names"][0]: one["State"] for one in json.loads(done.stdout)}
+    found = json.loads(done.stdout)
+    IDS.update(one["Id"] for one in found)
+    return {one["Names"][0]: one["State"] for one in found}
 
 
 class Round:
@@ -403,10 +407,10 @@ class Round:
 
 
 def groups():
-    """Control groups of this program."""
+    """Control groups of containers that have been seen."""
     found = set()
     for root, directories, _ in os.walk("/sys/fs/cgroup"):
-        found.update(os.path.join(root, name) for name in directories if name.startswith("layerfs-"))
+        found.update(os.path.join(root, name) for name in directories if any(one in name for one in IDS))
     return found
 
 
@@ -441,8 +445,7 @@ def clear(one):
     kept = os.path.join(PLACE, f"wrong-{one.number}")
     os.rename(STORE, kept)
     for group in groups():
-        if any(name in group for name in os.listdir(os.path.join(kept, "containers"))):
-            os.rmdir(group)
+        os.rmdir(group)
     warm_up()
 
 
@@ -454,7 +457,6 @@ def warm_up():
 def main():
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     print(f"LAYERFS_TEST_SEED={SEED}", flush=True)
-    before = groups()
     warm_up()
     tally, failed, slowest = Counter(), 0, 0.0
     killed, number = 0, FIRST
@@ -475,7 +477,7 @@ def main():
             tally[one.phase] += 1
     for what, count in sorted(tally.items()):
         print(f"{count:6} {what}")
-    if left := groups() - before:
+    if left := groups():
         print(f"control groups are left: {left}")
         failed += 1
     print(f"{killed} kills, {failed} wrong, the truth after at most {slowest * 1000:.0f} ms")
