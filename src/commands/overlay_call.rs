@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn which_calls_are_meant() {
-        let is = |line: &[&str]| is_overlay_call(&arguments(line), || vec!["mount".to_owned(), "run".to_owned()]);
+        let is =
+            |line: &[&str]| is_overlay_call(&arguments(line), || vec!["mount".to_owned(), "run".to_owned()]);
         assert!(is(&["layerfs", "-o", "lowerdir=/a", "/mnt"]));
         assert!(is(&["/usr/bin/layerfs", "-olowerdir=/a", "/mnt"]));
         assert!(is(&["layerfs", "overlay", "/mnt", "-o", "rw,lowerdir=/a"]));

@@ -1,6 +1,6 @@
 //! All containers of a store.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -11,10 +11,10 @@ use super::id::is_name;
 use super::names::Names;
 use super::wishes::Wishes;
 use super::{
-    Changes, Config, Container, ContainerError, ContainerId, ImageRecord, Moment, Owners, Purpose, State,
-    Status, Volumes, documents, tree,
+    Changes, Config, Container, ContainerError, ContainerId, ImageRecord, LOCK, Listed, Listing, Moment,
+    Owners, Purpose, State, Status, Volumes, documents, listing, tree,
 };
-use crate::sys::lock::FileLock;
+use crate::sys::lock::{self, FileLock};
 
 /// What a container's directory is called while it is being removed: no id, so nobody finds it any more.
 const REMOVING_PREFIX: &str = ".removing-";
@@ -79,7 +79,7 @@ impl Held {
     /// # Errors
     /// When it cannot be written; then the old state stands.
     pub fn set_state(&self, state: &State) -> Result<(), ContainerError> {
-        documents::write_state(&self.container.dir, state)
+        documents::write_state(&self.container.dir, &self.container.config, state)
     }
 
     /// Tells those who wait for its end how it ended, when nothing else of it will be left.
@@ -205,6 +205,18 @@ impl Containers {
         Ok(found)
     }
 
+    /// What lists say of them, the youngest first. What is just being made or removed is not among them.
+    ///
+    /// # Errors
+    /// When the directory or a document cannot be read.
+    pub fn listed(&self, listing: Listing) -> Result<Vec<Listed>, ContainerError> {
+        let mut ids = self.entries()?;
+        ids.retain(|name| ContainerId::parse(name).is_some());
+        let mut found = listing::read(&self.dir, &ids, listing)?;
+        found.sort_unstable_by_key(|one| std::cmp::Reverse((one.about.created, one.about.id)));
+        Ok(found)
+    }
+
     /// All of them, in no order; one that cannot be read is an error.
     ///
     /// # Errors
@@ -226,6 +238,29 @@ impl Containers {
         self.list()?.into_iter().filter_map(with_status).collect()
     }
 
+    /// The one with this id, and what is true of it, if there is one that nobody holds and that can be read.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn unheld(&self, id: ContainerId) -> Result<Option<(Container, Status)>, ContainerError> {
+        let lock = self.dir.join(id.to_string()).join(LOCK);
+        if lock::is_held(&lock).map_err(ContainerError::io("test the lock", &lock))? {
+            return Ok(None);
+        }
+        let found = self.load(id).and_then(|found| {
+            found.map(|container| container.status().map(|status| (container, status))).transpose()
+        });
+        match found {
+            Ok(found) => Ok(found.filter(|(_, status)| !status.held)),
+            Err(ContainerError::NotFound(_)) => Ok(None),
+            Err(error @ ContainerError::Document { .. }) => {
+                tracing::warn!("container {}: {error}", id.short());
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// The one with this name, this id, or an id that begins like this.
     ///
     /// # Errors
@@ -244,7 +279,9 @@ impl Containers {
             return Err(missing());
         }
         let mut matching = Vec::new();
-        for id in self.ids()?.into_iter().filter(|id| id.to_string().starts_with(text)) {
+        let mut names = self.entries()?;
+        names.retain(|name| name.starts_with(text));
+        for id in names.iter().filter_map(|name| ContainerId::parse(name)) {
             matching.extend(self.load(id)?);
         }
         match (matching.pop(), matching.is_empty()) {
@@ -306,10 +343,34 @@ impl Containers {
     /// # Errors
     /// When the directory cannot be read.
     pub fn leftovers(&self) -> Result<Vec<Removal>, ContainerError> {
+        self.leftovers_among(&self.restless()?)
+    }
+
+    /// The entries of the directory but for the containers of which one look says that they are at rest.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub(super) fn restless(&self) -> Result<Vec<String>, ContainerError> {
+        let failed = |error| ContainerError::io("list", &self.dir)(error);
+        let dir = File::open(&self.dir).map_err(failed)?;
         let mut found = Vec::new();
         for name in self.entries()? {
-            let path = self.dir.join(&name);
-            let unfinished = ContainerId::parse(&name).is_some() && !documents::has_config(&path)?;
+            if !documents::is_at_rest(&dir, &name).map_err(failed)? {
+                found.push(name);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Those of [`Self::leftovers`] that are among these entries.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub(super) fn leftovers_among(&self, names: &[String]) -> Result<Vec<Removal>, ContainerError> {
+        let mut found = Vec::new();
+        for name in names {
+            let path = self.dir.join(name);
+            let unfinished = ContainerId::parse(name).is_some() && !documents::has_config(&path)?;
             let stuck = name.starts_with(NEW_PREFIX) && is_old(&path)?;
             if !unfinished && !stuck && !name.starts_with(REMOVING_PREFIX) {
                 continue;
@@ -326,7 +387,8 @@ impl Containers {
         Ok(found)
     }
 
-    fn load(&self, id: ContainerId) -> Result<Option<Container>, ContainerError> {
+    /// The container of this id, if there is one.
+    pub(super) fn load(&self, id: ContainerId) -> Result<Option<Container>, ContainerError> {
         let dir = self.dir.join(id.to_string());
         Ok(documents::config(&dir)?.map(|config| Container { config, dir }))
     }

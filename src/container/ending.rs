@@ -1,5 +1,6 @@
 //! Removing containers, also those whose files belong to ids that only their user namespace has.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
@@ -75,19 +76,27 @@ pub fn sweep(containers: &Containers) {
 }
 
 fn try_sweep(containers: &Containers) -> Result<(), ContainerError> {
-    for removal in containers.leftovers()? {
+    let restless = containers.restless()?;
+    for removal in containers.leftovers_among(&restless)? {
         delete(removal, &IdMaps::for_caller())?;
     }
     let groups = groups_here();
-    for (container, status) in containers.list_with_status()? {
-        let left = if status.held { Vec::new() } else { groups_left(&container, &status.state, &groups) };
+    // One that is at rest has groups when it was killed as it was being started again.
+    let ids: BTreeSet<ContainerId> = restless
+        .iter()
+        .chain(groups.iter().map(|(id, _)| id))
+        .filter_map(|id| ContainerId::parse(id))
+        .collect();
+    for id in ids {
+        let Some((container, status)) = containers.unheld(id)? else { continue };
+        let left = groups_left(&container, &status.state, &groups);
         if !left.is_empty()
             // Held, so that nobody starts it meanwhile.
             && let Ok(_held) = containers.hold(container.clone())
         {
             left.iter().for_each(Cgroup::end);
         }
-        if container.config().remove_at_end && status.can_remove() && !container.is_set_aside()? {
+        if container.config().remove_at_end && !container.is_set_aside()? {
             let used = volumes_of(&container);
             delete(containers.detach(container)?, &IdMaps::for_caller())?;
             remove_anonymous(&used, containers)?;
