@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use super::args::{InspectArgs, KindArg, PlatformArg};
 use super::environment;
 use super::progress::{Indexing, Told};
-use crate::container::view::{self, Inspecting, Row};
+use crate::container::view::{self, Inspected, Inspecting};
 use crate::container::{ContainerError, Containers};
 use crate::image::{self, Image, ImageError, Sought};
 use crate::look::told;
@@ -63,7 +63,7 @@ fn either(args: &InspectArgs, name: &str, store: &Store, containers: &Containers
             let status = container.status()?;
             let inspecting = if args.size { Inspecting::Size } else { Inspecting::Known };
             let written = if args.size { super::ps::written(&container) } else { None };
-            Ok(view::inspect(&[Row { container, status, written }], inspecting)?)
+            Ok(view::inspect(&[Inspected { container, status, written }], inspecting)?)
         }
         Err(error @ ContainerError::NotFound(_)) if args.kind.is_some() => Err(error.into()),
         // Most names are of containers, so that is what is said when there is no such image either.

@@ -2,7 +2,7 @@
 
 use super::container_args::PauseArgs;
 use super::environment;
-use crate::container::{ContainerError, Containers, Status, pausing};
+use crate::container::{ContainerError, Containers, Listing, Status, pausing};
 
 /// Pauses containers and prints what they were called by; goes on after a failure, and fails then.
 pub(super) fn pause(args: &PauseArgs) -> anyhow::Result<u8> {
@@ -26,6 +26,6 @@ fn named(
     if !args.all {
         return Ok(args.containers.clone());
     }
-    let rows = containers.list_with_status()?;
-    Ok(rows.iter().filter(|(_, status)| wanted(status)).map(|(one, _)| one.id().to_string()).collect())
+    let live = containers.listed(Listing::Live)?;
+    Ok(live.iter().filter(|one| wanted(&one.status)).map(|one| one.about.id.to_string()).collect())
 }

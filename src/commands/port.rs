@@ -19,7 +19,7 @@ pub(super) fn run(args: &PortArgs) -> anyhow::Result<u8> {
         let name = container.config().name.clone();
         return Err(ContainerError::NotRunning { id: container.id(), name }.into());
     }
-    let lines = ports::lines(&ports::published(&container, &status)?, only);
+    let lines = ports::lines(&ports::published(container.dir(), &status)?, only);
     if let Some(port) = only {
         ensure!(!lines.is_empty(), "container {} does not publish port {port}", args.container);
     }

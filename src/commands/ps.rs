@@ -6,7 +6,7 @@ use super::container_args::{PsArgs, SortArg};
 use super::environment;
 use crate::container::filter::Filters;
 use crate::container::view::{self, Row, Width};
-use crate::container::{Moment, State, size};
+use crate::container::{Container, ContainerError, ContainerId, Containers, Listing, Moment, State, size};
 use crate::template::Template;
 
 /// What is printed.
@@ -81,16 +81,16 @@ fn rows(args: &PsArgs, now: Moment) -> anyhow::Result<Vec<Row>> {
     let last = if args.latest { Some(1) } else { usize::try_from(args.last).ok() };
     // As docker and podman have it.
     let any_state = args.all || last.is_some() || filters.has_status();
-    let mut found = containers.list_with_status()?;
-    found.retain(|(container, status)| (any_state || status.can_stop()) && filters.admit(container, status));
+    let mut found = containers.listed(if any_state { Listing::Shown } else { Listing::Live })?;
+    found.retain(|one| (any_state || one.status.can_stop()) && filters.admit(one));
     found.truncate(last.unwrap_or(usize::MAX));
     let wants_size = args.size
         || args.sort == Some(SortArg::Size)
         || args.format.as_deref().is_some_and(|format| format.contains(".Size"));
     let mut rows = Vec::new();
-    for (container, status) in found {
-        let written = if wants_size { written(&container) } else { None };
-        rows.push(Row { container, status, written });
+    for listed in found {
+        let written = if wants_size { written_in(&containers, listed.about.id)? } else { None };
+        rows.push(Row { listed, written });
     }
     if let Some(sort) = args.sort {
         sort_by(&mut rows, sort);
@@ -98,14 +98,22 @@ fn rows(args: &PsArgs, now: Moment) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// How much a container of a list has changed; it may be gone by now.
+fn written_in(containers: &Containers, id: ContainerId) -> Result<Option<u64>, ContainerError> {
+    match containers.find(&id.to_string()) {
+        Err(ContainerError::NotFound(_)) => Ok(None),
+        found => found.map(|container| written(&container)),
+    }
+}
+
 /// How much it has changed. One that cannot be looked at must not hide the others.
-pub(super) fn written(container: &crate::container::Container) -> Option<u64> {
+pub(super) fn written(container: &Container) -> Option<u64> {
     let found = size::written(container);
     found.inspect_err(|error| tracing::warn!("size of container {}: {error}", container.id().short())).ok()
 }
 
 fn sort_by(rows: &mut [Row], sort: SortArg) {
-    let started = |row: &Row| match &row.status.state {
+    let started = |row: &Row| match &row.listed.status.state {
         State::Created => None,
         State::Running { started, .. }
         | State::Mounted { started, .. }
@@ -113,13 +121,13 @@ fn sort_by(rows: &mut [Row], sort: SortArg) {
         | State::Exited { started, .. } => Some(*started),
     };
     match sort {
-        SortArg::Command => rows.sort_by_cached_key(|row| row.container.config().command.clone()),
-        SortArg::Created => rows.sort_by_key(|row| row.container.config().created),
-        SortArg::Id => rows.sort_by_key(|row| row.container.id()),
-        SortArg::Image => rows.sort_by_cached_key(|row| row.container.config().image.name.clone()),
-        SortArg::Names => rows.sort_by_cached_key(|row| row.container.config().name.clone()),
+        SortArg::Command => rows.sort_by_cached_key(|row| row.listed.about.command.clone()),
+        SortArg::Created => rows.sort_by_key(|row| row.listed.about.created),
+        SortArg::Id => rows.sort_by_key(|row| row.listed.about.id),
+        SortArg::Image => rows.sort_by_cached_key(|row| row.listed.about.image.name.clone()),
+        SortArg::Names => rows.sort_by_cached_key(|row| row.listed.about.name.clone()),
         SortArg::Runningfor => rows.sort_by_key(started),
         SortArg::Size => rows.sort_by_key(|row| row.written),
-        SortArg::Status => rows.sort_by_key(|row| row.status.word()),
+        SortArg::Status => rows.sort_by_key(|row| row.listed.status.word()),
     }
 }

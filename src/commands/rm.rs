@@ -8,7 +8,7 @@ use crate::container::ending::{self, How};
 /// Removes containers and prints their ids; goes on after a failure, and fails then.
 pub(super) fn run(args: &RmArgs) -> anyhow::Result<u8> {
     let containers = environment::containers(&environment::store()?)?;
-    let names = args.selection.names(&containers, Missing::ignored_if(args.ignore), |_, _| true)?;
+    let names = args.selection.names(&containers, Missing::ignored_if(args.ignore), |_| true)?;
     let how = How { force: args.force, volumes: args.volumes };
     super::each(&names, |text| ending::remove(&containers, text, how).map(|id| id.to_string()))
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 
 use crate::container::filter::Filters;
-use crate::container::{Container, ContainerError, Containers, Moment, Status};
+use crate::container::{ContainerError, Containers, Listed, Listing, Moment};
 
 /// Which containers
 #[derive(Clone, Debug, Default, Args)]
@@ -50,7 +50,7 @@ impl SelectionArgs {
         &self,
         containers: &Containers,
         missing: Missing,
-        fit: impl Fn(&Container, &Status) -> bool,
+        fit: impl Fn(&Listed) -> bool,
     ) -> anyhow::Result<Vec<String>> {
         if self.latest {
             return latest(containers).map(|id| vec![id]);
@@ -72,10 +72,9 @@ impl SelectionArgs {
         }
         if self.all || !self.filter.is_empty() {
             let filters = Filters::parse(&self.filter, containers, Moment::now())?;
-            let found = containers.list_with_status()?.into_iter();
-            let meant = found
-                .filter(|(container, status)| fit(container, status) && filters.admit(container, status));
-            names.extend(meant.map(|(container, _)| container.id().to_string()));
+            let found = containers.listed(Listing::Chosen)?.into_iter();
+            let meant = found.filter(|one| fit(one) && filters.admit(one));
+            names.extend(meant.map(|one| one.about.id.to_string()));
         }
         Ok(names)
     }
@@ -83,7 +82,7 @@ impl SelectionArgs {
 
 /// The id of the container that was made last.
 pub(super) fn latest(containers: &Containers) -> anyhow::Result<String> {
-    let all = containers.list()?;
+    let all = containers.listed(Listing::Shown)?;
     let latest = all.first().context("--latest: there is no container")?;
-    Ok(latest.id().to_string())
+    Ok(latest.about.id.to_string())
 }

@@ -14,7 +14,7 @@ use crate::container::attaching;
 use crate::container::restarting::RestartPolicy;
 use crate::container::stopping::{self, Stop};
 use crate::container::waiting::{self, Condition};
-use crate::container::{Container, ContainerError, Containers, Purpose, State, Status, Wishes, command_line};
+use crate::container::{Container, ContainerError, Containers, Listed, Purpose, State, Wishes, command_line};
 use crate::store::Store;
 
 /// Starts containers in the background and prints what they were called by; with `--attach` one, to its end.
@@ -28,7 +28,7 @@ pub(super) fn start(args: &StartArgs) -> anyhow::Result<u8> {
         containers: args.containers.clone(),
         ..SelectionArgs::default()
     };
-    let can_start = |one: &Container, status: &Status| one.config().run.is_some() && status.can_start();
+    let can_start = |one: &Listed| one.about.run.is_some() && one.status.can_start();
     let names = selection.names(&containers, Missing::Told, can_start)?;
     if args.attach {
         ensure!(names.len() == 1, "-a: one container only");
@@ -84,7 +84,7 @@ pub(super) fn restart(args: &RestartArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
     let how = Stop { signal: None, wait: args.wait.wanted() };
-    let names = args.selection.names(&containers, Missing::Told, |one, _| one.config().run.is_some())?;
+    let names = args.selection.names(&containers, Missing::Told, |one| one.about.run.is_some())?;
     super::each(&names, |text| -> anyhow::Result<_> {
         let container = containers.find(text)?;
         wishes(&container)?;

@@ -16,7 +16,7 @@ pub(super) fn stop(args: &StopArgs) -> anyhow::Result<u8> {
     let missing = Missing::ignored_if(args.ignore);
     let names = args
         .selection
-        .names(&containers, missing, |_, status| status.is_running() || status.is_restarting())?;
+        .names(&containers, missing, |one| one.status.is_running() || one.status.is_restarting())?;
     super::each(&names, |text| stopping::stop(&containers, text, &how).map(|()| text.to_owned()))
 }
 
@@ -24,7 +24,7 @@ pub(super) fn stop(args: &StopArgs) -> anyhow::Result<u8> {
 pub(super) fn kill(args: &KillArgs) -> anyhow::Result<u8> {
     let signal = signal_number(&args.signal)?;
     let containers = environment::containers(&environment::store()?)?;
-    let names = args.selection.names(&containers, Missing::Told, |_, status| status.is_running())?;
+    let names = args.selection.names(&containers, Missing::Told, |one| one.status.is_running())?;
     super::each(&names, |text| stopping::kill(&containers, text, signal).map(|()| text.to_owned()))
 }
 

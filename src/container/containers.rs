@@ -1,30 +1,27 @@
 //! All containers of a store.
 
-use std::collections::HashSet;
+mod removal;
+
 use std::fs::DirBuilder;
 use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+
+pub(super) use removal::Seen;
+pub use removal::{OwnVolumes, Removal};
 
 use super::id::is_name;
 use super::names::Names;
 use super::wishes::Wishes;
 use super::{
-    Changes, Config, Container, ContainerError, ContainerId, ImageRecord, Moment, Owners, Purpose, State,
-    Status, UsedVolume, Volumes, documents, tree,
+    Changes, Config, Container, ContainerError, ContainerId, ImageRecord, LOCK, Listed, Listing, Moment,
+    Owners, Purpose, State, Status, Volumes, documents, listing, tree,
 };
-use crate::sys::lock::FileLock;
+use crate::sys::lock::{self, FileLock};
 
-/// What a container's directory is called while it is being removed: no id, so nobody finds it any more.
-const REMOVING_PREFIX: &str = ".removing-";
-/// The same of one whose own volumes go with it.
-const REMOVING_WITH_VOLUMES_PREFIX: &str = ".removing-volumes-";
 /// What it is called until somebody holds its lock.
 const NEW_PREFIX: &str = ".new-";
-/// A creation that has not got so far after this time was interrupted: it takes milliseconds.
-const CREATION_MAX: Duration = Duration::from_secs(60);
 
 /// The directories `containers/` and `names/`.
 #[derive(Clone, Debug)]
@@ -61,23 +58,6 @@ pub struct Held {
     lock: FileLock,
 }
 
-/// What becomes of the volumes that a container alone has and that nobody has named.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OwnVolumes {
-    /// They stay.
-    Stay,
-    /// They go with it.
-    Go,
-}
-
-/// A container that nobody finds any more and whose files are still there.
-#[derive(Debug)]
-pub struct Removal {
-    path: PathBuf,
-    volumes: Vec<UsedVolume>,
-    _lock: Option<FileLock>,
-}
-
 impl Deref for Held {
     type Target = Container;
 
@@ -92,7 +72,7 @@ impl Held {
     /// # Errors
     /// When it cannot be written; then the old state stands.
     pub fn set_state(&self, state: &State) -> Result<(), ContainerError> {
-        documents::write_state(&self.container.dir, state)
+        documents::write_state(&self.container.dir, &self.container.config, state)
     }
 
     /// Tells those who wait for its end how it ended, when nothing else of it will be left.
@@ -102,46 +82,6 @@ impl Held {
     pub(super) fn leave_exit_code(&self, code: u8) -> Result<(), ContainerError> {
         let left = self.lock.leave_word(&code.to_string());
         left.map_err(ContainerError::io("write", self.lock.path()))
-    }
-}
-
-impl Removal {
-    /// Of a directory that has no lock.
-    pub(super) fn unlocked(path: PathBuf) -> Self {
-        Self { path, volumes: Vec::new(), _lock: None }
-    }
-
-    /// Of one that somebody has begun and not finished; volumes that go with it do so before what says which they are.
-    fn begun(path: PathBuf, lock: FileLock) -> Result<Self, ContainerError> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let volumes = match documents::config(&path) {
-            _ if !name.starts_with(REMOVING_WITH_VOLUMES_PREFIX) => Vec::new(),
-            Ok(config) => config.map(volumes_of).unwrap_or_default(),
-            // It was being deleted.
-            Err(ContainerError::Document { .. }) => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        Ok(Self { path, volumes, _lock: Some(lock) })
-    }
-
-    /// The volumes that may go with it.
-    #[must_use]
-    pub fn volumes(&self) -> &[UsedVolume] {
-        &self.volumes
-    }
-
-    /// The directory that is left.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Removes the files. Those of other ids need the user namespace that maps them around this call.
-    ///
-    /// # Errors
-    /// With the path that could not be removed; it can be called again.
-    pub fn delete(&self) -> Result<(), ContainerError> {
-        tree::remove(&self.path)
     }
 }
 
@@ -237,6 +177,18 @@ impl Containers {
         Ok(found)
     }
 
+    /// What lists say of them, the youngest first. What is just being made or removed is not among them.
+    ///
+    /// # Errors
+    /// When the directory or a document cannot be read.
+    pub fn listed(&self, listing: Listing) -> Result<Vec<Listed>, ContainerError> {
+        let mut ids = self.entries()?;
+        ids.retain(|name| ContainerId::parse(name).is_some());
+        let mut found = listing::read(&self.dir, &ids, listing)?;
+        found.sort_unstable_by_key(|one| std::cmp::Reverse((one.about.created, one.about.id)));
+        Ok(found)
+    }
+
     /// All of them, in no order; one that cannot be read is an error.
     ///
     /// # Errors
@@ -258,6 +210,29 @@ impl Containers {
         self.list()?.into_iter().filter_map(with_status).collect()
     }
 
+    /// The one with this id, and what is true of it, if there is one that nobody holds and that can be read.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn unheld(&self, id: ContainerId) -> Result<Option<(Container, Status)>, ContainerError> {
+        let lock = self.dir.join(id.to_string()).join(LOCK);
+        if lock::is_held(&lock).map_err(ContainerError::io("test the lock", &lock))? {
+            return Ok(None);
+        }
+        let found = self.load(id).and_then(|found| {
+            found.map(|container| container.status().map(|status| (container, status))).transpose()
+        });
+        match found {
+            Ok(found) => Ok(found.filter(|(_, status)| !status.held)),
+            Err(ContainerError::NotFound(_)) => Ok(None),
+            Err(error @ ContainerError::Document { .. }) => {
+                tracing::warn!("container {}: {error}", id.short());
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// The one with this name, this id, or an id that begins like this.
     ///
     /// # Errors
@@ -276,7 +251,9 @@ impl Containers {
             return Err(missing());
         }
         let mut matching = Vec::new();
-        for id in self.ids()?.into_iter().filter(|id| id.to_string().starts_with(text)) {
+        let mut names = self.entries()?;
+        names.retain(|name| name.starts_with(text));
+        for id in names.iter().filter_map(|name| ContainerId::parse(name)) {
             matching.extend(self.load(id)?);
         }
         match (matching.pop(), matching.is_empty()) {
@@ -337,55 +314,8 @@ impl Containers {
         self.hold(container)?.detach(self, OwnVolumes::Stay)?.delete()
     }
 
-    /// What there still is of a container that somebody else is removing; several may do that at the same time.
-    #[must_use]
-    pub(super) fn removal_of(&self, container: &Container, own: OwnVolumes) -> Removal {
-        let volumes = if own == OwnVolumes::Go { volumes_of(container.config.clone()) } else { Vec::new() };
-        Removal { path: self.removing(container.id(), own), volumes, _lock: None }
-    }
-
-    fn removing(&self, id: ContainerId, own: OwnVolumes) -> PathBuf {
-        let prefix = match own {
-            OwnVolumes::Stay => REMOVING_PREFIX,
-            OwnVolumes::Go => REMOVING_WITH_VOLUMES_PREFIX,
-        };
-        self.dir.join(format!("{prefix}{id}"))
-    }
-
-    /// What removals and creations that were interrupted left behind.
-    ///
-    /// # Errors
-    /// When the directory cannot be read.
-    pub fn leftovers(&self) -> Result<Vec<Removal>, ContainerError> {
-        let mut found = Vec::new();
-        for name in self.entries()? {
-            let path = self.dir.join(&name);
-            let unfinished = ContainerId::parse(&name).is_some() && !documents::has_config(&path)?;
-            let stuck = name.starts_with(NEW_PREFIX) && is_old(&path)?;
-            if !unfinished && !stuck && !name.starts_with(REMOVING_PREFIX) {
-                continue;
-            }
-            // Somebody who creates or removes it at this moment holds the lock.
-            let lock_path = path.join("lock");
-            match FileLock::try_exclusive(&lock_path) {
-                Ok(Some(lock)) => found.push(Removal::begun(path, lock)?),
-                Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(ContainerError::io("lock", &lock_path)(error)),
-            }
-        }
-        Ok(found)
-    }
-
-    /// Removes the names that lead to no container: what was killed between the two has left them. `known` are those that do.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub(super) fn forget_names(&self, known: &HashSet<&str>) -> Result<(), ContainerError> {
-        self.names.sweep(known)
-    }
-
-    fn load(&self, id: ContainerId) -> Result<Option<Container>, ContainerError> {
+    /// The container of this id, if there is one.
+    pub(super) fn load(&self, id: ContainerId) -> Result<Option<Container>, ContainerError> {
         let dir = self.dir.join(id.to_string());
         Ok(documents::config(&dir)?.map(|config| Container { config, dir }))
     }
@@ -412,29 +342,6 @@ impl Containers {
     }
 }
 
-impl Held {
-    /// Takes it from everybody's sight; for who holds it already (`--rm`).
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn detach(self, containers: &Containers, own: OwnVolumes) -> Result<Removal, ContainerError> {
-        let Self { container, lock } = self;
-        let path = containers.removing(container.id(), own);
-        containers.names.release_with(&container.dir, (&container.config.name, container.id()), || {
-            std::fs::rename(&container.dir, &path).map_err(ContainerError::io("remove", &container.dir))
-        })?;
-        let volumes = match own {
-            OwnVolumes::Stay => Vec::new(),
-            OwnVolumes::Go => volumes_of(container.config),
-        };
-        Ok(Removal { path, volumes, _lock: Some(lock) })
-    }
-}
-
-fn volumes_of(config: Config) -> Vec<UsedVolume> {
-    config.run.map(|wishes| wishes.volumes).unwrap_or_default()
-}
-
 /// Why something cannot be done to a container now.
 pub(super) fn in_use(container: &Container) -> Result<ContainerError, ContainerError> {
     let (what, hint) = match container.status()?.state {
@@ -456,15 +363,6 @@ pub(super) fn in_use(container: &Container) -> Result<ContainerError, ContainerE
 fn discard(dir: &Path) {
     if let Err(error) = tree::remove(dir) {
         tracing::warn!(%error, "an unfinished container stays behind");
-    }
-}
-
-fn is_old(path: &Path) -> Result<bool, ContainerError> {
-    match std::fs::metadata(path).and_then(|metadata| metadata.modified()) {
-        // A clock that went back makes it young, which keeps it.
-        Ok(modified) => Ok(SystemTime::now().duration_since(modified).unwrap_or_default() > CREATION_MAX),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(ContainerError::io("read", path)(error)),
     }
 }
 

@@ -5,20 +5,26 @@
 //! rest of it, so what nobody needs after one is not.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
+use rustix::fs::{AtFlags, Stat};
+use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Config, ContainerError, State};
+use super::{Config, ContainerError, State, attaching};
 use crate::sys::atomic;
 
-const CONFIG: &str = "config.json";
-const STATE: &str = "state.json";
+pub(super) const CONFIG: &str = "config.json";
+pub(super) const STATE: &str = "state.json";
 /// An empty file beside a config that was not flushed: only there may a power cut have left an empty one. Any other empty
 /// config is damage, under which there may be somebody's only copy of something.
 const UNFLUSHED: &str = "unflushed";
 const MODE: u32 = 0o600;
+/// The mode of a state of which nothing is to be taken up by others, whatever becomes of those who hold the container now: so
+/// one look at it suffices.
+const MODE_AT_REST: u32 = 0o400;
 
 /// The config of the container in `dir`; `None` when it has not come so far, or has lost what no flush protected.
 ///
@@ -54,7 +60,7 @@ pub(super) fn write_config(dir: &Path, config: &Config) -> Result<(), ContainerE
         let mark = dir.join(UNFLUSHED);
         std::fs::write(&mark, "").map_err(ContainerError::io("write", &mark))?;
     }
-    write(&dir.join(CONFIG), config, !config.remove_at_end)
+    write(&dir.join(CONFIG), config, !config.remove_at_end, MODE)
 }
 
 /// Whether it was written down how far the container has come.
@@ -79,14 +85,15 @@ pub(super) fn state(dir: &Path) -> Result<State, ContainerError> {
     }
 }
 
-/// Writes down how far it has come. That a process runs is true only for as long as the system does.
+/// Writes down how far the container of this config has come. That a process runs is true only for as long as the system does.
 ///
 /// # Errors
 /// What the system says; then the old state stands.
-pub(super) fn write_state(dir: &Path, state: &State) -> Result<(), ContainerError> {
+pub(super) fn write_state(dir: &Path, config: &Config, state: &State) -> Result<(), ContainerError> {
     let path = dir.join(STATE);
     let is_end = matches!(state, State::Exited { .. });
-    match write(&path, state, is_end) {
+    let mode = if state.is_live() || config.remove_at_end { MODE } else { MODE_AT_REST };
+    match write(&path, state, is_end, mode) {
         // How it ended is shorter than that it runs, so there is room for it where that stands.
         Err(ContainerError::Io { source, .. }) if is_end && is_full(&source) => {
             let text = serde_json::to_vec(state).map_err(ContainerError::document(&path))?;
@@ -98,6 +105,22 @@ pub(super) fn write_state(dir: &Path, state: &State) -> Result<(), ContainerErro
 
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether nothing can be left of the container `id` in `dir` that somebody has to take up: it is complete, stays when it
+/// ends, and has ended or never began; and nobody was killed who had begun to start it again. Says no when that is not certain.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn is_at_rest(dir: impl AsFd, id: &str) -> io::Result<bool> {
+    let look = |name: &str| match rustix::fs::statat(&dir, format!("{id}/{name}"), AtFlags::SYMLINK_NOFOLLOW)
+    {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    };
+    let is_resting = |found: Stat| found.st_mode & 0o7777 == MODE_AT_REST && found.st_size > 0;
+    Ok(look(STATE)?.is_some_and(is_resting) && look(attaching::SOCKET)?.is_none())
 }
 
 fn is_unflushed(dir: &Path) -> Result<bool, ContainerError> {
@@ -117,8 +140,8 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, ContainerEr
     serde_json::from_slice(text).map_err(ContainerError::document(path))
 }
 
-fn write<T: Serialize>(path: &Path, value: &T, durable: bool) -> Result<(), ContainerError> {
-    let text = serde_json::to_vec_pretty(value).map_err(ContainerError::document(path))?;
+fn write<T: Serialize>(path: &Path, value: &T, durable: bool, mode: u32) -> Result<(), ContainerError> {
+    let text = serde_json::to_vec(value).map_err(ContainerError::document(path))?;
     let write = if durable { atomic::write } else { atomic::write_volatile };
-    write(path, &text, MODE).map_err(ContainerError::io("write", path))
+    write(path, &text, mode).map_err(ContainerError::io("write", path))
 }

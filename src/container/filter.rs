@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use pattern::Pattern;
 
-use super::{Config, Container, ContainerError, ContainerId, Containers, Moment, State, Status, spoken_time};
+use super::{ContainerError, ContainerId, Containers, Listed, Moment, State, Status, Summary, spoken_time};
 
 const KNOWN: &str =
     "id, name, label, label!, status, exited, ancestor, before, since, until, volume and network are known";
@@ -120,9 +120,8 @@ impl Filters {
 
     /// Whether a container is meant.
     #[must_use]
-    pub fn admit(&self, container: &Container, status: &Status) -> bool {
-        let config = container.config();
-        let holds = |condition: &Condition| condition.holds(config, status);
+    pub fn admit(&self, one: &Listed) -> bool {
+        let holds = |condition: &Condition| condition.holds(&one.about, &one.status);
         self.all_of.iter().all(holds) && self.any_of.values().all(|group| group.iter().any(holds))
     }
 }
@@ -137,7 +136,7 @@ fn of_container(
 }
 
 impl Condition {
-    fn holds(&self, config: &Config, status: &Status) -> bool {
+    fn holds(&self, config: &Summary, status: &Status) -> bool {
         let age = (config.created, config.id);
         match self {
             Self::IdPrefix(prefix) => config.id.to_string().starts_with(prefix),
@@ -155,24 +154,21 @@ impl Condition {
             Self::Before(moment, id) => age < (*moment, *id),
             Self::Since(moment, id) => age > (*moment, *id),
             Self::Until(moment) => config.created < *moment,
-            Self::Volume(path) => {
-                let mut volumes = config.run.iter().flat_map(|wishes| &wishes.volumes);
-                volumes.any(|used| {
-                    let is_name = used.name().is_some_and(|name| path == Path::new(name));
-                    is_name || used.mount.source == *path || used.mount.destination == *path
-                })
-            }
-            Self::Network(name) => super::view::network_mode(config).as_deref() == Some(name),
+            Self::Volume(path) => config.volumes().any(|used| {
+                let is_name = used.name().is_some_and(|name| path == Path::new(name));
+                is_name || used.mount.source == *path || used.mount.destination == *path
+            }),
+            Self::Network(name) => super::view::network_mode(config.network()).as_deref() == Some(name),
         }
     }
 }
 
-fn has_label(config: &Config, key: &str, value: Option<&str>) -> bool {
+fn has_label(config: &Summary, key: &str, value: Option<&str>) -> bool {
     config.labels().get(key).is_some_and(|found| value.is_none_or(|value| value == *found))
 }
 
 /// By the name that it was opened by, that without what everybody leaves out, or the digest of its config.
-fn is_of_image(config: &Config, wanted: &str) -> bool {
+fn is_of_image(config: &Summary, wanted: &str) -> bool {
     let name = config.image.name.as_str();
     let short = name.strip_prefix("docker.io/").unwrap_or(name);
     let short = short.strip_prefix("library/").unwrap_or(short);

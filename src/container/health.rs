@@ -1,7 +1,7 @@
 //! Whether what runs in a container works: how that is checked, and what came of it (`health.json`).
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -165,22 +165,27 @@ impl Container {
         if self.config().run.as_ref().is_none_or(|wishes| wishes.health.is_none()) {
             return Ok(None);
         }
-        let path = path_of(self);
-        match std::fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(ContainerError::io("read", &path)(error)),
-            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(ContainerError::document(&path)),
-        }
+        read(self.dir())
     }
 }
 
-fn path_of(container: &Container) -> PathBuf {
-    container.dir().join("health.json")
+/// What was written down of the checks of the container in `dir`.
+pub(super) fn read(dir: &Path) -> Result<Option<Health>, ContainerError> {
+    let path = path_in(dir);
+    match std::fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ContainerError::io("read", &path)(error)),
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(ContainerError::document(&path)),
+    }
+}
+
+fn path_in(dir: &Path) -> PathBuf {
+    dir.join("health.json")
 }
 
 /// What nobody needs after a power cut.
 fn write(container: &Container, health: &Health) -> io::Result<()> {
-    atomic::write_volatile(&path_of(container), &serde_json::to_vec_pretty(health)?, 0o600)
+    atomic::write_volatile(&path_in(container.dir()), &serde_json::to_vec_pretty(health)?, 0o600)
 }
 
 #[cfg(test)]

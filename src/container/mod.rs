@@ -28,6 +28,7 @@ pub mod filter;
 pub mod health;
 mod id;
 pub mod inside;
+mod listing;
 pub mod log;
 pub mod moment;
 pub mod mounts;
@@ -56,10 +57,12 @@ pub mod volumes;
 pub mod waiting;
 mod wishes;
 
+use containers::Seen;
 pub use containers::{Containers, Held, NewContainer, OwnVolumes, Removal};
 pub use devices::devices_at;
 pub use error::ContainerError;
 pub use id::ContainerId;
+pub use listing::{Listed, Listing, Summary};
 pub use moment::Moment;
 pub use process::ProcessId;
 pub use rights::{Contradiction, Rights, Unmask};
@@ -70,6 +73,9 @@ pub use wishes::Wishes;
 
 use crate::mount::UpperDirs;
 use crate::sys::lock;
+
+/// What is locked by who runs, serves or removes a container.
+const LOCK: &str = "lock";
 
 /// One container on disk.
 #[derive(Clone, Debug)]
@@ -180,6 +186,6 @@ impl Container {
     }
 
     fn lock_path(&self) -> PathBuf {
-        self.dir.join("lock")
+        self.dir.join(LOCK)
     }
 }

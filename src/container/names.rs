@@ -3,7 +3,7 @@
 //! A link counts only as long as the container that it leads to says the same name of itself, in its config. So a rename is
 //! done in the moment in which that is replaced, and what a process that was killed leaves behind is free to be taken.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -77,13 +77,22 @@ impl Names {
         self.unlink(&name, id)
     }
 
-    /// Removes the links that do not count, but for those of which it is `known` that they do.
-    pub(super) fn sweep(&self, known: &HashSet<&str>) -> Result<(), ContainerError> {
+    /// Removes the links that do not count. The only one of a container that is `at_rest` does: who gives it another name has
+    /// both for a while.
+    pub(super) fn sweep(&self, at_rest: &HashSet<ContainerId>) -> Result<(), ContainerError> {
         let list = || -> io::Result<Vec<_>> {
             std::fs::read_dir(&self.dir)?.map(|entry| Ok(entry?.file_name().into_string().ok())).collect()
         };
-        let all = list().map_err(ContainerError::io("list", &self.dir))?;
-        for name in all.into_iter().flatten().filter(|name| is_name(name) && !known.contains(name.as_str())) {
+        let names = list().map_err(ContainerError::io("list", &self.dir))?.into_iter().flatten();
+        let mut of_owners: HashMap<Option<ContainerId>, Vec<String>> = HashMap::new();
+        for name in names.filter(|name| is_name(name)) {
+            of_owners.entry(self.owner_of(&name)?).or_default().push(name);
+        }
+        let is_known = |owner: &Option<ContainerId>, names: &[String]| {
+            names.len() == 1 && owner.is_some_and(|owner| at_rest.contains(&owner))
+        };
+        let doubtful = of_owners.into_iter().filter(|(owner, names)| !is_known(owner, names));
+        for name in doubtful.flat_map(|(_, names)| names) {
             let _alone = self.lock()?;
             if let Some(owner) = self.owner_of(&name)?
                 && !self.counts(&name, owner)?

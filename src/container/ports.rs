@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Container, ContainerError, Status, Wishes};
+use super::{Container, ContainerError, Listed, Status, Wishes};
 use crate::model::image_config::ProcessConfig;
 use crate::model::port::{self, Port, PortError, Publish, Published};
 use crate::sys::atomic;
@@ -68,15 +68,15 @@ pub(super) fn write(dir: &Path, published: &[Published]) -> Result<(), Container
     atomic::write_volatile(&path, &text, MODE).map_err(ContainerError::io("write", &path))
 }
 
-/// What a container publishes: nothing unless it runs.
+/// What the container in `dir` publishes: nothing unless it runs.
 ///
 /// # Errors
 /// When that cannot be read.
-pub fn published(container: &Container, status: &Status) -> Result<Vec<Published>, ContainerError> {
+pub fn published(dir: &Path, status: &Status) -> Result<Vec<Published>, ContainerError> {
     if !status.is_running() {
         return Ok(Vec::new());
     }
-    let path = container.dir().join(FILE);
+    let path = dir.join(FILE);
     match std::fs::read(&path) {
         Ok(text) => serde_json::from_slice(&text).map_err(ContainerError::document(&path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -86,13 +86,13 @@ pub fn published(container: &Container, status: &Status) -> Result<Vec<Published
 
 /// The column PORTS of `ps`: `0.0.0.0:8080->80/tcp`.
 #[must_use]
-pub(super) fn cell_of(container: &Container, status: &Status) -> String {
-    cell(&known(container, status))
+pub(super) fn cell_of(one: &Listed) -> String {
+    cell(&known(one))
 }
 
 /// A list of many must not fail for one.
-fn known(container: &Container, status: &Status) -> Vec<Published> {
-    published(container, status).unwrap_or_else(|error| {
+fn known(one: &Listed) -> Vec<Published> {
+    published(&one.dir, &one.status).unwrap_or_else(|error| {
         tracing::warn!(%error, "which ports are published");
         Vec::new()
     })
@@ -157,7 +157,7 @@ pub(super) fn bindings(wishes: &Wishes) -> InspectedBindings {
 /// # Errors
 /// As [`published`].
 pub(super) fn network(container: &Container, status: &Status) -> Result<InspectedNetwork, ContainerError> {
-    let published = published(container, status)?;
+    let published = published(container.dir(), status)?;
     let now = published.iter().map(|one| {
         let host_ip = one.shown_ip().to_string();
         (one.port, Binding { host_ip, host_port: one.host_port.to_string() })
@@ -176,7 +176,7 @@ pub(super) struct ListedPort {
 }
 
 /// What podman's list shows.
-pub(super) fn listed(container: &Container, status: &Status) -> Vec<ListedPort> {
+pub(super) fn listed(one: &Listed) -> Vec<ListedPort> {
     let port = |one: &Published| ListedPort {
         host_ip: one.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
         container_port: one.port.number,
@@ -184,7 +184,7 @@ pub(super) fn listed(container: &Container, status: &Status) -> Vec<ListedPort> 
         range: 1,
         protocol: one.port.protocol.to_string(),
     };
-    known(container, status).iter().map(port).collect()
+    known(one).iter().map(port).collect()
 }
 
 fn by_port(bindings: impl Iterator<Item = (Port, Binding)>) -> BTreeMap<String, Vec<Binding>> {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::filter::Filters;
 use super::inside::Worker;
-use super::{Container, ContainerError, ContainerId, Containers, Moment, OwnVolumes, ending};
+use super::{Container, ContainerError, ContainerId, Containers, Listing, Moment, OwnVolumes, ending};
 use crate::launcher::{IdMaps, as_root_of};
 
 /// What was removed.
@@ -32,12 +32,13 @@ pub fn prune(
 ) -> Result<Pruned, ContainerError> {
     let mut pruned = Pruned::default();
     let maps = IdMaps::for_caller();
-    for (container, status) in containers.list_with_status()? {
-        let is_old = until.is_none_or(|until| container.config().created < until);
-        if !is_old || !status.can_remove() || !filters.admit(&container, &status) {
+    for one in containers.listed(Listing::Shown)? {
+        let is_old = until.is_none_or(|until| one.about.created < until);
+        if !is_old || !one.status.can_remove() || !filters.admit(&one) {
             continue;
         }
-        let id = container.id();
+        let id = one.about.id;
+        let Some(container) = containers.load(id)? else { continue };
         match remove(containers, container, &maps) {
             Ok(bytes) => {
                 pruned.ids.push(id);

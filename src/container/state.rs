@@ -172,6 +172,17 @@ impl Config {
     }
 }
 
+impl State {
+    /// Whether it ends by itself when nobody holds the container.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        match self {
+            Self::Running { .. } | Self::Mounted { .. } | Self::Restarting { .. } => true,
+            Self::Created | Self::Exited { .. } => false,
+        }
+    }
+}
+
 impl Status {
     /// Its supervisor or mount server died without saying so (kill -9, power cut).
     #[must_use]

@@ -1,12 +1,12 @@
 //! Removing what processes that were killed have left behind. There is no daemon that would notice: whoever makes the next
 //! container does it.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
 use super::ending::{delete, discard, groups_left};
-use super::{Container, ContainerError, Containers, attaching};
+use super::{Container, ContainerError, ContainerId, Containers, Seen, attaching};
 use crate::launcher::{Cgroup, IdMaps, groups_here};
 use crate::sys::atomic::TEMP_PREFIX;
 
@@ -20,18 +20,21 @@ pub fn sweep(containers: &Containers) {
 }
 
 fn try_sweep(containers: &Containers) -> Result<(), ContainerError> {
-    for removal in containers.leftovers()? {
+    let Seen { restless, at_rest } = containers.look_through()?;
+    for removal in containers.leftovers_among(&restless)? {
         log(delete(removal, containers, &IdMaps::for_caller()));
     }
     containers.volumes()?.sweep()?;
+    containers.forget_names(&at_rest)?;
     let groups = groups_here();
-    let all = containers.list_with_status()?;
-    let names: HashSet<&str> = all.iter().map(|(container, _)| container.config().name.as_str()).collect();
-    containers.forget_names(&names)?;
-    for (container, status) in all {
-        if status.held {
-            continue;
-        }
+    // One that is at rest has groups when it was killed as it was being started again.
+    let ids: BTreeSet<ContainerId> = restless
+        .iter()
+        .chain(groups.iter().map(|(id, _)| id))
+        .filter_map(|id| ContainerId::parse(id))
+        .collect();
+    for id in ids {
+        let Some((container, status)) = containers.unheld(id)? else { continue };
         let is_to_go = container.config().remove_at_end && !container.is_set_aside()?;
         let groups = groups_left(&container, &status.state, &groups);
         let files = files_left(&container)?;

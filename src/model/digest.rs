@@ -34,12 +34,13 @@ impl Digest {
     /// The 64 hex digits, without the algorithm: a file name in `blobs/sha256/`.
     #[must_use]
     pub fn hex(&self) -> String {
-        use fmt::Write as _;
-        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
-            // Writing into a String cannot fail.
-            write!(text, "{byte:02x}").ok();
-            text
-        })
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = String::with_capacity(64);
+        for byte in self.0 {
+            text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            text.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+        text
     }
 
     /// Parses 64 hex digits without the algorithm.

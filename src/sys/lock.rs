@@ -2,10 +2,14 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 /// How long [`FileLock::exclusive_soon`] asks again. Whoever only looks ([`is_held`]) holds the lock for microseconds.
 const SOON: Duration = Duration::from_millis(500);
@@ -143,6 +147,17 @@ impl Watch {
         match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             file => file.map(|file| Some(Self(file))),
+        }
+    }
+
+    /// As [`Self::of`], below a directory.
+    ///
+    /// # Errors
+    /// What openat(2) says.
+    pub fn at(dir: impl AsFd, path: &str) -> io::Result<Option<Self>> {
+        match rustix::fs::openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+            Err(Errno::NOENT) => Ok(None),
+            file => Ok(Some(Self(file?.into()))),
         }
     }
 

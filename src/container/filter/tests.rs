@@ -1,6 +1,6 @@
 use super::*;
 use crate::container::{
-    Changes, ImageRecord, NewContainer, Owners, ProcessId, Purpose, Source, UsedVolume, Wishes,
+    Changes, Container, ImageRecord, NewContainer, Owners, ProcessId, Purpose, Source, UsedVolume, Wishes,
 };
 use crate::launcher::Volume;
 use crate::model::Digest;
@@ -41,17 +41,16 @@ fn what_filters_find() {
     let now = Moment::now();
     let process = ProcessId { pid: 4, start_ticks: 5 };
     let exited = State::Exited { exit_code: 3, started: now, finished: now, oom_killed: false };
+    let running = State::Running { process, started: now, cgroup: None };
     let rows = [
-        (one.clone(), Status { state: State::Running { process, started: now, cgroup: None }, held: true }),
-        (two.clone(), Status { state: exited, held: false }),
+        Listed::of(&one, Status { state: running, held: true }),
+        Listed::of(&two, Status { state: exited, held: false }),
     ];
     let found = |texts: &[&str]| {
         let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
         let filters = Filters::parse(&texts, &containers, now)?;
-        let admitted = rows.iter().filter(|(container, status)| filters.admit(container, status));
-        Ok::<_, FilterError>(
-            admitted.map(|(container, _)| container.config().name.clone()).collect::<Vec<_>>().join(" "),
-        )
+        let admitted = rows.iter().filter(|one| filters.admit(one));
+        Ok::<_, FilterError>(admitted.map(|one| one.about.name.clone()).collect::<Vec<_>>().join(" "))
     };
     let prefix = format!("id={}", &two.id().to_string()[..20]);
     for (filters, wanted) in [

@@ -116,7 +116,7 @@ pub(super) fn host_config(config: &Config) -> HostConfig {
     HostConfig {
         binds: volumes(config).map(bind).collect(),
         log_config: log_config(wishes),
-        network_mode: network_mode(config).unwrap_or_default(),
+        network_mode: network_mode(config.run.as_ref().map(|wishes| &wishes.network)).unwrap_or_default(),
         auto_remove: config.remove_at_end,
         readonly_rootfs: wishes.read_only,
         privileged: wishes.rights.privileged,

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Row;
 use super::host_config::{HostConfig, InspectedMount, host_config, mounts};
 use crate::container::health::Health;
 use crate::container::{
@@ -19,6 +18,17 @@ use crate::model::Digest;
 const NEVER: &str = "0001-01-01T00:00:00Z";
 /// What the image's own wishes may not say again.
 const OF_CONTAINER: [&str; 4] = ["Hostname", "Tty", "OpenStdin", "Image"];
+
+/// A container that is looked at.
+#[derive(Clone, Debug)]
+pub struct Inspected {
+    /// Which.
+    pub container: Container,
+    /// What is true of it.
+    pub status: Status,
+    /// How much it has changed in bytes, where that was asked for and could be found out.
+    pub written: Option<u64>,
+}
 
 /// What is to be found out for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +43,8 @@ pub enum Inspecting {
 ///
 /// # Errors
 /// When its ports cannot be read.
-pub fn inspect(rows: &[Row], inspecting: Inspecting) -> Result<String, ContainerError> {
-    let documents = rows.iter().map(|row| inspected(row, inspecting)).collect::<Result<Vec<_>, _>>()?;
+pub fn inspect(all: &[Inspected], inspecting: Inspecting) -> Result<String, ContainerError> {
+    let documents = all.iter().map(|one| inspected(one, inspecting)).collect::<Result<Vec<_>, _>>()?;
     let mut text =
         serde_json::to_string_pretty(&documents).map_err(ContainerError::document(Path::new("inspect")))?;
     text.push('\n');
@@ -43,7 +53,7 @@ pub fn inspect(rows: &[Row], inspecting: Inspecting) -> Result<String, Container
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Inspected<'a> {
+struct Document<'a> {
     id: ContainerId,
     created: Moment,
     path: &'a str,
@@ -127,17 +137,17 @@ struct InspectedConfig {
     other: BTreeMap<String, Value>,
 }
 
-fn inspected(row: &Row, inspecting: Inspecting) -> Result<Inspected<'_>, ContainerError> {
-    let container = &row.container;
+fn inspected(one: &Inspected, inspecting: Inspecting) -> Result<Document<'_>, ContainerError> {
+    let container = &one.container;
     let config = container.config();
     let (path, args) =
         config.command.split_first().map_or(("", &[][..]), |(path, args)| (path.as_str(), args));
-    Ok(Inspected {
+    Ok(Document {
         id: config.id,
         created: config.created,
         path,
         args,
-        state: InspectedState { health: container.health().ok().flatten(), ..inspected_state(&row.status) },
+        state: InspectedState { health: container.health().ok().flatten(), ..inspected_state(&one.status) },
         image: config.image.config_digest,
         image_name: &config.image.name,
         image_source: &config.image.source,
@@ -148,11 +158,11 @@ fn inspected(row: &Row, inspecting: Inspecting) -> Result<Inspected<'_>, Contain
         oci_runtime: oci_runtime(config),
         oci_config_path: container.oci_config_path(),
         graph_driver: GraphDriver { name: "layerfs", data: graph_data(container) },
-        size_rw: (inspecting == Inspecting::Size).then_some(row.written),
+        size_rw: (inspecting == Inspecting::Size).then_some(one.written),
         mounts: mounts(config),
         config: inspected_config(config),
         host_config: host_config(config),
-        network_settings: ports::network(container, &row.status)?,
+        network_settings: ports::network(container, &one.status)?,
         layers: &config.image.layers,
     })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Row, network_mode, status_text, volumes};
+use super::{Row, network_mode, status_text};
 use crate::container::{ContainerId, Moment, State, moment, ports};
 
 #[derive(Serialize)]
@@ -49,28 +49,28 @@ pub fn json_list(rows: &[Row], now: Moment) -> serde_json::Result<String> {
 }
 
 fn listed(row: &Row, now: Moment) -> Listed<'_> {
-    let (config, status) = (row.container.config(), &row.status);
+    let (about, status) = (&row.listed.about, &row.listed.status);
     let mut listed = Listed {
-        auto_remove: config.remove_at_end,
-        command: &config.command,
-        created_at: format!("{} ago", moment::in_words(config.created.age(now))),
+        auto_remove: about.remove_at_end,
+        command: &about.command,
+        created_at: format!("{} ago", moment::in_words(about.created.age(now))),
         exited: status.word() == "exited",
         exited_at: None,
         exit_code: 0,
-        id: config.id,
-        image: &config.image.name,
-        image_id: config.image.config_digest.hex(),
-        labels: config.labels(),
-        mounts: volumes(config).map(|volume| volume.mount.destination.display().to_string()).collect(),
-        names: [&config.name],
-        networks: network_mode(config).into_iter().collect(),
+        id: about.id,
+        image: &about.image.name,
+        image_id: about.image.config_digest.hex(),
+        labels: about.labels(),
+        mounts: about.volumes().map(|volume| volume.mount.destination.display().to_string()).collect(),
+        names: [&about.name],
+        networks: network_mode(about.network()).into_iter().collect(),
         pid: 0,
-        ports: ports::listed(&row.container, status),
+        ports: ports::listed(&row.listed),
         size: row.written.map(|rw_size| Size { rw_size }),
         started_at: None,
         state: status.word(),
-        status: status_text(row, now),
-        created: config.created.seconds(),
+        status: status_text(&row.listed, now),
+        created: about.created.seconds(),
     };
     match &status.state {
         State::Created => {}

@@ -6,27 +6,26 @@ mod json_list;
 mod table;
 mod words;
 
-pub use inspect::{Inspecting, inspect};
+pub use inspect::{Inspected, Inspecting, inspect};
 pub use json_list::json_list;
 pub use table::{Width, aligned, table};
 pub use words::{headings, words};
 
-use super::{Config, Container, Moment, Status, UsedVolume};
+use super::{Config, Listed, Moment, UsedVolume, health};
+use crate::launcher::Network;
 
 /// One container of a list.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// Which.
-    pub container: Container,
-    /// What is true of it.
-    pub status: Status,
+    pub listed: Listed,
     /// How much it has changed in bytes, where that was asked for and could be found out.
     pub written: Option<u64>,
 }
 
 /// Its network, as it was asked for; a mount has none.
-pub(super) fn network_mode(config: &Config) -> Option<String> {
-    match serde_json::to_value(config.run.as_ref().map(|wishes| &wishes.network)).ok()? {
+pub(super) fn network_mode(network: Option<&Network>) -> Option<String> {
+    match serde_json::to_value(network).ok()? {
         serde_json::Value::String(word) => Some(word),
         serde_json::Value::Object(fields) => fields.keys().next().cloned(),
         _ => None,
@@ -38,16 +37,22 @@ fn volumes(config: &Config) -> impl Iterator<Item = &UsedVolume> {
 }
 
 /// The column STATUS, with the health of one that is checked. What cannot be read is not shown.
-fn status_text(row: &Row, now: Moment) -> String {
-    let text = row.status.text(now);
-    match row.container.health() {
-        Ok(Some(health)) if row.status.is_running() => format!("{text} ({})", health.text()),
+fn status_text(one: &Listed, now: Moment) -> String {
+    let text = one.status.text(now);
+    if !one.about.has_health() || !one.status.is_running() {
+        return text;
+    }
+    match health::read(&one.dir) {
+        Ok(Some(health)) => format!("{text} ({})", health.text()),
         _ => text,
     }
 }
 
 /// Commands and names come from images: what would move the cursor is shown instead.
 pub(super) fn harmless(text: &str) -> String {
+    if !text.contains(char::is_control) {
+        return text.to_owned();
+    }
     let show = |character: char| -> String {
         if character.is_control() { character.escape_default().collect() } else { character.to_string() }
     };

@@ -52,15 +52,15 @@ pub fn aligned(lines: &[Vec<String>]) -> String {
 
 /// The column IMAGE, COMMAND, and so on.
 fn cells(row: &Row, now: Moment, width: Width) -> [String; 7] {
-    let config = row.container.config();
+    let about = &row.listed.about;
     let cells = [
         id(row, width),
-        config.image.name.clone(),
+        about.image.name.clone(),
         command(row, width),
-        format!("{} ago", moment::in_words(config.created.age(now))),
-        status_text(row, now),
-        ports::cell_of(&row.container, &row.status),
-        config.name.clone(),
+        format!("{} ago", moment::in_words(about.created.age(now))),
+        status_text(&row.listed, now),
+        ports::cell_of(&row.listed),
+        about.name.clone(),
     ];
     cells.map(|cell| harmless(&cell))
 }
@@ -68,16 +68,16 @@ fn cells(row: &Row, now: Moment, width: Width) -> [String; 7] {
 /// The column CONTAINER ID.
 pub(super) fn id(row: &Row, width: Width) -> String {
     match width {
-        Width::Short => row.container.id().short(),
-        Width::Full => row.container.id().to_string(),
+        Width::Short => row.listed.about.id.short(),
+        Width::Full => row.listed.about.id.to_string(),
     }
 }
 
 /// The column COMMAND.
 pub(super) fn command(row: &Row, width: Width) -> String {
-    let config = row.container.config();
-    let command = config.command.join(" ");
-    match (config.purpose, width) {
+    let about = &row.listed.about;
+    let command = about.command.join(" ");
+    match (about.purpose, width) {
         (Purpose::Mount, _) => "(mount)".to_owned(),
         (Purpose::Run, Width::Short) => format!("\"{}\"", shortened(&command)),
         (Purpose::Run, Width::Full) => format!("\"{command}\""),

@@ -3,7 +3,8 @@ use serde_json::Value;
 use super::*;
 use crate::container::Source;
 use crate::container::{
-    Containers, ImageRecord, LayerRecord, Moment, NewContainer, Owners, ProcessId, Purpose, State, Wishes,
+    Container, Containers, ImageRecord, LayerRecord, Moment, NewContainer, Owners, ProcessId, Purpose, State,
+    Status, UsedVolume, Wishes,
 };
 use crate::model::Digest;
 use crate::model::image_config::ProcessConfig;
@@ -12,11 +13,15 @@ use crate::template::Template;
 const HEADINGS: [&str; 7] = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
 
 fn row(container: &Container, status: Status) -> Row {
-    Row { container: container.clone(), status, written: None }
+    Row { listed: Listed::of(container, status), written: None }
+}
+
+fn looked_at(container: &Container, status: Status) -> Inspected {
+    Inspected { container: container.clone(), status, written: None }
 }
 
 fn inspected(container: &Container, status: Status) -> Value {
-    let text = inspect(&[row(container, status)], Inspecting::Known).unwrap();
+    let text = inspect(&[looked_at(container, status)], Inspecting::Known).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
@@ -162,7 +167,8 @@ fn the_users_wishes_win() {
     assert_eq!((&value["State"]["ExitCode"], &value["State"]["Status"]), (&0.into(), &"created".into()));
     assert_eq!(value["State"]["StartedAt"], "0001-01-01T00:00:00Z");
     assert!(value.get("SizeRw").is_none());
-    let sized = Row { written: Some(17), ..row(&one, Status { state: State::Created, held: false }) };
+    let sized =
+        Inspected { written: Some(17), ..looked_at(&one, Status { state: State::Created, held: false }) };
     let text = inspect(&[sized], Inspecting::Size).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap()[0]["SizeRw"], 17);
 }

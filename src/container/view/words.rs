@@ -3,52 +3,52 @@
 use serde_json::{Map, Value, json};
 
 use super::table::{Width, command, id, size_text};
-use super::{Row, harmless, network_mode, status_text, volumes};
+use super::{Row, harmless, network_mode, status_text};
 use crate::container::{Moment, State, moment, ports};
 
 /// What a template is filled in with for one container.
 #[must_use]
 pub fn words(row: &Row, now: Moment, width: Width) -> Value {
-    let config = row.container.config();
+    let (about, status) = (&row.listed.about, &row.listed.status);
     let label = |(key, value): (&str, &str)| (harmless(key), Value::from(harmless(value)));
-    let labels: Map<String, Value> = config.labels().into_iter().map(label).collect();
-    let image_id = config.image.config_digest.hex();
-    let ago = format!("{} ago", moment::in_words(config.created.age(now)));
+    let labels: Map<String, Value> = about.labels().into_iter().map(label).collect();
+    let image_id = about.image.config_digest.hex();
+    let ago = format!("{} ago", moment::in_words(about.created.age(now)));
     let mounts: Vec<String> =
-        volumes(config).map(|one| one.mount.destination.display().to_string()).collect();
-    let (pid, exit_code, started) = match &row.status.state {
-        State::Running { process, started, .. } if row.status.held => (process.pid, 0, Some(*started)),
-        State::Mounted { server, started, .. } if row.status.held => (server.pid, 0, Some(*started)),
+        about.volumes().map(|one| one.mount.destination.display().to_string()).collect();
+    let (pid, exit_code, started) = match &status.state {
+        State::Running { process, started, .. } if status.held => (process.pid, 0, Some(*started)),
+        State::Mounted { server, started, .. } if status.held => (server.pid, 0, Some(*started)),
         State::Exited { exit_code, started, .. } | State::Restarting { exit_code, started, .. } => {
             (0, *exit_code, Some(*started))
         }
         State::Running { .. } | State::Mounted { .. } | State::Created => (0, 0, None),
     };
     let mut words = json!({
-        "AutoRemove": config.remove_at_end,
+        "AutoRemove": about.remove_at_end,
         "Command": command(row, width),
         "Created": ago,
-        "CreatedAt": time(config.created),
+        "CreatedAt": time(about.created),
         "CreatedHuman": ago,
         "ExitCode": exit_code,
-        "Exited": row.status.word() == "exited",
+        "Exited": status.word() == "exited",
         "ID": id(row, width),
         "Id": id(row, width),
-        "Image": config.image.name,
+        "Image": about.image.name,
         "ImageID": match width {
             Width::Short => image_id.chars().take(12).collect(),
             Width::Full => image_id,
         },
         "Mounts": mounts.join(","),
-        "Names": config.name,
-        "Networks": network_mode(config).unwrap_or_default(),
+        "Names": about.name,
+        "Networks": network_mode(about.network()).unwrap_or_default(),
         "Pid": pid,
-        "Ports": ports::cell_of(&row.container, &row.status),
+        "Ports": ports::cell_of(&row.listed),
         "RunningFor": ago,
         "Size": size_text(row),
         "StartedAt": started.map(time).unwrap_or_default(),
-        "State": row.status.word(),
-        "Status": status_text(row, now),
+        "State": status.word(),
+        "Status": status_text(&row.listed, now),
     });
     if let Value::Object(fields) = &mut words {
         for value in fields.values_mut() {
