@@ -3,12 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::thread;
 
-use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Deserialize;
@@ -19,10 +16,6 @@ use crate::launcher::Network;
 use crate::model::Digest;
 use crate::sys::lock::Watch;
 
-/// Fewer are read sooner by one thread.
-const THREAD_CONTAINERS_MIN: usize = 128;
-/// More would wait for each other in the kernel.
-const THREADS_MAX: usize = 4;
 /// What most documents fit into.
 const DOCUMENT_BYTES: usize = 8192;
 
@@ -137,55 +130,18 @@ pub(super) fn read(path: &Path, ids: &[String], listing: Listing) -> Result<Vec<
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::openat(CWD, path, flags, Mode::empty())
         .map_err(|error| ContainerError::io("list", path)(error.into()))?;
-    let part = |ids: &[String]| {
-        let mut reader = Reader { dir: &dir, path, text: vec![0; DOCUMENT_BYTES] };
-        ids.iter()
-            .map(|id| reader.listed(id, listing).map_err(|error| (id.clone(), error)))
-            .collect::<Vec<_>>()
-    };
+    let mut reader = Reader { dir: &dir, path, text: vec![0; DOCUMENT_BYTES] };
     let mut found = Vec::with_capacity(ids.len());
-    for listed in in_threads(ids, part) {
-        match listed {
+    for id in ids {
+        match reader.listed(id, listing) {
             Ok(listed) => found.extend(listed),
-            Err((id, error @ ContainerError::Document { .. })) => {
-                tracing::warn!("container {}: {error}", id.get(..12).unwrap_or(&id));
+            Err(error @ ContainerError::Document { .. }) => {
+                tracing::warn!("container {}: {error}", id.get(..12).unwrap_or(id));
             }
-            Err((_, error)) => return Err(error),
+            Err(error) => return Err(error),
         }
     }
     Ok(found)
-}
-
-/// What `work` makes of all of them, part by part.
-fn in_threads<T: Send>(ids: &[String], work: impl Fn(&[String]) -> Vec<T> + Sync) -> Vec<T> {
-    let threads_max = ids.len() / THREAD_CONTAINERS_MIN;
-    if threads_max < 2 {
-        return work(ids);
-    }
-    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(threads_max).min(THREADS_MAX);
-    let (own, others) = ids.split_at(ids.len().div_ceil(threads));
-    let work = &work;
-    thread::scope(|scope| {
-        let others = others.chunks(own.len()).map(|part| {
-            let alone = move || {
-                // Else they would wait for each other at every open(2) and close(2).
-                if let Err(error) = unshare(CloneFlags::CLONE_FILES) {
-                    tracing::debug!(%error, "descriptors of a thread's own");
-                }
-                work(part)
-            };
-            let thread = thread::Builder::new().spawn_scoped(scope, alone);
-            (part, thread.inspect_err(|error| tracing::debug!("a thread to read containers: {error}")).ok())
-        });
-        let others: Vec<_> = others.collect();
-        let mut done = work(own);
-        for (part, thread) in others {
-            // Without a thread it is done here.
-            let answer = thread.and_then(|thread| thread.join().ok());
-            done.extend(answer.unwrap_or_else(|| work(part)));
-        }
-        done
-    })
 }
 
 /// Reads documents of containers, one after the other.
