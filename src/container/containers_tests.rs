@@ -1,12 +1,10 @@
 use std::fs;
 use std::process::{Command, Stdio};
-
 use std::time::SystemTime;
 
 use super::removal::CREATION_MAX;
 use super::*;
-use crate::container::UsedVolume;
-use crate::container::{LayerRecord, OwnVolumes, ProcessId, Source};
+use crate::container::{LayerRecord, OwnVolumes, ProcessId, Source, UsedVolume};
 use crate::launcher::Volume;
 use crate::model::Digest;
 use crate::sys::lock::soon;

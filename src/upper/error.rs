@@ -31,7 +31,7 @@ pub enum UpperError {
     },
     /// Kernel overlayfs refuses it too.
     #[error(
-        "{}: the last mount was volatile, and changes may have been lost: remove its work/incompat/volatile to use what is left",
+        "{}: the last mount was volatile, and changes may have been lost: remove volatile and work/incompat/volatile in it to use what is left",
         .0.display()
     )]
     Volatile(PathBuf),

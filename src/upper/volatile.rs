@@ -21,6 +21,8 @@ use crate::sys::{boot, files};
 const STEPS: [&str; 3] = ["work", "incompat", "volatile"];
 /// Our own, in `work`.
 const OWN: &str = "volatile";
+/// What it is called until it is written; whatever is there goes when the upper is opened.
+const UNFINISHED: &str = "tmp/volatile";
 /// A number in hexadecimal digits, and a newline.
 const BOOT_ID_BYTES: usize = 17;
 
@@ -46,7 +48,8 @@ impl Upper {
 pub(super) fn check(work_fd: &OwnedFd, work: &Path, options: UpperOptions) -> Result<(), UpperError> {
     let boot = format!("{:016x}\n", boot::id()).into_bytes();
     let own = own_mark(work_fd)?;
-    let is_marked = if options.shared { is_marked(work_fd)? } else { own.is_some() };
+    // Engines that share an upper take the kernel's mark away when they throw it away themselves.
+    let is_marked = is_marked(work_fd)? || (own.is_some() && !options.shared);
     if is_marked && own.as_deref() != Some(&boot[..]) {
         return Err(UpperError::Volatile(work.to_path_buf()));
     }
@@ -101,9 +104,11 @@ fn is_marked(work: &OwnedFd) -> Result<bool, UpperError> {
 }
 
 fn mark(work: &OwnedFd, boot: &[u8]) -> Result<(), UpperError> {
+    // It is there as a whole or not at all: half a mark would be one of another run of the system.
     let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let own = files::openat(work, OWN, flags, Mode::RUSR | Mode::WUSR).at("make a volatile mark")?;
-    files::write_all_at(&File::from(own), boot, 0).at("write a volatile mark")
+    let own = files::openat(work, UNFINISHED, flags, Mode::RUSR | Mode::WUSR).at("make a volatile mark")?;
+    files::write_all_at(&File::from(own), boot, 0).at("write a volatile mark")?;
+    files::renameat(work, UNFINISHED, work, OWN).at("make a volatile mark")
 }
 
 fn mark_as_kernel(work: &OwnedFd) -> Result<(), UpperError> {

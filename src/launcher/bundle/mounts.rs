@@ -92,7 +92,9 @@ fn sys(plan: &Plan) -> (&'static str, Value) {
 
 fn of_volume(volume: &Volume) -> Step<(PathBuf, Value)> {
     let mut options = attributes(volume.flags);
-    if volume.recursive {
+    // Nothing is below a file, and crun cannot say it of one.
+    let has_below = volume.recursive && volume.source.is_dir();
+    if has_below {
         // And all that is mounted below it.
         let below = |option: &&'static str| match *option {
             "ro" => Some("rro"),
@@ -104,7 +106,7 @@ fn of_volume(volume: &Volume) -> Step<(PathBuf, Value)> {
         let below: Vec<&str> = options.iter().filter_map(below).collect();
         options.extend(below);
     }
-    options.push(if volume.recursive { "rbind" } else { "bind" });
+    options.push(if has_below { "rbind" } else { "bind" });
     bind(&volume.source, &volume.destination, &options)
 }
 
