@@ -27,7 +27,7 @@ pub(super) fn run(args: &PsArgs) -> anyhow::Result<u8> {
     let width = if args.no_trunc { Width::Full } else { Width::Short };
     let rows = rows(args, now)?;
     match form {
-        Form::Ids => super::print(&lines(&rows, &Template::parse("{{.ID}}")?, now, width)?)?,
+        Form::Ids => super::print(&rows.iter().map(|row| view::id(row, width) + "\n").collect::<String>())?,
         Form::Json => super::print_json(&view::json_list(&rows, now)?)?,
         Form::Lines(template) => super::print(&lines(&rows, &template, now, width)?)?,
         Form::Table => {

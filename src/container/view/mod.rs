@@ -8,7 +8,7 @@ mod words;
 
 pub use inspect::{Inspected, Inspecting, inspect};
 pub use json_list::json_list;
-pub use table::{Width, aligned, table};
+pub use table::{Width, aligned, id, table};
 pub use words::{headings, words};
 
 use super::{Config, Listed, Moment, UsedVolume, health};

@@ -66,7 +66,8 @@ fn cells(row: &Row, now: Moment, width: Width) -> [String; 7] {
 }
 
 /// The column CONTAINER ID.
-pub(super) fn id(row: &Row, width: Width) -> String {
+#[must_use]
+pub fn id(row: &Row, width: Width) -> String {
     match width {
         Width::Short => row.listed.about.id.short(),
         Width::Full => row.listed.about.id.to_string(),
