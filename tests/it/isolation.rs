@@ -470,14 +470,29 @@ fn check(options: &[&str], terminal: bool) -> Done {
     }
 }
 
+/// What crun and runc do otherwise than we: files that were generated lie on a filesystem of the host, devices are nodes that
+/// they have made themselves, and what is bound upon itself loses flags.
+fn is_a_runtimes_way(line: &str) -> bool {
+    let (path, problem) = line.trim_end().split_once(": ").unwrap_or_default();
+    let is_generated =
+        ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/run/.containerenv"].contains(&path);
+    (is_generated && problem.ends_with("and not 'tmpfs'"))
+        || (path.starts_with("/dev/") && problem == "nothing is mounted")
+        || (path.starts_with("/proc/") && problem == "missing: ['nodev', 'noexec', 'nosuid'] and not []")
+}
+
 #[test]
 fn defaults_are_the_specifications() {
     needs_debian!();
     let with = |more: &[&'static str]| [&["--net", "none", "-w", "/"], more].concat();
     for runtime in by_all_runtimes() {
         let by = |more: &[&'static str]| [with(more), runtime.iter().map(String::as_str).collect()].concat();
-        assert_eq!(check(&by(&[]), false).ok(), "", "{runtime:?}");
-        assert_eq!(check(&by(&["-t"]), true).ok(), "", "{runtime:?}");
+        for (options, terminal) in [(&[][..], false), (&["-t"], true)] {
+            let done = check(&by(options), terminal);
+            let wrong: Vec<&str> =
+                done.out.lines().filter(|line| runtime.is_empty() || !is_a_runtimes_way(line)).collect();
+            assert_eq!(wrong, [""; 0], "{runtime:?}: {done:#?}");
+        }
     }
     // And the checker would have said otherwise.
     for (options, what) in [
