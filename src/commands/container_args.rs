@@ -11,6 +11,7 @@ use super::options::health::HealthArgs;
 use super::options::life::LifeArgs;
 use super::options::network::NetworkArgs;
 use super::options::process::ProcessArgs;
+use super::options::pull::PullArg;
 use super::options::resources::ResourceArgs;
 use super::options::rights::RightsArgs;
 use super::options::rlimits::RlimitArgs;
@@ -84,6 +85,9 @@ pub struct CreateArgs {
     /// Print nothing but the command's own output
     #[arg(long, short = 'q')]
     pub quiet: bool,
+    /// Where it is looked for
+    #[command(flatten)]
+    pub pull: PullArg,
     /// Which of several
     #[command(flatten)]
     pub platform: PlatformArg,

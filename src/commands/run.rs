@@ -85,6 +85,7 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
     let mut wishes = wishes(args)?;
     let keeps = wishes.restart == RestartPolicy::No || !args.rm;
     ensure!(keeps, "--rm and --restart {} contradict each other: leave one out", wishes.restart);
+    args.pull.check(&args.image)?;
     let cidfile = args.cidfile.as_deref().map(CidFile::claim).transpose()?;
     let store = environment::store()?;
     let containers = environment::containers(&store)?;

@@ -335,6 +335,11 @@ impl Containers {
         list().map_err(ContainerError::io("list", &self.dir))
     }
 
+    /// Held by who changes names or configs of containers that others may hold.
+    pub(super) fn lock_names(&self) -> Result<FileLock, ContainerError> {
+        self.names.lock()
+    }
+
     /// Held by who looks for ids that no other container has, until its config says that it has them.
     pub(super) fn lock_ids(&self) -> Result<FileLock, ContainerError> {
         let path = self.names.dir().join(".ids-lock");

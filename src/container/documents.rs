@@ -108,7 +108,8 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 /// Whether nothing can be left of the container `id` in `dir` that somebody has to take up: it is complete, stays when it
-/// ends, and has ended or never began; and nobody was killed who had begun to start it again. Says no when that is not certain.
+/// ends, and has ended or never began; and nobody was killed who had begun to start it again. Says no when that is not certain. A document that somebody was killed in
+/// the middle of writing is not looked for: it goes with the container, or when it is next taken up.
 ///
 /// # Errors
 /// What the system says.

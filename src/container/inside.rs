@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use super::rootfs::ImageRootfs;
 use super::{Changes, Container, ContainerError, Held, Purpose, State};
 use crate::fuse::Writes;
-use crate::launcher::{self, IdMaps, Plan, Work};
+use crate::launcher::{self, IdMaps, Plan, UserNamespace, Work};
 use crate::mount::Layers;
 use crate::sys::mount_table;
 use crate::sys::process::{self, Child, Fork, Watched};
@@ -123,6 +123,11 @@ impl Idle {
         std::fs::create_dir_all(&mount_point)?;
         let mut plan = Plan::new(&held.id().to_string(), mount_point, Vec::new());
         if let Some(wishes) = &held.config().run {
+            if wishes.user_namespace != UserNamespace::default() && !wishes.volumes.is_empty() {
+                let hint =
+                    "it has ids of its own, which it alone can give to files of its volumes: start it first";
+                return Err(io::Error::other(format!("container {}: {hint}", held.config().name)));
+            }
             plan.volumes = wishes.volumes.iter().map(|used| used.mount.clone()).collect();
             plan.read_only = wishes.read_only;
         }

@@ -141,8 +141,6 @@ impl Names {
         }
     }
 
-    /// Held by who gives a name or takes it back, for that moment: what one has looked at must not be another's link when
-    /// it is removed.
     /// Changes something else than the name in the config of the container in `dir`, which nobody renames meanwhile.
     pub(super) fn change_config(
         &self,
@@ -157,7 +155,9 @@ impl Names {
         documents::write_config(dir, &config)
     }
 
-    fn lock(&self) -> Result<FileLock, ContainerError> {
+    /// Held by who gives a name or takes it back, for that moment: what one has looked at must not be another's link when
+    /// it is removed.
+    pub(super) fn lock(&self) -> Result<FileLock, ContainerError> {
         let path = self.dir.join(".lock");
         FileLock::exclusive(&path).map_err(ContainerError::io("lock", &path))
     }

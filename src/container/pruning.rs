@@ -56,7 +56,8 @@ fn remove(containers: &Containers, container: Container, maps: &IdMaps) -> Resul
     let held = containers.hold(container)?;
     let dir = held.dir().to_owned();
     let bytes = bytes_in(&dir, maps).map_err(ContainerError::io("look through", &dir))?;
-    ending::delete(held.detach(containers, OwnVolumes::Stay)?, containers, maps)?;
+    let own = if held.config().remove_at_end { OwnVolumes::Go } else { OwnVolumes::Stay };
+    ending::delete(held.detach(containers, own)?, containers, maps)?;
     Ok(bytes)
 }
 

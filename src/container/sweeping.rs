@@ -24,8 +24,8 @@ fn try_sweep(containers: &Containers) -> Result<(), ContainerError> {
     for removal in containers.leftovers_among(&restless)? {
         log(delete(removal, containers, &IdMaps::for_caller()));
     }
-    containers.volumes()?.sweep()?;
-    containers.forget_names(&at_rest)?;
+    log(containers.volumes().and_then(|volumes| volumes.sweep()));
+    log(containers.forget_names(&at_rest));
     let groups = groups_here();
     // One that is at rest has groups when it was killed as it was being started again.
     let ids: BTreeSet<ContainerId> = restless
@@ -34,24 +34,31 @@ fn try_sweep(containers: &Containers) -> Result<(), ContainerError> {
         .filter_map(|id| ContainerId::parse(id))
         .collect();
     for id in ids {
-        let Some((container, status)) = containers.unheld(id)? else { continue };
-        let is_to_go = container.config().remove_at_end && !container.is_set_aside()?;
-        let groups = groups_left(&container, &status.state, &groups);
-        let files = files_left(&container)?;
-        if !is_to_go && groups.is_empty() && files.is_empty() {
-            continue;
-        }
-        // Held, so that nobody starts it meanwhile; unless somebody else has been faster.
-        if let Ok(held) = containers.hold(container) {
-            groups.iter().for_each(Cgroup::end);
-            log(if is_to_go {
-                discard(containers, held)
-            } else {
-                files.into_iter().try_for_each(remove_file)
-            });
-        }
+        log(sweep_one(containers, id, &groups));
     }
     Ok(())
+}
+
+fn sweep_one(
+    containers: &Containers,
+    id: ContainerId,
+    groups: &[(String, Cgroup)],
+) -> Result<(), ContainerError> {
+    let Some((container, status)) = containers.unheld(id)? else { return Ok(()) };
+    let is_to_go = container.config().remove_at_end && !container.is_set_aside()?;
+    let groups = groups_left(&container, &status.state, groups);
+    if !is_to_go && groups.is_empty() && files_left(&container)?.is_empty() {
+        return Ok(());
+    }
+    // Held, so that nobody starts it meanwhile; unless somebody else has been faster.
+    let Ok(held) = containers.hold(container) else { return Ok(()) };
+    groups.iter().for_each(Cgroup::end);
+    if is_to_go {
+        return discard(containers, held);
+    }
+    // Who gives it another name, or other limits, has a document under way.
+    let _alone = containers.lock_names()?;
+    files_left(&held)?.into_iter().try_for_each(remove_file)
 }
 
 /// One that cannot be removed must not keep the others.

@@ -1,5 +1,6 @@
 //! Changing what a container may take, and when it runs again.
 
+use super::containers::in_use;
 use super::restarting::RestartPolicy;
 use super::{Container, ContainerError, ContainerId, Containers, State, attaching};
 use crate::launcher::{self, LaunchError, Resources};
@@ -60,21 +61,28 @@ pub fn update(containers: &Containers, container: &Container, change: &Change) -
     if runs_again && status.is_running() && !attaching::is_served(container) {
         return Err(UpdateError::Foreground { id, name });
     }
-    let limits = change.resources != old.resources && status.is_running();
-    if let (true, State::Running { cgroup, .. }) = (limits, &status.state) {
-        let leaf = cgroup.as_ref().ok_or(ContainerError::NoCgroup { id, name })?;
-        if let Err(error) = launcher::limit(leaf, &change.resources) {
-            // What was set before it.
-            if let Err(error) = launcher::limit(leaf, &old.resources) {
-                tracing::warn!(%error, "limits of before the change");
-            }
-            return Err(error.into());
-        }
+    if status.held && !status.is_running() && !matches!(status.state, State::Restarting { .. }) {
+        // It is being started with what was, or removed.
+        return Err(in_use(container)?.into());
     }
-    Ok(containers.change(id, |config| {
-        if let Some(wishes) = &mut config.run {
-            wishes.resources.clone_from(&change.resources);
-            wishes.restart = change.restart;
+    let leaf = match &status.state {
+        State::Running { cgroup, .. } if change.resources != old.resources && status.is_running() => {
+            Some(cgroup.as_ref().ok_or(ContainerError::NoCgroup { id, name })?)
         }
-    })?)
+        _ => None,
+    };
+    let write = |resources: &Resources, restart: RestartPolicy| {
+        containers.change(id, |config| {
+            if let Some(wishes) = &mut config.run {
+                wishes.resources.clone_from(resources);
+                wishes.restart = restart;
+            }
+        })
+    };
+    write(&change.resources, change.restart)?;
+    if let Some(Err(error)) = leaf.map(|leaf| launcher::limit(leaf, &change.resources)) {
+        write(&old.resources, old.restart)?;
+        return Err(error.into());
+    }
+    Ok(())
 }

@@ -243,26 +243,29 @@ impl Volumes {
         Ok(())
     }
 
-    /// Removes what was being made or removed by somebody who was interrupted.
+    /// Removes what was being made or removed by somebody who was interrupted. What cannot be removed is logged.
     ///
     /// # Errors
-    /// What the system says.
+    /// When the volumes cannot be listed.
     pub fn sweep(&self) -> Result<(), ContainerError> {
         let names = self.names()?;
         let delete = |name: &String| {
-            super::ending::delete_files(&Removal::unlocked(self.dir.join(name)), &IdMaps::for_caller())
+            let removal = Removal::unlocked(self.dir.join(name));
+            if let Err(error) = super::ending::delete_files(&removal, &IdMaps::for_caller()) {
+                tracing::warn!("removing what is left of a volume: {error}");
+            }
         };
-        names.iter().filter(|name| name.starts_with(REMOVING_PREFIX)).try_for_each(delete)?;
+        names.iter().filter(|name| name.starts_with(REMOVING_PREFIX)).for_each(delete);
         let mut new = names.iter().filter(|name| name.starts_with(NEW_PREFIX)).peekable();
         if new.peek().is_none() {
             return Ok(());
         }
         let path = self.dir.join(".lock");
         // Whoever makes one holds it.
-        match FileLock::try_exclusive(&path).map_err(ContainerError::io("lock", &path))? {
-            Some(_alone) => new.try_for_each(delete),
-            None => Ok(()),
+        if let Some(_alone) = FileLock::try_exclusive(&path).map_err(ContainerError::io("lock", &path))? {
+            new.for_each(delete);
         }
+        Ok(())
     }
 
     fn read(&self, name: &str) -> Result<Option<VolumeRecord>, ContainerError> {

@@ -31,7 +31,7 @@ pub fn wait(containers: &Containers, text: &str) -> Result<u8, ContainerError> {
     let mut program = None;
     // Of one that runs again by itself only the last end counts.
     let policy = container.config().run.as_ref().map(|wishes| wishes.restart).unwrap_or_default();
-    let runs_again = policy != RestartPolicy::No;
+    let mut runs_again = policy != RestartPolicy::No;
     while watch.is_held().map_err(failed())? {
         match container.status().map(|status| status.state) {
             Ok(State::Running { process, .. })
@@ -44,7 +44,10 @@ pub fn wait(containers: &Containers, text: &str) -> Result<u8, ContainerError> {
             Ok(State::Running { .. } | State::Created) if program.is_some() => break,
             Ok(State::Exited { exit_code, .. }) if program.is_some() => return Ok(exit_code),
             Ok(State::Mounted { .. }) => return Err(not_running(&container)),
-            Ok(State::Restarting { .. }) => std::thread::sleep(RESTART_LOOK),
+            Ok(State::Restarting { .. }) => {
+                runs_again = true;
+                std::thread::sleep(RESTART_LOOK);
+            }
             Ok(State::Running { .. } | State::Created | State::Exited { .. }) => {}
             // It is being removed.
             Err(ContainerError::NotFound(_)) => {}

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use nix::sched::CloneFlags;
 use nix::sys::prctl;
-use nix::unistd::{setgroups, setsid};
+use nix::unistd::setsid;
 
 use super::cgroup::Leaf;
 use super::events::Events;
@@ -27,7 +27,8 @@ use super::rootfs;
 use super::run::{CgroupWish, Given, LaunchError, launch};
 use super::seccomp;
 use super::supervisor::{
-    MESSAGE_CGROUP, become_user, close, die_with, receive_cgroup, report, report_end, wait, wait_for_end,
+    MESSAGE_CGROUP, become_user, close, die_with, drop_groups, receive_cgroup, report, report_end, wait,
+    wait_for_end,
 };
 use crate::sys::process::{self, Fork, NewNamespaces, SingleThread, Watched};
 use crate::sys::seccomp::Instruction;
@@ -82,6 +83,9 @@ impl Beside<'_> {
         let foreign = namespaces::foreign(self.pid, self.other)?;
         // As long as `/proc` is the host's.
         rlimits::adjust_oom_score(self.given.plan)?;
+        if foreign.contains(CloneFlags::CLONE_NEWUSER) {
+            rlimits::allow(self.given.plan, None)?;
+        }
         // In the container's /proc we are not to be seen.
         let single_thread = SingleThread::ensure().stage("fork")?;
         // From inside of its control groups nobody finds the way into them.
@@ -126,9 +130,7 @@ impl Beside<'_> {
 
     fn try_become_program(&mut self, (user, last): Joined, go: PipeReader, single: bool) -> Step<Infallible> {
         if let Some(user) = user {
-            if !single {
-                setgroups(&[]).stage("supplementary groups")?;
-            }
+            drop_groups(single)?;
             become_user(user)?;
             prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
         }

@@ -257,7 +257,24 @@ pub fn limit(leaf: &Path, resources: &Resources) -> Result<(), LaunchError> {
     let mut above: Vec<&Path> = above.collect();
     above.reverse();
     above.iter().for_each(|group| hand_on(group, &needed));
-    Ok(set(leaf, resources)?)
+    let before = values(leaf, resources);
+    set(leaf, resources).inspect_err(|_| restore(&before))?;
+    Ok(())
+}
+
+/// What the files say now that these limits are written into.
+fn values(leaf: &Path, resources: &Resources) -> Vec<(PathBuf, String)> {
+    let files =
+        resources.settings().into_iter().flat_map(|setting| setting.ways).map(|(file, _)| leaf.join(file));
+    files.filter_map(|file| fs::read_to_string(&file).ok().map(|value| (file, value))).collect()
+}
+
+fn restore(values: &[(PathBuf, String)]) {
+    for (file, value) in values {
+        if let Err(error) = fs::write(file, value) {
+            tracing::warn!(%error, file = %file.display(), "a limit of before the change");
+        }
+    }
 }
 
 fn set(leaf: &Path, resources: &Resources) -> Step<()> {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::sys::prctl;
-use nix::unistd::{setgroups, sethostname, setsid};
+use nix::unistd::{sethostname, setsid};
 
 use super::failure::{Context as _, EXIT_LAUNCHER, Step};
 use super::id_maps;
@@ -18,7 +18,7 @@ use super::plan::{Network, Plan};
 use super::program::{self, Program};
 use super::rlimits;
 use super::rootfs;
-use super::supervisor::{MESSAGE_NETWORK, become_user};
+use super::supervisor::{MESSAGE_NETWORK, become_user, drop_groups};
 use crate::sys::mount_attributes::attach;
 use crate::sys::process;
 
@@ -89,9 +89,7 @@ impl Init<'_> {
     fn enter_own_ids(&mut self, own: &OwnIds) -> Step<()> {
         self.wait_for_go();
         self.program.single = id_maps::is_single_here().stage("read the id map")?;
-        if !self.program.single {
-            setgroups(&[]).stage("supplementary groups")?;
-        }
+        drop_groups(self.program.single)?;
         become_user(own.first())
     }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::sched::CloneFlags;
 use nix::sys::prctl;
-use nix::unistd::{getppid, setgroups};
+use nix::unistd::getppid;
 
 use super::events::Events;
 use super::failure::{Context as _, EXIT_LAUNCHER, Step};
@@ -21,7 +21,7 @@ use super::plan::Plan;
 use super::program;
 use super::rootfs::{self, Rootfs};
 use super::run::{CgroupWish, LaunchError, launch};
-use super::supervisor::{First, Supervisor, become_user, die_with};
+use super::supervisor::{First, Supervisor, become_user, die_with, drop_groups};
 use crate::sys::process::{self, Watched};
 
 /// What is to be done, given the container's root directory.
@@ -58,9 +58,7 @@ pub fn join((pid, other): (u32, &Watched)) -> Result<OwnedFd, LaunchError> {
     let foreign = namespaces::foreign(pid, other)?;
     namespaces::join(other, foreign & (CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS))?;
     if foreign.contains(CloneFlags::CLONE_NEWUSER) {
-        if !single {
-            setgroups(&[]).stage("supplementary groups")?;
-        }
+        drop_groups(single)?;
         become_user(first)?;
         prctl::set_dumpable(false).stage("PR_SET_DUMPABLE")?;
         die_with(parent)?;

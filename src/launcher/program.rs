@@ -21,7 +21,7 @@ use super::failure::{Context as _, EXIT_LAUNCHER, EXIT_NOT_EXECUTABLE, EXIT_NOT_
 use super::mounts;
 use super::plan::{Plan, Window};
 use super::streams::StreamEnds;
-use super::supervisor::MESSAGE_TERMINAL;
+use super::supervisor::{MESSAGE_TERMINAL, drop_groups};
 use super::terminal;
 use super::user::{self, User};
 use crate::sys::message_socket::MessageSocket;
@@ -210,8 +210,8 @@ impl Program<'_> {
     fn set_ids(&self, user: &User) -> Step<()> {
         let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         if self.single {
-            // The kernel refuses setgroups(2) here: groups could take rights away, too.
             tracing::debug!(?groups, "a container with a single id has no supplementary groups");
+            drop_groups(true)?;
         } else {
             setgroups(&groups).stage("supplementary groups")?;
         }

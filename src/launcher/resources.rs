@@ -151,7 +151,8 @@ impl Resources {
     }
 
     /// What was typed that needs a control group.
-    pub(super) fn needs_cgroup(&self) -> Option<&'static str> {
+    #[must_use]
+    pub fn needs_cgroup(&self) -> Option<&'static str> {
         let parent = self.parent.as_ref().map(|_| "--cgroup-parent");
         parent.or_else(|| self.settings().iter().find_map(|setting| setting.option))
     }

@@ -1,7 +1,7 @@
 //! Resource limits of processes, and how likely the kernel is to kill them when memory runs out.
 
 use nix::sys::prctl;
-use nix::sys::resource::{Resource as Nix, setrlimit};
+use rustix::process::{Pid, Resource as Number, Rlimit as Pair, getrlimit, prlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::failure::{Context as _, Step};
@@ -57,23 +57,23 @@ pub enum Resource {
 }
 
 /// All of them, by name.
-const NAMES: [(&str, Resource, Nix); 16] = [
-    ("as", Resource::As, Nix::RLIMIT_AS),
-    ("core", Resource::Core, Nix::RLIMIT_CORE),
-    ("cpu", Resource::Cpu, Nix::RLIMIT_CPU),
-    ("data", Resource::Data, Nix::RLIMIT_DATA),
-    ("fsize", Resource::Fsize, Nix::RLIMIT_FSIZE),
-    ("locks", Resource::Locks, Nix::RLIMIT_LOCKS),
-    ("memlock", Resource::Memlock, Nix::RLIMIT_MEMLOCK),
-    ("msgqueue", Resource::Msgqueue, Nix::RLIMIT_MSGQUEUE),
-    ("nice", Resource::Nice, Nix::RLIMIT_NICE),
-    ("nofile", Resource::Nofile, Nix::RLIMIT_NOFILE),
-    ("nproc", Resource::Nproc, Nix::RLIMIT_NPROC),
-    ("rss", Resource::Rss, Nix::RLIMIT_RSS),
-    ("rtprio", Resource::Rtprio, Nix::RLIMIT_RTPRIO),
-    ("rttime", Resource::Rttime, Nix::RLIMIT_RTTIME),
-    ("sigpending", Resource::Sigpending, Nix::RLIMIT_SIGPENDING),
-    ("stack", Resource::Stack, Nix::RLIMIT_STACK),
+const NAMES: [(&str, Resource, Number); 16] = [
+    ("as", Resource::As, Number::As),
+    ("core", Resource::Core, Number::Core),
+    ("cpu", Resource::Cpu, Number::Cpu),
+    ("data", Resource::Data, Number::Data),
+    ("fsize", Resource::Fsize, Number::Fsize),
+    ("locks", Resource::Locks, Number::Locks),
+    ("memlock", Resource::Memlock, Number::Memlock),
+    ("msgqueue", Resource::Msgqueue, Number::Msgqueue),
+    ("nice", Resource::Nice, Number::Nice),
+    ("nofile", Resource::Nofile, Number::Nofile),
+    ("nproc", Resource::Nproc, Number::Nproc),
+    ("rss", Resource::Rss, Number::Rss),
+    ("rtprio", Resource::Rtprio, Number::Rtprio),
+    ("rttime", Resource::Rttime, Number::Rttime),
+    ("sigpending", Resource::Sigpending, Number::Sigpending),
+    ("stack", Resource::Stack, Number::Stack),
 ];
 
 impl Resource {
@@ -97,11 +97,40 @@ impl Resource {
 
 /// Limits this process as the plan says.
 pub(super) fn limit(plan: &Plan) -> Step<()> {
-    for limit in &plan.rlimits {
-        let Some((name, _, number)) = NAMES.iter().find(|row| row.1 == limit.resource) else { continue };
-        setrlimit(*number, limit.soft, limit.hard).stage(&format!("--ulimit {name}"))?;
+    for (name, number, limit) in numbered(plan) {
+        let pair = Pair { current: finite(limit.soft), maximum: finite(limit.hard) };
+        setrlimit(number, pair).stage(&format!("--ulimit {name}"))?;
     }
     Ok(())
+}
+
+/// Lets a process, this one if none, have limits that it could not give itself once it is in another user namespace.
+pub(super) fn allow(plan: &Plan, process: Option<Pid>) -> Step<()> {
+    for (name, number, limit) in numbered(plan) {
+        let own = getrlimit(number);
+        if own.maximum.is_some_and(|own| own < limit.hard) {
+            let pair = Pair { current: own.current, maximum: finite(limit.hard) };
+            prlimit(process, number, pair).stage(&format!("--ulimit {name}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn numbered(plan: &Plan) -> impl Iterator<Item = (&'static str, Number, &Rlimit)> {
+    plan.rlimits.iter().filter_map(|limit| {
+        NAMES.iter().find(|row| row.1 == limit.resource).map(|(name, _, number)| (*name, *number, limit))
+    })
+}
+
+fn finite(limit: u64) -> Option<u64> {
+    (limit != u64::MAX).then_some(limit)
+}
+
+/// Sets the plan's `oom_score_adj` for a child, which in another user namespace could only make it higher.
+pub(super) fn adjust_oom_score_of(pid: i32, plan: &Plan) -> Step<()> {
+    let Some(adjustment) = plan.oom_score_adj else { return Ok(()) };
+    let path = format!("/proc/{pid}/oom_score_adj");
+    std::fs::write(&path, adjustment.to_string()).at("write", &path)
 }
 
 /// Sets the plan's `oom_score_adj` for this process. Needs the `/proc` of somebody who can be trusted.

@@ -389,7 +389,8 @@ fn timeout(at_most: Option<Duration>) -> PollTimeout {
 fn process_of(number: &[u8], pidfd: Option<OwnedFd>) -> Option<(i32, OwnedFd)> {
     let pidfd = pidfd?;
     let number = match number {
-        [] => process::number_of(pidfd.as_fd()).ok(),
+        // One that has ended already has none.
+        [] => Some(process::number_of(pidfd.as_fd()).unwrap_or_default()),
         number => parse_number(number),
     };
     number.map(|number| (number, pidfd))

@@ -26,6 +26,7 @@ use super::inside::{Work, Worker};
 use super::mounts::{self, Carried};
 use super::plan::{Network, Plan};
 use super::program::Program;
+use super::rlimits;
 use super::rootfs::Rootfs;
 use super::run::Given;
 use super::runtime::Runtime;
@@ -149,9 +150,7 @@ impl<'a> Supervisor<'a> {
             // The starter has failed, and knows why.
             _ => process::exit_now(EXIT_LAUNCHER),
         };
-        if !single {
-            setgroups(&[]).stage("supplementary groups")?;
-        }
+        drop_groups(single)?;
         become_root()?;
         make_private(self.given.plan)?;
         Ok(single)
@@ -204,6 +203,8 @@ impl<'a> Supervisor<'a> {
     fn give_ids(&self, mut go: PipeWriter, first: Child) -> Step<(PipeWriter, Child)> {
         if let Some(own) = &self.given.plan.own_ids {
             own.write(first.pid).stage("write the container's id maps").map_err(explain_no_ids)?;
+            rlimits::allow(self.given.plan, rustix::process::Pid::from_raw(first.pid))?;
+            rlimits::adjust_oom_score_of(first.pid, self.given.plan)?;
             go.write_all(b"i").stage("write the container's id maps")?;
         }
         Ok((go, first))
@@ -298,6 +299,15 @@ pub(super) fn receive_cgroup(control: &MessageSocket) -> Step<Option<Leaf>> {
         Some(message) if message.bytes == MESSAGE_CGROUP => Ok(message.fd.map(Leaf::of)),
         // The starter has failed, and knows why.
         _ => process::exit_now(EXIT_LAUNCHER),
+    }
+}
+
+/// Leaves the caller's supplementary groups. Where an ordinary user has written the map of a single id the kernel refuses it:
+/// groups could take rights away, too (user_namespaces(7)).
+pub(super) fn drop_groups(single: bool) -> Step<()> {
+    match setgroups(&[]) {
+        Err(Errno::EPERM) if single => Ok(()),
+        dropped => dropped.stage("supplementary groups"),
     }
 }
 

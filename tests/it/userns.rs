@@ -433,3 +433,39 @@ fn files_are_copied_with_the_containers_ids() {
         place.nothing_left();
     }
 }
+
+/// The map of a single id is not always one that denies setgroups(2).
+#[test]
+fn groups_of_the_caller_stay_outside() {
+    needs_mount!();
+    if !is_root() && !has_id_ranges() {
+        skip!("the kernel denies setgroups(2)");
+    }
+    let place = Place::new();
+    let map = if is_root() { "0:100000:1" } else { "0:1:1" };
+    let run = [&["-d", "--name", "one", "-w", "/", "--uidmap", map], root()].concat();
+    run_in(&place, &run, "sleep 60").ok();
+    let groups = "grep -h ^Groups: /proc/1/status /proc/self/status";
+    let said = place.layerfs(&["exec", "one", "sh", "-c", groups]);
+    let lines: Vec<&str> = said.ok().lines().map(str::trim).collect();
+    assert_eq!(lines, ["Groups:", "Groups:"]);
+    place.layerfs(&["rm", "-f", "one"]).ok();
+}
+
+#[test]
+fn what_only_root_of_the_host_may_set_is_set() {
+    needs_mount!();
+    if !is_root() {
+        skip!("needs root");
+    }
+    let place = Place::new();
+    let rights = ["--ulimit", "rtprio=50", "--oom-score-adj", "-500"];
+    let run = [&["-d", "--name", "one", "--userns", "auto", "-w", "/"], &rights[..], root()].concat();
+    run_in(&place, &run, "sleep 60").ok();
+    let script = "for process in 1 self; do grep -h realtime.priority /proc/$process/limits; cat /proc/$process/oom_score_adj; done";
+    let said = place.layerfs(&["exec", "one", "sh", "-c", script]);
+    let words: Vec<String> =
+        said.ok().lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(words, ["Max realtime priority 50 50", "-500", "Max realtime priority 50 50", "-500"]);
+    place.layerfs(&["rm", "-f", "one"]).ok();
+}

@@ -6,6 +6,7 @@ pub mod life;
 mod mount_option;
 pub mod network;
 pub mod process;
+pub mod pull;
 pub mod resources;
 pub mod rights;
 pub mod rlimits;

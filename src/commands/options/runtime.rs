@@ -37,6 +37,13 @@ impl RuntimeArg {
             "--runtime {name}: only with the user namespace that every container has: leave out --userns, --uidmap and \
              --gidmap"
         );
+        let is_crun = found.to_string_lossy().contains("crun");
+        let limit = wishes.resources.needs_cgroup().filter(|_| !is_crun);
+        ensure!(
+            limit.is_none(),
+            "{} and --runtime {name}: only crun leaves a container in the control group that has its limits",
+            limit.unwrap_or_default()
+        );
         wishes.runtime = Some(found);
         Ok(())
     }

@@ -145,6 +145,8 @@ impl Containers {
             // Somebody who creates or removes it at this moment holds the lock.
             let lock_path = path.join("lock");
             match FileLock::try_exclusive(&lock_path) {
+                // Who made it had the lock until now, and may have come to its end.
+                Ok(Some(_)) if unfinished && documents::has_config(&path)? => {}
                 Ok(Some(lock)) => found.push(Removal::begun(path, lock)?),
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
