@@ -25,7 +25,7 @@ pub use own::OwnMount;
 pub use serving::{Place, Standalone};
 
 use crate::fs::{Fs, FsError, OwnerView};
-use crate::fuse::{Server, Writes};
+use crate::fuse::{Readers, Server, Writes};
 use crate::index::{self, Expected, IndexDir, IndexError, LayerIndex};
 use crate::layer::{DirLayer, Layer, LayerError, LayerSource, TarLayer, TarSource};
 use crate::model::limits::IMAGE_LAYERS_MAX;
@@ -239,10 +239,10 @@ pub struct MountServer {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn serve(fs: Fs, caches: OpenCaches, writes: Writes, device: OwnedFd) -> io::Result<MountServer> {
+pub fn serve(fs: Fs, caches: OpenCaches, how: (Writes, Readers), device: OwnedFd) -> io::Result<MountServer> {
     // What indexing needed is not needed any more.
     memory::give_back();
-    let server = Server::attach(Arc::new(fs), caches.meter(), writes, device)?;
+    let server = Server::attach(Arc::new(fs), caches.meter(), how, device)?;
     Ok(MountServer { server, caches })
 }
 

@@ -9,7 +9,7 @@ use nix::mount::MsFlags;
 use rustix::fs::{Mode, OFlags};
 
 use crate::fs::{Fs, IdRange, IdView, OwnerView};
-use crate::fuse::Writes;
+use crate::fuse::{Readers, Writes};
 use crate::launcher::{self, IdMap, OwnIds, Rootfs};
 use crate::mount::{self, Layers, MountError, OpenCaches, UpperDirs};
 use crate::sys::{daemon, fuse_mount};
@@ -81,7 +81,7 @@ impl Rootfs for ImageRootfs {
         let Stage::Mounted(fs, caches, device) = self.take() else { return Err(out_of_order()) };
         // Only now: the container's own process was forked before and keeps the caller's limits and umask.
         daemon::prepare()?;
-        let server = mount::serve(*fs, caches, self.writes, device)?;
+        let server = mount::serve(*fs, caches, (self.writes, Readers::OfContainer), device)?;
         let thread = std::thread::Builder::new().name("fuse".to_owned()).spawn(move || server.run())?;
         self.state = Stage::Serving(thread);
         Ok(())

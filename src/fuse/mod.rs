@@ -10,5 +10,5 @@ mod policy;
 mod requests;
 mod session;
 
-pub use policy::Writes;
+pub use policy::{Readers, Writes};
 pub use session::{Flag, Server};

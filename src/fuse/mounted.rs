@@ -10,7 +10,7 @@ use fuser::{BackingId, Errno, FileAttr, FileType, INodeNo, Notifier, ReplyXattr,
 
 use super::convert::{caller, file_attr, ino, mode_bits, name};
 use super::opened::{How, Opened};
-use super::policy::{FOR_EVER, Writes, threads};
+use super::policy::{FOR_EVER, Readers, Writes};
 use super::requests::{Asked, Kind, RequestCounts};
 use crate::fs::{Attr, Caller, Fs, FsError, Heard, New};
 use crate::layer::ReadMeter;
@@ -27,6 +27,7 @@ pub(super) struct Adapter {
     notifier: Arc<OnceLock<Notifier>>,
     pub(super) requests: RequestCounts,
     pub(super) writes: Writes,
+    readers: Readers,
     /// Of [`Writes::PassedThrough`].
     pub(super) opened: Option<Opened>,
     reads: ReadMeter,
@@ -40,12 +41,12 @@ impl Adapter {
         fs: Arc<Fs>,
         notifier: Arc<OnceLock<Notifier>>,
         reads: ReadMeter,
-        writes: Writes,
+        (writes, readers): (Writes, Readers),
     ) -> Self {
         let owner = rustix::process::geteuid().as_raw();
         let opened = (writes == Writes::PassedThrough).then(Opened::default);
         let (requests, began) = (RequestCounts::default(), Instant::now());
-        Self { fs, notifier, requests, writes, opened, reads, began, owner }
+        Self { fs, notifier, requests, writes, readers, opened, reads, began, owner }
     }
 
     pub(super) fn begin(&self, kind: Kind) -> Asked<'_> {
@@ -113,7 +114,7 @@ impl Adapter {
             user_ns: usage.user_ns,
             system_ns: usage.system_ns,
             resident_bytes: usage.resident_bytes,
-            threads: threads() as u64,
+            threads: self.readers.count() as u64,
         };
         let (requests, traffic) = (self.requests.stats(), self.requests.traffic());
         let stats = Stats::new(server, requests, traffic, self.fs.stats(), self.reads.stats());

@@ -18,13 +18,26 @@ pub(super) const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const STACK_DEPTH: u32 = 1;
 
 /// Threads that read requests: more than can run, because they wait for disks (fsync, copy-up, a layer's first read), and
-/// while all of them do nobody else is served. Each one makes the start and the end of a mount a quarter of a millisecond
-/// longer, and costs a few pages.
-pub(super) fn threads() -> usize {
-    std::thread::available_parallelism().map_or(THREADS_MIN, NonZero::get).clamp(THREADS_MIN, THREADS_MAX)
+/// while all of them do nobody else is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// Of a mount, which many may use for long.
+    OfMount,
+    /// Of a container, whose start somebody waits for: each one makes its start and its end a quarter of a millisecond longer.
+    OfContainer,
 }
 
-const THREADS_MIN: usize = 8;
+impl Readers {
+    /// How many. On machines with many processors there is more to do at the same time.
+    pub(super) fn count(self) -> usize {
+        let least = match self {
+            Self::OfMount => 16,
+            Self::OfContainer => 8,
+        };
+        std::thread::available_parallelism().map_or(least, NonZero::get).clamp(least, THREADS_MAX)
+    }
+}
+
 const THREADS_MAX: usize = 32;
 
 /// Largest write that the kernel sends at once: 256 pages, `fs.fuse.max_pages_limit` by default.

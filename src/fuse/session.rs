@@ -11,7 +11,7 @@ use rustix::fs::MemfdFlags;
 
 use super::mounted::Adapter;
 use super::opened::without_fsetid;
-use super::policy::{Writes, threads};
+use super::policy::{Readers, Writes};
 use crate::fs::Fs;
 use crate::layer::ReadMeter;
 use crate::model::Ino;
@@ -55,11 +55,16 @@ impl Server {
     ///
     /// # Errors
     /// What the handshake says.
-    pub fn attach(fs: Arc<Fs>, reads: ReadMeter, writes: Writes, device: OwnedFd) -> io::Result<Self> {
+    pub fn attach(
+        fs: Arc<Fs>,
+        reads: ReadMeter,
+        (writes, readers): (Writes, Readers),
+        device: OwnedFd,
+    ) -> io::Result<Self> {
         let notifier = Arc::new(OnceLock::new());
-        let adapter = Adapter::new(Arc::clone(&fs), Arc::clone(&notifier), reads, writes);
+        let adapter = Adapter::new(Arc::clone(&fs), Arc::clone(&notifier), reads, (writes, readers));
         let mut config = Config::default();
-        config.n_threads = Some(threads());
+        config.n_threads = Some(readers.count());
         let session = Session::from_fd(adapter, device, SessionACL::All, config)?;
         if writes == Writes::PassedThrough {
             may_register(&session)?;

@@ -9,7 +9,7 @@ use nix::mount::MsFlags;
 use super::own::OwnMount;
 use super::{Layers, MountError, MountServer, OpenCaches, UpperDirs, serve};
 use crate::fs::{Fs, OwnerView};
-use crate::fuse::{Flag, Writes};
+use crate::fuse::{Flag, Readers, Writes};
 use crate::sys::{daemon, fuse_mount};
 
 /// Where and how something is mounted.
@@ -53,7 +53,8 @@ impl Place {
         };
         let device = self.attach()?;
         let own = OwnMount::at(&self.target).inspect_err(|_| self.leave())?;
-        let server = serve(fs, caches, self.writes(), device).inspect_err(|_| own.leave())?;
+        let server =
+            serve(fs, caches, (self.writes(), Readers::OfMount), device).inspect_err(|_| own.leave())?;
         Ok((server, own))
     }
 
