@@ -22,6 +22,8 @@ pub(super) const STATE: &str = "state.json";
 /// config is damage, under which there may be somebody's only copy of something.
 const UNFLUSHED: &str = "unflushed";
 const MODE: u32 = 0o600;
+/// No record of an end is longer: as much is kept free for it behind the record of what lives.
+const END_BYTES_MAX: usize = 512;
 /// The mode of a state of which nothing is to be taken up by others, whatever becomes of those who hold the container now: so
 /// one look at it suffices.
 const MODE_AT_REST: u32 = 0o400;
@@ -93,10 +95,13 @@ pub(super) fn write_state(dir: &Path, config: &Config, state: &State) -> Result<
     let path = dir.join(STATE);
     let is_end = matches!(state, State::Exited { .. });
     let mode = if state.is_live() || config.remove_at_end { MODE } else { MODE_AT_REST };
-    match write(&path, state, is_end, mode) {
-        // How it ended is shorter than that it runs, so there is room for it where that stands.
+    let mut text = serde_json::to_vec(state).map_err(ContainerError::document(&path))?;
+    if state.is_live() {
+        text.resize(text.len().max(END_BYTES_MAX), b' ');
+    }
+    match write_text(&path, &text, is_end, mode) {
+        // There is room for how it ended where it stands that it runs.
         Err(ContainerError::Io { source, .. }) if is_end && is_full(&source) => {
-            let text = serde_json::to_vec(state).map_err(ContainerError::document(&path))?;
             atomic::overwrite(&path, &text).map_err(|_| ContainerError::io("write", &path)(source))
         }
         written => written,
@@ -143,6 +148,10 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, ContainerEr
 
 fn write<T: Serialize>(path: &Path, value: &T, durable: bool, mode: u32) -> Result<(), ContainerError> {
     let text = serde_json::to_vec(value).map_err(ContainerError::document(path))?;
+    write_text(path, &text, durable, mode)
+}
+
+fn write_text(path: &Path, text: &[u8], durable: bool, mode: u32) -> Result<(), ContainerError> {
     let write = if durable { atomic::write } else { atomic::write_volatile };
-    write(path, &text, mode).map_err(ContainerError::io("write", path))
+    write(path, text, mode).map_err(ContainerError::io("write", path))
 }

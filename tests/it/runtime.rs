@@ -134,7 +134,8 @@ fn what_it_is_told() {
             "b box box"
         );
         assert_eq!(run(&["-i"], "cat; echo read").ok(), "read");
-        if is_root() || has_id_ranges() {
+        // A runtime gives the streams, here files, to that user.
+        if is_root() {
             assert_eq!(run(&["-w", "/", "-u", "7:8"], "id -u; id -g").ok(), "7\n8");
         }
         made.place.nothing_left();
@@ -147,13 +148,14 @@ fn nothing_survives_its_supervisor() {
     needs_runtime!();
     for runtime in runtimes() {
         let made = Made::by(runtime);
-        // Starter, supervisor, and who has called the runtime.
-        for number in 0..3 {
+        // Starter, supervisor, and who has called the runtime; the last two show themselves to root alone.
+        let count = if is_root() { 3 } else { 1 };
+        for number in 0..count {
             made.run(&["-d", "-q", "--name", "one", "--net", "none"], &["sleep", "1000"]).ok();
             let program: u32 = made.of("one", "State.Pid").parse().unwrap();
             let mut ours = made.place.processes();
             ours.sort_unstable();
-            assert_eq!(ours.len(), 3, "{ours:?}");
+            assert_eq!(ours.len(), count, "{ours:?}");
             finish(Command::new("kill").args(["-9", &ours[number].to_string()])).ok();
             let is_gone = || !PathBuf::from(format!("/proc/{program}")).exists();
             assert!(eventually(is_gone), "{runtime}: the program outlives number {number}");

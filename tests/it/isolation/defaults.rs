@@ -19,13 +19,14 @@ fn check(options: &[&str], terminal: bool) -> Done {
 }
 
 /// What crun and runc do otherwise than we: files that were generated lie on a filesystem of the host, devices are nodes that
-/// they have made themselves, and what is bound upon itself loses flags.
+/// they have made themselves, or may be written to as the host's nodes are, and what is bound upon itself loses flags.
 fn is_a_runtimes_way(line: &str) -> bool {
     let (path, problem) = line.trim_end().split_once(": ").unwrap_or_default();
     let is_generated =
         ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/run/.containerenv"].contains(&path);
     (is_generated && problem.ends_with("and not 'tmpfs'"))
-        || (path.starts_with("/dev/") && problem == "nothing is mounted")
+        || (path.starts_with("/dev/")
+            && (problem == "nothing is mounted" || problem.ends_with("'ro'] and not []")))
         || (path.starts_with("/proc/") && problem == "missing: ['nodev', 'noexec', 'nosuid'] and not []")
 }
 
