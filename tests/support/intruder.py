@@ -48,6 +48,10 @@ def watch():
                 last = pid - 1
             except (FileNotFoundError, ProcessLookupError):
                 pass
+        # Whoever came while this one had no processor is not waited for.
+        newest = int(open("/proc/loadavg").read().split()[-1])
+        if turns % 64 == 0 and newest > last + AHEAD // 2:
+            last = newest - 1
     print(json.dumps({"denied": denied, "seen": sorted(seen)}))
 
 
