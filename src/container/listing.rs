@@ -94,13 +94,7 @@ impl Summary {
     #[must_use]
     pub fn labels(&self) -> BTreeMap<&str, &str> {
         let own = self.run.iter().flat_map(|run| &run.labels);
-        self.image
-            .process
-            .labels
-            .iter()
-            .chain(own)
-            .map(|(key, value)| (key.as_str(), value.as_str()))
-            .collect()
+        super::state::labels_over(&self.image.process.labels, own)
     }
 
     /// What of the host, and which volumes, it has mounted.

@@ -157,18 +157,20 @@ pub struct Status {
     pub held: bool,
 }
 
+/// Labels, where those of the image give way to the user's own.
+pub(super) fn labels_over<'a>(
+    of_image: impl IntoIterator<Item = (&'a String, &'a String)>,
+    own: impl IntoIterator<Item = (&'a String, &'a String)>,
+) -> BTreeMap<&'a str, &'a str> {
+    of_image.into_iter().chain(own).map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}
+
 impl Config {
     /// The image's labels, and the user's over them.
     #[must_use]
     pub fn labels(&self) -> BTreeMap<&str, &str> {
         let own = self.run.iter().flat_map(|wishes| &wishes.labels);
-        self.image
-            .process
-            .labels
-            .iter()
-            .chain(own)
-            .map(|(key, value)| (key.as_str(), value.as_str()))
-            .collect()
+        labels_over(&self.image.process.labels, own)
     }
 }
 
