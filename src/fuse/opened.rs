@@ -17,6 +17,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ use crate::model::Ino;
 #[derive(Debug, Default)]
 pub(super) struct Opened {
     files: [Mutex<HashMap<Ino, File>>; LOCKS],
+    /// Somebody waits for a release. Others do not: those who answer are few, and one of them has to hear it.
+    awaits: AtomicBool,
 }
 
 /// So that those who open files, and those who ask for attributes, rarely wait for each other.
@@ -37,11 +40,17 @@ const LOCKS: usize = 32;
 /// How long times may be out of date that change by writing into a mapping of a file that was closed.
 const MAPPED: Duration = Duration::from_secs(1);
 
+/// How often, and for how long each time, the release of a file is waited for that is perhaps still open.
+const RELEASE_TRIES: u32 = 50;
+const RELEASE_POLL: Duration = Duration::from_millis(1);
+
 /// A file that is open.
 #[derive(Debug)]
 struct File {
     count: u64,
     how: How,
+    /// Its release was waited for in vain.
+    stays: bool,
 }
 
 /// Who has a file's bytes.
@@ -71,6 +80,7 @@ impl Opened {
         ino: Ino,
         register: impl FnOnce(BorrowedFd<'_>) -> io::Result<BackingId>,
     ) -> How {
+        self.await_release(fs, ino);
         let mut files = self.lock(ino);
         if let Some(file) = files.get_mut(&ino) {
             file.count += 1;
@@ -85,8 +95,31 @@ impl Opened {
                 How::Asked { keeps: false }
             }
         };
-        files.insert(ino, File { count: 1, how: how.clone() });
+        files.insert(ino, File { count: 1, how: how.clone(), stays: false });
         how
+    }
+
+    /// close(2) returns before its message is answered, and one thread may hear of that after another one hears of the next
+    /// open. Should the file have got setuid between the two, it must not be taken for one that is still passed through.
+    fn await_release(&self, fs: &Fs, ino: Ino) {
+        let may_be_closed = || {
+            let files = self.lock(ino);
+            let passes =
+                files.get(&ino).is_some_and(|file| matches!(file.how, How::Passed(_)) && !file.stays);
+            drop(files);
+            passes && matches!(fs.content(ino), Ok(Content::Privileged))
+        };
+        if !may_be_closed() || self.awaits.swap(true, Ordering::Acquire) {
+            return;
+        }
+        let is_closed = (0..RELEASE_TRIES).any(|_| {
+            std::thread::sleep(RELEASE_POLL);
+            !may_be_closed()
+        });
+        if let (false, Some(file)) = (is_closed, self.lock(ino).get_mut(&ino)) {
+            file.stays = true;
+        }
+        self.awaits.store(false, Ordering::Release);
     }
 
     /// Notes the end of one.
@@ -94,6 +127,7 @@ impl Opened {
         let mut files = self.lock(ino);
         let Some(file) = files.get_mut(&ino) else { return };
         file.count -= 1;
+        file.stays = false;
         let ended = if file.count == 0 { files.remove(&ino) } else { None };
         drop(files);
         // A system call takes the registration back.

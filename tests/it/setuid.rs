@@ -10,6 +10,10 @@ use crate::support::*;
 
 /// In a mount for all users with these options.
 fn goes_with(options: &str) {
+    in_mount(options, setuid_goes);
+}
+
+fn in_mount(options: &str, act: impl FnOnce(&Place)) {
     let place = Place::new();
     for name in ["image", "upper", "work"] {
         fs::create_dir(place.path(name)).unwrap();
@@ -17,7 +21,7 @@ fn goes_with(options: &str) {
     let (dir, mnt) = (place.path(""), place.mnt());
     let layers = format!("lowerdir={0}/image,upperdir={0}/upper,workdir={0}/work", dir.display());
     place.layerfs(&["-o", &format!("{layers},{options}"), mnt.to_str().unwrap()]).ok();
-    setuid_goes(&place);
+    act(&place);
     force_unmount(&mnt);
     place.nothing_left();
 }
@@ -36,6 +40,30 @@ fn nobody_keeps_setuid_by_writing() {
         // Only written down: the filesystem below knows of nothing that would have to go.
         goes_with("suid,passthrough,xattr_permissions=2");
     }
+}
+
+/// The kernel tells of a last close when it has returned already. What is opened again before that is heard is still nobody's.
+#[test]
+fn root_keeps_setuid_of_what_was_just_closed() {
+    needs_mount!();
+    if !is_root() || !may_pass_through() {
+        skip!("only root has files passed through");
+    }
+    in_mount("suid,passthrough", |place| {
+        let round = |number: usize| {
+            let path = place.mnt().join(number.to_string());
+            fs::write(&path, "x").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o4777)).unwrap();
+            File::options().append(true).open(&path).unwrap().write_all(b"x").unwrap();
+            assert_eq!(mode(&path), 0o4777, "{number}");
+        };
+        // So that the server has more to do than threads to do it.
+        std::thread::scope(|scope| {
+            for worker in 0..32 {
+                scope.spawn(move || (0..50).for_each(|number| round(worker * 50 + number)));
+            }
+        });
+    });
 }
 
 /// `script` by somebody who is not root, with the path of a file.
