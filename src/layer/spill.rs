@@ -61,6 +61,8 @@ pub struct Spill {
     /// Something went wrong, or there is no room.
     stopped: AtomicBool,
     queue: OnceLock<SyncSender<Decoded>>,
+    /// The other end of the queue, until there is a thread for it.
+    queued: Mutex<Option<Receiver<Decoded>>>,
     /// Bytes that this process has written.
     written_bytes: Counter,
     /// Granules that found no room in the queue.
@@ -96,15 +98,23 @@ impl Spill {
         let dir = files::openat(rustix::fs::CWD, &path, flags, Mode::empty())?;
         let (stopped, queue) = (AtomicBool::new(false), OnceLock::new());
         let (written_bytes, skipped) = (Counter::default(), Counter::default());
-        Ok(Arc::new(Self { dir, path, bytes_max, stopped, queue, written_bytes, skipped }))
+        let queued = Mutex::default();
+        Ok(Arc::new(Self { dir, path, bytes_max, stopped, queue, queued, written_bytes, skipped }))
+    }
+
+    /// Takes what is decoded from now on, for the thread that [`Self::start`] makes soon.
+    pub fn open_queue(&self) {
+        let (sender, receiver) = sync_channel(QUEUE_LEN);
+        if self.queue.set(sender).is_ok() {
+            *self.queued.lock().unwrap_or_else(PoisonError::into_inner) = Some(receiver);
+        }
     }
 
     /// Lets it write, in a thread of its own: to be called when this process will not fork any more.
     pub fn start(self: &Arc<Self>) {
-        let (sender, receiver) = sync_channel(QUEUE_LEN);
-        if self.queue.set(sender).is_err() {
-            return;
-        }
+        self.open_queue();
+        let queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(receiver) = queued else { return };
         let bytes_max = self.bytes_max;
         let thread = std::thread::Builder::new().name("spill".to_owned());
         let started = thread.spawn(move || write(&receiver, bytes_max));

@@ -140,6 +140,23 @@ fn what_is_decoded_twice_on_a_machine_is_decoded_no_more() {
     assert_eq!(world.spill_file().unwrap().metadata().unwrap().mode() & 0o777, 0o600);
 }
 
+/// Who reads is there before who writes.
+#[test]
+fn nothing_is_forgotten_until_the_writer_is_there() {
+    let world = World::new(20);
+    world.check_all(&world.mount(64 << 20, LARGE));
+    let spill = open(&world.spill_dir(), LARGE).unwrap();
+    spill.open_queue();
+    let layer = world.0.open(64 << 20).with_spill(&spill);
+    let mount = Mount { file: the_file(&layer), layer };
+    let mut bytes = vec![0; world.0.content.len()];
+    mount.layer.read_at(mount.file, 0, &mut bytes).unwrap();
+    assert_eq!(spill.written().0, 0);
+    spill.start();
+    mount.settle();
+    assert!(spill.written().0 >= world.0.content.len() as u64);
+}
+
 #[test]
 fn what_is_kept_is_read_ahead() {
     let world = World::filled(20);
