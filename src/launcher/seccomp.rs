@@ -1,119 +1,48 @@
-//! The default system call filter: a table (`seccomp_profile.json`), and what it says of each system call.
-//!
-//! The table says what podman's default profile says (containers-common, Apache-2.0), and is as strict as docker's about what
-//! makes namespaces and mounts. What it does not name gives ENOSYS, so that programs fall back as on an older kernel. A system
-//! call of another architecture than our own ends the process.
+//! The filter of system calls that a plan has: the default one, none, or the user's own.
 
 pub(super) mod oci;
+mod table;
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::io;
 
-use serde::Deserialize;
+pub(super) use table::ARGUMENTS;
+pub use table::ProfileError;
 
+use self::table::Users;
 use super::capabilities::Capabilities;
 use super::failure::{Context as _, Step};
 use super::id_maps::IdMaps;
 use super::plan::{Plan, Seccomp};
 use super::seccomp_docker;
-use super::syscall_filter::{self, Condition, Operator, Ruling, TooLong, Width};
-use crate::sys::seccomp::{Answer, Architecture, Instruction};
-use crate::sys::syscall_numbers::number_of;
+use crate::sys::seccomp::{Architecture, Instruction};
 
-const TABLE: &str = include_str!("seccomp_profile.json");
-/// ENOSYS and EPERM as every architecture that we build for numbers them.
-const ENOSYS: u16 = 38;
-const EPERM: u16 = 1;
-/// A system call has no more.
-pub(super) const ARGUMENTS: u8 = 6;
+/// A filter, as [`crate::sys::seccomp::install`] takes it.
+pub(super) type Filter = Cow<'static, [Instruction]>;
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    allow: Vec<String>,
-    allow_when: Vec<Conditional>,
-    allow_with_capability: Vec<Privileged>,
-    refuse: Vec<Refused>,
-    refuse_when: Vec<RefusedWhen>,
+/// What [`table::filter`] gives for the default capabilities, made when this was built (`build.rs`): each start would spend
+/// a third of a millisecond on it.
+mod ready {
+    use super::Instruction;
+
+    include!(concat!(env!("OUT_DIR"), "/default_filters.rs"));
 }
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Conditional {
-    name: String,
-    any_of: Vec<Vec<ConditionRow>>,
-}
-
-/// Allowed to those who have the capability, EPERM to others.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Privileged {
-    capability: String,
-    names: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Refused {
-    errno: u16,
-    names: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RefusedWhen {
-    errno: u16,
-    name: String,
-    any_of: Vec<Vec<ConditionRow>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConditionRow {
-    index: u8,
-    mask: Option<u32>,
-    equals: Option<u32>,
-    differs: Option<u32>,
-}
-
-/// Why there is no filter. Nothing is started then: a missing filter must not go unnoticed.
-#[derive(Debug, thiserror::Error)]
-pub enum ProfileError {
-    /// The table does not parse.
-    #[error("seccomp profile: {0}")]
-    Table(#[from] serde_json::Error),
-    /// It names what does not exist.
-    #[error("seccomp profile: no capability {0}")]
-    Capability(String),
-    /// A condition that says nothing or too much.
-    #[error("seccomp profile: bad condition on argument {index} of {name}")]
-    Condition {
-        /// The system call.
-        name: String,
-        /// The argument.
-        index: u8,
-    },
-    /// The kernel does not take so much.
-    #[error("seccomp profile: {0}")]
-    TooLong(#[from] TooLong),
-    /// It asks for what there is not.
-    #[error("seccomp profile: {0}")]
-    Unsupported(String),
-}
-
-/// Of each system call the conditions of which one must hold; none: it is always meant.
-type Rules = BTreeMap<u32, Vec<Vec<Condition>>>;
 
 /// The filter that a plan has, if any.
-pub(super) fn filter_of(plan: &Plan) -> Step<Option<Vec<Instruction>>> {
-    let filter = match &plan.seccomp {
-        Seccomp::Default => filter(Architecture::OWN, plan.capabilities, users(plan)).map(Some),
-        Seccomp::Unconfined => Ok(None),
-        Seccomp::Profile(text) => {
-            seccomp_docker::filter(text, Architecture::OWN, plan.capabilities).map(Some)
+pub(super) fn filter_of(plan: &Plan) -> Step<Option<Filter>> {
+    let capabilities = plan.capabilities;
+    let filter = match (&plan.seccomp, users(plan)) {
+        (Seccomp::Unconfined, _) => return Ok(None),
+        (Seccomp::Default, Users::Own) if capabilities == Capabilities::DEFAULT => Ok(ready::OWN.into()),
+        (Seccomp::Default, Users::Callers) if capabilities == Capabilities::DEFAULT => {
+            Ok(ready::CALLERS.into())
+        }
+        (Seccomp::Default, users) => table::filter(Architecture::OWN, capabilities, users).map(Filter::Owned),
+        (Seccomp::Profile(text), _) => {
+            seccomp_docker::filter(text, Architecture::OWN, capabilities).map(Filter::Owned)
         }
     };
-    filter.map_err(io::Error::other).stage("seccomp")
+    filter.map(Some).map_err(io::Error::other).stage("seccomp")
 }
 
 /// What a plan's filter is in the configuration of an OCI runtime, if there is one.
@@ -125,119 +54,19 @@ pub(super) fn oci_of(plan: &Plan) -> Result<Option<serde_json::Value>, ProfileEr
     }
 }
 
-/// Whose users those of a container are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Users {
-    /// Of a user namespace of its own.
-    Own,
-    /// Of the namespace that the caller is in, as root's containers have them.
-    Callers,
-}
-
 fn users(plan: &Plan) -> Users {
     if plan.id_maps == IdMaps::Identity && plan.own_ids.is_none() { Users::Callers } else { Users::Own }
 }
 
-/// The keyrings of users belong to their namespace: with that of the caller, a container's root would have the keys of the host's.
-const KEYS: &str = "keyctl";
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The filter for a process with these capabilities.
-pub(super) fn filter(
-    architecture: Architecture,
-    capabilities: Capabilities,
-    users: Users,
-) -> Result<Vec<Instruction>, ProfileError> {
-    let table: Table = serde_json::from_str(TABLE)?;
-    let (mut allowed, refused) = rules(&table, architecture, capabilities)?;
-    if users == Users::Callers {
-        allowed.retain(|number, _| Some(*number) != number_of(architecture, KEYS));
-    }
-    Ok(syscall_filter::compile(architecture, &rulings(&allowed, &refused), Answer::Errno(ENOSYS))?)
-}
-
-/// What refuses comes before what allows, and of two errnos the higher one first.
-fn rulings(allowed: &Rules, refused: &BTreeMap<u16, Rules>) -> BTreeMap<u32, Ruling> {
-    let lists = refused.iter().rev().map(|(errno, rules)| (Answer::Errno(*errno), rules));
-    let lists: Vec<(Answer, &Rules)> = lists.chain([(Answer::Allow, allowed)]).collect();
-    let numbers = lists.iter().flat_map(|(_, rules)| rules.keys());
-    numbers.map(|number| (*number, ruling(*number, &lists))).collect()
-}
-
-fn ruling(number: u32, lists: &[(Answer, &Rules)]) -> Ruling {
-    let mut cases = Vec::new();
-    for (answer, rules) in lists {
-        match rules.get(&number).map(Vec::as_slice) {
-            None => {}
-            Some([]) => return Ruling { cases, otherwise: *answer },
-            Some(any_of) => cases.extend(any_of.iter().map(|all_of| (all_of.clone(), *answer))),
+    #[test]
+    fn what_is_ready_is_what_the_table_says() {
+        for (users, ready) in [(Users::Own, ready::OWN), (Users::Callers, ready::CALLERS)] {
+            let made = table::filter(Architecture::OWN, Capabilities::DEFAULT, users).unwrap();
+            assert!(made == ready, "{users:?}");
         }
     }
-    Ruling { cases, otherwise: Answer::Errno(ENOSYS) }
 }
-
-/// What is allowed, and what gets which errno.
-fn rules(
-    table: &Table,
-    architecture: Architecture,
-    capabilities: Capabilities,
-) -> Result<(Rules, BTreeMap<u16, Rules>), ProfileError> {
-    let mut allowed = Rules::new();
-    let mut refused = BTreeMap::<u16, Rules>::new();
-    let numbers = |names: &[String]| -> Rules {
-        let numbers = names.iter().filter_map(|name| number_of(architecture, name));
-        numbers.map(|number| (number, Vec::new())).collect()
-    };
-    allowed.extend(numbers(&table.allow));
-    for row in &table.allow_when {
-        add_when(&mut allowed, number_of(architecture, &row.name), &row.name, &row.any_of)?;
-    }
-    for row in &table.allow_with_capability {
-        let needed = Capabilities::by_name(&row.capability)
-            .ok_or_else(|| ProfileError::Capability(row.capability.clone()))?;
-        let rules =
-            if capabilities.contains(needed) { &mut allowed } else { refused.entry(EPERM).or_default() };
-        rules.extend(numbers(&row.names));
-    }
-    for row in &table.refuse {
-        refused.entry(row.errno).or_default().extend(numbers(&row.names));
-    }
-    for row in &table.refuse_when {
-        let rules = refused.entry(row.errno).or_default();
-        add_when(rules, number_of(architecture, &row.name), &row.name, &row.any_of)?;
-    }
-    Ok((allowed, refused))
-}
-
-fn add_when(
-    rules: &mut Rules,
-    number: Option<u32>,
-    name: &str,
-    any_of: &[Vec<ConditionRow>],
-) -> Result<(), ProfileError> {
-    let Some(number) = number else { return Ok(()) };
-    let alternatives = rules.entry(number).or_default();
-    for all_of in any_of {
-        let conditions: Result<_, _> = all_of.iter().map(|row| condition(name, row)).collect();
-        alternatives.push(conditions?);
-    }
-    Ok(())
-}
-
-/// The kernel looks at the low 32 bits of all arguments that the table names: they are `int`s or `unsigned int`s, except the
-/// flags of clone, whose namespace bits are low too.
-fn condition(name: &str, row: &ConditionRow) -> Result<Condition, ProfileError> {
-    let (mask, value, operator) = match (row.mask, row.equals, row.differs) {
-        (None, Some(value), None) => (u32::MAX, value, Operator::Equal),
-        (None, None, Some(value)) => (u32::MAX, value, Operator::NotEqual),
-        (Some(mask), Some(value), None) => (mask, value, Operator::Equal),
-        _ => return Err(ProfileError::Condition { name: name.to_owned(), index: row.index }),
-    };
-    if row.index >= ARGUMENTS {
-        return Err(ProfileError::Condition { name: name.to_owned(), index: row.index });
-    }
-    Ok(Condition { index: row.index, width: Width::Low, mask: mask.into(), operator, value: value.into() })
-}
-
-#[cfg(test)]
-#[path = "seccomp_tests.rs"]
-mod tests;

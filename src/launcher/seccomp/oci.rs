@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ConditionRow, ENOSYS, EPERM, KEYS, ProfileError, TABLE, Table, Users};
+use super::table::{ConditionRow, ENOSYS, EPERM, KEYS, ProfileError, TABLE, Table, Users};
 use crate::launcher::capabilities::Capabilities;
 
 const ALLOW: &str = "SCMP_ACT_ALLOW";

@@ -1,4 +1,5 @@
 use super::*;
+use crate::launcher::seccomp_docker;
 use crate::launcher::syscall_filter::tests::run;
 
 const ALLOW: u32 = 0x7FFF_0000;
