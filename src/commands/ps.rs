@@ -6,7 +6,9 @@ use super::container_args::{PsArgs, SortArg};
 use super::environment;
 use crate::container::filter::Filters;
 use crate::container::view::{self, Row, Width};
-use crate::container::{Container, ContainerError, ContainerId, Containers, Listing, Moment, State, size};
+use crate::container::{
+    Container, ContainerError, ContainerId, Containers, Effort, Listing, Moment, State, size,
+};
 use crate::template::Template;
 
 /// What is printed.
@@ -25,7 +27,8 @@ pub(super) fn run(args: &PsArgs) -> anyhow::Result<u8> {
     let form = form(args)?;
     let now = Moment::now();
     let width = if args.no_trunc { Width::Full } else { Width::Short };
-    let rows = rows(args, now)?;
+    let containers = environment::containers(&environment::store()?)?;
+    let (rows, effort) = rows(args, &containers, now)?;
     match form {
         Form::Ids => super::print(&rows.iter().map(|row| view::id(row, width) + "\n").collect::<String>())?,
         Form::Json => super::print_json(&view::json_list(&rows, now)?)?,
@@ -45,6 +48,9 @@ pub(super) fn run(args: &PsArgs) -> anyhow::Result<u8> {
             }
             super::print(&view::aligned(&table))?;
         }
+    }
+    if effort == Effort::Much {
+        containers.keep_listed();
     }
     Ok(0)
 }
@@ -73,15 +79,14 @@ fn lines(rows: &[Row], template: &Template, now: Moment, width: Width) -> anyhow
     rows.iter().map(line).collect()
 }
 
-/// Those that are meant, in order.
-fn rows(args: &PsArgs, now: Moment) -> anyhow::Result<Vec<Row>> {
-    let store = environment::store()?;
-    let containers = environment::containers(&store)?;
-    let filters = Filters::parse(&args.filter, &containers, now)?;
+/// Those that are meant, in order, and what it took to find them.
+fn rows(args: &PsArgs, containers: &Containers, now: Moment) -> anyhow::Result<(Vec<Row>, Effort)> {
+    let filters = Filters::parse(&args.filter, containers, now)?;
     let last = if args.latest { Some(1) } else { usize::try_from(args.last).ok() };
     // As docker and podman have it.
     let any_state = args.all || last.is_some() || filters.has_status();
-    let mut found = containers.listed(if any_state { Listing::Shown } else { Listing::Live })?;
+    let listing = if any_state { Listing::Shown } else { Listing::Live };
+    let (mut found, effort) = containers.listed_with_effort(listing)?;
     found.retain(|one| (any_state || one.status.can_stop()) && filters.admit(one));
     found.truncate(last.unwrap_or(usize::MAX));
     let wants_size = args.size
@@ -89,13 +94,13 @@ fn rows(args: &PsArgs, now: Moment) -> anyhow::Result<Vec<Row>> {
         || args.format.as_deref().is_some_and(|format| format.contains(".Size"));
     let mut rows = Vec::new();
     for listed in found {
-        let written = if wants_size { written_in(&containers, listed.about.id)? } else { None };
+        let written = if wants_size { written_in(containers, listed.about.id)? } else { None };
         rows.push(Row { listed, written });
     }
     if let Some(sort) = args.sort {
         sort_by(&mut rows, sort);
     }
-    Ok(rows)
+    Ok((rows, effort))
 }
 
 /// How much a container of a list has changed; it may be gone by now.

@@ -5,7 +5,7 @@ use clap::Args;
 
 use super::options::resources::ResourceArgs;
 use super::{environment, selection};
-use crate::container::updating::{self, Change};
+use crate::container::updating::{self, Change, Turn};
 
 /// `layerfs update`
 #[derive(Clone, Debug, Args)]
@@ -34,6 +34,8 @@ pub(super) fn run(args: &UpdateArgs) -> anyhow::Result<u8> {
         Some(text) => containers.find(text)?,
         None => containers.find(&selection::latest(&containers)?)?,
     };
+    let turn = Turn::wait(&containers, &container)?;
+    let container = turn.container();
     let made_with = container.config().run.as_ref().with_context(|| {
         format!("container {} is a mount: there is nothing to limit", container.config().name)
     })?;
@@ -42,7 +44,7 @@ pub(super) fn run(args: &UpdateArgs) -> anyhow::Result<u8> {
         resources: args.resources.changed_from(&made_with.resources)?,
         restart: restart.unwrap_or(made_with.restart),
     };
-    updating::update(&containers, &container, &change)?;
+    updating::update(&containers, &turn, &change)?;
     super::print(&format!("{}\n", container.id()))?;
     Ok(0)
 }

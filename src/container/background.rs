@@ -11,7 +11,7 @@ use super::log::LogWriter;
 use super::restarting::{self, RestartPolicy, Restarts};
 use super::running::{Ran, Ready, RunError, SingleId, finish, run_once};
 use super::{Container, ContainerError, Containers, Held, Moment, ProcessId, State, Wishes, documents};
-use crate::launcher::{self, BlockedSignals, EarlyUsers, Events, Input, Output, Plan, Stream};
+use crate::launcher::{self, BlockedSignals, EarlyUsers, Ended, Events, Input, Output, Plan, Stream};
 use crate::mount::Layers;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::{daemon, process};
@@ -192,13 +192,13 @@ impl Background {
         let finished = finish(containers, held, plan, &ran);
         self.let_go(&ran);
         finished?;
-        ran.result
+        ran.result.map(|ended| ended.code())
     }
 
     /// Tells those who are attached how it ended.
     fn let_go(&mut self, ran: &Ran) {
         if let Some(server) = self.server.take() {
-            server.end(ran.result.as_ref().copied().map_err(ToString::to_string));
+            server.end(ran.result.as_ref().map(Ended::code).map_err(ToString::to_string));
         }
     }
 }

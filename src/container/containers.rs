@@ -15,8 +15,8 @@ use super::id::is_name;
 use super::names::Names;
 use super::wishes::Wishes;
 use super::{
-    Changes, Config, Container, ContainerError, ContainerId, ImageRecord, LOCK, Listed, Listing, Moment,
-    Owners, Purpose, State, Status, Volumes, documents, listing, tree,
+    Changes, Config, Container, ContainerError, ContainerId, Effort, ImageRecord, LOCK, Listed, Listing,
+    Moment, Owners, Purpose, State, Status, Volumes, documents, listing, tree,
 };
 use crate::sys::lock::{self, FileLock};
 
@@ -182,11 +182,27 @@ impl Containers {
     /// # Errors
     /// When the directory or a document cannot be read.
     pub fn listed(&self, listing: Listing) -> Result<Vec<Listed>, ContainerError> {
+        self.listed_with_effort(listing).map(|(found, _)| found)
+    }
+
+    /// The same, and what it took.
+    ///
+    /// # Errors
+    /// As [`Self::listed`].
+    pub fn listed_with_effort(&self, listing: Listing) -> Result<(Vec<Listed>, Effort), ContainerError> {
         let mut ids = self.entries()?;
         ids.retain(|name| ContainerId::parse(name).is_some());
-        let mut found = listing::read(&self.dir, &ids, listing)?;
-        found.sort_unstable_by_key(|one| std::cmp::Reverse((one.about.created, one.about.id)));
-        Ok(found)
+        let (mut found, effort) = listing::read(&self.dir, &ids, listing)?;
+        found.sort_by_cached_key(|one| std::cmp::Reverse((one.about.created, one.about.id)));
+        Ok((found, effort))
+    }
+
+    /// Has a process of its own keep what lists have to read, for the next of them. Nobody waits for it, and it may
+    /// fail.
+    ///
+    /// The calling process must have one thread, and hold nothing that others wait for.
+    pub fn keep_listed(&self) {
+        listing::keep_aside(&self.dir);
     }
 
     /// All of them, in no order; one that cannot be read is an error.

@@ -343,3 +343,16 @@ fn a_name_goes_after_its_container() {
     });
     assert!(failed.is_err() && all.find("one").is_ok());
 }
+
+/// As those that go by themselves when they end.
+#[test]
+fn who_is_gone_meanwhile_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let containers = Containers::open(dir.path()).unwrap();
+    let held = containers.create(new(Some("one"))).unwrap();
+    held.set_state(&running()).unwrap();
+    let container = (*held).clone();
+    held.detach(&containers, OwnVolumes::Go).unwrap().delete().unwrap();
+    assert!(matches!(container.status(), Err(ContainerError::NotFound(_))));
+    crate::container::ending::end(&container).unwrap();
+}

@@ -125,8 +125,13 @@ pub(super) fn is_at_rest(dir: impl AsFd, id: &str) -> io::Result<bool> {
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error),
     };
-    let is_resting = |found: Stat| found.st_mode & 0o7777 == MODE_AT_REST && found.st_size > 0;
+    let is_resting = |found: Stat| is_mode_at_rest(found.st_mode) && found.st_size > 0;
     Ok(look(STATE)?.is_some_and(is_resting) && look(attaching::SOCKET)?.is_none())
+}
+
+/// Whether a state of this mode says that its container is at rest.
+pub(super) fn is_mode_at_rest(mode: u32) -> bool {
+    mode & 0o7777 == MODE_AT_REST
 }
 
 fn is_unflushed(dir: &Path) -> Result<bool, ContainerError> {

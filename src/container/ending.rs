@@ -87,8 +87,16 @@ pub(super) fn delete_files(removal: &Removal, maps: &IdMaps) -> Result<(), Conta
     }
 }
 
+/// Ends a container. One that is gone meanwhile, as those that go by themselves, has ended.
+pub(super) fn end(container: &Container) -> Result<(), ContainerError> {
+    match end_present(container) {
+        Err(ContainerError::NotFound(_)) => Ok(()),
+        result => result,
+    }
+}
+
 /// Stops a running container as its image wishes, has the server of a mounted one unmount it, and waits until nobody holds it.
-fn end(container: &Container) -> Result<(), ContainerError> {
+fn end_present(container: &Container) -> Result<(), ContainerError> {
     let status = container.status()?;
     match status.state {
         _ if !status.held => return Ok(()),

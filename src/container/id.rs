@@ -35,6 +35,18 @@ impl ContainerId {
         random().map(Digest::from_bytes).map(Self)
     }
 
+    /// The number.
+    #[must_use]
+    pub(super) const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(Digest::from_bytes(bytes))
+    }
+
+    /// As a number.
+    #[must_use]
+    pub(super) const fn as_bytes(&self) -> &[u8; 32] {
+        self.0.as_bytes()
+    }
+
     /// Reads 64 hex digits.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -1,23 +1,40 @@
 //! What lists say of containers. A store may have thousands, so of each only that is read which a list shows, below the
-//! directory's descriptor, and for a lock only those are asked that would be alive if somebody held it.
+//! directory's descriptor, and for a lock only those are asked that would be alive if somebody held it. What long
+//! lists have read is kept for the next ones.
+
+mod encoding;
+mod keeping;
+mod kept;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+
+pub(super) use keeping::keep_aside;
 
 use super::{ContainerError, ContainerId, Moment, Purpose, State, Status, UsedVolume, documents};
 use crate::launcher::Network;
 use crate::model::Digest;
 use crate::sys::lock::Watch;
+use encoding::Record;
+use kept::{Kept, Seen};
 
 /// What most documents fit into.
 const DOCUMENT_BYTES: usize = 8192;
+
+/// Of fewer containers nothing is kept: there is little to gain.
+const LONG: usize = 32;
+/// So many documents have to be read before it is worth while to keep what they say...
+const UNKEPT_MIN: usize = 64;
+/// ... in long lists, one of so many containers.
+const UNKEPT_PART: usize = 16;
 
 /// Which containers a list is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +45,16 @@ pub enum Listing {
     Shown,
     /// All, to do something to them: with whether somebody holds them, whatever they say.
     Chosen,
+}
+
+/// What a list took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// Nothing that could have been spared.
+    Little,
+    /// Many documents were read that nobody had changed for a while: [`super::Containers::keep_listed`] spares the
+    /// next list that.
+    Much,
 }
 
 /// A container of a list.
@@ -115,16 +142,30 @@ impl Summary {
     }
 }
 
-/// Reads the containers with these ids, in the directory `path`, in no order. What is just being made or removed is not
-/// among them, and of what is damaged only the log tells: one container must not hide all the others.
+/// Reads the containers with these ids, in the directory `path`, in no order, and says what that took. What is just
+/// being made or removed is not among them, and of what is damaged only the log tells: one container must not hide
+/// all the others.
 ///
 /// # Errors
 /// When a document cannot be read.
-pub(super) fn read(path: &Path, ids: &[String], listing: Listing) -> Result<Vec<Listed>, ContainerError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::openat(CWD, path, flags, Mode::empty())
-        .map_err(|error| ContainerError::io("list", path)(error.into()))?;
-    let mut reader = Reader { dir: &dir, path, text: vec![0; DOCUMENT_BYTES] };
+pub(super) fn read(
+    path: &Path,
+    ids: &[String],
+    listing: Listing,
+) -> Result<(Vec<Listed>, Effort), ContainerError> {
+    let dir = directory(path).map_err(ContainerError::io("list", path))?;
+    // Of those that are alive there are few, or nothing is kept of their states.
+    let is_long = listing != Listing::Live && ids.len() >= LONG;
+    let file = is_long.then(|| kept::File::read(&dir)).flatten();
+    let mut reader = Reader {
+        dir: &dir,
+        path,
+        text: vec![0; DOCUMENT_BYTES],
+        kept: file.as_ref().and_then(kept::File::kept),
+        record: None,
+        now: SystemTime::now(),
+        unkept: 0,
+    };
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
         match reader.listed(id, listing) {
@@ -135,7 +176,22 @@ pub(super) fn read(path: &Path, ids: &[String], listing: Listing) -> Result<Vec<
             Err(error) => return Err(error),
         }
     }
-    Ok(found)
+    let is_wanted = match &file {
+        None => is_long,
+        Some(file) => reader.is_worth_keeping(ids.len()) && !file.is_new(reader.now),
+    };
+    Ok((found, if is_wanted && can_keep(&dir) { Effort::Much } else { Effort::Little }))
+}
+
+/// Whether what is kept could be written, and would be believed.
+fn can_keep(dir: &OwnedFd) -> bool {
+    let access = rustix::fs::accessat(dir, ".", Access::WRITE_OK, AtFlags::empty());
+    access.is_ok() && crate::sys::boot::id() != 0
+}
+
+fn directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
 }
 
 /// Reads documents of containers, one after the other.
@@ -143,10 +199,17 @@ struct Reader<'a> {
     dir: &'a OwnedFd,
     path: &'a Path,
     text: Vec<u8>,
+    kept: Option<Kept<'a>>,
+    /// What is kept of the one that it is at.
+    record: Option<&'a Record>,
+    now: SystemTime,
+    /// How many documents had to be read that could have been kept.
+    unkept: usize,
 }
 
 impl Reader<'_> {
     fn listed(&mut self, id: &str, listing: Listing) -> Result<Option<Listed>, ContainerError> {
+        self.record = self.kept.and_then(|kept| kept.record(&ContainerId::parse(id)?));
         if listing == Listing::Live && self.is_at_rest(id)? {
             return Ok(None);
         }
@@ -170,8 +233,8 @@ impl Reader<'_> {
             if held || !state.is_live() {
                 return Ok(Status { state, held });
             }
-            // Who ends writes so and then lets go. What still says the same after nobody held it was killed; else it has
-            // come further meanwhile.
+            // Who ends writes so and then lets go. What still says the same after nobody held it was killed; else it
+            // has come further meanwhile.
             let now = self.state(id)?;
             if now == state {
                 return Ok(Status { state, held });
@@ -182,15 +245,41 @@ impl Reader<'_> {
 
     /// Before anything was written, or when it was not flushed before a power cut, it is [`State::Created`].
     fn state(&mut self, id: &str) -> Result<State, ContainerError> {
+        let seen = self.seen(id, documents::STATE).filter(|seen| seen.at_rest);
+        if let Some(state) = seen.and_then(|seen| self.record?.state(&seen.identity)) {
+            return Ok(state);
+        }
+        self.count(seen);
         Ok(self.document(id, documents::STATE)?.unwrap_or(State::Created))
     }
 
     fn config(&mut self, id: &str) -> Result<Option<Summary>, ContainerError> {
+        let seen = self.seen(id, documents::CONFIG);
+        let about = seen.and_then(|seen| self.record?.summary(&seen.identity, self.kept?.texts()));
+        if about.is_some() {
+            return Ok(about);
+        }
+        self.count(seen);
         match self.document(id, documents::CONFIG)? {
             Some(config) => Ok(Some(config)),
             // Empty, or not there: who can tell damage looks.
             None => documents::config(&self.path.join(id)).map(|_| None),
         }
+    }
+
+    /// What stat(2) says of a document, where something is kept.
+    fn seen(&self, id: &str, name: &str) -> Option<Seen> {
+        self.kept.and_then(|_| Seen::at(self.dir, &format!("{id}/{name}")))
+    }
+
+    /// Notes that a document has to be read.
+    fn count(&mut self, seen: Option<Seen>) {
+        let is_settled = seen.is_some_and(|seen| seen.identity.is_settled(kept::SETTLED, self.now));
+        self.unkept += usize::from(is_settled);
+    }
+
+    fn is_worth_keeping(&self, containers: usize) -> bool {
+        self.unkept >= UNKEPT_MIN.max(containers / UNKEPT_PART)
     }
 
     /// What a document says; `None` when it is empty or not there.
@@ -243,10 +332,12 @@ impl Listed {
     /// What a list has of a container, with another status.
     pub(super) fn of(container: &super::Container, status: Status) -> Self {
         let (dir, id) = (container.dir().to_owned(), container.id().to_string());
-        let found = read(dir.parent().unwrap(), &[id], Listing::Shown).unwrap();
+        let (found, _) = read(dir.parent().unwrap(), &[id], Listing::Shown).unwrap();
         Self { status, ..found[0].clone() }
     }
 }
 
+#[cfg(test)]
+mod kept_tests;
 #[cfg(test)]
 mod tests;

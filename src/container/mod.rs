@@ -62,7 +62,7 @@ pub use containers::{Containers, Held, NewContainer, OwnVolumes, Removal};
 pub use devices::devices_at;
 pub use error::ContainerError;
 pub use id::ContainerId;
-pub use listing::{Listed, Listing, Summary};
+pub use listing::{Effort, Listed, Listing, Summary};
 pub use moment::Moment;
 pub use process::ProcessId;
 pub use rights::{Contradiction, Rights, Unmask};

@@ -10,7 +10,7 @@ use super::attaching::AttachError;
 use super::rootfs::ImageRootfs;
 use super::{ContainerError, Containers, Held, Moment, OwnVolumes, ProcessId, State, ending, ports};
 use crate::fuse::Writes;
-use crate::launcher::{self, EarlyUsers, Events, Input, LaunchError, Plan, PortTaken, Stream};
+use crate::launcher::{self, EarlyUsers, Ended, Events, Input, LaunchError, Plan, PortTaken, Stream};
 use crate::model::port::PortError;
 use crate::mount::Layers;
 use crate::upper::UpperOptions;
@@ -114,7 +114,7 @@ pub fn run(containers: &Containers, ready: Ready, single_id: SingleId<'_>) -> Re
     let Ready { held, layers, writes, mut plan, users } = ready;
     let ran = run_once(&held, (layers, writes), (&mut plan, users), &mut Foreground(single_id));
     finish(containers, held, &plan, &ran)?;
-    ran.result
+    ran.result.map(|ended| ended.code())
 }
 
 struct Foreground<'a>(SingleId<'a>);
@@ -128,7 +128,7 @@ impl Events for Foreground<'_> {
 /// How a program ran.
 #[derive(Debug)]
 pub(super) struct Ran {
-    pub(super) result: Result<u8, RunError>,
+    pub(super) result: Result<Ended, RunError>,
     pub(super) started: Moment,
     /// A process was killed because its memory did not suffice.
     pub(super) oom_killed: bool,
@@ -137,7 +137,7 @@ pub(super) struct Ran {
 impl Ran {
     pub(super) fn exit_code(&self) -> u8 {
         match &self.result {
-            Ok(code) => *code,
+            Ok(ended) => ended.code(),
             Err(error) => error.exit_code(),
         }
     }
@@ -175,6 +175,8 @@ fn try_run(
     let mut recorder = Recorder { held, started: Moment::now(), cgroup: None, oom_killed: false, events };
     let result = publish(held, plan)
         .and_then(|()| launcher::run(plan, users, Box::new(rootfs), &mut recorder).map_err(RunError::from));
+    // What is removed now does not come back; what can be started again must not find a server of its files.
+    let result = if upper.volatile { result } else { result.map(Ended::wholly) };
     Ok(Ran { result, started: recorder.started, oom_killed: recorder.oom_killed })
 }
 

@@ -26,6 +26,7 @@ fn try_sweep(containers: &Containers) -> Result<(), ContainerError> {
     }
     log(containers.volumes().and_then(|volumes| volumes.sweep()));
     log(containers.forget_names(&at_rest));
+    log(containers.forget_unpublished(&restless));
     let groups = groups_here();
     // One that is at rest has groups when it was killed as it was being started again.
     let ids: BTreeSet<ContainerId> = restless

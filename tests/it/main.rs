@@ -36,6 +36,7 @@ mod kills;
 mod launcher;
 mod life;
 mod lifecycle;
+mod lists;
 mod look;
 mod mount_equal;
 mod mount_helper;

@@ -65,6 +65,39 @@ fn a_limit_that_cannot_be_set_changes_nothing() {
     all.layerfs(&["start", "one"]).ok();
 }
 
+/// What two change at the same time, both have changed.
+#[test]
+fn many_change_it_at_once() {
+    needs_mount!();
+    let all = Some::new();
+    all.layerfs(&["create", "-q", "--name", "one", image("tiny").join("docker-gzip.tar").to_str().unwrap()])
+        .ok();
+    let changes = [["--memory", "64m"], ["--cpus", "1"], ["--pids-limit", "9"], ["--restart", "always"]];
+    for _ in 0..5 {
+        all.layerfs(&[
+            "update",
+            "--memory",
+            "1g",
+            "--cpus",
+            "2",
+            "--pids-limit",
+            "8",
+            "--restart",
+            "no",
+            "one",
+        ])
+        .ok();
+        std::thread::scope(|scope| {
+            for [option, value] in changes {
+                let all = &all;
+                scope.spawn(move || all.layerfs(&["update", option, value, "one"]).ok().to_owned());
+            }
+        });
+        let format = "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}} {{.HostConfig.RestartPolicy.Name}}";
+        assert_eq!(all.layerfs(&["inspect", "--format", format, "one"]).ok(), "67108864 1000000000 9 always");
+    }
+}
+
 #[test]
 fn what_is_waited_for() {
     needs_mount!();

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{Containers, Held, NEW_PREFIX};
 use crate::container::{Config, Container, ContainerError, ContainerId, UsedVolume, documents, tree};
+use crate::sys::atomic::TEMP_PREFIX;
 use crate::sys::lock::FileLock;
 
 /// What a container's directory is called while it is being removed: no id, so nobody finds it any more.
@@ -16,6 +17,9 @@ const REMOVING_PREFIX: &str = ".removing-";
 const REMOVING_WITH_VOLUMES_PREFIX: &str = ".removing-volumes-";
 /// A creation that has not got so far after this time was interrupted: it takes milliseconds.
 pub(super) const CREATION_MAX: Duration = Duration::from_secs(60);
+
+/// Who reads thousands of documents first, with the lowest priority on a slow disk, may take longer.
+const WRITING_MAX: Duration = Duration::from_secs(3600);
 
 /// What becomes of the volumes that a container alone has and that nobody has named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +160,23 @@ impl Containers {
         Ok(found)
     }
 
+    /// Removes what somebody was killed in the middle of writing beside the containers.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(in crate::container) fn forget_unpublished(&self, names: &[String]) -> Result<(), ContainerError> {
+        for name in names.iter().filter(|name| name.starts_with(TEMP_PREFIX)) {
+            let path = self.dir.join(name);
+            if is_older(&path, WRITING_MAX)?
+                && let Err(error) = std::fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(ContainerError::io("remove", &path)(error));
+            }
+        }
+        Ok(())
+    }
+
     /// Removes the names that lead to no container: what was killed between the two has left them. Of those that are
     /// `at_rest` only such as have several.
     ///
@@ -193,9 +214,13 @@ fn volumes_of(config: Config) -> Vec<UsedVolume> {
 }
 
 fn is_old(path: &Path) -> Result<bool, ContainerError> {
+    is_older(path, CREATION_MAX)
+}
+
+fn is_older(path: &Path, age: Duration) -> Result<bool, ContainerError> {
     match std::fs::metadata(path).and_then(|metadata| metadata.modified()) {
         // A clock that went back makes it young, which keeps it.
-        Ok(modified) => Ok(SystemTime::now().duration_since(modified).unwrap_or_default() > CREATION_MAX),
+        Ok(modified) => Ok(SystemTime::now().duration_since(modified).unwrap_or_default() > age),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(ContainerError::io("read", path)(error)),
     }

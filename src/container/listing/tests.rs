@@ -4,7 +4,7 @@ use super::*;
 use crate::container::{Changes, Containers, Held, ImageRecord, NewContainer, Owners, ProcessId, Wishes};
 use crate::model::image_config::ProcessConfig;
 
-fn new(remove_at_end: bool) -> NewContainer {
+pub(super) fn new(remove_at_end: bool) -> NewContainer {
     let labels = |pairs: &[(&str, &str)]| {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     };
@@ -29,7 +29,7 @@ fn new(remove_at_end: bool) -> NewContainer {
     }
 }
 
-fn states() -> [State; 5] {
+pub(super) fn states() -> [State; 5] {
     let (started, process) = (Moment::from_seconds(1), ProcessId { pid: 1, start_ticks: 1 });
     [
         State::Created,
@@ -114,6 +114,7 @@ fn many_and_large_ones() {
         .map(|one| {
             read(one.dir().parent().unwrap(), &[one.id().to_string()], Listing::Shown)
                 .unwrap()
+                .0
                 .remove(0)
                 .about
         })

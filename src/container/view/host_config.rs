@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::limits::Limits;
 use super::{network_mode, volumes};
 use crate::container::{Config, Source, UsedVolume, Wishes, ports};
 use crate::launcher::{Capabilities, Device, Rlimit, Seccomp, Tmpfs};
@@ -44,6 +45,8 @@ pub(super) struct HostConfig {
     oom_score_adj: i32,
     #[serde(flatten)]
     ports: ports::InspectedBindings,
+    #[serde(flatten)]
+    limits: Limits,
 }
 
 #[derive(Serialize)]
@@ -129,6 +132,7 @@ pub(super) fn host_config(config: &Config) -> HostConfig {
         ulimits: wishes.rlimits.iter().map(ulimit).collect(),
         oom_score_adj: wishes.oom_score_adj.unwrap_or(0),
         ports: ports::bindings(wishes),
+        limits: Limits::of(wishes),
     }
 }
 

@@ -3,6 +3,7 @@
 mod host_config;
 mod inspect;
 mod json_list;
+mod limits;
 mod table;
 mod words;
 

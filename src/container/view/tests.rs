@@ -2,10 +2,12 @@ use serde_json::Value;
 
 use super::*;
 use crate::container::Source;
+use crate::container::restarting::RestartPolicy;
 use crate::container::{
     Container, Containers, ImageRecord, LayerRecord, Moment, NewContainer, Owners, ProcessId, Purpose, State,
     Status, UsedVolume, Wishes,
 };
+use crate::launcher::{HostAddress, Limit, Names, Resources};
 use crate::model::Digest;
 use crate::model::image_config::ProcessConfig;
 use crate::template::Template;
@@ -131,6 +133,15 @@ fn wished() -> (tempfile::TempDir, Container) {
         entrypoint: Some("/entry".to_owned()),
         volumes: vec![volume],
         read_only: true,
+        restart: RestartPolicy::OnFailure(Some(3)),
+        resources: Resources {
+            memory: Some(1 << 20),
+            memory_swap: Some(Limit::Unlimited),
+            nano_cpus: Some(1_500_000_000),
+            pids_limit: Some(Limit::Of(7)),
+            ..Resources::default()
+        },
+        names: Names { hosts: vec![("db".to_owned(), HostAddress::Gateway)], ..Names::default() },
         ..Wishes::default()
     };
     let new = NewContainer {
@@ -160,6 +171,13 @@ fn the_users_wishes_win() {
     assert_eq!(config["Hostname"], one.id().short());
     assert_eq!(value["HostConfig"]["Binds"][0], "/host:/data:ro");
     assert_eq!(value["HostConfig"]["NetworkMode"], "none");
+    let limits = serde_json::json!({
+        "Memory": 1_048_576, "MemorySwap": -1, "NanoCpus": 1_500_000_000, "CpuQuota": 0, "PidsLimit": 7, "CpusetCpus": "",
+        "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3}, "ExtraHosts": ["db:host-gateway"], "Dns": [],
+    });
+    for (name, limit) in limits.as_object().unwrap() {
+        assert_eq!(&value["HostConfig"][name], limit, "{name}");
+    }
     assert_eq!(
         (&value["Mounts"][0]["Destination"], &value["Mounts"][0]["RW"]),
         (&"/data".into(), &false.into())
