@@ -50,7 +50,7 @@ fn launch() -> Result<u8, String> {
     std::fs::create_dir(&mount_point).map_err(|error| format!("{}: {error}", mount_point.display()))?;
     let result = run(&plan, None, Box::new(BindRootfs::new(directory)), &mut Told);
     std::fs::remove_dir(&mount_point).map_err(|error| format!("{}: {error}", mount_point.display()))?;
-    Ok(result.unwrap_or_else(|error| {
+    Ok(result.map(|ended| ended.code()).unwrap_or_else(|error| {
         eprintln!("launch: {error}");
         error.exit_code()
     }))

@@ -127,31 +127,25 @@ impl MountSpec {
         }
         let caches = self.caches.open();
         let indexes = IndexDir::at(&self.index_dir);
-        let opened = std::thread::scope(|scope| {
-            let open = |place: usize, source: &LayerSource| {
-                self.open_layer(place, source, &indexes, &caches, progress)
-            };
+        let open = |(place, source): (usize, &LayerSource)| {
+            Ok((place, self.open_layer(place, source, &indexes, &caches, progress)?))
+        };
+        let open_all = |layers: Vec<_>| layers.into_iter().map(open).collect::<Result<Vec<_>, MountError>>();
+        let layers: Vec<_> = self.layers.iter().enumerate().collect();
+        let mut opened = if self.bytes_to_index() == 0 {
+            open_all(layers)?
+        } else {
             // One at a time decodes; building a layer has threads of its own. Two layers overlap where one waits.
-            let (odd, even): (Vec<_>, Vec<_>) =
-                self.layers.iter().enumerate().partition(|(place, _)| place % 2 == 1);
-            let other =
-                std::thread::Builder::new()
-                    .name("index".to_owned())
-                    .spawn_scoped(scope, move || {
-                        odd.into_iter()
-                            .map(|(place, source)| Ok((place, open(place, source)?)))
-                            .collect::<Result<Vec<_>, MountError>>()
-                    })
-                    .map_err(MountError::Thread)?;
-            let mut layers = even
-                .into_iter()
-                .map(|(place, source)| Ok((place, open(place, source)?)))
-                .collect::<Result<Vec<_>, MountError>>()?;
-            let died = |_| MountError::Thread(io::Error::other("an indexing thread died"));
-            layers.extend(other.join().map_err(died)??);
-            layers.sort_by_key(|(place, _)| *place);
-            Ok::<_, MountError>(layers)
-        })?;
+            let (odd, even): (Vec<_>, Vec<_>) = layers.into_iter().partition(|(place, _)| place % 2 == 1);
+            std::thread::scope(|scope| {
+                let other = std::thread::Builder::new().name("index".to_owned());
+                let other = other.spawn_scoped(scope, || open_all(odd)).map_err(MountError::Thread)?;
+                let here = open_all(even)?;
+                let died = |_| MountError::Thread(io::Error::other("an indexing thread died"));
+                Ok::<_, MountError>(here.into_iter().chain(other.join().map_err(died)??).collect::<Vec<_>>())
+            })?
+        };
+        opened.sort_by_key(|(place, _)| *place);
         let union = Union::new(opened.into_iter().map(|(_, layer)| layer).collect());
         Ok(Layers { union, caches })
     }
@@ -198,6 +192,8 @@ impl MountSpec {
         }
         let expected = Expected { blob: tar.blob_digest, diff_id: Some(tar.diff_id) };
         index::build(&tar.blob, &expected, &self.index_dir, &name, report)?;
+        // What that needed is not needed any more.
+        memory::give_back();
         LayerIndex::open_in(indexes, name.as_ref())
     }
 }
@@ -240,8 +236,6 @@ pub struct MountServer {
 /// # Errors
 /// What the kernel says.
 pub fn serve(fs: Fs, caches: OpenCaches, how: (Writes, Readers), device: OwnedFd) -> io::Result<MountServer> {
-    // What indexing needed is not needed any more.
-    memory::give_back();
     let server = Server::attach(Arc::new(fs), caches.meter(), how, device)?;
     Ok(MountServer { server, caches })
 }
@@ -252,9 +246,11 @@ impl MountServer {
     /// # Errors
     /// When the connection breaks in any other way.
     pub fn run(self) -> io::Result<()> {
-        self.caches.start();
-        let result = self.server.run();
-        self.caches.close();
+        let Self { server, caches } = self;
+        caches.open_queues();
+        let started = caches.clone();
+        let result = server.run(move || started.start());
+        caches.close();
         result
     }
 }

@@ -64,7 +64,7 @@ fn started(target: PathBuf) -> Told {
     let failed = match launcher::run(&plan, None, Box::new(Empty), &mut single) {
         Err(error) if error.exit_code() == EXIT_NOT_FOUND => None,
         Err(error) => Some(error.to_string()),
-        Ok(code) => Some(format!("a program that is not there exited with {code}")),
+        Ok(ended) => Some(format!("a program that is not there exited with {}", ended.code())),
     };
     Told { failed, single: single.0 }
 }

@@ -74,15 +74,16 @@ impl Server {
         Ok(Self { session, fs })
     }
 
-    /// Answers requests until the mount is gone.
+    /// Answers requests until the mount is gone. `beside` is done as soon as a thread is to spare: those that answer come first.
     ///
     /// # Errors
     /// When the connection breaks in any other way.
-    pub fn run(self) -> io::Result<()> {
+    pub fn run(self, beside: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let Self { session, fs } = self;
         let settling = Arc::clone(&fs);
         let (end, ended) = mpsc::channel::<()>();
         let settler = std::thread::Builder::new().name("settle".to_owned()).spawn(move || {
+            beside();
             // Each failure was logged, and the program's fsync will be told.
             settling.settle(SETTLE_AFTER).ok();
             while ended.recv_timeout(SETTLE_AFTER) == Err(RecvTimeoutError::Timeout) {

@@ -25,13 +25,12 @@ use super::program::{self, Program};
 use super::rlimits;
 use super::rootfs;
 use super::run::{CgroupWish, Given, LaunchError, launch};
-use super::seccomp;
+use super::seccomp::{self, Filter};
 use super::supervisor::{
     MESSAGE_CGROUP, become_user, close, die_with, drop_groups, receive_cgroup, report, report_end, wait,
     wait_for_end,
 };
 use crate::sys::process::{self, Fork, NewNamespaces, SingleThread, Watched};
-use crate::sys::seccomp::Instruction;
 
 /// Runs a program beside those of the container of which `other`, with the number `pid`, is one; gives its exit code. Of the plan counts what a
 /// program has for itself: its arguments, environment, directory, user, terminal, and rights. It is born into the
@@ -50,6 +49,7 @@ pub fn exec(
     launch((plan, None), CgroupWish::Of(cgroup), events, |given| {
         Beside { given, pid, other, filter: None }.run()
     })
+    .map(|ended| ended.code())
 }
 
 /// The process between starter and program.
@@ -57,7 +57,7 @@ struct Beside<'a> {
     given: Given<'a>,
     pid: u32,
     other: &'a Watched,
-    filter: Option<Vec<Instruction>>,
+    filter: Option<Filter>,
 }
 
 /// Who to be in the user namespace that was joined, if that is another one, and the namespaces that are left to join.

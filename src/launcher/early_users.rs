@@ -5,13 +5,12 @@ use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid};
 
 use super::id_maps::{self, Helpers, IdMaps, Written};
 use super::supervisor::die_with;
-use crate::sys::process::{self, Child, Fork};
+use crate::sys::process::{self, Child, Fork, NewNamespaces};
 
 /// A user namespace that is there, and is getting its ids.
 #[derive(Debug)]
@@ -89,20 +88,15 @@ impl Drop for EarlyUsers {
 
 impl Holder {
     fn new() -> io::Result<Self> {
-        let (mut made, tells) = io::pipe()?;
         let (ends, stays) = io::pipe()?;
         let starter = getpid();
-        match process::fork()? {
+        // It is there as soon as its process is, so nothing has to be waited for.
+        match process::fork_into(NewNamespaces::default().with_user(), None)? {
             Fork::Child => {
-                drop((made, stays));
-                hold(starter, tells, ends)
+                drop(stays);
+                hold(starter, ends)
             }
-            Fork::Parent(process) => {
-                drop((tells, ends));
-                let holder = Self { process, stays };
-                made.read_exact(&mut [0])?;
-                Ok(holder)
-            }
+            Fork::Parent(process) => Ok(Self { process, stays }),
         }
     }
 }
@@ -119,9 +113,8 @@ impl Drop for Holder {
     }
 }
 
-fn hold(starter: Pid, mut tells: PipeWriter, mut ends: PipeReader) -> ! {
-    let made = die_with(starter).is_ok() && unshare(CloneFlags::CLONE_NEWUSER).is_ok();
-    if made && tells.write_all(b"m").is_ok() {
+fn hold(starter: Pid, mut ends: PipeReader) -> ! {
+    if die_with(starter).is_ok() {
         // Either way it is over.
         ends.read_exact(&mut [0]).ok();
     }

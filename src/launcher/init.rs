@@ -16,6 +16,7 @@ use super::own_ids::OwnIds;
 use super::passwd;
 use super::plan::{Network, Plan};
 use super::program::{self, Program};
+use super::read_ahead;
 use super::rlimits;
 use super::rootfs;
 use super::supervisor::{MESSAGE_NETWORK, become_user, drop_groups};
@@ -68,6 +69,7 @@ impl Init<'_> {
         self.wait_for_go();
         let root = enter_root()?;
         let root = root.as_fd();
+        read_ahead::begin(root, plan);
         mounts::attach_all(&prepared, root)?;
         configure_namespaces(plan)?;
         passwd::add_user(root, plan).stage("add the user to /etc/passwd")?;

@@ -9,6 +9,7 @@ use nix::unistd::{Pid, getpid};
 
 use super::connection::Connection;
 use super::early_users::EarlyUsers;
+use super::ended::Ended;
 use super::events::Events;
 use super::failure::{Context as _, EXIT_LAUNCHER, Failure};
 use super::plan::{Output, Plan, Window};
@@ -61,7 +62,7 @@ impl LaunchError {
     }
 }
 
-/// Runs a container to its end, and gives the exit code of its program (128 + n when a signal ended it).
+/// Runs a container to its end, which has the exit code of its program (128 + n when a signal ended it).
 ///
 /// `users` is a user namespace that was made ahead for the plan's caller. The calling process must have one thread. Its
 /// signals are handled here until the container has ended.
@@ -73,7 +74,7 @@ pub fn run(
     users: Option<EarlyUsers>,
     rootfs: Box<dyn Rootfs>,
     events: &mut dyn Events,
-) -> Result<u8, LaunchError> {
+) -> Result<Ended, LaunchError> {
     launch((plan, users), CgroupWish::New, events, |given| {
         Supervisor::new(given, rootfs, First::Program).run()
     })
@@ -110,7 +111,7 @@ pub(super) fn launch(
     cgroup_wish: CgroupWish<'_>,
     events: &mut dyn Events,
     become_it: impl FnOnce(Given<'_>) -> u8,
-) -> Result<u8, LaunchError> {
+) -> Result<Ended, LaunchError> {
     let signals = BlockedSignals::new().stage("signals")?;
     let (control, control_there) = MessageSocket::pair().stage("socketpair")?;
     let (errors, errors_there) = io::pipe().stage("pipe")?;

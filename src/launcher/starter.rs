@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
 
 use super::cgroup;
 use super::connection::Connection;
 use super::early_users::EarlyUsers;
+use super::ended::{Ended, Leaving};
 use super::events::{Events, Input};
 use super::failure::{Context as _, Failure, Step};
 use super::id_maps::{self, Written};
@@ -119,7 +118,7 @@ impl Input for Reading<'_> {
 }
 
 impl Starter<'_> {
-    /// Until the supervisor has ended.
+    /// Until all is over.
     pub(super) fn serve(&mut self) -> Result<(), LaunchError> {
         loop {
             let found = self.wait().stage("poll")?;
@@ -148,7 +147,9 @@ impl Starter<'_> {
             let (relay, streams) = (self.relay.as_mut(), self.streams.as_mut());
             let mut reading = Reading { plan: self.plan, relay, streams };
             self.events.turn(&found.others, &mut reading).stage("those who are attached")?;
-            if found.supervisor_ended && !found.control && !found.errors {
+            // It ends within the control group that is removed then.
+            let only_leaves = self.outcome.is_some() && self.cgroup.is_none() && self.errors.is_none();
+            if only_leaves || (found.supervisor_ended && !found.control && !found.errors) {
                 return Ok(());
             }
         }
@@ -327,8 +328,8 @@ impl Starter<'_> {
         }
     }
 
-    /// Makes sure that nothing is left, and says how it went.
-    pub(super) fn end(mut self, result: Result<(), LaunchError>) -> Result<u8, LaunchError> {
+    /// Makes sure that nothing is left but a supervisor that is leaving, and says how it went.
+    pub(super) fn end(mut self, result: Result<(), LaunchError>) -> Result<Ended, LaunchError> {
         // Without its starter the supervisor takes everything down by itself. What a program wrote may take long to be
         // made safe; but where none ran there is nothing to wait for.
         self.control = None;
@@ -338,7 +339,10 @@ impl Starter<'_> {
         {
             kill("supervisor", &self.supervisor.pidfd);
         }
-        let waited = waitpid(Pid::from_raw(self.supervisor.pid), None);
+        let mut supervisor = Some(Leaving(self.supervisor.pid));
+        if self.outcome.is_none() || self.cgroup.is_some() {
+            supervisor = None;
+        }
         // It has died with the supervisor, unless it had cleared its death signal and the supervisor was killed.
         if let (None, Some((_, pidfd))) = (&self.outcome, &self.container) {
             kill("container", pidfd);
@@ -346,6 +350,17 @@ impl Starter<'_> {
         if let Some(cgroup) = &self.cgroup {
             cgroup.remove();
         }
+        self.take_rest()?;
+        result?;
+        match self.outcome {
+            Some((code, message)) if message.is_empty() => Ok(Ended { code, _supervisor: supervisor }),
+            Some((code, message)) => Err(LaunchError::NotFinished { code, message }),
+            None => Err(LaunchError::SupervisorDied),
+        }
+    }
+
+    /// What was written and not carried on yet.
+    fn take_rest(&mut self) -> Step<()> {
         let mut wrote = |stream, bytes: &[u8]| self.events.wrote(stream, bytes);
         if let Some(relay) = self.relay.take() {
             relay.finish(&mut wrote).stage("terminal")?;
@@ -353,13 +368,7 @@ impl Starter<'_> {
         if let Some(streams) = self.streams.take() {
             streams.finish(&mut wrote).stage("output")?;
         }
-        result?;
-        waited.stage("wait for the supervisor")?;
-        match self.outcome {
-            Some((code, message)) if message.is_empty() => Ok(code),
-            Some((code, message)) => Err(LaunchError::NotFinished { code, message }),
-            None => Err(LaunchError::SupervisorDied),
-        }
+        Ok(())
     }
 }
 

@@ -30,10 +30,9 @@ use super::rlimits;
 use super::rootfs::Rootfs;
 use super::run::Given;
 use super::runtime::Runtime;
-use super::seccomp;
+use super::seccomp::{self, Filter};
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::process::{self, Child, Fork, NewNamespaces};
-use crate::sys::seccomp::Instruction;
 
 /// To the starter: the user namespace is there, its maps can be written.
 pub(super) const MESSAGE_READY: &[u8] = b"R";
@@ -62,7 +61,7 @@ pub(super) struct Supervisor<'a> {
     pub(super) given: Given<'a>,
     pub(super) rootfs: Box<dyn Rootfs>,
     pub(super) first: First<'a>,
-    filter: Option<Vec<Instruction>>,
+    filter: Option<Filter>,
 }
 
 /// What the first process in the root filesystem is for.

@@ -66,6 +66,13 @@ impl OpenCaches {
         }
     }
 
+    /// To be called before anybody reads.
+    pub(super) fn open_queues(&self) {
+        if let Some(spill) = &self.spill {
+            spill.open_queue();
+        }
+    }
+
     /// To be called when this process will not fork any more.
     pub(super) fn start(&self) {
         self.read_on.start();

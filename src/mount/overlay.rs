@@ -9,6 +9,7 @@ use crate::layer::{DiffLayer, Layer, LayerSource, TarLayer};
 use crate::model::Digest;
 use crate::model::limits::IMAGE_LAYERS_MAX;
 use crate::sys::file_range::FileRange;
+use crate::sys::memory;
 use crate::union::Union;
 
 /// One layer.
@@ -110,6 +111,7 @@ impl OverlaySpec {
             Ok(_) | Err(_) => tracing::debug!("{name}: built"),
         }
         build(blob, &Expected { blob: Some(digest), diff_id: None }, &self.index_dir, &name, report)?;
+        memory::give_back();
         open()
     }
 }

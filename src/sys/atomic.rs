@@ -30,8 +30,7 @@ pub fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
 pub fn write_volatile(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let mut temp = TempFile::create_in(parent(path)?)?;
     temp.file().write_all(contents)?;
-    temp.file().set_permissions(Permissions::from_mode(mode))?;
-    temp.rename(path)
+    temp.publish_volatile(path, mode)
 }
 
 /// Writes a text over one that is at least as long, and blanks over the rest: where there is no room for another file. Who reads it
@@ -92,6 +91,15 @@ impl TempFile {
         self.file.sync_all()?;
         self.rename(target)?;
         sync_dir(parent(target)?)
+    }
+
+    /// As [`Self::publish`], for what only matters until the system stops.
+    ///
+    /// # Errors
+    /// What the system says; then the temporary file is removed.
+    pub fn publish_volatile(self, target: &Path, mode: u32) -> io::Result<()> {
+        self.file.set_permissions(Permissions::from_mode(mode))?;
+        self.rename(target)
     }
 
     fn rename(mut self, target: &Path) -> io::Result<()> {
