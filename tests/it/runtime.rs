@@ -153,9 +153,10 @@ fn nothing_survives_its_supervisor() {
         for number in 0..count {
             made.run(&["-d", "-q", "--name", "one", "--net", "none"], &["sleep", "1000"]).ok();
             let program: u32 = made.of("one", "State.Pid").parse().unwrap();
+            // Those that made it may be about to end.
+            assert!(eventually(|| made.place.processes().len() == count), "{:?}", made.place.processes());
             let mut ours = made.place.processes();
             ours.sort_unstable();
-            assert_eq!(ours.len(), count, "{ours:?}");
             finish(Command::new("kill").args(["-9", &ours[number].to_string()])).ok();
             let is_gone = || !PathBuf::from(format!("/proc/{program}")).exists();
             assert!(eventually(is_gone), "{runtime}: the program outlives number {number}");

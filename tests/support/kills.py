@@ -15,6 +15,7 @@ LAYERFS_KILLS_MILLISECONDS is how long it may take until all is true, 1000 unles
 """
 
 import ctypes
+import fcntl
 import json
 import os
 import random
@@ -145,6 +146,18 @@ def below(above, name):
     return {"supervisor": "first process", "command exec": "exec's middle", "exec's middle": "exec's program"}.get(
         above, "below " + above.removeprefix("below ")
     )
+
+
+def is_held(entry):
+    """Whether somebody has a container for himself."""
+    try:
+        with open(os.path.join(STORE, "containers", entry, "lock"), "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def listed():
@@ -312,6 +325,9 @@ class Round:
         if not lives:
             if family:
                 return f"nothing runs, but there are {family}"
+            # Those that hide from their own user are not in the family.
+            if any(map(is_held, os.listdir(os.path.join(STORE, "containers")))):
+                return "nothing runs, but somebody holds a container"
             return None
         has_starter = roles["starter"] or any(words[0] == "run" for words in pending)
         if not has_starter:
