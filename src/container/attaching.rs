@@ -112,7 +112,7 @@ pub(super) fn is_served(container: &Container) -> bool {
 pub fn attach(containers: &Containers, text: &str, how: &Attach) -> Result<Left, AttachError> {
     let container = containers.find(text)?;
     let name = || container.config().name.clone();
-    if !container.status()?.is_running() {
+    if !container.settled_status()?.is_running() {
         return Err(ContainerError::NotRunning { id: container.id(), name: name() }.into());
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -356,3 +356,24 @@ fn who_is_gone_meanwhile_has_ended() {
     assert!(matches!(container.status(), Err(ContainerError::NotFound(_))));
     crate::container::ending::end(&container).unwrap();
 }
+
+#[test]
+fn one_on_its_way_up_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Containers::open(dir.path()).unwrap();
+    let held = all.create(new(Some("one"))).unwrap();
+    let container = all.find("one").unwrap();
+    assert_eq!(container.status().unwrap().state, State::Created);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            held.set_state(&running()).unwrap();
+        });
+        assert!(container.settled_status().unwrap().is_running());
+    });
+    let_go(held);
+    // Nobody starts it: nothing to wait for.
+    let since = std::time::Instant::now();
+    container.settled_status().unwrap();
+    assert!(since.elapsed() < crate::container::START_WAIT);
+}

@@ -97,7 +97,7 @@ pub(super) fn end(container: &Container) -> Result<(), ContainerError> {
 
 /// Stops a running container as its image wishes, has the server of a mounted one unmount it, and waits until nobody holds it.
 fn end_present(container: &Container) -> Result<(), ContainerError> {
-    let status = container.status()?;
+    let status = container.settled_status()?;
     match status.state {
         _ if !status.held => return Ok(()),
         State::Running { .. } | State::Restarting { .. } => stopping::halt(container, &Stop::default())?,

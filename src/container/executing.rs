@@ -28,7 +28,7 @@ pub fn prepare(containers: &Containers, text: &str, wishes: Wishes) -> Result<Ex
 
 /// The process by which it is joined, and its control group.
 fn running(container: &Container) -> Result<((u32, Watched), Option<PathBuf>), ContainerError> {
-    let status = container.status()?;
+    let status = container.settled_status()?;
     let joined = match &status.state {
         State::Running { process, cgroup, .. } if status.held => {
             let entrance = process.entrance().map_err(failed(container))?;

@@ -60,7 +60,7 @@ impl Inside {
     /// # Errors
     /// [`ContainerError`]
     pub fn of_served(container: &Container) -> Result<Option<Self>, ContainerError> {
-        let status = container.status()?;
+        let status = container.settled_status()?;
         if !status.held {
             return Ok(None);
         }

@@ -11,6 +11,7 @@
 //! waits. A state that says "running" under a lock that nobody holds is that of a supervisor that was killed.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 pub mod attaching;
 pub mod background;
@@ -76,6 +77,10 @@ use crate::sys::lock;
 
 /// What is locked by who runs, serves or removes a container.
 const LOCK: &str = "lock";
+/// How long one that is on its way up may take until what is written down is believed.
+const START_WAIT: Duration = Duration::from_secs(10);
+/// How long between two looks at it.
+const START_LOOK: Duration = Duration::from_millis(2);
 
 /// One container on disk.
 #[derive(Clone, Debug)]
@@ -156,6 +161,23 @@ impl Container {
         }
         // Unless one that began in between looks so: then it is held now, or has written that it ended.
         Ok(Status { held: self.is_held()?, state: documents::state(&self.dir)? })
+    }
+
+    /// What is true of it once it is not on its way up any more: its program may be at work a moment before that is written
+    /// down. Waits for that, 10 seconds at most.
+    ///
+    /// # Errors
+    /// When its state cannot be read.
+    fn settled_status(&self) -> Result<Status, ContainerError> {
+        let since = Instant::now();
+        loop {
+            let status = self.status()?;
+            let may_start = status.held && matches!(status.state, State::Created | State::Exited { .. });
+            if !may_start || since.elapsed() >= START_WAIT {
+                return Ok(status);
+            }
+            std::thread::sleep(START_LOOK);
+        }
     }
 
     /// How often it was run again by itself since it was started.

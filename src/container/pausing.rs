@@ -58,7 +58,7 @@ pub(super) fn thaw(container: &Container, status: &Status) -> Result<(), Contain
 
 fn group_of(containers: &Containers, text: &str) -> Result<(Container, Cgroup), ContainerError> {
     let container = containers.find(text)?;
-    let status = container.status()?;
+    let status = container.settled_status()?;
     let (id, name) = named(&container);
     if !status.is_running() {
         return Err(ContainerError::NotRunning { id, name });

@@ -111,7 +111,7 @@ pub fn columns(words: &[String]) -> Result<Vec<Column>, UnknownColumn> {
 /// [`ContainerError::NotRunning`]
 pub fn table(containers: &Containers, text: &str, columns: &[Column]) -> Result<String, ContainerError> {
     let container = containers.find(text)?;
-    let status = container.status()?;
+    let status = container.settled_status()?;
     let not_running =
         || ContainerError::NotRunning { id: container.id(), name: container.config().name.clone() };
     let State::Running { process, .. } = status.state else { return Err(not_running()) };

@@ -64,7 +64,7 @@ impl StopWait {
 /// [`ContainerError::InUse`] for a mount, and while a container is being started or does not end.
 pub fn stop(containers: &Containers, text: &str, how: &Stop) -> Result<(), ContainerError> {
     let container = containers.find(text)?;
-    let status = container.status()?;
+    let status = container.settled_status()?;
     match status.state {
         _ if !status.held => return Ok(()),
         State::Mounted { .. } | State::Created => return Err(in_use(&container)?),
@@ -81,7 +81,7 @@ pub fn stop(containers: &Containers, text: &str, how: &Stop) -> Result<(), Conta
 /// [`ContainerError::NotRunning`]
 pub fn kill(containers: &Containers, text: &str, number: i32) -> Result<(), ContainerError> {
     let container = containers.find(text)?;
-    let status = container.status()?;
+    let status = container.settled_status()?;
     match status.state {
         State::Running { process, .. } if status.held => {
             let ends = number == SIGKILL || number == stop_signal(&container);
