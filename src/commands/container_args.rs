@@ -425,6 +425,9 @@ pub struct RmArgs {
     /// And with it the volumes that it alone has and nobody has named
     #[arg(long, short = 'v')]
     pub volumes: bool,
+    /// With --force: how long it has
+    #[command(flatten)]
+    pub wait: StopWaitArg,
     /// Which
     #[command(flatten)]
     pub selection: SelectionArgs,

@@ -100,7 +100,19 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// Whether a process in the background takes connections for a container.
 pub(super) fn is_served(container: &Container) -> bool {
-    container.dir().join(server::SOCKET).exists()
+    connect(container).is_ok_and(|socket| socket.is_some())
+}
+
+/// `None` where nobody takes connections: there never was a socket, or who listened to it was killed.
+fn connect(container: &Container) -> io::Result<Option<MessageSocket>> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory: OwnedFd = rustix::fs::open(container.dir(), flags, Mode::empty())?;
+    match MessageSocket::connect(directory.as_fd(), server::SOCKET) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            Ok(None)
+        }
+        socket => socket.map(Some),
+    }
 }
 
 /// Attaches our standard streams to a running container, until it ends or we are detached.
@@ -115,13 +127,7 @@ pub fn attach(containers: &Containers, text: &str, how: &Attach) -> Result<Left,
     if !container.settled_status()?.is_running() {
         return Err(ContainerError::NotRunning { id: container.id(), name: name() }.into());
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory: OwnedFd =
-        rustix::fs::open(container.dir(), flags, Mode::empty()).map_err(io::Error::from)?;
-    let socket = match MessageSocket::connect(directory.as_fd(), server::SOCKET) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(AttachError::Foreground(name())),
-        socket => socket?,
-    };
+    let socket = connect(&container)?.ok_or_else(|| AttachError::Foreground(name()))?;
     attach_by(&container, socket, how)
 }
 

@@ -354,7 +354,7 @@ fn who_is_gone_meanwhile_has_ended() {
     let container = (*held).clone();
     held.detach(&containers, OwnVolumes::Go).unwrap().delete().unwrap();
     assert!(matches!(container.status(), Err(ContainerError::NotFound(_))));
-    crate::container::ending::end(&container).unwrap();
+    crate::container::ending::end(&container, crate::container::stopping::StopWait::AsMade).unwrap();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::stopping::{self, END_WAIT, SIGKILL, SIGTERM, Stop};
+use super::stopping::{self, END_WAIT, SIGKILL, SIGTERM, Stop, StopWait};
 use super::{Container, ContainerError, ContainerId, Containers, Held, OwnVolumes, Removal, State};
 use crate::launcher::{Cgroup, IdMaps, as_root_of, groups_here};
 
@@ -13,8 +13,8 @@ const CLOSE_WAIT: Duration = Duration::from_secs(3);
 /// How a container is removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct How {
-    /// It is ended first.
-    pub force: bool,
+    /// It is ended first, and has so long for that.
+    pub force: Option<StopWait>,
     /// And with it the volumes that it alone has and nobody has named.
     pub volumes: bool,
 }
@@ -26,8 +26,8 @@ pub struct How {
 pub fn remove(containers: &Containers, text: &str, how: How) -> Result<ContainerId, ContainerError> {
     let container = containers.find(text)?;
     let id = container.id();
-    if how.force {
-        end(&container)?;
+    if let Some(wait) = how.force {
+        end(&container, wait)?;
     }
     let own = match how.volumes || container.config().remove_at_end {
         true => OwnVolumes::Go,
@@ -35,7 +35,7 @@ pub fn remove(containers: &Containers, text: &str, how: How) -> Result<Container
     };
     let held = match containers.hold(container.clone()) {
         // It was to go at its end. Who removes it may still be at it, and does not mind help.
-        Err(ContainerError::NotFound(_)) if how.force => {
+        Err(ContainerError::NotFound(_)) if how.force.is_some() => {
             delete(containers.removal_of(&container, own), containers, &IdMaps::for_caller())?;
             return Ok(id);
         }
@@ -88,19 +88,21 @@ pub(super) fn delete_files(removal: &Removal, maps: &IdMaps) -> Result<(), Conta
 }
 
 /// Ends a container. One that is gone meanwhile, as those that go by themselves, has ended.
-pub(super) fn end(container: &Container) -> Result<(), ContainerError> {
-    match end_present(container) {
+pub(super) fn end(container: &Container, wait: StopWait) -> Result<(), ContainerError> {
+    match end_present(container, wait) {
         Err(ContainerError::NotFound(_)) => Ok(()),
         result => result,
     }
 }
 
 /// Stops a running container as its image wishes, has the server of a mounted one unmount it, and waits until nobody holds it.
-fn end_present(container: &Container) -> Result<(), ContainerError> {
+fn end_present(container: &Container, wait: StopWait) -> Result<(), ContainerError> {
     let status = container.settled_status()?;
     match status.state {
         _ if !status.held => return Ok(()),
-        State::Running { .. } | State::Restarting { .. } => stopping::halt(container, &Stop::default())?,
+        State::Running { .. } | State::Restarting { .. } => {
+            stopping::halt(container, &Stop { wait, ..Stop::default() })?
+        }
         State::Mounted { server, .. } => {
             // It unmounts what is its own, wherever that is now.
             stopping::signal(container, server, SIGTERM)?;

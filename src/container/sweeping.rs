@@ -52,7 +52,10 @@ fn sweep_one(
         return Ok(());
     }
     // Held, so that nobody starts it meanwhile; unless somebody else has been faster.
-    let Ok(held) = containers.hold(container) else { return Ok(()) };
+    let held = match containers.hold(container) {
+        Err(ContainerError::InUse { .. } | ContainerError::NotFound(_)) => return Ok(()),
+        held => held?,
+    };
     groups.iter().for_each(Cgroup::end);
     if is_to_go {
         return discard(containers, held);

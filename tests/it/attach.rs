@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -284,6 +285,13 @@ fn what_was_started_in_the_foreground_stays_there() {
     BufReader::new(foreground.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let done = all.layerfs(&["attach", "one"]);
     assert!(done.code == 125 && done.err.contains("started in the foreground"), "{done:#?}");
+    // Nobody listens to what one that was killed has left.
+    let dir = all.place.store().join("containers").join(all.place.containers().pop().unwrap());
+    drop(UnixListener::bind(dir.join("ctl.sock")).unwrap());
+    let done = all.layerfs(&["attach", "one"]);
+    assert!(done.code == 125 && done.err.contains("started in the foreground"), "{done:#?}");
+    let done = all.layerfs(&["update", "--restart", "always", "one"]);
+    assert!(done.code == 125 && done.err.contains("foreground"), "{done:#?}");
     foreground.kill().unwrap();
     foreground.wait().unwrap();
     all.place.nothing_left();

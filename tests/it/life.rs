@@ -100,6 +100,12 @@ fn how_it_is_stopped_is_said_when_it_is_made() {
         assert!(since.elapsed() < Duration::from_secs(8), "it is killed at once");
     }
     all.status("two", "Exited (137)");
+    // One that would not end in any time.
+    all.run(&["-d", "--stop-timeout", "-1", "--name", "four"], script).ok();
+    assert!(eventually(|| all.layerfs(&["logs", "four"]).out == "ready\n"));
+    let done = all.layerfs(&["rm", "-t", "0", "four"]);
+    assert!(done.code == 125 && done.err.contains("--force"), "{done:#?}");
+    all.layerfs(&["rm", "-f", "-t", "0", "four"]).ok();
     let done = all.run(&["--stop-signal", "NONE"], "true");
     assert!(done.code == 125 && done.err.contains("--stop-signal NONE"), "{done:#?}");
     let since = Instant::now();
