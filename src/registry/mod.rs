@@ -1,0 +1,32 @@
+//! Row 7: registries, as the OCI distribution specification has them: what they are asked, and what is believed of it.
+//!
+//! Knows no store and no images: documents come as bytes with the digest that they have, blobs as a stream of exactly the
+//! bytes that were asked for, whatever happened to the connection meanwhile. Who takes a blob checks its digest.
+//!
+//! Everything that comes from a server is bounded: time ([`Patience`]), bytes, redirects, repetitions. Credentials go to the
+//! registry and to the token server it names, never to where it redirects.
+
+mod access;
+mod answers;
+mod blob;
+mod challenge;
+mod client;
+mod endpoint;
+mod error;
+mod http;
+mod manifest;
+mod patience;
+mod tags;
+mod token;
+mod url;
+
+pub use access::Access;
+pub use blob::Wanted;
+pub use client::{Registry, check_access};
+pub use endpoint::{ClientCertificate, Endpoint};
+pub use error::RegistryError;
+pub use manifest::{Document, Version};
+pub use patience::Patience;
+
+#[cfg(test)]
+mod tests;
