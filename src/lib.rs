@@ -45,6 +45,8 @@ pub mod fuse;
 
 pub mod mount;
 
+pub mod registry;
+
 pub mod image;
 pub mod launcher;
 

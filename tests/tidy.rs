@@ -11,7 +11,7 @@ use std::path::Path;
 use source::{Source, files_below};
 
 /// The map of `src/`: a module imports only from modules of a lower row.
-const ROWS: [(&str, u8); 19] = [
+const ROWS: [(&str, u8); 20] = [
     ("model", 0),
     ("template", 0),
     ("sys", 1),
@@ -23,6 +23,7 @@ const ROWS: [(&str, u8); 19] = [
     ("fs", 5),
     ("fuse", 6),
     ("mount", 7),
+    ("registry", 7),
     ("image", 8),
     ("launcher", 8),
     ("container", 9),
@@ -38,8 +39,9 @@ const ONLY: [(&str, &[&str]); 1] = [("launcher", &["model", "sys"])];
 const MOUNT_HELPER: [&str; 3] = ["mount", "model", "commands"];
 
 /// A name, the places that may use it, and what the others do instead.
-const CONFINED: [(&str, &[&str], &str); 11] = [
+const CONFINED: [(&str, &[&str], &str); 12] = [
     ("fuser", &["src/fuse"], "put the FUSE side into src/fuse and pass plain types"),
+    ("ureq", &["src/registry/http.rs", "src/registry/http"], "put the HTTP side into src/registry/http.rs and pass plain types"),
     ("unsafe", &["src/sys"], "put a safe wrapper into src/sys and call that"),
     ("libc::", &["src/sys"], "put a wrapper or a constant into src/sys, or use rustix"),
     ("use libc", &["src/sys"], "put a wrapper or a constant into src/sys, or use rustix"),

@@ -1,16 +1,41 @@
-//! Row 7: registries. Who one is to them (`credentials`), what the host says about them (`configuration`, `proxies`), and
-//! where all that is written down (`places`).
+//! Row 7: registries, as the OCI distribution specification has them: what they are asked, and what is believed of it.
 //!
-//! Nothing here reads the environment or prints: [`Places`] and [`Proxies`] are made of what `commands` has read.
+//! Knows no store and no images: documents come as bytes with the digest that they have, blobs as a stream of exactly the
+//! bytes that were asked for, whatever happened to the connection meanwhile. Who takes a blob checks its digest.
+//!
+//! Everything that comes from a server is bounded: time ([`Patience`]), bytes, redirects, repetitions. Credentials go to the
+//! registry and to the token server it names, never to where it redirects.
+//!
+//! Where and as whom a registry is asked, people and systems say in files and variables that podman, skopeo and docker know:
+//! [`configuration`], [`credentials`] and [`proxies`]. The environment itself is read by `commands`: [`Places`].
 
 mod access;
+mod answers;
+mod blob;
+mod challenge;
+mod client;
 pub mod configuration;
 pub mod credentials;
+mod endpoint;
+mod error;
+mod http;
+mod manifest;
+mod patience;
 mod places;
 pub mod proxies;
+mod tags;
+mod token;
+mod url;
 
 pub use access::Access;
-pub use configuration::Registries;
-pub use credentials::Keychain;
+pub use answers::Purpose;
+pub use blob::Wanted;
+pub use client::{Registry, check_access};
+pub use endpoint::{ClientCertificate, Endpoint};
+pub use error::RegistryError;
+pub use manifest::{Document, Version};
+pub use patience::Patience;
 pub use places::Places;
-pub use proxies::Proxies;
+
+#[cfg(test)]
+mod tests;

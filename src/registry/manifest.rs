@@ -1,0 +1,108 @@
+//! Manifests and indexes (distribution-spec, "Pulling manifests").
+
+use sha2::{Digest as _, Sha256};
+
+use super::http::{Answer, Method};
+use super::{Registry, RegistryError};
+use crate::model::Digest;
+
+/// What the specification asks registries to take, and other clients read.
+const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+/// What is understood, and old forms so that an error can name them.
+const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+
+/// Which manifest of a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// What has this tag now.
+    Tag(String),
+    /// This very one.
+    Digest(Digest),
+}
+
+/// A manifest or an index, as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// What the registry says that it is, without parameters; empty when it says nothing of use.
+    pub media_type: String,
+    /// What its bytes hash to.
+    pub digest: Digest,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tag(tag) => f.write_str(tag),
+            Self::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
+impl Registry {
+    /// The manifest. Its digest is that of its bytes, and the one that was asked for, or that the registry has told.
+    ///
+    /// # Errors
+    /// [`RegistryError`]
+    pub fn manifest(&self, version: &Version) -> Result<Document, RegistryError> {
+        let what = self.called(version);
+        let answer = self.ask(Method::Get, &self.manifest_path(version), &what, &accepting())?;
+        if answer.status != 200 {
+            return Err(self.refused(&what, answer));
+        }
+        let told = told_digest(&answer);
+        let media_type = answer.header("content-type").unwrap_or_default();
+        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        // Nothing is said by those that call everything JSON or text.
+        let media_type = if media_type.starts_with("application/vnd.") { media_type } else { String::new() };
+        let bytes = answer.read(MANIFEST_BYTES_MAX).map_err(|error| self.wrong(&what, &error.to_string()))?;
+        let limit = || RegistryError::Limit { registry: self.name(), what, limit: MANIFEST_BYTES_MAX };
+        let bytes = bytes.ok_or_else(limit)?;
+        let digest = Digest::from_bytes(Sha256::digest(&bytes).into());
+        let promised = match version {
+            Version::Digest(digest) => Some(*digest),
+            Version::Tag(_) => told,
+        };
+        match promised {
+            Some(expected) if expected != digest => {
+                let (registry, what) = (self.name(), "manifest");
+                Err(RegistryError::WrongDigest { registry, what, expected, actual: digest })
+            }
+            _ => Ok(Document { media_type, digest, bytes }),
+        }
+    }
+
+    /// The digest of the manifest, without fetching it; `None` when the registry does not tell it.
+    ///
+    /// # Errors
+    /// [`RegistryError`]
+    pub fn manifest_digest(&self, version: &Version) -> Result<Option<Digest>, RegistryError> {
+        let what = self.called(version);
+        let answer = self.ask(Method::Head, &self.manifest_path(version), &what, &accepting())?;
+        match answer.status {
+            200 => Ok(told_digest(&answer)),
+            // Not everybody has HEAD.
+            405 | 501 => Ok(None),
+            _ => Err(self.refused(&what, answer)),
+        }
+    }
+
+    fn called(&self, version: &Version) -> String {
+        let separator = if matches!(version, Version::Tag(_)) { ':' } else { '@' };
+        format!("{}{separator}{version}", self.endpoint.repository)
+    }
+
+    fn manifest_path(&self, version: &Version) -> String {
+        format!("/v2/{}/manifests/{version}", self.endpoint.repository)
+    }
+}
+
+fn accepting() -> [(&'static str, String); 1] {
+    [("accept", ACCEPTED.to_owned())]
+}
+
+fn told_digest(answer: &Answer) -> Option<Digest> {
+    answer.header("docker-content-digest")?.trim().parse().ok()
+}
