@@ -5,17 +5,24 @@
 //!
 //! Everything that comes from a server is bounded: time ([`Patience`]), bytes, redirects, repetitions. Credentials go to the
 //! registry and to the token server it names, never to where it redirects.
+//!
+//! Where and as whom a registry is asked, people and systems say in files and variables that podman, skopeo and docker know:
+//! [`configuration`], [`credentials`] and [`proxies`]. The environment itself is read by `commands`: [`Places`].
 
 mod access;
 mod answers;
 mod blob;
 mod challenge;
 mod client;
+pub mod configuration;
+pub mod credentials;
 mod endpoint;
 mod error;
 mod http;
 mod manifest;
 mod patience;
+mod places;
+pub mod proxies;
 mod tags;
 mod token;
 mod url;
@@ -27,6 +34,7 @@ pub use endpoint::{ClientCertificate, Endpoint};
 pub use error::RegistryError;
 pub use manifest::{Document, Version};
 pub use patience::Patience;
+pub use places::Places;
 
 #[cfg(test)]
 mod tests;
