@@ -100,7 +100,11 @@ impl PullArg {
             PullPolicy::Never => return Ok(open()?),
             PullPolicy::Always => pull()?,
             PullPolicy::Missing => match open() {
-                Err(ImageError::NotFound { .. } | ImageError::Missing { .. }) => pull()?,
+                Err(ImageError::NotFound { .. }) => {
+                    pull().with_context(|| format!("{spec}: no such file, and no image of that name in the store"))?;
+                }
+                // Of another platform, perhaps.
+                Err(ImageError::Missing { .. }) => pull()?,
                 other => return Ok(other?),
             },
             PullPolicy::Newer => {

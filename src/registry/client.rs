@@ -11,6 +11,8 @@ use super::{Endpoint, Patience, RegistryError};
 
 /// As many as browsers follow, roughly.
 const REDIRECTS_MAX: u32 = 10;
+/// How often somebody is greeted who does not answer: where there is no network, who waits should hear it soon.
+const GREETINGS_MAX: u32 = 3;
 /// New credentials for one request.
 const SIGNINGS_MAX: u32 = 2;
 
@@ -72,7 +74,8 @@ impl Registry {
                     failures += 1;
                     // Where HTTP is tried next there is no hurry to wait for HTTPS.
                     let gives_up = self.endpoint.insecure && self.base.is_https();
-                    if gives_up || silence.kind != SilenceKind::Connection || failures >= self.patience.attempts {
+                    let is_last = failures >= self.patience.attempts.min(GREETINGS_MAX);
+                    if gives_up || silence.kind != SilenceKind::Connection || is_last {
                         return Err(self.silent(silence));
                     }
                     std::thread::sleep(self.patience.pause(failures, None));

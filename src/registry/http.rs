@@ -193,7 +193,7 @@ fn silence(error: &Error) -> Silence {
         Error::Io(io) if io.kind() == io::ErrorKind::InvalidData => told(io.to_string(), SilenceKind::Tls),
         Error::Io(io) => told(io.to_string(), SilenceKind::Connection),
         Error::Timeout(which) => told(format!("no answer in time ({which})"), SilenceKind::Connection),
-        Error::HostNotFound => told("its name cannot be resolved".to_owned(), SilenceKind::Connection),
+        Error::HostNotFound => told("its name cannot be resolved".to_owned(), SilenceKind::Final),
         Error::ConnectionFailed => told("no connection".to_owned(), SilenceKind::Connection),
         Error::Rustls(error) => told(error.to_string(), SilenceKind::Tls),
         Error::Tls(reason) => told((*reason).to_owned(), SilenceKind::Tls),
