@@ -40,7 +40,9 @@ pub enum SurroundingsError {
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
     /// A rule that leads from one tag to another.
-    #[error("registries.conf leads from {from} to the tag {to:?}: a rule may change where an image is, not which")]
+    #[error(
+        "registries.conf leads from {from} to the tag {to:?}: a rule may change where an image is, not which"
+    )]
     Tag {
         /// What was wanted.
         from: String,
@@ -167,14 +169,18 @@ mod tests {
         // What is given for the registry is not for its mirrors.
         let wishes = Wishes { insecure: Some(false), access: Some(password("me")) };
         let found = host.endpoints(&named, &wishes).unwrap();
-        assert_eq!(found, [Endpoint { insecure: false, ..mirror }, Endpoint { access: password("me"), ..hub }]);
+        assert_eq!(
+            found,
+            [Endpoint { insecure: false, ..mirror }, Endpoint { access: password("me"), ..hub }]
+        );
     }
 
     #[test]
     fn logins_ask_the_registry_itself() {
         let home = tempfile::tempdir().unwrap();
         let host = surroundings(home.path(), CONF);
-        let asked = |key: &str, insecure| host.for_login(&key.parse().unwrap(), insecure, password("me")).unwrap();
+        let asked =
+            |key: &str, insecure| host.for_login(&key.parse().unwrap(), insecure, password("me")).unwrap();
         assert_eq!(asked("docker.io", None).host, "registry-1.docker.io");
         assert_eq!(asked("mirror.io:5000", None).ca_certificates, [b"ca"]);
         assert!(asked("localhost:1", None).insecure && !asked("localhost:1", Some(false)).insecure);

@@ -48,11 +48,8 @@ fn answer(mut stream: TcpStream) {
             };
             allowed |= name.eq_ignore_ascii_case("authorization") && value == AUTHORIZATION;
         }
-        let status = if allowed {
-            "200 OK"
-        } else {
-            "401 Unauthorized\r\nWww-Authenticate: Basic realm=\"test\""
-        };
+        let status =
+            if allowed { "200 OK" } else { "401 Unauthorized\r\nWww-Authenticate: Basic realm=\"test\"" };
         let version = "Docker-Distribution-Api-Version: registry/2.0";
         let text = format!("HTTP/1.1 {status}\r\n{version}\r\nContent-Length: 2\r\n\r\n{{}}");
         if stream.write_all(text.as_bytes()).is_err() {
@@ -83,7 +80,8 @@ impl User {
         command.env("LAYERFS", layerfs_path()).env("LAYERFS_ROOT", self.place.store()).env("PATH", path);
         command.env("HOME", self.place.path("home")).env("XDG_RUNTIME_DIR", self.place.path("run"));
         command.env("H", host).current_dir(self.place.path(""));
-        for other in ["REGISTRY_AUTH_FILE", "XDG_CONFIG_HOME", "DOCKER_CONFIG", "CONTAINERS_REGISTRIES_CONF"] {
+        for other in ["REGISTRY_AUTH_FILE", "XDG_CONFIG_HOME", "DOCKER_CONFIG", "CONTAINERS_REGISTRIES_CONF"]
+        {
             command.env_remove(other);
         }
         finish(&mut command)

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
-use super::CredentialsError;
 use super::super::Access;
+use super::CredentialsError;
 
 /// How long a helper may take: it may ask its user to unlock a keychain.
 const TIME_MAX: Duration = Duration::from_secs(120);
@@ -226,7 +226,10 @@ mod tests {
         let answer = r#"echo '{"ServerURL":"'$(cat)'","Username":"me","Secret":"s3cret","More":1}'"#;
         assert_eq!(get(answer, LONG), Ok(Some(me.clone())));
         // One that reads nothing, and one whose child keeps the pipe open.
-        assert_eq!(get(r#"echo '{"Username":"me","Secret":"s3cret"}'; sleep 1000 & exit 0"#, LONG), Ok(Some(me)));
+        assert_eq!(
+            get(r#"echo '{"Username":"me","Secret":"s3cret"}'; sleep 1000 & exit 0"#, LONG),
+            Ok(Some(me))
+        );
         let token = r#"echo '{"Username":"<token>","Secret":"t"}'"#;
         assert_eq!(get(token, LONG), Ok(Some(Access::IdentityToken("t".to_owned()))));
         assert_eq!(get("echo credentials not found in native keychain; exit 1", LONG), Ok(None));
@@ -236,7 +239,10 @@ mod tests {
     #[test]
     fn what_helpers_do_wrong() {
         let error = get("echo keychain is locked; exit 3", LONG).unwrap_err();
-        assert!(error.contains("docker-credential-test: get: ") && error.contains("keychain is locked"), "{error}");
+        assert!(
+            error.contains("docker-credential-test: get: ") && error.contains("keychain is locked"),
+            "{error}"
+        );
         let error = get("echo s3cret", LONG).unwrap_err();
         assert!(error.contains("expected JSON") && !error.contains("s3cret"), "{error}");
         let error = get("exec tr '\\0' x </dev/zero", LONG).unwrap_err();
