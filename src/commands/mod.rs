@@ -34,9 +34,12 @@ mod port;
 mod progress;
 mod prune;
 mod ps;
+mod pull;
+mod registries;
 mod rename;
 mod rm;
 mod run;
+mod search_tags;
 pub mod selection;
 mod start;
 mod stats;
@@ -174,6 +177,8 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Wait(args) => start::wait(&args),
         Command::Logs(args) => logs::run(&args),
         Command::Build(args) => build::run(&args),
+        Command::Pull(args) => pull::run(&args),
+        Command::SearchTags(args) => search_tags::run(&args),
         Command::Complete(args) => complete::run(&args),
         Command::Port(args) => port::run(&args),
         Command::Ps(args) => ps::run(&args),

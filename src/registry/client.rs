@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::answers::{Purpose, is_passing, retry_after};
+use super::answers::{is_passing, retry_after};
 use super::challenge::Challenge;
 use super::http::{Answer, Content, Http, Method, Request, Silence, SilenceKind};
 use super::token::Signing;
@@ -11,6 +11,8 @@ use super::{Endpoint, Patience, RegistryError};
 
 /// As many as browsers follow, roughly.
 const REDIRECTS_MAX: u32 = 10;
+/// How often somebody is greeted who does not answer: where there is no network, who waits should hear it soon.
+const GREETINGS_MAX: u32 = 3;
 /// New credentials for one request.
 const SIGNINGS_MAX: u32 = 2;
 
@@ -18,7 +20,6 @@ const SIGNINGS_MAX: u32 = 2;
 #[derive(Debug)]
 pub struct Registry {
     pub(super) endpoint: Endpoint,
-    pub(super) purpose: Purpose,
     pub(super) base: Url,
     pub(super) signing: Signing,
     pub(super) patience: Patience,
@@ -30,7 +31,7 @@ pub struct Registry {
 /// # Errors
 /// [`RegistryError::is_unauthorized`] when it does not.
 pub fn check_access(endpoint: &Endpoint, patience: Patience) -> Result<(), RegistryError> {
-    let registry = Registry::open(endpoint, Purpose::Pull, patience)?;
+    let registry = Registry::open(endpoint, patience)?;
     let answer = registry.ask(Method::Get, "/v2/", "its greeting", &[])?;
     if answer.status == 200 { Ok(()) } else { Err(registry.refused("its greeting", answer)) }
 }
@@ -40,13 +41,13 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`] when nobody is there, or no registry.
-    pub fn open(endpoint: &Endpoint, purpose: Purpose, patience: Patience) -> Result<Self, RegistryError> {
+    pub fn open(endpoint: &Endpoint, patience: Patience) -> Result<Self, RegistryError> {
         let registry = || endpoint.host.clone();
         let settings = |reason: String| RegistryError::Settings { registry: registry(), reason };
         let http = Http::new(endpoint, patience).map_err(settings)?;
         let base = Url::root(true, &endpoint.host).map_err(|reason| settings(reason.to_owned()))?;
         let signing = Signing::default();
-        let mut opened = Self { endpoint: endpoint.clone(), purpose, base, signing, patience, http };
+        let mut opened = Self { endpoint: endpoint.clone(), base, signing, patience, http };
         match opened.greet() {
             Err(RegistryError::Unreachable { .. } | RegistryError::Insecure { .. }) if endpoint.insecure => {
                 opened.base = Url::root(false, &endpoint.host).map_err(|reason| settings(reason.to_owned()))?;
@@ -73,7 +74,8 @@ impl Registry {
                     failures += 1;
                     // Where HTTP is tried next there is no hurry to wait for HTTPS.
                     let gives_up = self.endpoint.insecure && self.base.is_https();
-                    if gives_up || silence.kind != SilenceKind::Connection || failures >= self.patience.attempts {
+                    let is_last = failures >= self.patience.attempts.min(GREETINGS_MAX);
+                    if gives_up || silence.kind != SilenceKind::Connection || is_last {
                         return Err(self.silent(silence));
                     }
                     std::thread::sleep(self.patience.pause(failures, None));

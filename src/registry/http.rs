@@ -4,14 +4,13 @@
 //! CONNECT for HTTPS.
 
 use std::io::{self, Read};
-use std::time::Duration;
 
 use ureq::config::AutoHeaderValue;
 use ureq::http::{self, HeaderMap};
 use ureq::tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector, TcpConnector};
-use ureq::{Agent, Body, Error, Proxy, SendBody};
+use ureq::{Agent, Body, Error, Proxy};
 
 use super::url::Url;
 use super::{Endpoint, Patience};
@@ -35,7 +34,6 @@ const SYSTEM_ROOTS: [&str; 6] = [
 const AGENT: &str = concat!("layerfs/", env!("CARGO_PKG_VERSION"));
 
 /// What is asked.
-#[derive(Debug)]
 pub(super) struct Request<'a, 'c> {
     pub(super) method: Method,
     pub(super) url: &'a Url,
@@ -43,18 +41,10 @@ pub(super) struct Request<'a, 'c> {
     pub(super) content: Content<'c>,
 }
 
-/// What a request carries.
+/// What a request carries. Never printed: it may be a token.
 pub(super) enum Content<'a> {
     None,
     Bytes(&'a [u8]),
-    /// That many bytes of it.
-    Stream(&'a mut dyn Read, u64),
-}
-
-impl std::fmt::Debug for Content<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Content")
-    }
 }
 
 /// The methods of the distribution specification.
@@ -63,8 +53,6 @@ pub(super) enum Method {
     Get,
     Head,
     Post,
-    Put,
-    Patch,
 }
 
 /// What is answered.
@@ -128,7 +116,6 @@ pub(super) struct Http {
     registry: Agent,
     /// As the first, but shows nobody the user's certificate.
     elsewhere: Agent,
-    patience: Patience,
 }
 
 impl Http {
@@ -166,7 +153,7 @@ impl Http {
                 .chain(RustlsConnector::default());
             Agent::with_parts(config, connector, DefaultResolver::default())
         };
-        Ok(Self { registry: agent(with_own), elsewhere: agent(tls), patience })
+        Ok(Self { registry: agent(with_own), elsewhere: agent(tls) })
     }
 
     /// Asks the registry, or with `elsewhere` somebody it has sent us to.
@@ -176,23 +163,16 @@ impl Http {
             Method::Get => http::Method::GET,
             Method::Head => http::Method::HEAD,
             Method::Post => http::Method::POST,
-            Method::Put => http::Method::PUT,
-            Method::Patch => http::Method::PATCH,
         };
         let mut head = http::Request::builder().method(method).uri(request.url.to_string());
         for (name, value) in request.headers {
             head = head.header(*name, value);
         }
         let is_bodiless = matches!(request.method, Method::Get | Method::Head);
-        let idle = if is_bodiless { self.patience.idle } else { self.patience.idle_sent };
         let answer = match request.content {
-            Content::None if is_bodiless => run(agent, head.body(()), idle),
-            Content::None => run(agent, head.header("content-length", "0").body(&b""[..]), idle),
-            Content::Bytes(bytes) => run(agent, head.body(bytes), idle),
-            Content::Stream(mut reader, length) => {
-                let head = head.header("content-length", length.to_string());
-                run(agent, head.body(SendBody::from_reader(&mut reader)), idle)
-            }
+            Content::None if is_bodiless => run(agent, head.body(())),
+            Content::None => run(agent, head.header("content-length", "0").body(&b""[..])),
+            Content::Bytes(bytes) => run(agent, head.body(bytes)),
         };
         let (parts, body) = answer.map_err(|error| silence(&error))?.into_parts();
         Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
@@ -202,10 +182,8 @@ impl Http {
 fn run<S: ureq::AsSendBody>(
     agent: &Agent,
     request: Result<http::Request<S>, http::Error>,
-    idle: Duration,
 ) -> Result<http::Response<Body>, Error> {
-    let request = agent.configure_request(request?).timeout_per_read(Some(idle)).build();
-    agent.run(request)
+    agent.run(request?)
 }
 
 /// What it means that there is no answer.
@@ -215,7 +193,7 @@ fn silence(error: &Error) -> Silence {
         Error::Io(io) if io.kind() == io::ErrorKind::InvalidData => told(io.to_string(), SilenceKind::Tls),
         Error::Io(io) => told(io.to_string(), SilenceKind::Connection),
         Error::Timeout(which) => told(format!("no answer in time ({which})"), SilenceKind::Connection),
-        Error::HostNotFound => told("its name cannot be resolved".to_owned(), SilenceKind::Connection),
+        Error::HostNotFound => told("its name cannot be resolved".to_owned(), SilenceKind::Final),
         Error::ConnectionFailed => told("no connection".to_owned(), SilenceKind::Connection),
         Error::Rustls(error) => told(error.to_string(), SilenceKind::Tls),
         Error::Tls(reason) => told((*reason).to_owned(), SilenceKind::Tls),

@@ -30,7 +30,6 @@ mod token;
 mod url;
 
 pub use access::Access;
-pub use answers::Purpose;
 pub use blob::Wanted;
 pub use client::{Registry, check_access};
 pub use endpoint::{ClientCertificate, Endpoint};
