@@ -131,6 +131,28 @@ def docker_archives():
     }
 
 
+def registry_files():
+    """The first byte says which of both it is."""
+    auth = {"auths": {"r.io:5000": {"auth": "bWU6eA=="}, "r.io/a": {"identitytoken": "t"}, "https://index.docker.io/v1/": {"username": "a", "password": "b"}}, "x": [1]}
+    registries = """unqualified-search-registries = ["r.io"]
+short-name-mode = "permissive"
+credential-helpers = ["containers-auth.json"]
+[aliases]
+"a" = "r.io/a"
+[[registry]]
+prefix = "*.r.io"
+insecure = true
+[[registry]]
+prefix = "docker.io/library"
+location = "r.io:5000/hub"
+blocked = false
+[[registry.mirror]]
+location = "m.io"
+pull-from-mirror = "digest-only"
+"""
+    return {"auth": b"\0" + json.dumps(auth).encode(), "empty": b"\0", "registries": b"\1" + registries.encode()}
+
+
 def main():
     for target in os.listdir(OUT) if os.path.isdir(OUT) else []:
         for name in os.listdir(os.path.join(OUT, target)):
@@ -159,6 +181,8 @@ def main():
         keep("manifest", name, data)
     for name, data in docker_archives().items():
         keep("docker_archive", name, data)
+    for name, data in registry_files().items():
+        keep("registry_files", name, data)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ use super::container_args::{
     AttachArgs, CpArgs, CreateArgs, DiffArgs, ExecArgs, HealthcheckArgs, KillArgs, LogsArgs, PauseArgs,
     PortArgs, PsArgs, RenameArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, WaitArgs,
 };
+use super::login::{LoginArgs, LogoutArgs};
 use super::options::network::BuildNetworkArg;
 use super::options::pull::{PullArg, PullArgs, SearchTagsArgs};
 use super::update::UpdateArgs;
@@ -112,6 +113,10 @@ pub enum Command {
     Cat(CatArgs),
     /// Tell which layer of an image each version of a path comes from, and what hides it
     Which(WhichArgs),
+    /// Log in to a registry
+    Login(LoginArgs),
+    /// Log out of registries
+    Logout(LogoutArgs),
     /// Check every byte of images
     #[command(after_help = VERIFY_HELP)]
     Verify(ImagesArgs),

@@ -1,7 +1,7 @@
 //! What the environment decides: where things are kept, and which.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use nix::unistd::{Uid, User};
@@ -12,6 +12,11 @@ use crate::image::Image;
 use crate::layer::SpillDir;
 use crate::model::Digest;
 use crate::mount::Caches;
+use crate::registry::Places;
+use crate::registry::configuration::Registries;
+use crate::registry::credentials::Keychain;
+use crate::registry::proxies::Proxies;
+use crate::registry::surroundings::Surroundings;
 use crate::store::Store;
 
 /// The store's root: `$LAYERFS_ROOT`, else `/var/lib/layerfs` for root, else below the user's data directory (XDG Base
@@ -41,6 +46,19 @@ fn home(set: Option<PathBuf>, uid: Uid) -> anyhow::Result<PathBuf> {
     home.with_context(|| {
         format!("uid {uid} has no home directory: set LAYERFS_ROOT to a directory of your own")
     })
+}
+
+/// What this host says about registries. `authfile` is the file of credentials that was named, if one was.
+pub(super) fn surroundings(authfile: Option<&Path>) -> anyhow::Result<Surroundings> {
+    let variable = |name: &str| std::env::var_os(name);
+    let uid = Uid::effective();
+    let set = variable("HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
+    // Who has no home directory has nothing in it.
+    let home = home(set, uid).ok();
+    let places = Places::new(variable, home.as_deref(), uid.as_raw());
+    let registries = Registries::load(&places)?;
+    let keychain = Keychain::new(&places, authfile, registries.credential_helpers());
+    Ok(Surroundings { registries, keychain, proxies: Proxies::new(variable)?, places })
 }
 
 /// The caller's store.

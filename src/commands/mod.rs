@@ -18,6 +18,7 @@ mod healthcheck;
 mod index;
 mod inspect;
 mod logging;
+pub mod login;
 mod logs;
 mod look;
 mod lowers;
@@ -197,6 +198,8 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Tree(args) => look::tree(&args),
         Command::Cat(args) => look::cat(&args),
         Command::Which(args) => look::which(&args),
+        Command::Login(args) => login::login(args),
+        Command::Logout(args) => login::logout(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Volume(args) => volume::run(&args),
         Command::Stats(args) => stats::run(&args),

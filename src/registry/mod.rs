@@ -7,7 +7,8 @@
 //! registry and to the token server it names, never to where it redirects.
 //!
 //! Where and as whom a registry is asked, people and systems say in files and variables that podman, skopeo and docker know:
-//! [`configuration`], [`credentials`] and [`proxies`]. The environment itself is read by `commands`: [`Places`].
+//! [`configuration`], [`credentials`] and [`proxies`]; [`surroundings`] puts it together. The environment itself is read by
+//! `commands`: [`Places`].
 
 mod access;
 mod answers;
@@ -23,6 +24,7 @@ mod manifest;
 mod patience;
 mod places;
 pub mod proxies;
+pub mod surroundings;
 mod tags;
 mod token;
 mod url;

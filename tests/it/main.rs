@@ -21,6 +21,7 @@ mod containers;
 mod corpus;
 mod corrupt;
 mod cp;
+mod credentials;
 mod diff;
 mod doctor;
 mod encodings;

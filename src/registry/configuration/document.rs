@@ -29,9 +29,11 @@ impl Document {
             format!("not TOML: {line}{}", error.message())
         })?;
         if table.contains_key("registries") {
-            return Err("version 1 of the format ([registries.search], .insecure, .block) is not supported: write \
+            return Err(
+                "version 1 of the format ([registries.search], .insecure, .block) is not supported: write \
                         unqualified-search-registries and [[registry]] tables, containers-registries.conf(5)"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         let mut unknown = Vec::new();
         let mut fields = Fields { table, at: String::new() };
@@ -115,9 +117,7 @@ fn mirror(mut fields: Fields, digest_only: bool, unknown: &mut Vec<String>) -> R
         Some("digest-only") => Pulls::Digests,
         Some("tag-only") => Pulls::Tags,
         Some(other) => {
-            return Err(format!(
-                "{at}pull-from-mirror: {other:?} is none of all, digest-only and tag-only"
-            ));
+            return Err(format!("{at}pull-from-mirror: {other:?} is none of all, digest-only and tag-only"));
         }
     };
     if digest_only && pulls != Pulls::Digests {

@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use certificates::{Certificates, certificates};
-pub use rewriting::{Source, Named};
+pub use rewriting::{Named, Source};
 
 use super::{Places, places};
 use document::Document;
@@ -134,8 +134,8 @@ impl Registries {
 
     /// Puts one file over what is known; whether there is such a file.
     fn add(&mut self, path: &Path) -> Result<bool, ConfigurationError> {
-        let bytes = places::read(path)
-            .map_err(|source| ConfigurationError::Io { path: path.to_owned(), source })?;
+        let bytes =
+            places::read(path).map_err(|source| ConfigurationError::Io { path: path.to_owned(), source })?;
         let Some(bytes) = bytes else { return Ok(false) };
         let wrong = |reason| ConfigurationError::Document { path: path.to_owned(), reason };
         let text = String::from_utf8(bytes).map_err(|_| wrong("not UTF-8".to_owned()))?;
@@ -153,7 +153,11 @@ impl Registries {
             self.rules.insert(rule.prefix().to_owned(), rule);
         }
         for (name, target) in document.aliases {
-            if target.is_empty() { self.aliases.remove(&name) } else { self.aliases.insert(name, target) };
+            if target.is_empty() {
+                self.aliases.remove(&name)
+            } else {
+                self.aliases.insert(name, target)
+            };
         }
         self.search = document.search.unwrap_or_else(|| std::mem::take(&mut self.search));
         self.mode = document.mode.unwrap_or(self.mode);

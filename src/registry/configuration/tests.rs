@@ -197,13 +197,25 @@ fn what_is_wrong_is_named() {
         ("a = [", &["not TOML", "line 1"][..]),
         ("[registries.search]\nregistries = ['a']", &["version 1"]),
         ("registry = 1", &["registry: expected tables [[registry]], found integer"]),
-        ("[[registry]]\nlocation = 'a'\n[[registry]]\nblocked = true", &["registry 2: neither prefix nor location"]),
-        ("[[registry]]\nlocation = 'a'\ninsecure = 'yes'", &["registry 1: insecure: expected true or false, found string"]),
+        (
+            "[[registry]]\nlocation = 'a'\n[[registry]]\nblocked = true",
+            &["registry 2: neither prefix nor location"],
+        ),
+        (
+            "[[registry]]\nlocation = 'a'\ninsecure = 'yes'",
+            &["registry 1: insecure: expected true or false, found string"],
+        ),
         ("[[registry]]\nlocation = 'http://a'", &["registry 1: ", "without http://"]),
         ("[[registry]]\nprefix = '*.a/b'", &["registry 1: prefix", "*."]),
         ("[[registry]]\nprefix = 'a.*.b'", &["registry 1: prefix"]),
-        ("[[registry]]\nlocation = 'a'\n[[registry.mirror]]\ninsecure = true", &["registry 1: mirror 1: ", "missing"]),
-        ("[[registry]]\nlocation='a'\n[[registry.mirror]]\nlocation='b'\npull-from-mirror='x'", &["mirror 1: pull-from-mirror", "\"x\""]),
+        (
+            "[[registry]]\nlocation = 'a'\n[[registry.mirror]]\ninsecure = true",
+            &["registry 1: mirror 1: ", "missing"],
+        ),
+        (
+            "[[registry]]\nlocation='a'\n[[registry.mirror]]\nlocation='b'\npull-from-mirror='x'",
+            &["mirror 1: pull-from-mirror", "\"x\""],
+        ),
         (
             "[[registry]]\nlocation='a'\nmirror-by-digest-only=true\n[[registry.mirror]]\nlocation='b'\npull-from-mirror='all'",
             &["mirror 1: pull-from-mirror contradicts"],
@@ -269,13 +281,19 @@ fn files_in_their_order() {
     host.put("etc/containers/registries.conf.d/2.conf.bak", "not read");
     host.put("home/.config/containers/registries.conf.d/0.conf", "credential-helpers = ['h']");
     let all = host.load();
-    assert_eq!((all.search.as_slice(), all.names("y").unwrap()), (&["etc".to_owned()][..], vec!["two.io/y".to_owned()]));
+    assert_eq!(
+        (all.search.as_slice(), all.names("y").unwrap()),
+        (&["etc".to_owned()][..], vec!["two.io/y".to_owned()])
+    );
     assert_eq!(all.names("x").unwrap(), ["etc/x"]);
     assert_eq!(all.credential_helpers(), ["h"]);
     // With a file of one's own the system's drop-ins do not count either.
     host.put("home/.config/containers/registries.conf", &search(&["home"]));
     let all = host.load();
-    assert_eq!((all.search, all.aliases.len(), all.credential_helpers.len()), (vec!["home".to_owned()], 0, 1));
+    assert_eq!(
+        (all.search, all.aliases.len(), all.credential_helpers.len()),
+        (vec!["home".to_owned()], 0, 1)
+    );
     let named = host.put("named.conf", &search(&["named"]));
     host.variables.push(("CONTAINERS_REGISTRIES_CONF", named.clone()));
     let all = host.load();
@@ -333,7 +351,8 @@ fn certificates_of_the_first_directory() {
 
 #[test]
 fn unknown_keys_are_told() {
-    let text = "new = 1\n[[registry]]\nlocation = 'a'\nodd = 1\n[[registry.mirror]]\nlocation = 'b'\nweird = true";
+    let text =
+        "new = 1\n[[registry]]\nlocation = 'a'\nodd = 1\n[[registry.mirror]]\nlocation = 'b'\nweird = true";
     let (document, unknown) = Document::parse(text, Path::new("f")).unwrap();
     assert_eq!(document.rules.len(), 1);
     assert_eq!(unknown, ["registry 1: mirror 1: weird", "registry 1: odd", "new"]);

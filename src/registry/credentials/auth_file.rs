@@ -12,9 +12,9 @@ use serde_json::error::Category;
 use serde_json::ser::{PrettyFormatter, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::super::Access;
 use super::key::{self, RegistryKey};
 use super::ordered::Ordered;
-use super::super::Access;
 
 type Fields = Ordered<Box<RawValue>>;
 
@@ -85,7 +85,8 @@ impl AuthFile {
         let exact = exact.filter(|_| self.form == Form::Current);
         let other = || {
             let mut all = self.auths.iter();
-            all.find(|(name, _)| self.means_host(name, key.host())).map(|(name, value)| (name.to_owned(), value))
+            all.find(|(name, _)| self.means_host(name, key.host()))
+                .map(|(name, value)| (name.to_owned(), value))
         };
         match exact.or_else(other) {
             Some((name, value)) => access(value).map_err(|reason| format!("auths: {name:?}: {reason}")),
@@ -96,7 +97,8 @@ impl AuthFile {
     /// The helper that `credHelpers` names for a host.
     pub(super) fn helper_for(&self, host: &str) -> Option<&str> {
         let exact = self.helpers.get(host);
-        let other = || self.helpers.iter().find(|(name, _)| self.means_host(name, host)).map(|(_, name)| name);
+        let other =
+            || self.helpers.iter().find(|(name, _)| self.means_host(name, host)).map(|(_, name)| name);
         exact.or_else(other).map(String::as_str).filter(|name| !name.is_empty())
     }
 

@@ -76,7 +76,8 @@ impl FromStr for RegistryKey {
         };
         let path = path.strip_suffix('/').unwrap_or(path);
         let of_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-        let of_path = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._/".contains(&byte);
+        let of_path =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._/".contains(&byte);
         let right = !host.is_empty()
             && text.len() <= KEY_BYTES_MAX
             && host.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '[')
@@ -122,7 +123,9 @@ mod tests {
             let key: RegistryKey = text.parse().unwrap();
             assert_eq!((key.host(), key.path()), (host, path), "{text}");
         }
-        for text in ["", "/x", "https://", "r.io/a:tag", "r.io/a@b", "r.io//a", "a b", "-x", "r.io/A", "\u{e9}"] {
+        for text in
+            ["", "/x", "https://", "r.io/a:tag", "r.io/a@b", "r.io//a", "a b", "-x", "r.io/A", "\u{e9}"]
+        {
             assert!(text.parse::<RegistryKey>().is_err(), "{text}");
         }
         assert!(format!("r.io/{}", "a".repeat(300)).parse::<RegistryKey>().is_err());

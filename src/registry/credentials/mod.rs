@@ -4,7 +4,7 @@
 //! order of the files is that of containers-auth.json(5).
 
 mod auth_file;
-mod helper;
+mod helper_program;
 mod key;
 mod login;
 mod on_disk;
@@ -17,11 +17,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use key::{RegistryKey, RegistryKeyError};
-pub use login::{Dialogue, LoginError, Offer, login, logged_in, logout, logout_everywhere};
+pub use login::{Dialogue, LoginError, Offer, logged_in, login, logout, logout_everywhere};
 
 use super::{Access, Places};
 use auth_file::{AuthFile, Form};
-use helper::Helper;
+use helper_program::Helper;
 
 /// The name by which `credential-helpers` in registries.conf means the files (containers-registries.conf(5)).
 const FILES: &str = "containers-auth.json";
@@ -89,7 +89,9 @@ pub enum CredentialsError {
         reason: String,
     },
     /// A helper that is named somewhere and cannot be found.
-    #[error("there is no program docker-credential-{name} in PATH: install it, or remove it from credHelpers")]
+    #[error(
+        "there is no program docker-credential-{name} in PATH: install it, or remove it from credHelpers"
+    )]
     NoHelper {
         /// What follows `docker-credential-`.
         name: String,
@@ -179,7 +181,8 @@ impl Keychain {
             Helper::new(&name)?.store(key.host(), username, password)?;
             return Ok(Keeper::Helper(name));
         };
-        if let Some((name, servers)) = on_disk::read(path, Form::Current)?.and_then(|file| keeper_of(&file, key))
+        if let Some((name, servers)) =
+            on_disk::read(path, Form::Current)?.and_then(|file| keeper_of(&file, key))
         {
             // Of its names the last is the one that those use who configured the helper.
             let server = servers.last().map_or(key.host(), String::as_str);

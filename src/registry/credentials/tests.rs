@@ -62,7 +62,8 @@ fn entry(user: &str) -> String {
 #[test]
 fn the_most_specific_key_wins() {
     let host = Host::new();
-    let auths = [("r.io", "host"), ("r.io/a", "a"), ("r.io/a/b", "b"), ("https://index.docker.io/v1/", "hub")];
+    let auths =
+        [("r.io", "host"), ("r.io/a", "a"), ("r.io/a/b", "b"), ("https://index.docker.io/v1/", "hub")];
     let auths: Vec<_> = auths.iter().map(|(key, user)| format!("{key:?}:{}", entry(user))).collect();
     host.put("run/containers/auth.json", &format!(r#"{{"auths":{{{}}}}}"#, auths.join(",")));
     for (name, user) in [
@@ -85,7 +86,10 @@ fn forms_of_an_entry() {
     let host = Host::new();
     let found = |entry: &str| {
         host.put("run/containers/auth.json", &format!(r#"{{"auths":{{"r.io":{entry}}}}}"#));
-        host.keychain().find(&key("r.io")).map(|found| found.map(|(access, _)| access)).map_err(|e| e.to_string())
+        host.keychain()
+            .find(&key("r.io"))
+            .map(|found| found.map(|(access, _)| access))
+            .map_err(|e| e.to_string())
     };
     let me = Ok(Some(password("me", "s3cret")));
     assert_eq!(found(&format!(r#"{{"auth":"{COLON}","email":"x"}}"#)), me);
@@ -99,9 +103,19 @@ fn forms_of_an_entry() {
     for empty in ["{}", "null", r#"{"auth":""}"#, r#"{"auth":"Og=="}"#] {
         assert_eq!(found(empty), Ok(None), "{empty}");
     }
-    for wrong in [r#""s3cret""#, "[1]", r#"{"auth":1}"#, r#"{"auth":"s3cret!"}"#, r#"{"auth":"czNjcmV0"}"#, r#"{"auth":"//46"}"#] {
+    for wrong in [
+        r#""s3cret""#,
+        "[1]",
+        r#"{"auth":1}"#,
+        r#"{"auth":"s3cret!"}"#,
+        r#"{"auth":"czNjcmV0"}"#,
+        r#"{"auth":"//46"}"#,
+    ] {
         let error = found(wrong).unwrap_err();
-        assert!(error.contains("auth.json: auths: \"r.io\": ") && !error.contains("s3cret"), "{wrong}: {error}");
+        assert!(
+            error.contains("auth.json: auths: \"r.io\": ") && !error.contains("s3cret"),
+            "{wrong}: {error}"
+        );
     }
 }
 
@@ -165,7 +179,10 @@ fn what_is_written_keeps_the_rest() {
     assert_eq!(host.keychain().erase(&key("r.io")).unwrap(), Some(Keeper::File(path.clone())));
     assert_eq!(host.keychain().erase(&key("r.io")).unwrap(), None);
     let after = fs::read_to_string(&path).unwrap();
-    assert!(after.contains("\"odd\": 1.50") && after.contains("\"z\": [1,  2]") && !after.contains("r.io"), "{after}");
+    assert!(
+        after.contains("\"odd\": 1.50") && after.contains("\"z\": [1,  2]") && !after.contains("r.io"),
+        "{after}"
+    );
     host.keychain().erase_all().unwrap();
     let after: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert_eq!(after, serde_json::json!({"z": [1, 2], "auths": {}, "a": {"b": null}}));
@@ -220,12 +237,18 @@ fn many_writers_lose_nothing() {
 #[test]
 fn docker_io_has_one_entry() {
     let host = Host::new();
-    let path = host.put("run/containers/auth.json", &format!(r#"{{"auths":{{"https://index.docker.io/v1/":{}}}}}"#, entry("old")));
+    let path = host.put(
+        "run/containers/auth.json",
+        &format!(r#"{{"auths":{{"https://index.docker.io/v1/":{}}}}}"#, entry("old")),
+    );
     host.keychain().store(&key("docker.io"), "new", "p").unwrap();
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.contains("\"docker.io\"") && !text.contains("index.docker.io"), "{text}");
     assert_eq!(host.find("docker.io/me/app"), Some(password("new", "p")));
-    host.put("run/containers/auth.json", &format!(r#"{{"auths":{{"https://index.docker.io/v1/":{}}}}}"#, entry("old")));
+    host.put(
+        "run/containers/auth.json",
+        &format!(r#"{{"auths":{{"https://index.docker.io/v1/":{}}}}}"#, entry("old")),
+    );
     assert!(host.keychain().erase(&key("docker.io")).unwrap().is_some());
     assert_eq!(host.find("docker.io"), None);
 }
@@ -298,7 +321,10 @@ fn not_logging_in() {
         login(&chain, &registry, offer, &mut person, accepts).unwrap_err().to_string()
     };
     let mut nobody = only("me", "x");
-    assert_eq!(refused(offer("me", "s3cret"), &mut nobody), "logging into \"r.io\": invalid username/password");
+    assert_eq!(
+        refused(offer("me", "s3cret"), &mut nobody),
+        "logging into \"r.io\": invalid username/password"
+    );
     assert!(refused(Offer::default(), &mut nobody).contains("user name is empty"));
     assert!(refused(offer("me", ""), &mut nobody).contains("password is empty"));
     assert!(refused(offer("a:b", "c"), &mut nobody).contains("colon"));
@@ -317,10 +343,14 @@ fn logging_out() {
     assert!(!host.path("run").exists(), "nothing was written");
     chain.store(&registry, "me", "p").unwrap();
     assert_eq!(logout(&chain, &registry).unwrap(), "Removed login credentials for r.io");
-    let docker = host.put("home/.docker/config.json", &format!(r#"{{"auths":{{"r.io":{}}}}}"#, entry("docker")));
+    let docker =
+        host.put("home/.docker/config.json", &format!(r#"{{"auths":{{"r.io":{}}}}}"#, entry("docker")));
     let before = fs::read(&docker).unwrap();
     let said = logout(&chain, &registry).unwrap();
-    assert!(said.starts_with("Not logged into r.io by this tool") && said.contains(".docker/config.json"), "{said}");
+    assert!(
+        said.starts_with("Not logged into r.io by this tool") && said.contains(".docker/config.json"),
+        "{said}"
+    );
     assert_eq!(logout_everywhere(&chain).unwrap(), "Removed login credentials for all registries");
     assert_eq!(fs::read(&docker).unwrap(), before);
     let absent = Keychain::new(&host.places(), Some(&host.path("absent.json")), &[]);

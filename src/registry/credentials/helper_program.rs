@@ -3,6 +3,7 @@
 //! What they are asked goes through their standard input, what they say comes from their standard output, so no secret is
 //! among arguments that others can list. They have the caller's environment and standard error.
 
+use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
-use super::CredentialsError;
 use super::super::Access;
+use super::CredentialsError;
 
 /// How long a helper may take: it may ask its user to unlock a keychain.
 const TIME_MAX: Duration = Duration::from_secs(120);
@@ -32,6 +33,7 @@ const TOKEN_USER: &str = "<token>";
 #[derive(Debug)]
 pub(super) struct Helper<'a> {
     name: &'a str,
+    program: OsString,
     time_max: Duration,
 }
 
@@ -57,7 +59,7 @@ impl<'a> Helper<'a> {
         if name.is_empty() || name.len() > 100 || !name.bytes().all(allowed) {
             return Err(failed(name, "this cannot be the name of a helper"));
         }
-        Ok(Self { name, time_max: TIME_MAX })
+        Ok(Self { name, program: format!("docker-credential-{name}").into(), time_max: TIME_MAX })
     }
 
     /// What it has for any of these names of one server.
@@ -93,14 +95,18 @@ impl<'a> Helper<'a> {
     pub(super) fn erase(&self, servers: &[&str]) -> Result<bool, CredentialsError> {
         let mut erased = false;
         for server in servers {
-            erased |= self.call("erase", server.as_bytes())?.is_some();
+            match self.call("erase", server.as_bytes()) {
+                // Not all of them say in the usual words that there is nothing under the other name.
+                Err(error) if erased => tracing::debug!(%error, server, "nothing more to erase"),
+                done => erased |= done?.is_some(),
+            }
         }
         Ok(erased)
     }
 
     /// What it printed; `None` when it says that it has no such credentials.
     fn call(&self, verb: &str, input: &[u8]) -> Result<Option<Vec<u8>>, CredentialsError> {
-        let mut command = Command::new(format!("docker-credential-{}", self.name));
+        let mut command = Command::new(&self.program);
         command.arg(verb).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => CredentialsError::NoHelper { name: self.name.to_owned() },
@@ -186,4 +192,66 @@ fn end(child: &mut Child) {
 
 fn failed(name: &str, reason: &str) -> CredentialsError {
     CredentialsError::Helper { name: name.to_owned(), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// What a helper that is this script says to `get`.
+    fn get(script: &str, time_max: Duration) -> Result<Option<Access>, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("helper");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let helper = Helper { name: "test", program: program.into(), time_max };
+        // Another thread that forks meanwhile may have the script open for writing (ETXTBSY) for a moment.
+        loop {
+            match helper.get(&["r.io"]).map_err(|error| error.to_string()) {
+                Err(error) if error.contains("Text file busy") => thread::sleep(PAUSE),
+                done => return done,
+            }
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(300);
+
+    #[test]
+    fn what_helpers_say() {
+        let me = Access::Password { username: "me".to_owned(), password: "s3cret".to_owned() };
+        let answer = r#"echo '{"ServerURL":"'$(cat)'","Username":"me","Secret":"s3cret","More":1}'"#;
+        assert_eq!(get(answer, LONG), Ok(Some(me.clone())));
+        // One that reads nothing, and one whose child keeps the pipe open.
+        assert_eq!(
+            get(r#"echo '{"Username":"me","Secret":"s3cret"}'; sleep 1000 & exit 0"#, LONG),
+            Ok(Some(me))
+        );
+        let token = r#"echo '{"Username":"<token>","Secret":"t"}'"#;
+        assert_eq!(get(token, LONG), Ok(Some(Access::IdentityToken("t".to_owned()))));
+        assert_eq!(get("echo credentials not found in native keychain; exit 1", LONG), Ok(None));
+        assert_eq!(get("echo '{}'", LONG), Ok(None));
+    }
+
+    #[test]
+    fn what_helpers_do_wrong() {
+        let error = get("echo keychain is locked; exit 3", LONG).unwrap_err();
+        assert!(
+            error.contains("docker-credential-test: get: ") && error.contains("keychain is locked"),
+            "{error}"
+        );
+        let error = get("echo s3cret", LONG).unwrap_err();
+        assert!(error.contains("expected JSON") && !error.contains("s3cret"), "{error}");
+        let error = get("exec tr '\\0' x </dev/zero", LONG).unwrap_err();
+        assert!(error.contains("more than"), "{error}");
+        for hangs in ["exec sleep 1000", "exec >&-; exec sleep 1000"] {
+            let start = Instant::now();
+            let error = get(hangs, SHORT).unwrap_err();
+            assert!(error.contains("too long"), "{error}");
+            assert!(start.elapsed() < LONG, "it was waited for");
+        }
+    }
 }
