@@ -11,7 +11,7 @@ use std::path::Path;
 use source::{Source, files_below};
 
 /// The map of `src/`: a module imports only from modules of a lower row.
-const ROWS: [(&str, u8); 19] = [
+const ROWS: [(&str, u8); 20] = [
     ("model", 0),
     ("template", 0),
     ("sys", 1),
@@ -29,6 +29,7 @@ const ROWS: [(&str, u8); 19] = [
     ("look", 9),
     ("builder", 10),
     ("doctor", 10),
+    ("images", 10),
     ("commands", 11),
     ("main", 12),
 ];
