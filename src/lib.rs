@@ -23,7 +23,7 @@
 //!
 //! [`mount`] wires all this. The control plane below it decides what to mount ([`image`]), where changes go
 //! ([`container`]), and which process runs on it ([`launcher`]); [`look`] shows an image without
-//! mounting it; [`builder`] makes images of what processes changed;
+//! mounting it; [`images`] lists, names and removes those of the store; [`builder`] makes images of what processes changed;
 //! [`commands`] parses and prints.
 
 pub mod model;
@@ -55,5 +55,6 @@ pub mod look;
 
 pub mod builder;
 pub mod doctor;
+pub mod images;
 
 pub mod commands;

@@ -10,6 +10,7 @@ use super::container_args::{
     AttachArgs, CpArgs, CreateArgs, DiffArgs, ExecArgs, HealthcheckArgs, KillArgs, LogsArgs, PauseArgs,
     PortArgs, PsArgs, RenameArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, WaitArgs,
 };
+use super::image_args::{HistoryArgs, ImageArgs, ImageListArgs, RmiArgs, StoreArgs, TagArgs, UntagArgs};
 use super::login::{LoginArgs, LogoutArgs};
 use super::options::network::BuildNetworkArg;
 use super::options::pull::{PullArg, PullArgs, SearchTagsArgs};
@@ -76,6 +77,20 @@ pub enum Command {
     SearchTags(SearchTagsArgs),
     /// Build an image from a Dockerfile
     Build(BuildArgs),
+    /// List the images of the store
+    Images(ImageListArgs),
+    /// The commands that deal with images of the store
+    Image(ImageArgs),
+    /// Show how an image was made, step by step
+    History(HistoryArgs),
+    /// Remove images
+    Rmi(RmiArgs),
+    /// Give an image another name
+    Tag(TagArgs),
+    /// Take names from an image
+    Untag(UntagArgs),
+    /// Look after the store
+    Store(StoreArgs),
     /// Make changes readable for overlayfs and others: copy what they still share with the image
     Complete(CompleteArgs),
     /// Show where the ports of a container are reached

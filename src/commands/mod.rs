@@ -14,7 +14,12 @@ mod environment;
 mod exec;
 mod failure;
 mod files;
+mod forms;
 mod healthcheck;
+mod history;
+mod image;
+pub mod image_args;
+mod images;
 mod index;
 mod inspect;
 mod logging;
@@ -44,6 +49,7 @@ pub mod selection;
 mod start;
 mod stats;
 mod stop;
+mod store;
 mod top;
 mod umount;
 pub mod update;
@@ -112,6 +118,7 @@ fn parse(args: &[OsString]) -> Result<Command, clap::Error> {
         Some("exec") => alone(own).map(Command::Exec),
         Some("ps") => alone(own).map(Command::Ps),
         Some("stop") => alone(own).map(Command::Stop),
+        Some("images") => alone(own).map(Command::Images),
         _ => None,
     };
     parsed.map_or_else(|| Cli::try_parse_from(args).map(|cli| cli.command), Ok)
@@ -193,6 +200,13 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Update(args) => update::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Images(args) => images::run(&args),
+        Command::Image(args) => image::run(args),
+        Command::History(args) => history::run(&args),
+        Command::Rmi(args) => image::remove(&args),
+        Command::Tag(args) => image::tag(&args),
+        Command::Untag(args) => image::untag(&args),
+        Command::Store(args) => store::run(&args),
         Command::Index(args) => index::run(&args),
         Command::Ls(args) => look::ls(&args),
         Command::Tree(args) => look::tree(&args),

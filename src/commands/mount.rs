@@ -13,6 +13,7 @@ use crate::container::{
 };
 use crate::fuse::Flag;
 use crate::image::{self, Image};
+use crate::images;
 use crate::mount::{self, Caches, Layers, MountSpec};
 use crate::store::Store;
 
@@ -101,6 +102,8 @@ fn new(
         (Some(dir), false) => Changes::In(made(dir)?),
         (None, false) => Changes::Own,
     };
+    // Nobody removes the image from now on until the container says that it needs it.
+    let using = images::claim(store, &image)?;
     let held = containers.create(NewContainer {
         name: None,
         image: ImageRecord::of(&image),
@@ -112,6 +115,7 @@ fn new(
         run: None,
         changes,
     })?;
+    drop(using);
     Ok(Prepared { held, image, layers, target })
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::image::Decompressing;
 use crate::layer::LayerSource;
 use crate::mount::{MountSpec, Progress};
+use crate::store::Checking;
 
 /// Columns of the bar between its brackets.
 const BAR_COLUMNS: u64 = 30;
@@ -77,6 +78,11 @@ impl Indexing {
         Self::new("checking", Total::Bytes(layers.iter().map(bytes).sum()), told)
     }
 
+    /// Of all blobs of the store.
+    pub(super) fn checking_all(told: Told) -> Self {
+        Self::new("checking", Total::AsTold, told)
+    }
+
     /// Of an archive that is compressed as a whole.
     pub(super) fn decompressing(told: Told) -> Self {
         Self::new("decompressing", Total::AsTold, told)
@@ -102,6 +108,12 @@ impl Progress for Indexing {
 
 impl Decompressing for Indexing {
     fn decompressed(&self, done: u64, total: u64) {
+        self.show(None, done, total);
+    }
+}
+
+impl Checking for Indexing {
+    fn checked(&self, done: u64, total: u64) {
         self.show(None, done, total);
     }
 }

@@ -17,6 +17,7 @@ use crate::container::{
     command_line, ending, sweeping,
 };
 use crate::fuse::Writes;
+use crate::images;
 use crate::launcher::EarlyUsers;
 use crate::mount::Layers;
 use crate::sys::process;
@@ -100,6 +101,8 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
     let layers = mount::open_layers_told(&store, &image, caches, progress)?;
     let claim = userns::claim(&containers, &mut wishes, &image, &layers)?;
     containers.volumes()?.resolve(&mut wishes.volumes)?;
+    // Nobody removes the image from now on until the container says that it needs it.
+    let using = images::claim(&store, &image)?;
     let created = containers.create(NewContainer {
         name: args.name.clone(),
         image: ImageRecord::of(&image),
@@ -110,7 +113,7 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
         remove_at_end: args.rm,
         run: Some(wishes.clone()),
     });
-    drop(claim);
+    drop((claim, using));
     let held = created?;
     if let Err(error) = provide_volumes(&containers, &wishes) {
         ending::discard(&containers, held)?;

@@ -177,6 +177,18 @@ impl Containers {
         Ok(found)
     }
 
+    /// The images that containers are made of. A container that is damaged may need any.
+    ///
+    /// # Errors
+    /// When the directory or a config cannot be read.
+    pub fn images_in_use(&self) -> Result<Vec<(ContainerId, ImageRecord)>, ContainerError> {
+        let mut found = Vec::new();
+        for id in self.ids()? {
+            found.extend(self.load(id)?.map(|container| (id, container.config.image)));
+        }
+        Ok(found)
+    }
+
     /// What lists say of them, the youngest first. What is just being made or removed is not among them.
     ///
     /// # Errors

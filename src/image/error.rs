@@ -24,6 +24,14 @@ pub enum ImageError {
         /// The name as a registry takes it.
         hint: String,
     },
+    /// The beginning of several ids.
+    #[error("{text}: several images have an id that begins so: {}", images.join(", "))]
+    SeveralIds {
+        /// What was asked for.
+        text: String,
+        /// Their ids.
+        images: Vec<String>,
+    },
     /// A path that was said to be one is not there.
     #[error("{spec}: no such file or directory")]
     NoFile {

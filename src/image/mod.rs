@@ -12,10 +12,13 @@ use crate::model::{Digest, ImageConfig};
 use crate::store::Store;
 
 mod archive;
+pub mod catalog;
 mod describe;
 mod docker_archive;
 mod documents;
 mod error;
+pub mod facts;
+mod facts_kept;
 mod files;
 mod import;
 mod manifest;
@@ -27,9 +30,12 @@ pub mod pull;
 pub mod reference;
 mod rootfs;
 
+pub use catalog::{Catalog, CatalogError, StoredImage};
 pub use describe::created_by;
 pub use documents::{Broken, Decompressing, Documents, Sought, Stored};
 pub use error::ImageError;
+pub use facts::Facts;
+pub use facts_kept::is_damaged as facts_are_damaged;
 pub use manifest::host_architecture;
 pub use open::{named, open, open_sought};
 pub use platform::{PlatformError, TargetPlatform};

@@ -7,15 +7,13 @@ use super::{Broken, Documents, Image, ImageError, Sought, Stored, TargetPlatform
 use crate::layer::{LayerSource, TarSource};
 use crate::model::limits::IMAGE_LAYERS_MAX;
 use crate::model::{Digest, ImageConfig};
-use crate::store::{Descriptor, Index};
+use crate::store::{CONTAINERD_NAME, Descriptor, Index};
 use crate::sys::file_range::FileRange;
 
 /// An index in an index in an index: nobody makes more.
 pub(super) const INDEX_DEPTH_MAX: usize = 4;
-/// Containerd and docker write the whole name here, and only the tag into the standard annotation.
-const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// Marks provenance documents that buildkit puts beside the images.
-const ATTESTATION: &str = "vnd.docker.reference.type";
+pub(super) const ATTESTATION: &str = "vnd.docker.reference.type";
 
 /// Opens the image with that name (any name when there is only one image), or `@DIGEST` of its manifest.
 /// `transport` is what the [`Image::source`] begins with.
@@ -258,7 +256,7 @@ pub(super) fn check_layers(
     Ok(())
 }
 
-fn document(
+pub(super) fn document(
     files: &dyn Files,
     descriptor: &Descriptor,
     what: &'static str,
@@ -303,6 +301,6 @@ fn blob_name(digest: Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-fn wrong(files: &dyn Files, what: String, reason: String) -> ImageError {
+pub(super) fn wrong(files: &dyn Files, what: String, reason: String) -> ImageError {
     ImageError::Document { path: files.place().to_owned(), what, reason }
 }

@@ -2,7 +2,7 @@
 
 use super::{Archive, Directory, Files, Image, ImageError, Path, PathBuf, Reference, Store, absent};
 use super::{Sought, TargetPlatform};
-use super::{docker_archive, import, oci_layout, oldest_archive, reference, rootfs};
+use super::{catalog, docker_archive, import, oci_layout, oldest_archive, reference, rootfs};
 use crate::index::Encoding;
 use crate::store::Descriptor;
 use crate::sys::file_range::FileRange;
@@ -27,7 +27,7 @@ const TRANSPORTS: [(&str, Transport); 4] = [
 const DIRECTORY_TRANSPORT: &[u8] = b"Directory Transport Version";
 
 /// Finds the image. In this order: a path (`PATH[:NAME]` of an OCI layout, OCI archive or docker-archive, or a plain
-/// root directory; `oci:`, `oci-archive:`, `docker-archive:` and `dir:` say which), else a name in the store.
+/// root directory; `oci:`, `oci-archive:`, `docker-archive:` and `dir:` say which), else a name in the store, or the beginning of an id.
 ///
 /// # Errors
 /// [`ImageError`] says what is wrong with which file, and what to do.
@@ -223,6 +223,9 @@ fn open_name(spec: &str, store: &Store, sought: &Sought) -> Result<Image, ImageE
             let name = reference::familiar(name);
             return oci_layout::open_descriptor(&layout, descriptor.clone(), name, "oci", sought);
         }
+    }
+    if let Some((descriptor, name)) = catalog::entry_by_id(store, spec)? {
+        return oci_layout::open_descriptor(&layout, descriptor, name, "oci", sought);
     }
     let hint = wanted.familiar();
     Err(ImageError::NotFound { spec: spec.to_owned(), layout: layout.0, hint })

@@ -29,6 +29,13 @@ impl TargetPlatform {
         Self { os: "linux".to_owned(), architecture: host_architecture().to_owned(), variant: None }
     }
 
+    /// This machine with all that decides which of several images is chosen for it.
+    pub(super) fn host_in_full() -> String {
+        let host = Self::host();
+        let level = newest(&host.architecture).map(|(major, minor)| format!("/{major}.{minor}"));
+        format!("{host}{}", level.unwrap_or_default())
+    }
+
     fn new(os: &str, architecture: &str, variant: Option<&str>) -> Self {
         // Configs of old builders say nothing of the system.
         let os = if os.is_empty() { "linux".to_owned() } else { os.to_ascii_lowercase() };

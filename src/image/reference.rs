@@ -98,8 +98,18 @@ impl Reference {
         Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
     }
 
+    /// The same without tag and digest.
+    #[must_use]
+    pub fn familiar_repository(&self) -> String {
+        let tag = self.tag.as_ref().map_or(0, |tag| tag.len() + 1);
+        let digest = self.digest.map_or(0, |digest| digest.to_string().len() + 1);
+        let mut whole = self.familiar();
+        whole.truncate(whole.len().saturating_sub(tag + digest));
+        whole
+    }
+
     /// This name and, for a short one, the name that podman and buildah give to what they make: `localhost/NAME`.
-    pub(super) fn candidates(&self) -> impl Iterator<Item = Self> {
+    pub(crate) fn candidates(&self) -> impl Iterator<Item = Self> {
         let short = self.path.strip_prefix("library/").filter(|_| self.host == DEFAULT_HOST);
         let local =
             short.map(|path| Self { host: "localhost".to_owned(), path: path.to_owned(), ..self.clone() });
@@ -235,8 +245,10 @@ mod tests {
             let reference: Reference = text.parse().unwrap();
             assert_eq!(reference.to_string(), full);
             assert_eq!(reference.familiar(), familiar);
+            assert_eq!(reference.familiar_repository(), familiar.rsplit_once(':').unwrap().0);
         }
         let pinned: Reference = format!("debian@{digest}").parse().unwrap();
+        assert_eq!(pinned.familiar_repository(), "debian");
         assert_eq!((pinned.tag(), pinned.to_string()), (None, format!("docker.io/library/debian@{digest}")));
         let candidates = |text: &str| -> Vec<String> {
             text.parse::<Reference>().unwrap().candidates().map(|one| one.to_string()).collect()

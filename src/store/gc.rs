@@ -50,18 +50,18 @@ pub struct Collected {
 
 /// What the names lead to.
 #[derive(Debug, Default)]
-struct Reached {
-    live: HashSet<Digest>,
+pub(super) struct Reached {
+    pub(super) live: HashSet<Digest>,
     /// The documents that do not say where they lead.
-    broken: Vec<StoreError>,
+    pub(super) broken: Vec<StoreError>,
 }
 
 /// What a document refers to.
 #[derive(Clone, Copy, Debug)]
-struct Mention {
-    digest: Digest,
+pub(super) struct Mention {
+    pub(super) digest: Digest,
     /// A layer leads nowhere, whatever its bytes look like.
-    is_layer: bool,
+    pub(super) is_layer: bool,
 }
 
 /// Removes what was made of images, is of none in the store and was not used for `unused`: indexes, spill files, start
@@ -131,9 +131,19 @@ pub fn collect_blobs(
 
 /// All digests that can be reached from the names, and those to keep.
 fn reachable(store: &Store, keep: &HashSet<Digest>) -> Result<Reached, StoreError> {
-    let mut reached = Reached::default();
+    reachable_without(store, keep, &HashSet::new())
+}
+
+/// The same when these are not in the index any more.
+pub(super) fn reachable_without(
+    store: &Store,
+    keep: &HashSet<Digest>,
+    without: &HashSet<Digest>,
+) -> Result<Reached, StoreError> {
     let names = store.refs().read()?.manifests;
-    let roots = names.iter().map(|known| known.digest).chain(keep.iter().copied());
+    let names = names.iter().map(|known| known.digest).filter(|digest| !without.contains(digest));
+    let roots = names.chain(keep.iter().copied());
+    let mut reached = Reached::default();
     let mut open: Vec<Mention> = roots.map(|digest| Mention { digest, is_layer: false }).collect();
     let mut read = HashSet::new();
     while let Some(Mention { digest, is_layer }) = open.pop() {
@@ -149,7 +159,7 @@ fn reachable(store: &Store, keep: &HashSet<Digest>) -> Result<Reached, StoreErro
 }
 
 /// Every digest that the blob refers to, if it is a manifest, an index or a config.
-fn mentioned(store: &Store, digest: Digest) -> Result<Vec<Mention>, StoreError> {
+pub(super) fn mentioned(store: &Store, digest: Digest) -> Result<Vec<Mention>, StoreError> {
     let range = store.blobs().get(digest)?;
     let path = store.blobs().path(digest);
     if range.len() > DOCUMENT_BYTES_MAX {
@@ -193,7 +203,7 @@ fn digest_of(value: &Value) -> Option<Digest> {
     value.as_str()?.parse().ok()
 }
 
-fn files_of(dir: &Path) -> Result<Vec<(DirEntry, Duration)>, StoreError> {
+pub(super) fn files_of(dir: &Path) -> Result<Vec<(DirEntry, Duration)>, StoreError> {
     let list = || -> io::Result<Vec<_>> {
         let now = SystemTime::now();
         let aged = |entry: io::Result<DirEntry>| {
@@ -211,11 +221,11 @@ fn files_of(dir: &Path) -> Result<Vec<(DirEntry, Duration)>, StoreError> {
     list().map_err(StoreError::io("list", dir))
 }
 
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
 
-fn digest_named(entry: &DirEntry, suffix: &str) -> Option<Digest> {
+pub(super) fn digest_named(entry: &DirEntry, suffix: &str) -> Option<Digest> {
     Digest::from_hex(entry.file_name().to_str()?.strip_suffix(suffix)?).ok()
 }
 

@@ -12,6 +12,8 @@ use crate::model::Digest;
 pub const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 /// The annotation that names an image in `index.json`.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Containerd and docker write the whole name here.
+pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// Media type of an image manifest.
 pub const MEDIA_TYPE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Media type of an index.
@@ -85,6 +87,24 @@ impl Descriptor {
     pub fn ref_name(&self) -> Option<&str> {
         self.annotation(REF_NAME)
     }
+
+    /// What it is called: containerd and docker write the whole name into an annotation of their own, and only the tag into the
+    /// standard one.
+    #[must_use]
+    pub fn full_name(&self) -> Option<&str> {
+        self.annotation(CONTAINERD_NAME).or(self.ref_name())
+    }
+
+    /// The same without a name.
+    #[must_use]
+    pub fn nameless(mut self) -> Self {
+        if let Some(annotations) = &mut self.annotations {
+            annotations.remove(REF_NAME);
+            annotations.remove(CONTAINERD_NAME);
+        }
+        self.annotations = self.annotations.filter(|annotations| !annotations.is_empty());
+        self
+    }
 }
 
 impl Index {
@@ -92,5 +112,32 @@ impl Index {
     #[must_use]
     pub fn empty() -> Self {
         Self { schema_version: 2, manifests: Vec::new(), other: Map::new() }
+    }
+
+    /// Takes a name from what has it, as it is written in either annotation; what has no other then stays without one. Returns
+    /// whether anything had it.
+    pub fn take_name(&mut self, name: &str) -> bool {
+        self.take_names(|one| one.full_name() == Some(name) || one.ref_name() == Some(name))
+    }
+
+    /// The same of all entries of which that holds.
+    pub fn take_names(&mut self, has_it: impl Fn(&Descriptor) -> bool) -> bool {
+        let mut rest = Vec::with_capacity(self.manifests.len());
+        let mut taken = Vec::new();
+        for one in std::mem::take(&mut self.manifests) {
+            if one.full_name().is_some() && has_it(&one) {
+                taken.push(one.nameless())
+            } else {
+                rest.push(one)
+            }
+        }
+        let had = !taken.is_empty();
+        for one in taken {
+            if !rest.iter().any(|other: &Descriptor| other.digest == one.digest) {
+                rest.push(one);
+            }
+        }
+        self.manifests = rest;
+        had
     }
 }

@@ -2,8 +2,13 @@
 //!
 //! Lock order: store lock, then `refs.lock`, then a single blob.
 
+use std::time::{Duration, Instant};
+
 use super::{Store, StoreError};
 use crate::sys::lock::FileLock;
+
+/// How long [`Store::lock_alone`] sleeps in between.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Nothing is collected while this is held. Hold it from the first blob of an image until its name is set.
 #[derive(Debug)]
@@ -37,6 +42,21 @@ impl Store {
         match FileLock::try_exclusive(&path).map_err(StoreError::io("lock", &path))? {
             Some(lock) => Ok(StoreLockExclusive { _lock: lock }),
             None => Err(StoreError::Busy { path: self.root().to_owned() }),
+        }
+    }
+
+    /// As [`Self::lock_exclusive`], but asks again for that long: others hold a lock for moments, but for who builds or
+    /// brings an image.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when somebody still holds one then.
+    pub fn lock_alone(&self, patience: Duration) -> Result<StoreLockExclusive, StoreError> {
+        let end = Instant::now() + patience;
+        loop {
+            match self.lock_exclusive() {
+                Err(StoreError::Busy { .. }) if Instant::now() < end => std::thread::sleep(PAUSE),
+                other => return other,
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::sys::atomic;
 
 mod blobs;
+mod check;
 mod error;
 mod gc;
 mod imports;
@@ -22,15 +23,22 @@ mod layout;
 mod locks;
 mod partial;
 mod refs;
+mod removal;
+mod repair;
 
 pub use blobs::{BlobPin, Blobs};
+pub use check::{Checked, Checking, Finding, Repair, check};
 pub use error::StoreError;
 pub use gc::{Collected, GcPolicy, collect_blobs, collect_caches};
 pub use imports::{ImportKey, Imports, NewImport, Removed, Turn};
-pub use layout::{Descriptor, Index, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, OCI_LAYOUT, Platform, REF_NAME};
+pub use layout::{
+    CONTAINERD_NAME, Descriptor, Index, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, OCI_LAYOUT, Platform, REF_NAME,
+};
 pub use locks::{StoreLock, StoreLockExclusive};
 pub use partial::{Delivery, Partial};
 pub use refs::Refs;
+pub use removal::{Freed, Grace, free, freeable, leads_to, nameless_blobs};
+pub use repair::{Repaired, repair};
 
 /// A store on disk, usable by this user.
 #[derive(Clone, Debug)]
@@ -105,6 +113,18 @@ impl Store {
     #[must_use]
     pub fn containers_dir(&self) -> PathBuf {
         self.root.join("containers")
+    }
+
+    /// What lists of images have read of them.
+    #[must_use]
+    pub fn image_facts(&self) -> PathBuf {
+        self.root.join("images.json")
+    }
+
+    /// Where damaged blobs are put.
+    #[must_use]
+    pub fn damaged_dir(&self) -> PathBuf {
+        self.root.join("damaged")
     }
 
     /// The blobs.

@@ -44,20 +44,36 @@ impl Refs {
         Ok(self.read()?.manifests.into_iter().filter_map(named).collect())
     }
 
-    /// Gives a name to a manifest or index that is in the store, taking it from what had it.
+    /// Gives a name to a manifest or index that is in the store, taking it from what had it. That stays in the index without
+    /// one, as skopeo leaves it, when it has no other: else nobody would find what takes room there.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when the blob is not there, [`StoreError::Name`] for a bad name.
     pub fn set(&self, name: &str, descriptor: &Descriptor) -> Result<(), StoreError> {
+        self.set_instead(name, descriptor, |_| false)
+    }
+
+    /// The same, and takes from what is called the same in other words what it is called.
+    ///
+    /// # Errors
+    /// As [`Self::set`].
+    pub fn set_instead(
+        &self,
+        name: &str,
+        descriptor: &Descriptor,
+        is_same: impl Fn(&Descriptor) -> bool,
+    ) -> Result<(), StoreError> {
         check_name(name)?;
         if !self.blobs.has(descriptor.digest)? {
             let path = self.blobs.path(descriptor.digest);
             return Err(StoreError::Missing { digest: descriptor.digest, path });
         }
-        let mut named = descriptor.clone();
+        let mut named = descriptor.clone().nameless();
         named.annotations.get_or_insert_default().insert(REF_NAME.to_owned(), name.to_owned());
-        self.change(|index| {
-            index.manifests.retain(|known| known.ref_name() != Some(name));
+        self.edit(|index| {
+            index.take_name(name);
+            index.take_names(is_same);
+            index.manifests.retain(|known| known.digest != named.digest || known.ref_name().is_some());
             index.manifests.push(named);
         })
     }
@@ -67,7 +83,7 @@ impl Refs {
     /// # Errors
     /// [`StoreError::Document`] when `index.json` cannot be read.
     pub fn remove(&self, name: &str) -> Result<bool, StoreError> {
-        self.change(|index| {
+        self.edit(|index| {
             let before = index.manifests.len();
             index.manifests.retain(|known| known.ref_name() != Some(name));
             index.manifests.len() != before
@@ -92,7 +108,11 @@ impl Refs {
         if super::exists(&self.index)? { Ok(()) } else { self.write(&Index::empty()) }
     }
 
-    fn change<T>(&self, edit: impl FnOnce(&mut Index) -> T) -> Result<T, StoreError> {
+    /// Changes the index as a whole: nobody of ours changes it meanwhile, and after a crash it is the old one or the new one.
+    ///
+    /// # Errors
+    /// [`StoreError::Document`] when it cannot be read; what the system says when it cannot be written.
+    pub fn edit<T>(&self, edit: impl FnOnce(&mut Index) -> T) -> Result<T, StoreError> {
         let _lock = self.lock()?;
         let mut index = self.read()?;
         let before = index.clone();
@@ -164,6 +184,26 @@ mod tests {
         for part in [r#""extra":[1]"#, r#""urls":["u"]"#, r#""variant":"v7""#, r#""mediaType":"m""#] {
             assert!(after.contains(part), "{part} in {after}");
         }
+    }
+
+    #[test]
+    fn what_loses_its_last_name_stays_in_the_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let (one, two) = (put(&store, "one"), put(&store, "two"));
+        let refs = store.refs();
+        let nameless = || -> Vec<Digest> {
+            let all = refs.read().unwrap().manifests.into_iter();
+            all.filter(|known| known.ref_name().is_none()).map(|known| known.digest).collect()
+        };
+        refs.set("a:1", &one).unwrap();
+        refs.set("b:1", &one).unwrap();
+        refs.set("a:1", &two).unwrap();
+        assert!(nameless().is_empty(), "it has another name");
+        refs.set("b:1", &two).unwrap();
+        assert_eq!(nameless(), [one.digest]);
+        refs.set("c:1", &one).unwrap();
+        assert!(nameless().is_empty());
     }
 
     #[test]

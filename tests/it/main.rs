@@ -31,6 +31,7 @@ mod faults;
 mod foreign;
 mod forms;
 mod full;
+mod images;
 mod imported;
 mod isolation;
 mod kills;

@@ -115,7 +115,8 @@ fn read(mut stream: &TcpStream) -> Option<Asked> {
     let mut lines = head.lines();
     let mut first = lines.next()?.split(' ');
     let (method, path) = (first.next()?.to_owned(), first.next()?.to_owned());
-    let pair = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+    let pair =
+        |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
     let headers: BTreeMap<String, String> = lines.filter_map(pair).collect();
     let length: usize = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
