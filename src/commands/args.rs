@@ -1,6 +1,5 @@
 //! What can be typed: the definitions behind parsing, `--help`, man pages and shell completions.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -12,6 +11,7 @@ use super::container_args::{
 };
 use super::image_args::{HistoryArgs, ImageArgs, ImageListArgs, RmiArgs, StoreArgs, TagArgs, UntagArgs};
 use super::login::{LoginArgs, LogoutArgs};
+use super::look_args::{CatArgs, LsArgs, TreeArgs, WhichArgs};
 use super::options::network::BuildNetworkArg;
 use super::options::pull::{PullArg, PullArgs, SearchTagsArgs};
 use super::update::UpdateArgs;
@@ -347,79 +347,6 @@ pub struct ImagesArgs {
     /// Images
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,
-}
-
-/// `layerfs ls`
-#[derive(Clone, Debug, Args)]
-#[command(after_help = IMAGE_HELP)]
-pub struct LsArgs {
-    /// Which of several
-    #[command(flatten)]
-    pub platform: PlatformArg,
-    /// With type, permissions, links, the image's own ids, size or device number, time (UTC), and targets of symlinks
-    #[arg(short = 'l')]
-    pub long: bool,
-    /// With everything below
-    #[arg(short = 'R', long)]
-    pub recursive: bool,
-    /// Print a JSON array; names that are not UTF-8 are there twice: readable, and exactly under name_base64
-    #[arg(long)]
-    pub json: bool,
-    /// Image
-    pub image: String,
-    /// Path in it
-    #[arg(default_value = "/")]
-    pub path: OsString,
-}
-
-/// `layerfs tree`
-#[derive(Clone, Debug, Args)]
-#[command(after_help = IMAGE_HELP)]
-pub struct TreeArgs {
-    /// Which of several
-    #[command(flatten)]
-    pub platform: PlatformArg,
-    /// How many levels
-    #[arg(short = 'L', value_name = "LEVELS")]
-    pub levels: Option<usize>,
-    /// Print nested JSON objects
-    #[arg(long)]
-    pub json: bool,
-    /// Image
-    pub image: String,
-    /// Directory in it
-    #[arg(default_value = "/")]
-    pub path: OsString,
-}
-
-/// `layerfs cat`
-#[derive(Clone, Debug, Args)]
-#[command(after_help = IMAGE_HELP)]
-pub struct CatArgs {
-    /// Which of several
-    #[command(flatten)]
-    pub platform: PlatformArg,
-    /// Image
-    pub image: String,
-    /// Files in it; symlinks are followed, and never out of it
-    #[arg(required = true, value_name = "PATH")]
-    pub paths: Vec<OsString>,
-}
-
-/// `layerfs which`
-#[derive(Clone, Debug, Args)]
-#[command(after_help = IMAGE_HELP)]
-pub struct WhichArgs {
-    /// Which of several
-    #[command(flatten)]
-    pub platform: PlatformArg,
-    /// Print a JSON object
-    #[arg(long)]
-    pub json: bool,
-    /// Image
-    pub image: String,
-    /// Path in it; symlinks on the way are followed, the last name is not
-    pub path: OsString,
 }
 
 /// `layerfs stats`

@@ -5,7 +5,8 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use anyhow::Context as _;
 
-use super::args::{CatArgs, LsArgs, PlatformArg, TreeArgs, WhichArgs};
+use super::args::PlatformArg;
+use super::look_args::{CatArgs, LsArgs, TreeArgs, WhichArgs};
 use super::progress::Told;
 use super::{environment, failure, mount};
 use crate::image::Image;

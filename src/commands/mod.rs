@@ -26,6 +26,7 @@ mod logging;
 pub mod login;
 mod logs;
 mod look;
+pub mod look_args;
 mod lowers;
 mod man;
 mod mount;

@@ -5,14 +5,14 @@ use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{bail, ensure};
 
 use super::args::PlatformArg;
 use super::options::pull::{PullArg, PullArgs, PullPolicy};
-use super::options::registry::RegistryArgs;
 use super::progress::{self, Told};
-use super::{complain, environment, registries};
-use crate::image::pull::{self, LayerState, Pulling};
+use super::registries::{self, Asking};
+use super::{complain, environment};
+use crate::image::pull::{self, LayerState, PullSpec, Pulling};
 use crate::image::{self, Image, ImageError, Reference, TargetPlatform};
 use crate::model::Digest;
 use crate::store::{Descriptor, Store};
@@ -27,24 +27,41 @@ pub(super) fn run(args: &PullArgs) -> anyhow::Result<u8> {
     let store = environment::store()?;
     let told = Told::unless(args.quiet);
     let platform = platform(args)?;
+    let asking = Asking::new(&args.registry)?;
     super::each(&args.names, |name| {
-        let name = name.strip_prefix("docker://").unwrap_or(name);
-        let reference: Reference = name.parse().with_context(|| name.to_owned())?;
-        let mut wanted = vec![reference.clone()];
-        if args.all_tags {
-            let has_tag = name.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
-            ensure!(!has_tag, "{name}: --all-tags takes a name without tag and digest");
-            let spec = registries::pull_spec(&reference, None, &args.registry)?;
+        let name = registries::plain(name);
+        let has_tag = name.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
+        ensure!(!(args.all_tags && has_tag), "{name}: --all-tags takes a name without tag and digest");
+        first(&asking.references(name)?, |reference| {
+            let spec = asking.pull_spec(reference, platform.clone())?;
+            if !args.all_tags {
+                return Ok(one(&store, &spec, told)?.hex());
+            }
             let tags = pull::tags(&store, &spec, TAGS_MAX)?;
             ensure!(!tags.is_empty(), "{name}: the registry has no tags of it");
-            wanted = tags.iter().map(|tag| reference.with_tag(tag)).collect::<Result<_, _>>()?;
-        }
-        let mut ids = Vec::new();
-        for reference in &wanted {
-            ids.push(one(&store, reference, platform.clone(), &args.registry, told)?.hex());
-        }
-        anyhow::Ok(ids.join("\n"))
+            let mut ids = Vec::new();
+            for tag in &tags {
+                let spec = PullSpec { reference: reference.with_tag(tag)?, ..spec.clone() };
+                ids.push(one(&store, &spec, told)?.hex());
+            }
+            Ok(ids.join("\n"))
+        })
     })
+}
+
+/// What the first of several names gives of which it gives something; else why none does.
+pub(super) fn first<T>(
+    references: &[Reference],
+    mut pull: impl FnMut(&Reference) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let mut failures = Vec::new();
+    for reference in references {
+        match pull(reference) {
+            Err(error) if references.len() > 1 => failures.push(format!("{reference}: {error:#}")),
+            result => return result,
+        }
+    }
+    bail!("none of the registries that are searched has it: {}", failures.join("; "))
 }
 
 fn platform(args: &PullArgs) -> anyhow::Result<Option<TargetPlatform>> {
@@ -58,22 +75,15 @@ fn platform(args: &PullArgs) -> anyhow::Result<Option<TargetPlatform>> {
 }
 
 /// Pulls one image and gives its id.
-fn one(
-    store: &Store,
-    reference: &Reference,
-    platform: Option<TargetPlatform>,
-    args: &RegistryArgs,
-    told: Told,
-) -> anyhow::Result<Digest> {
+fn one(store: &Store, spec: &PullSpec, told: Told) -> anyhow::Result<Digest> {
     let say = |line: String| {
         if told == Told::Progress {
             complain(&line);
         }
     };
-    say(format!("Trying to pull {reference}..."));
-    let spec = registries::pull_spec(reference, platform, args)?;
+    say(format!("Trying to pull {}...", spec.reference));
     let progress = Downloading::told(told);
-    let pulled = pull::pull(store, &spec, &progress)?;
+    let pulled = pull::pull(store, spec, &progress)?;
     drop(progress);
     say(format!("Digest: {}", pulled.digest));
     say(match pulled.is_new {
@@ -92,35 +102,52 @@ impl PullArg {
         store: &Store,
         told: Told,
     ) -> anyhow::Result<Image> {
-        let open = || image::open_sought(spec, store, &platform.sought(told));
+        let open = |name: &str| image::open_sought(name, store, &platform.sought(told));
+        let here = open(spec);
+        let is_enough = match (self.pull, &here) {
+            (PullPolicy::Never | PullPolicy::Missing, Ok(_)) => true,
+            (PullPolicy::Always | PullPolicy::Newer, Ok(_)) => false,
+            // The second: of another platform, perhaps.
+            (_, Err(ImageError::NotFound { .. } | ImageError::Missing { .. })) => false,
+            (_, Err(_)) => true,
+        };
         // What is not a name cannot be pulled.
-        let Some(reference) = image::named(spec) else { return Ok(open()?) };
-        let pull = || one(store, &reference, platform.platform.clone(), &self.registry, told).map(drop);
+        if is_enough || image::named(spec).is_none() {
+            return Ok(here?);
+        }
+        let asking = Asking::new(&self.registry)?;
+        let references = asking.references(registries::plain(spec))?;
+        // A short name may have been pulled as what it stands for.
+        let known = || references.iter().find_map(|reference| open(&reference.to_string()).ok());
         match self.pull {
-            PullPolicy::Never => return Ok(open()?),
-            PullPolicy::Always => pull()?,
-            PullPolicy::Missing => match open() {
-                Err(ImageError::NotFound { .. }) => {
-                    pull().with_context(|| {
-                        format!("{spec}: no such file, and no image of that name in the store")
-                    })?;
-                }
-                // Of another platform, perhaps.
-                Err(ImageError::Missing { .. }) => pull()?,
-                other => return Ok(other?),
-            },
-            PullPolicy::Newer => {
-                let asked = registries::pull_spec(&reference, platform.platform.clone(), &self.registry)
-                    .and_then(|asked| Ok(pull::is_newer(store, &asked)?))
-                    .and_then(|is_newer| if is_newer { pull() } else { Ok(()) });
-                if let Err(error) = asked {
-                    let Ok(image) = open() else { return Err(error) };
-                    tracing::warn!("{error:#}: what is in the store is used");
+            PullPolicy::Never => return known().map_or_else(|| Ok(here?), Ok),
+            PullPolicy::Missing => {
+                if let Some(image) = known() {
                     return Ok(image);
                 }
             }
+            PullPolicy::Always | PullPolicy::Newer => {}
         }
-        Ok(open()?)
+        let pulled = first(&references, |reference| {
+            let asked = asking.pull_spec(reference, platform.platform.clone())?;
+            if self.pull != PullPolicy::Newer || pull::is_newer(store, &asked)? {
+                one(store, &asked, told)?;
+            }
+            Ok(open(&reference.to_string())?)
+        });
+        let Err(error) = pulled else { return pulled };
+        if self.pull == PullPolicy::Newer
+            && let Some(image) = known()
+        {
+            tracing::warn!("{error:#}: what is in the store is used");
+            return Ok(image);
+        }
+        let is_unknown = matches!(here, Err(ImageError::NotFound { .. }));
+        Err(if is_unknown {
+            error.context(format!("{spec}: no such file, and no image of that name in the store"))
+        } else {
+            error
+        })
     }
 }
 

@@ -4,42 +4,63 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::environment;
 use super::options::registry::RegistryArgs;
-use crate::image::Reference;
-use crate::image::TargetPlatform;
 use crate::image::pull::PullSpec;
+use crate::image::{Reference, TargetPlatform};
+use crate::registry::configuration::Named;
+use crate::registry::surroundings::{Surroundings, Wishes};
 use crate::registry::{Access, Endpoint, Patience};
 
-/// The host that answers for docker.io.
-const DOCKER_HUB: &str = "registry-1.docker.io";
-
-/// What is to be pulled.
-pub(super) fn pull_spec(
-    reference: &Reference,
-    platform: Option<TargetPlatform>,
-    args: &RegistryArgs,
-) -> anyhow::Result<PullSpec> {
-    Ok(PullSpec {
-        reference: reference.clone(),
-        platform,
-        endpoints: endpoints(reference, args)?,
-        patience: Patience::default(),
-    })
+/// What user and host say about registries, read once for a command.
+#[derive(Debug)]
+pub(super) struct Asking {
+    host: Surroundings,
+    wishes: Wishes,
+    /// Authorities instead of those of the system.
+    roots: Option<Arc<Vec<u8>>>,
 }
 
-/// The places where an image may be had, in order.
-fn endpoints(reference: &Reference, args: &RegistryArgs) -> anyhow::Result<Vec<Endpoint>> {
-    let host = if reference.host() == "docker.io" { DOCKER_HUB } else { reference.host() };
-    let mut endpoint = Endpoint::new(host, reference.path());
-    if let Some(verify) = args.tls_verify {
-        endpoint.insecure = !verify;
+impl Asking {
+    pub(super) fn new(args: &RegistryArgs) -> anyhow::Result<Self> {
+        let access = args.creds.as_deref().map(Access::of_pair);
+        let wishes = Wishes { insecure: args.tls_verify.map(|verify| !verify), access };
+        let mut roots = None;
+        if let Some(path) = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()) {
+            let path = std::path::Path::new(&path);
+            let pem = std::fs::read(path).with_context(|| format!("SSL_CERT_FILE {}", path.display()))?;
+            roots = Some(Arc::new(pem));
+        }
+        Ok(Self { host: environment::surroundings(args.authfile.as_deref())?, wishes, roots })
     }
-    if let Some(creds) = &args.creds {
-        endpoint.access = Access::of_pair(creds);
+
+    /// What a name that was typed may mean, the first choice first: short names are the host's affair.
+    pub(super) fn references(&self, typed: &str) -> anyhow::Result<Vec<Reference>> {
+        let names = self.host.registries.names(typed)?;
+        names.into_iter().map(|name| name.parse().with_context(|| name.clone())).collect()
     }
-    if let Some(path) = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()) {
-        let pem = std::fs::read(&path).with_context(|| format!("SSL_CERT_FILE {}", path.display()))?;
-        endpoint.roots = Some(Arc::new(pem));
+
+    /// What is to be pulled.
+    pub(super) fn pull_spec(
+        &self,
+        reference: &Reference,
+        platform: Option<TargetPlatform>,
+    ) -> anyhow::Result<PullSpec> {
+        let (endpoints, patience) = (self.endpoints(reference)?, Patience::default());
+        Ok(PullSpec { reference: reference.clone(), platform, endpoints, patience })
     }
-    Ok(vec![endpoint])
+
+    /// The places where an image may be had, in the order in which they are asked.
+    fn endpoints(&self, reference: &Reference) -> anyhow::Result<Vec<Endpoint>> {
+        let digest = reference.digest().map(|digest| digest.to_string());
+        let (host, path) = (reference.host(), reference.path());
+        let named = Named { host, path, tag: reference.tag(), digest: digest.as_deref() };
+        let endpoints = self.host.endpoints(&named, &self.wishes)?;
+        Ok(endpoints.into_iter().map(|one| Endpoint { roots: self.roots.clone(), ..one }).collect())
+    }
+}
+
+/// What was typed without `docker://` in front.
+pub(super) fn plain(name: &str) -> &str {
+    name.strip_prefix("docker://").unwrap_or(name)
 }
