@@ -1,5 +1,7 @@
 //! How registries are asked.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 /// The options that all have who ask a registry.
@@ -11,4 +13,7 @@ pub struct RegistryArgs {
     /// Credentials for the registry; others see them in the list of processes
     #[arg(long, value_name = "USER[:PASSWORD]")]
     pub creds: Option<String>,
+    /// The file of credentials (default: $REGISTRY_AUTH_FILE, else those of podman and docker)
+    #[arg(long, value_name = "FILE")]
+    pub authfile: Option<PathBuf>,
 }
