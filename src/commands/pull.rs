@@ -101,7 +101,9 @@ impl PullArg {
             PullPolicy::Always => pull()?,
             PullPolicy::Missing => match open() {
                 Err(ImageError::NotFound { .. }) => {
-                    pull().with_context(|| format!("{spec}: no such file, and no image of that name in the store"))?;
+                    pull().with_context(|| {
+                        format!("{spec}: no such file, and no image of that name in the store")
+                    })?;
                 }
                 // Of another platform, perhaps.
                 Err(ImageError::Missing { .. }) => pull()?,
@@ -180,7 +182,8 @@ impl Pulling for Downloading {
             shown.last = Instant::now();
             let done: u64 = shown.layers.values().map(|(done, _)| done).sum();
             let total: u64 = shown.layers.values().map(|(_, total)| total).sum();
-            let line = progress::line("pulling", None, (done, total), shown.start.elapsed(), self.is_terminal);
+            let line =
+                progress::line("pulling", None, (done, total), shown.start.elapsed(), self.is_terminal);
             shown.clear();
             shown.has_bar = self.is_terminal;
             shown.write(&if self.is_terminal { line } else { line + "\n" });

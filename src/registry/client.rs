@@ -50,7 +50,8 @@ impl Registry {
         let mut opened = Self { endpoint: endpoint.clone(), base, signing, patience, http };
         match opened.greet() {
             Err(RegistryError::Unreachable { .. } | RegistryError::Insecure { .. }) if endpoint.insecure => {
-                opened.base = Url::root(false, &endpoint.host).map_err(|reason| settings(reason.to_owned()))?;
+                opened.base =
+                    Url::root(false, &endpoint.host).map_err(|reason| settings(reason.to_owned()))?;
                 opened.greet()?;
             }
             greeted => greeted?,
@@ -199,7 +200,9 @@ impl Registry {
             headers.extend(signature.filter(|_| is_own).map(|value| ("authorization", value.to_owned())));
             let request = Request { method, url: &url, headers: &headers, content: content() };
             let answer = self.http.ask(request, !is_own).map_err(Asked::Silence)?;
-            if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) || !matches!(method, Method::Get | Method::Head) {
+            if !matches!(answer.status, 301 | 302 | 303 | 307 | 308)
+                || !matches!(method, Method::Get | Method::Head)
+            {
                 return Ok(answer);
             }
             let wrong = |reason: &str| Asked::Error(self.wrong("a redirect", reason));
@@ -210,7 +213,9 @@ impl Registry {
             }
             url = next;
         }
-        Err(Asked::Error(self.wrong("a redirect", &format!("more than {REDIRECTS_MAX} of them, one after the other"))))
+        Err(Asked::Error(
+            self.wrong("a redirect", &format!("more than {REDIRECTS_MAX} of them, one after the other")),
+        ))
     }
 
     fn silent(&self, silence: Silence) -> RegistryError {

@@ -35,7 +35,9 @@ pub enum RegistryError {
         reason: String,
     },
     /// It wants somebody else, or somebody.
-    #[error("registry {registry}: {what}: access denied{message}; log in with `layerfs login {registry}`, or give --creds")]
+    #[error(
+        "registry {registry}: {what}: access denied{message}; log in with `layerfs login {registry}`, or give --creds"
+    )]
     Denied {
         /// Which one.
         registry: String,
@@ -99,7 +101,9 @@ pub enum RegistryError {
         actual: Digest,
     },
     /// Fewer or more bytes than were promised.
-    #[error("registry {registry}: {what} {digest} has {actual} bytes, its descriptor says {expected}: nothing of it is kept")]
+    #[error(
+        "registry {registry}: {what} {digest} has {actual} bytes, its descriptor says {expected}: nothing of it is kept"
+    )]
     WrongLength {
         /// Which one.
         registry: String,

@@ -23,7 +23,8 @@ fn open(server: &Server, access: Access) -> Result<Registry, RegistryError> {
 
 /// A registry that asks for nothing.
 fn plain(script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> (Server, Registry) {
-    let server = Server::start(move |asked| if asked.path == "/v2/" { Reply::of(200, "{}") } else { script(asked) });
+    let server =
+        Server::start(move |asked| if asked.path == "/v2/" { Reply::of(200, "{}") } else { script(asked) });
     let registry = open(&server, Access::Anonymous).unwrap();
     (server, registry)
 }
@@ -60,7 +61,10 @@ fn tag(name: &str) -> Version {
 }
 
 /// Asks for a token at `/token`; the current one is `t<generation>`.
-fn with_tokens(generation: &'static AtomicUsize, script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Server {
+fn with_tokens(
+    generation: &'static AtomicUsize,
+    script: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
+) -> Server {
     Server::start(move |asked| {
         let current = format!("t{}", generation.load(Ordering::SeqCst));
         if asked.path.starts_with("/token") {
@@ -70,7 +74,8 @@ fn with_tokens(generation: &'static AtomicUsize, script: impl Fn(&Asked) -> Repl
             return script(asked);
         }
         let realm = format!(r#"Bearer realm="http://{}/token",service="test""#, asked.header("host"));
-        Reply::of(401, r#"{"errors":[{"code":"UNAUTHORIZED","message":"who?"}]}"#).with("www-authenticate", realm)
+        Reply::of(401, r#"{"errors":[{"code":"UNAUTHORIZED","message":"who?"}]}"#)
+            .with("www-authenticate", realm)
     })
 }
 
@@ -105,7 +110,12 @@ fn a_token_that_ends_in_the_middle_of_a_blob() {
     });
     let registry = open(&server, Access::Anonymous).unwrap();
     assert!(fetch(&registry, &bytes, 0).unwrap() == bytes);
-    let blobs: Vec<String> = server.asked().iter().filter(|asked| asked.path.contains("/blobs/")).map(|asked| asked.header("range").to_owned()).collect();
+    let blobs: Vec<String> = server
+        .asked()
+        .iter()
+        .filter(|asked| asked.path.contains("/blobs/"))
+        .map(|asked| asked.header("range").to_owned())
+        .collect();
     assert_eq!(blobs, ["", "bytes=150000-", "bytes=150000-"], "it goes on where it was");
     assert_eq!(server.count("/token"), 2);
 }
@@ -178,7 +188,12 @@ fn elsewhere_nobody_learns_who_one_is() {
     assert!(fetch(&registry, &bytes, 0).unwrap() == bytes);
     let asked = elsewhere.asked();
     assert!(asked.iter().all(|asked| asked.header("authorization").is_empty()) && !asked.is_empty());
-    assert!(server.asked().iter().any(|asked| asked.path.contains("/blobs/") && asked.header("authorization") != ""));
+    assert!(
+        server
+            .asked()
+            .iter()
+            .any(|asked| asked.path.contains("/blobs/") && asked.header("authorization") != "")
+    );
 }
 
 #[test]
@@ -241,7 +256,8 @@ fn lengths_that_are_wrong() {
         Ok(())
     });
     assert!(matches!(error, Err(RegistryError::WrongLength { .. })) && taken <= 100_000, "{error:?} {taken}");
-    let (_server, registry) = plain(|_| Reply::of(206, vec![0; 500]).with("content-range", "bytes 0-499/1000"));
+    let (_server, registry) =
+        plain(|_| Reply::of(206, vec![0; 500]).with("content-range", "bytes 0-499/1000"));
     let error = fetch(&registry, &bytes, 500).unwrap_err().to_string();
     assert!(error.contains("from 500 on, it sends those from 0 on"), "{error}");
 }
@@ -273,7 +289,8 @@ fn manifests_that_lie() {
     let (_server, registry) = plain(|_| Reply::of(200, vec![b' '; 1 << 20]).sent(Manner::Endless));
     let error = registry.manifest(&tag("1")).unwrap_err().to_string();
     assert!(error.contains("more than 4194304 bytes"), "{error}");
-    let (_server, registry) = plain(|_| Reply::of(200, "{}").with("docker-content-digest", digest_of(b"other")));
+    let (_server, registry) =
+        plain(|_| Reply::of(200, "{}").with("docker-content-digest", digest_of(b"other")));
     let (wanted, actual) = (digest_of(b"other"), digest_of(b"{}"));
     for version in [tag("1"), Version::Digest(wanted)] {
         let error = registry.manifest(&version).unwrap_err().to_string();
@@ -282,13 +299,17 @@ fn manifests_that_lie() {
     }
     let (_server, registry) = plain(|_| Reply::of(404, r#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#));
     let error = registry.manifest(&tag("1")).unwrap_err();
-    assert!(error.is_absent() && error.to_string().contains("a/b:1: not found (MANIFEST_UNKNOWN)"), "{error}");
+    assert!(
+        error.is_absent() && error.to_string().contains("a/b:1: not found (MANIFEST_UNKNOWN)"),
+        "{error}"
+    );
 }
 
 #[test]
 fn media_types_without_their_parameters() {
     let (_server, registry) = plain(|asked| {
-        let media_type = if asked.path.ends_with("/1") { "Application/vnd.x+json; charset=utf-8" } else { "text/plain" };
+        let media_type =
+            if asked.path.ends_with("/1") { "Application/vnd.x+json; charset=utf-8" } else { "text/plain" };
         Reply::of(200, "{}").with("content-type", media_type).with("docker-content-digest", digest_of(b"{}"))
     });
     assert_eq!(registry.manifest(&tag("1")).unwrap().media_type, "application/vnd.x+json");
@@ -301,7 +322,8 @@ fn tags_come_in_pages() {
     let (server, registry) = plain(|asked| match asked.path.contains("last=b") {
         false => Reply::of(200, r#"{"name":"a/b","tags":["a","b"]}"#)
             .with("link", r#"</v2/a/b/tags/list?n=2&last=b>; rel="next""#),
-        true => Reply::of(200, r#"{"name":"a/b","tags":["c"]}"#).with("link", r#"<http://elsewhere.invalid/>; rel="next""#),
+        true => Reply::of(200, r#"{"name":"a/b","tags":["c"]}"#)
+            .with("link", r#"<http://elsewhere.invalid/>; rel="next""#),
     });
     assert_eq!(registry.tags(100).unwrap(), ["a", "b", "c"]);
     assert_eq!(registry.tags(1).unwrap(), ["a"]);

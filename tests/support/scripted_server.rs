@@ -1,5 +1,7 @@
 //! An HTTP server that answers as a test says, and badly where it says so: for faults and malice that no real server shows.
 
+#![allow(dead_code, reason = "who shares it uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -115,7 +117,8 @@ fn read(mut stream: &TcpStream) -> Option<Asked> {
     let mut lines = head.lines();
     let mut first = lines.next()?.split(' ');
     let (method, path) = (first.next()?.to_owned(), first.next()?.to_owned());
-    let pair = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+    let pair =
+        |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
     let headers: BTreeMap<String, String> = lines.filter_map(pair).collect();
     let length: usize = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];

@@ -144,7 +144,11 @@ fn what_is_missing_comes_and_nothing_else() {
     assert_eq!(server.count("/blobs/"), 3);
     assert!(!is_newer(&store, &spec(&server, "a:1")).unwrap());
     assert!(is_newer(&store, &spec(&server, "a:2")).unwrap());
-    let manifests = server.asked().iter().filter(|asked| asked.method == "GET" && asked.path.contains("/manifests/")).count();
+    let manifests = server
+        .asked()
+        .iter()
+        .filter(|asked| asked.method == "GET" && asked.path.contains("/manifests/"))
+        .count();
     assert_eq!(manifests, 1, "what is known is not fetched");
     // The base is there, whatever image it came with.
     pull(&store, &spec(&server, "a:2"), &Seen::default()).unwrap();
@@ -187,8 +191,13 @@ fn wrong_bytes_leave_nothing() {
     let mut shelf = Shelf::default();
     let content = noise(300_000);
     shelf.image("1", "amd64", &[&content]);
-    let largest = shelf.blobs.iter().max_by_key(|(_, bytes)| bytes.len()).map(|(name, _)| name.clone()).unwrap();
-    for change in [|bytes: &mut Vec<u8>| bytes[200_000] ^= 1, |bytes: &mut Vec<u8>| bytes.push(0), |bytes: &mut Vec<u8>| drop(bytes.pop())] {
+    let largest =
+        shelf.blobs.iter().max_by_key(|(_, bytes)| bytes.len()).map(|(name, _)| name.clone()).unwrap();
+    for change in [
+        |bytes: &mut Vec<u8>| bytes[200_000] ^= 1,
+        |bytes: &mut Vec<u8>| bytes.push(0),
+        |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1),
+    ] {
         let mut bad = shelf.clone();
         change(bad.blobs.get_mut(&largest).unwrap());
         let server = Server::start(move |asked| bad.answer(asked));
@@ -207,18 +216,25 @@ fn wrong_bytes_leave_nothing() {
 fn what_was_begun_is_gone_on_with() {
     let mut shelf = Shelf::default();
     shelf.image("1", "amd64", &[&noise(400_000)]);
-    let (name, bytes) = shelf.blobs.iter().max_by_key(|(_, bytes)| bytes.len()).map(|(n, b)| (n.clone(), b.clone())).unwrap();
+    let (name, bytes) =
+        shelf.blobs.iter().max_by_key(|(_, bytes)| bytes.len()).map(|(n, b)| (n.clone(), b.clone())).unwrap();
     let partial = format!(".tmp-{}", name.trim_start_matches("sha256:"));
     // As far as it goes it is right; it is damaged.
-    for (begun, ranges) in [(bytes[..123_456].to_vec(), vec!["bytes=123456-"]), (vec![0; 1000], vec!["bytes=1000-", ""])] {
+    for (begun, ranges) in
+        [(bytes[..123_456].to_vec(), vec!["bytes=123456-"]), (vec![0; 1000], vec!["bytes=1000-", ""])]
+    {
         let shelf = shelf.clone();
         let server = Server::start(move |asked| shelf.answer(asked));
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir);
         std::fs::write(store.blobs().dir().join(&partial), begun).unwrap();
         pull(&store, &spec(&server, "a:1"), &Seen::default()).unwrap();
-        let asked: Vec<String> =
-            server.asked().iter().filter(|asked| asked.path.ends_with(&name)).map(|asked| asked.header("range").to_owned()).collect();
+        let asked: Vec<String> = server
+            .asked()
+            .iter()
+            .filter(|asked| asked.path.ends_with(&name))
+            .map(|asked| asked.header("range").to_owned())
+            .collect();
         assert_eq!(asked, ranges);
         assert_eq!((unfinished(&store), std::fs::read_dir(store.index_dir()).unwrap().count()), (0, 1));
     }
@@ -258,11 +274,17 @@ fn two_at_once_download_once() {
     let store = store(&dir);
     let spec = spec(&server, "a:1");
     std::thread::scope(|scope| {
-        let pulls: Vec<_> = (0..3).map(|_| scope.spawn(|| pull(&store, &spec, &Seen::default()).unwrap())).collect();
+        let pulls: Vec<_> =
+            (0..3).map(|_| scope.spawn(|| pull(&store, &spec, &Seen::default()).unwrap())).collect();
         let ids: Vec<Digest> = pulls.into_iter().map(|pull| pull.join().unwrap().config_digest).collect();
         assert!(ids.iter().all(|id| *id == ids[0]));
     });
-    let layers = server.asked().iter().filter(|asked| asked.path.contains("/blobs/")).map(|asked| asked.path.clone()).collect::<Vec<_>>();
+    let layers = server
+        .asked()
+        .iter()
+        .filter(|asked| asked.path.contains("/blobs/"))
+        .map(|asked| asked.path.clone())
+        .collect::<Vec<_>>();
     // The config is small enough to be fetched by each.
     for layer in &layers {
         let count = layers.iter().filter(|other| *other == layer).count();
@@ -274,11 +296,17 @@ fn two_at_once_download_once() {
 #[test]
 fn documents_that_can_be_read_in_two_ways() {
     let zero = format!("sha256:{}", "00".repeat(32));
-    let both = format!(r#"{{"schemaVersion":2,"layers":[],"config":{{"digest":"{zero}","size":1}},"manifests":[]}}"#);
+    let both = format!(
+        r#"{{"schemaVersion":2,"layers":[],"config":{{"digest":"{zero}","size":1}},"manifests":[]}}"#
+    );
     for (media_type, text, says) in [
         (MANIFEST, both.as_str(), "both"),
         (MANIFEST, r#"{"schemaVersion":2,"manifests":[]}"#, "does not fit"),
-        (INDEX, r#"{"schemaVersion":2,"manifests":[],"mediaType":"application/vnd.oci.image.manifest.v1+json"}"#, "does not fit"),
+        (
+            INDEX,
+            r#"{"schemaVersion":2,"manifests":[],"mediaType":"application/vnd.oci.image.manifest.v1+json"}"#,
+            "does not fit",
+        ),
         ("application/vnd.docker.distribution.manifest.v1+prettyjws", r#"{"schemaVersion":1}"#, "schema 1"),
         (MANIFEST, "[]", "not a manifest"),
     ] {
@@ -297,7 +325,12 @@ fn documents_that_can_be_read_in_two_ways() {
 fn a_layer_that_is_not_what_the_config_says() {
     let mut shelf = Shelf::default();
     shelf.image("1", "amd64", &[b"one"]);
-    let (name, config) = shelf.blobs.iter().find(|(_, bytes)| bytes.starts_with(b"{")).map(|(n, b)| (n.clone(), b.clone())).unwrap();
+    let (name, config) = shelf
+        .blobs
+        .iter()
+        .find(|(_, bytes)| bytes.starts_with(b"{"))
+        .map(|(n, b)| (n.clone(), b.clone()))
+        .unwrap();
     let text = String::from_utf8(config).unwrap();
     let at = text.find("sha256:").unwrap() + 7;
     let lie = format!("{}{}{}", &text[..at], "11".repeat(32), &text[at + 64..]);
@@ -319,7 +352,8 @@ fn mirrors_come_first_and_need_not_be_there() {
     let mut shelf = Shelf::default();
     shelf.image("1", "amd64", &[b"one"]);
     let server = Server::start(move |asked| shelf.answer(asked));
-    let empty = Server::start(|asked| if asked.path == "/v2/" { Reply::of(200, "{}") } else { Reply::of(404, "") });
+    let empty =
+        Server::start(|asked| if asked.path == "/v2/" { Reply::of(200, "{}") } else { Reply::of(404, "") });
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);
     let mirrors = ["127.0.0.1:1", &empty.host, &server.host].map(|host| Endpoint::new(host, "a"));
