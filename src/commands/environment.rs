@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use nix::unistd::{Uid, User};
@@ -58,7 +59,14 @@ pub(super) fn surroundings(authfile: Option<&Path>) -> anyhow::Result<Surroundin
     let places = Places::new(variable, home.as_deref(), uid.as_raw());
     let registries = Registries::load(&places)?;
     let keychain = Keychain::new(&places, authfile, registries.credential_helpers());
-    Ok(Surroundings { registries, keychain, proxies: Proxies::new(variable)?, places })
+    let roots = match variable("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from) {
+        Some(path) => {
+            let pem = std::fs::read(&path).with_context(|| format!("SSL_CERT_FILE {}", path.display()))?;
+            Some(Arc::new(pem))
+        }
+        None => None,
+    };
+    Ok(Surroundings { registries, keychain, proxies: Proxies::new(variable)?, roots, places })
 }
 
 /// The caller's store.

@@ -1,7 +1,5 @@
 //! Where images are asked for, and as whom.
 
-use std::sync::Arc;
-
 use anyhow::Context as _;
 
 use super::environment;
@@ -17,21 +15,13 @@ use crate::registry::{Access, Endpoint, Patience};
 pub(super) struct Asking {
     host: Surroundings,
     wishes: Wishes,
-    /// Authorities instead of those of the system.
-    roots: Option<Arc<Vec<u8>>>,
 }
 
 impl Asking {
     pub(super) fn new(args: &RegistryArgs) -> anyhow::Result<Self> {
         let access = args.creds.as_deref().map(Access::of_pair);
         let wishes = Wishes { insecure: args.tls_verify.map(|verify| !verify), access };
-        let mut roots = None;
-        if let Some(path) = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()) {
-            let path = std::path::Path::new(&path);
-            let pem = std::fs::read(path).with_context(|| format!("SSL_CERT_FILE {}", path.display()))?;
-            roots = Some(Arc::new(pem));
-        }
-        Ok(Self { host: environment::surroundings(args.authfile.as_deref())?, wishes, roots })
+        Ok(Self { host: environment::surroundings(args.authfile.as_deref())?, wishes })
     }
 
     /// What a name that was typed may mean, the first choice first: short names are the host's affair.
@@ -55,8 +45,7 @@ impl Asking {
         let digest = reference.digest().map(|digest| digest.to_string());
         let (host, path) = (reference.host(), reference.path());
         let named = Named { host, path, tag: reference.tag(), digest: digest.as_deref() };
-        let endpoints = self.host.endpoints(&named, &self.wishes)?;
-        Ok(endpoints.into_iter().map(|one| Endpoint { roots: self.roots.clone(), ..one }).collect())
+        Ok(self.host.endpoints(&named, &self.wishes)?)
     }
 }
 

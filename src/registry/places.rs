@@ -16,6 +16,8 @@ pub struct Places {
     pub(super) auth_file: Option<PathBuf>,
     /// `$XDG_RUNTIME_DIR/containers/auth.json`, else `/run/containers/UID/auth.json`.
     pub(super) runtime_auth_file: PathBuf,
+    /// Whether that is the user's own directory; `/run/containers` is root's as soon as root has used podman.
+    pub(super) has_runtime_dir: bool,
     /// `$CONTAINERS_REGISTRIES_CONF`.
     pub(super) registries_conf: Option<PathBuf>,
     /// `$XDG_CONFIG_HOME`, else `~/.config`.
@@ -38,10 +40,12 @@ impl Places {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let dot_config = home.map(|home| home.join(".config"));
         let runtime = set("XDG_RUNTIME_DIR").map(|dir| dir.join("containers"));
+        let has_runtime_dir = runtime.is_some();
         let runtime = runtime.unwrap_or_else(|| Path::new("/run/containers").join(uid.to_string()));
         Self {
             auth_file: set("REGISTRY_AUTH_FILE"),
             runtime_auth_file: runtime.join("auth.json"),
+            has_runtime_dir,
             registries_conf: set("CONTAINERS_REGISTRIES_CONF"),
             // Relative ones are invalid and to be ignored (XDG Base Directory Specification, "Basics").
             config_home: set("XDG_CONFIG_HOME")

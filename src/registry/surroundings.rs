@@ -1,5 +1,7 @@
 //! All that a host says about registries, put together: from the name of an image, or of a registry, to [`Endpoint`]s.
 
+use std::sync::Arc;
+
 use super::configuration::{ConfigurationError, Named, Registries, Source, certificates};
 use super::credentials::{CredentialsError, Keychain, RegistryKey};
 use super::proxies::{Proxies, Scheme};
@@ -19,6 +21,8 @@ pub struct Surroundings {
     pub keychain: Keychain,
     /// Proxies.
     pub proxies: Proxies,
+    /// A PEM file of authorities instead of the system's.
+    pub roots: Option<Arc<Vec<u8>>>,
 }
 
 /// What the user says for one command, against all files.
@@ -103,6 +107,7 @@ impl Surroundings {
         let mut endpoint = Endpoint::new(host, &source.path);
         endpoint.insecure = insecure.unwrap_or(endpoint.insecure || source.insecure);
         endpoint.access = access;
+        endpoint.roots.clone_from(&self.roots);
         endpoint.ca_certificates = certificates.authorities;
         let mut clients = certificates.clients.into_iter();
         endpoint.client_certificate = clients.next().map(|(chain, key)| ClientCertificate { chain, key });
@@ -141,7 +146,7 @@ mod tests {
             "no_proxy" => Some("mirror.io".into()),
             _ => None,
         };
-        Surroundings { places, registries, keychain, proxies: Proxies::new(proxies).unwrap() }
+        Surroundings { places, registries, keychain, proxies: Proxies::new(proxies).unwrap(), roots: None }
     }
 
     const CONF: &str = "[[registry]]\nprefix = 'docker.io/library'\nlocation = 'docker.io/library'\n\

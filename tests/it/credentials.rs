@@ -181,6 +181,9 @@ fn what_login_refuses_and_warns_of() {
     let (user, host) = (User::new(), registry());
     let done = user.does(&host, "layerfs login $H </dev/null");
     assert!(done.code == 125 && done.err.contains("--password-stdin"), "{done:#?}");
+    // As an ordinary user, where /run/containers is root's.
+    let done = user.does(&host, "XDG_RUNTIME_DIR= layerfs login --get-login $H");
+    assert!(done.code == 125 && done.err.contains("not logged into"), "{done:#?}");
     let done = user.does(&host, "layerfs login http://$H/x:y extra");
     assert_eq!(done.code, 125, "{done:#?}");
     let done = user.does(&host, "layerfs login -u me -p s3cret r.io/a:tag");
@@ -202,9 +205,9 @@ fn what_login_refuses_and_warns_of() {
 }
 
 /// The places that skopeo tries, in its order, and whether it would do without TLS there: nobody listens at any.
-fn tried_by_skopeo(conf: &std::path::Path, name: &str) -> Vec<(String, bool)> {
-    let script = r#"skopeo --debug --registries-conf "$1" inspect "docker://$2" 2>&1 || true"#;
-    let done = shell(script, &[conf, std::path::Path::new(name)]);
+fn tried_by_skopeo(user: &User, name: &str) -> Vec<(String, bool)> {
+    let script = r#"skopeo --debug --registries-conf registries.conf inspect "docker://$H" 2>&1 || true"#;
+    let done = user.does(name, script);
     let mut tried: Vec<(String, bool)> = Vec::new();
     for line in done.out.lines() {
         if let Some((_, rest)) = line.split_once("Trying to access \\\"") {
@@ -262,7 +265,7 @@ fn skopeo_goes_where_we_go() {
                 let tag = (!by_digest).then_some("1");
                 let named = Named { host, path, tag, digest: by_digest.then_some(digest.as_str()) };
                 let ours: Vec<_> = registries.sources(&named).unwrap().into_iter().map(told).collect();
-                assert_eq!(ours, tried_by_skopeo(&conf, &named.to_string()), "{named}");
+                assert_eq!(ours, tried_by_skopeo(&user, &named.to_string()), "{named}");
             }
         }
     }

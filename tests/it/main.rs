@@ -49,6 +49,7 @@ mod peers;
 mod posix;
 mod random;
 mod real_images;
+mod registry;
 mod rights;
 mod run;
 mod runtime;

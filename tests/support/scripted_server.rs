@@ -1,5 +1,7 @@
 //! An HTTP server that answers as a test says, and badly where it says so: for faults and malice that no real server shows.
 
+#![allow(dead_code, reason = "who shares it uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

@@ -13,7 +13,7 @@ pub struct RegistryArgs {
     /// Credentials for the registry; others see them in the list of processes
     #[arg(long, value_name = "USER[:PASSWORD]")]
     pub creds: Option<String>,
-    /// The file of credentials (default: those of podman and docker)
+    /// The file of credentials (default: $REGISTRY_AUTH_FILE, else those of podman and docker)
     #[arg(long, value_name = "FILE")]
     pub authfile: Option<PathBuf>,
 }

@@ -40,6 +40,8 @@ enum FileKind {
     /// Named by the user: it must be there to be read.
     Named,
     Usual,
+    /// `/run/containers/UID/auth.json`, which may be out of reach.
+    Shared,
     Dockercfg,
 }
 
@@ -70,6 +72,14 @@ pub enum CredentialsError {
         /// What was tried, as a verb.
         action: &'static str,
         /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The directory for it belongs to somebody else.
+    #[error("cannot keep credentials in {}: {source}; set XDG_RUNTIME_DIR to a directory of your own, or give --authfile", path.display())]
+    NoPlace {
+        /// The file.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -106,6 +116,12 @@ pub enum CredentialsError {
     },
 }
 
+impl CredentialsError {
+    fn is_denied(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 impl Keychain {
     /// `named` is what the user gave for this one command: it wins over `$REGISTRY_AUTH_FILE`, and either is used alone.
     /// `sources` is what `credential-helpers` says; nothing means the files.
@@ -117,9 +133,11 @@ impl Keychain {
         }
         let config = places.config_home.as_ref().map(|dir| dir.join("containers/auth.json"));
         let docker = places.docker_config.as_ref().map(|dir| dir.join("config.json"));
-        let usual = [Some(places.runtime_auth_file.clone()), config, docker].into_iter().flatten();
+        let runtime = if places.has_runtime_dir { FileKind::Usual } else { FileKind::Shared };
+        let first = (places.runtime_auth_file.clone(), runtime);
+        let usual = [config, docker].into_iter().flatten().map(|path| (path, FileKind::Usual));
         let oldest = places.dockercfg.iter().cloned().map(|path| (path, FileKind::Dockercfg));
-        Self { files: usual.map(|path| (path, FileKind::Usual)).chain(oldest).collect(), sources }
+        Self { files: std::iter::once(first).chain(usual).chain(oldest).collect(), sources }
     }
 
     /// The credentials for a repository, and who had them.
@@ -152,8 +170,7 @@ impl Keychain {
 
     fn find_in_files(&self, key: &RegistryKey) -> Result<Option<(Access, Keeper)>, CredentialsError> {
         for (path, kind) in &self.files {
-            let form = if *kind == FileKind::Dockercfg { Form::Dockercfg } else { Form::Current };
-            let Some(file) = on_disk::read(path, form)? else {
+            let Some(file) = read(path, *kind)? else {
                 if *kind == FileKind::Named {
                     return Err(CredentialsError::NoFile { path: path.clone() });
                 }
@@ -176,20 +193,24 @@ impl Keychain {
         username: &str,
         password: &str,
     ) -> Result<Keeper, CredentialsError> {
-        let Some(path) = self.written_file() else {
+        let Some((path, kind)) = self.written_file() else {
             let name = self.sources.first().cloned().unwrap_or_default();
             Helper::new(&name)?.store(key.host(), username, password)?;
             return Ok(Keeper::Helper(name));
         };
-        if let Some((name, servers)) =
-            on_disk::read(path, Form::Current)?.and_then(|file| keeper_of(&file, key))
-        {
+        if let Some((name, servers)) = read(path, kind)?.and_then(|file| keeper_of(&file, key)) {
             // Of its names the last is the one that those use who configured the helper.
             let server = servers.last().map_or(key.host(), String::as_str);
             Helper::new(&name)?.store(server, username, password)?;
             return Ok(Keeper::Helper(name));
         }
-        on_disk::change(path, |file| file.set(key, username, password).map(|()| true))?;
+        let changed = on_disk::change(path, |file| file.set(key, username, password).map(|()| true));
+        changed.map_err(|error| match error {
+            CredentialsError::Io { path, source, .. } if kind == FileKind::Shared => {
+                CredentialsError::NoPlace { path, source }
+            }
+            other => other,
+        })?;
         Ok(Keeper::File(path.to_owned()))
     }
 
@@ -198,11 +219,11 @@ impl Keychain {
     /// # Errors
     /// [`CredentialsError`].
     pub fn erase(&self, key: &RegistryKey) -> Result<Option<Keeper>, CredentialsError> {
-        let Some(path) = self.written_file() else {
+        let Some((path, kind)) = self.written_file() else {
             let name = self.sources.first().cloned().unwrap_or_default();
             return Ok(Helper::new(&name)?.erase(&key.servers())?.then_some(Keeper::Helper(name)));
         };
-        let Some(file) = on_disk::read(path, Form::Current)? else { return Ok(None) };
+        let Some(file) = read(path, kind)? else { return Ok(None) };
         let mut erased = None;
         if let Some((name, servers)) = keeper_of(&file, key) {
             let servers: Vec<&str> = servers.iter().map(String::as_str).collect();
@@ -221,8 +242,8 @@ impl Keychain {
     /// # Errors
     /// [`CredentialsError`] for the first helper that fails; the file is changed last.
     pub fn erase_all(&self) -> Result<(), CredentialsError> {
-        let Some(path) = self.written_file() else { return Ok(()) };
-        let Some(file) = on_disk::read(path, Form::Current)? else { return Ok(()) };
+        let Some((path, kind)) = self.written_file() else { return Ok(()) };
+        let Some(file) = read(path, kind)? else { return Ok(()) };
         for (host, name) in file.helpers() {
             Helper::new(name)?.erase(&RegistryKey::new(host, "").servers())?;
         }
@@ -239,9 +260,21 @@ impl Keychain {
     }
 
     /// The file that is changed; none when a helper stands before all files.
-    fn written_file(&self) -> Option<&Path> {
-        let file = self.files.first().map(|(path, _)| path.as_path());
+    fn written_file(&self) -> Option<(&Path, FileKind)> {
+        let file = self.files.first().map(|(path, kind)| (path.as_path(), *kind));
         file.filter(|_| self.sources.first().is_some_and(|source| source == FILES))
+    }
+}
+
+/// One file; none where this user cannot have one.
+fn read(path: &Path, kind: FileKind) -> Result<Option<AuthFile>, CredentialsError> {
+    let form = if kind == FileKind::Dockercfg { Form::Dockercfg } else { Form::Current };
+    match on_disk::read(path, form) {
+        Err(error) if kind == FileKind::Shared && error.is_denied() => {
+            tracing::debug!(%error, "no credentials of this user");
+            Ok(None)
+        }
+        read => read,
     }
 }
 

@@ -235,6 +235,18 @@ fn many_writers_lose_nothing() {
 }
 
 #[test]
+fn a_runtime_directory_out_of_reach_is_told_when_it_matters() {
+    let host = Host::new();
+    // Nobody can have a file below a file.
+    let shared = host.put("file", "").join("auth.json");
+    let keychain = Keychain { files: vec![(shared, FileKind::Shared)], sources: vec![FILES.to_owned()] };
+    assert!(keychain.find(&key("r.io")).unwrap().is_none());
+    assert_eq!(logout(&keychain, &key("r.io")).unwrap(), "Not logged into r.io");
+    let error = keychain.store(&key("r.io"), "me", "p").unwrap_err().to_string();
+    assert!(error.contains("file/auth.json") && error.contains("XDG_RUNTIME_DIR"), "{error}");
+}
+
+#[test]
 fn docker_io_has_one_entry() {
     let host = Host::new();
     let path = host.put(
