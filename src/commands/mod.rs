@@ -1,6 +1,7 @@
 //! Row 11: the command line. Parse, call one library function, print: the only printing, and the only place that reads
 //! the environment.
 
+pub mod archive_args;
 pub mod args;
 mod attach;
 mod build;
@@ -15,8 +16,10 @@ mod exec;
 mod failure;
 mod files;
 mod healthcheck;
+mod import;
 mod index;
 mod inspect;
+mod load;
 mod logging;
 mod logs;
 mod look;
@@ -36,6 +39,7 @@ mod ps;
 mod rename;
 mod rm;
 mod run;
+mod save;
 pub mod selection;
 mod start;
 mod stats;
@@ -187,6 +191,9 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Update(args) => update::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Load(args) => load::run(&args),
+        Command::Save(args) => save::run(&args),
         Command::Index(args) => index::run(&args),
         Command::Ls(args) => look::ls(&args),
         Command::Tree(args) => look::tree(&args),

@@ -18,6 +18,7 @@ mod documents;
 mod error;
 mod files;
 mod import;
+mod load;
 mod manifest;
 mod oci_layout;
 mod oldest_archive;
@@ -25,14 +26,19 @@ mod open;
 mod platform;
 pub mod reference;
 mod rootfs;
+mod save;
+mod write;
 
 pub use describe::created_by;
 pub use documents::{Broken, Decompressing, Documents, Sought, Stored};
 pub use error::ImageError;
+pub use load::{LoadSource, Loaded, NewLayer, load, take_layer};
 pub use manifest::host_architecture;
 pub use open::{open, open_sought};
 pub use platform::{PlatformError, TargetPlatform};
 pub use reference::Reference;
+pub use save::{SaveFormat, Saving};
+pub use write::{Written, write, write_layer};
 
 use archive::Archive;
 use files::{Directory, Files, absent};

@@ -21,6 +21,7 @@ mod imports;
 mod layout;
 mod locks;
 mod refs;
+mod staged;
 
 pub use blobs::{BlobPin, Blobs};
 pub use error::StoreError;
@@ -28,7 +29,8 @@ pub use gc::{Collected, GcPolicy, collect_blobs, collect_caches};
 pub use imports::{ImportKey, Imports, NewImport, Removed, Turn};
 pub use layout::{Descriptor, Index, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, OCI_LAYOUT, Platform, REF_NAME};
 pub use locks::{StoreLock, StoreLockExclusive};
-pub use refs::Refs;
+pub use refs::{NAME_BYTES_MAX, Refs};
+pub use staged::{NewBlob, StagedBlob};
 
 /// A store on disk, usable by this user.
 #[derive(Clone, Debug)]

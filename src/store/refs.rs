@@ -3,6 +3,7 @@
 //! Changes are made under `refs.lock`, so that two of our processes never lose each other's; other tools that write to
 //! the layout do not know that lock, and the last of them wins.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
@@ -12,7 +13,7 @@ use crate::sys::atomic;
 use crate::sys::lock::FileLock;
 
 /// Longest name: what fits a file name, as other tools use names for files.
-const NAME_BYTES_MAX: usize = 255;
+pub const NAME_BYTES_MAX: usize = 255;
 
 /// The names in one layout.
 #[derive(Clone, Debug)]
@@ -49,16 +50,29 @@ impl Refs {
     /// # Errors
     /// [`StoreError::Missing`] when the blob is not there, [`StoreError::Name`] for a bad name.
     pub fn set(&self, name: &str, descriptor: &Descriptor) -> Result<(), StoreError> {
-        check_name(name)?;
-        if !self.blobs.has(descriptor.digest)? {
-            let path = self.blobs.path(descriptor.digest);
-            return Err(StoreError::Missing { digest: descriptor.digest, path });
+        self.set_all(&BTreeMap::from([(name.to_owned(), descriptor.clone())]))
+    }
+
+    /// Gives several names: all of them, or none.
+    ///
+    /// # Errors
+    /// As [`Self::set`].
+    pub fn set_all(&self, names: &BTreeMap<String, Descriptor>) -> Result<(), StoreError> {
+        let mut named = Vec::with_capacity(names.len());
+        for (name, descriptor) in names {
+            check_name(name)?;
+            if !self.blobs.has(descriptor.digest)? {
+                let path = self.blobs.path(descriptor.digest);
+                return Err(StoreError::Missing { digest: descriptor.digest, path });
+            }
+            let mut descriptor = descriptor.clone();
+            descriptor.annotations.get_or_insert_default().insert(REF_NAME.to_owned(), name.clone());
+            named.push(descriptor);
         }
-        let mut named = descriptor.clone();
-        named.annotations.get_or_insert_default().insert(REF_NAME.to_owned(), name.to_owned());
         self.change(|index| {
-            index.manifests.retain(|known| known.ref_name() != Some(name));
-            index.manifests.push(named);
+            let is_given = |known: &Descriptor| known.ref_name().is_some_and(|name| names.contains_key(name));
+            index.manifests.retain(|known| !is_given(known));
+            index.manifests.extend(named);
         })
     }
 
@@ -138,8 +152,6 @@ fn check_name(name: &str) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::super::{MEDIA_TYPE_MANIFEST, Store};
