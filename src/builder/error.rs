@@ -7,6 +7,7 @@ use super::dockerfile::DockerfileError;
 use crate::container::ContainerError;
 use crate::container::running::RunError;
 use crate::fs::FsError;
+use crate::image::ImageError;
 use crate::image::reference::ReferenceError;
 use crate::mount::MountError;
 use crate::store::StoreError;
@@ -48,6 +49,39 @@ pub enum BuildError {
         /// Why.
         source: Box<StepError>,
     },
+    /// The image could not be written into the store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A document could not be written.
+    #[error("the image's documents: {0}")]
+    Document(#[from] serde_json::Error),
+}
+
+/// Why a tar did not become an image.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The name for the image.
+    #[error("{name}: {source}")]
+    Name {
+        /// As given.
+        name: String,
+        /// What is wrong with it.
+        source: ReferenceError,
+    },
+    /// An instruction that cannot change the config.
+    #[error("--change {change:?}: {reason}")]
+    Change {
+        /// As given.
+        change: String,
+        /// The reason.
+        reason: String,
+    },
+    /// The tar.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// What is in the tar is no layer.
+    #[error("what is in the tar: {0}")]
+    Layer(#[from] MountError),
     /// The image could not be written into the store.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -8,7 +8,7 @@ mod context;
 mod copy;
 mod dockerfile;
 mod error;
-mod image_writer;
+mod import;
 mod layer_tar;
 mod patterns;
 mod place;
@@ -23,7 +23,8 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use dockerfile::DockerfileError;
-pub use error::{BuildError, StepError};
+pub use error::{BuildError, ImportError, StepError};
+pub use import::{ImportSpec, import};
 
 use context::Context;
 use dockerfile::Line;
@@ -33,10 +34,10 @@ use steps::Step;
 
 use crate::container::{Containers, Moment};
 use crate::fs::{Fs, OwnerView};
-use crate::image::{self, Image, Reference};
+use crate::image::{self, Image, Reference, Written};
 use crate::launcher::Network;
 use crate::layer::LayerSource;
-use crate::model::{Digest, ImageConfig, Timestamp};
+use crate::model::{ImageConfig, Timestamp};
 use crate::mount::{Caches, Layers, MountSpec, Progress};
 use crate::store::Store;
 use crate::sys::atomic::TempFile;
@@ -54,15 +55,6 @@ pub struct BuildSpec {
     pub args: BTreeMap<String, String>,
     /// Network of `RUN`.
     pub network: Network,
-}
-
-/// What was built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Built {
-    /// The image's id.
-    pub config_digest: Digest,
-    /// What its name leads to.
-    pub manifest_digest: Digest,
 }
 
 /// Hears what is being done.
@@ -100,7 +92,7 @@ pub fn build(
     progress: &dyn Progress,
     bases: Bases<'_>,
     tell: Tell<'_>,
-) -> Result<Built, BuildError> {
+) -> Result<Written, BuildError> {
     let name = spec.name.as_deref().map(complete_name).transpose()?;
     let read = |path: &PathBuf, source| BuildError::Read { path: path.clone(), source };
     let text = std::fs::read_to_string(&spec.dockerfile).map_err(|error| read(&spec.dockerfile, error))?;
@@ -129,7 +121,18 @@ pub fn build(
     };
     stage.config.other.insert("created".to_owned(), serde_json::json!(Moment::now().to_string()));
     stage.config.rootfs.other.insert("type".to_owned(), serde_json::json!("layers"));
-    image_writer::write(store, &stage.config, &stage.layers, name.as_deref())
+    write(store, &stage, name.as_deref())
+}
+
+/// Puts what was built into the store.
+fn write(store: &Store, stage: &Stage, name: Option<&str>) -> Result<Written, BuildError> {
+    let tars = stage.layers.iter().filter_map(|layer| match layer {
+        LayerSource::Tar(tar) => Some(image::write_layer(store, tar)),
+        // Refused as a base image.
+        LayerSource::Directory(_) => None,
+    });
+    let layers = tars.collect::<Result<Vec<_>, _>>()?;
+    Ok(image::write(store, &serde_json::to_vec(&stage.config)?, &layers, name)?)
 }
 
 /// The name with its tag, as people and other tools write it.

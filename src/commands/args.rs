@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::archive_args::{ImportArgs, LoadArgs, SaveArgs};
 use super::container::ContainerArgs;
 use super::container_args::{
     AttachArgs, CpArgs, CreateArgs, DiffArgs, ExecArgs, HealthcheckArgs, KillArgs, LogsArgs, PauseArgs,
@@ -117,6 +118,13 @@ pub enum Command {
     Prune(PruneArgs),
     /// Show everything known about containers or images, as JSON
     Inspect(InspectArgs),
+    /// Put the images of an archive or a layout into the store
+    Load(LoadArgs),
+    /// Write images as an archive that other tools load, or as an OCI layout
+    #[command(after_help = IMAGE_HELP)]
+    Save(SaveArgs),
+    /// Make an image of a tar of a root filesystem
+    Import(ImportArgs),
     /// Build the indexes of images ahead, so that their first mount takes no time
     #[command(after_help = IMAGE_HELP)]
     Index(ImagesArgs),

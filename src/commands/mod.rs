@@ -1,6 +1,7 @@
 //! Row 11: the command line. Parse, call one library function, print: the only printing, and the only place that reads
 //! the environment.
 
+pub mod archive_args;
 pub mod args;
 mod attach;
 mod build;
@@ -20,8 +21,10 @@ mod history;
 mod image;
 pub mod image_args;
 mod images;
+mod import;
 mod index;
 mod inspect;
+mod load;
 mod logging;
 pub mod login;
 mod logs;
@@ -45,6 +48,7 @@ mod registries;
 mod rename;
 mod rm;
 mod run;
+mod save;
 mod search_tags;
 pub mod selection;
 mod start;
@@ -208,6 +212,9 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Tag(args) => image::tag(&args),
         Command::Untag(args) => image::untag(&args),
         Command::Store(args) => store::run(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Load(args) => load::run(&args),
+        Command::Save(args) => save::run(&args),
         Command::Index(args) => index::run(&args),
         Command::Ls(args) => look::ls(&args),
         Command::Tree(args) => look::tree(&args),

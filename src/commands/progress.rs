@@ -69,6 +69,11 @@ impl Indexing {
         Self::new("indexing", Total::AsTold, Told::Progress)
     }
 
+    /// The same, unless nothing is to be told.
+    pub(super) fn quiet_or_any(told: Told) -> Self {
+        Self::new("indexing", Total::AsTold, told)
+    }
+
     /// Of all bytes of these layers.
     pub(super) fn checking(layers: &[LayerSource], told: Told) -> Self {
         let bytes = |source: &LayerSource| match source {

@@ -1,7 +1,7 @@
 //! A tar of an image, used where it lies: only headers are read, contents become ranges of the file.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tar_core::parse::{Limits, ParseError, ParseEvent, ParsedEntry, Parser};
 
@@ -11,7 +11,7 @@ use crate::model::limits::{IMAGE_LAYERS_MAX, PATH_BYTES_MAX, PAX_BYTES_MAX};
 use crate::sys::file_range::FileRange;
 
 /// Entries in an archive: a `docker save` of a hundred images with as many layers as an image may have.
-const ENTRIES_MAX: u64 = 100 * 4 * IMAGE_LAYERS_MAX as u64;
+pub(super) const ENTRIES_MAX: u64 = 100 * 4 * IMAGE_LAYERS_MAX as u64;
 /// Names and link targets that are kept in memory: 300 bytes for each of so many entries.
 const NAMES_BYTES_MAX: u64 = 64 << 20;
 /// Links to links: the symlinked layers of `docker save` need one.
@@ -26,7 +26,8 @@ const HEADER_BYTES_MAX: usize = 4 << 20;
 /// An archive and where its files are.
 #[derive(Debug)]
 pub(super) struct Archive {
-    file: FileRange,
+    /// Its file, for messages.
+    path: PathBuf,
     members: HashMap<String, Member>,
     /// Of names and targets.
     names_bytes: u64,
@@ -34,8 +35,10 @@ pub(super) struct Archive {
 
 /// What a name in the archive is.
 #[derive(Clone, Debug)]
-enum Member {
+pub(super) enum Member {
     Data(FileRange),
+    /// A file of its own: the archive was a stream.
+    File(PathBuf),
     /// The name it stands for, normalised.
     Link(String),
     /// Its bytes do not lie in the archive as they are.
@@ -49,9 +52,14 @@ impl Archive {
             let reason = "the file is empty".to_owned();
             return Err(ImageError::NotAnImage { path: file.to_path_buf(), reason });
         }
-        let mut archive = Self { file, members: HashMap::new(), names_bytes: 0 };
-        archive.walk()?;
+        let mut archive = Self::of_none(file.path());
+        archive.walk(&file)?;
         Ok(archive)
+    }
+
+    /// One without members, to be filled with what comes out of a stream.
+    pub(super) fn of_none(path: &Path) -> Self {
+        Self { path: path.to_owned(), members: HashMap::new(), names_bytes: 0 }
     }
 
     /// The names of all members, in no order.
@@ -64,14 +72,13 @@ impl Archive {
         self.members.contains_key(name)
     }
 
-    fn walk(&mut self) -> Result<(), ImageError> {
+    fn walk(&mut self, file: &FileRange) -> Result<(), ImageError> {
         let mut parser = Parser::new(limits());
         parser.set_allow_empty_path(true);
         let (mut offset, mut entries) = (0, 0);
         let mut buffer = vec![0; HEADER_BYTES];
-        while offset < self.file.len() {
-            let count =
-                self.file.read_at(offset, &mut buffer).map_err(ImageError::io("read", self.file.path()))?;
+        while offset < file.len() {
+            let count = file.read_at(offset, &mut buffer).map_err(ImageError::io("read", file.path()))?;
             let event = parser.parse(&buffer[..count]).map_err(|error| match error {
                 ParseError::PathTooLong { len, limit } => {
                     self.too_much("bytes of a name in the archive", len as u64, u64::from(limit))
@@ -92,13 +99,13 @@ impl Archive {
                 ParseEvent::GlobalExtensions { consumed, .. } => consumed as u64,
                 ParseEvent::SparseEntry { consumed, entry, .. } => {
                     let name = normalise(&entry.path);
-                    self.data_of(&name, offset + consumed as u64, entry.size)?;
+                    self.data_of(file, &name, offset + consumed as u64, entry.size)?;
                     self.keep(name, Member::Sparse)?;
                     consumed as u64 + entry.padded_size()
                 }
                 ParseEvent::Entry { consumed, entry } => {
                     let start = offset + consumed as u64;
-                    self.add(&entry, start)?;
+                    self.add(file, &entry, start)?;
                     // Cannot overflow: the size was checked against the file's.
                     consumed as u64 + entry.padded_size()
                 }
@@ -113,26 +120,24 @@ impl Archive {
         Ok(())
     }
 
-    fn add(&mut self, entry: &ParsedEntry<'_>, start: u64) -> Result<(), ImageError> {
+    fn add(&mut self, file: &FileRange, entry: &ParsedEntry<'_>, start: u64) -> Result<(), ImageError> {
         let name = normalise(&entry.path);
-        let data = self.data_of(&name, start, entry.size)?;
+        let data = self.data_of(file, &name, start, entry.size)?;
         let target = entry.link_target.as_deref().unwrap_or_default();
         let member = if entry.is_file() {
             Member::Data(data)
         } else if entry.is_hard_link() {
-            Member::Link(normalise(target))
+            Member::hard_link(target)
         } else if entry.is_symlink() {
-            let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent).as_bytes();
-            let joined =
-                if target.starts_with(b"/") { target.to_vec() } else { [parent, b"/", target].concat() };
-            Member::Link(normalise(&joined))
+            Member::symlink(&name, target)
         } else {
             return Ok(());
         };
         self.keep(name, member)
     }
 
-    fn keep(&mut self, name: String, member: Member) -> Result<(), ImageError> {
+    /// Adds a member, in place of an earlier one of that name.
+    pub(super) fn keep(&mut self, name: String, member: Member) -> Result<(), ImageError> {
         let target = if let Member::Link(target) = &member { target.len() } else { 0 };
         self.names_bytes += (name.len() + target) as u64;
         if self.names_bytes > NAMES_BYTES_MAX {
@@ -143,9 +148,9 @@ impl Archive {
     }
 
     /// The contents of a member, which lie in the file as a whole.
-    fn data_of(&self, name: &str, start: u64, size: u64) -> Result<FileRange, ImageError> {
-        self.file.slice(start, size).ok_or_else(|| {
-            let left = self.file.len().saturating_sub(start);
+    fn data_of(&self, file: &FileRange, name: &str, start: u64, size: u64) -> Result<FileRange, ImageError> {
+        file.slice(start, size).ok_or_else(|| {
+            let left = file.len().saturating_sub(start);
             self.bad(
                 start,
                 &format!(
@@ -156,22 +161,22 @@ impl Archive {
         })
     }
 
-    fn too_much(&self, what: &str, count: u64, limit: u64) -> ImageError {
-        ImageError::Limit { path: self.file.to_path_buf(), what: what.to_owned(), count, limit }
+    pub(super) fn too_much(&self, what: &str, count: u64, limit: u64) -> ImageError {
+        ImageError::Limit { path: self.path.clone(), what: what.to_owned(), count, limit }
     }
 
-    fn bad(&self, offset: u64, reason: &str) -> ImageError {
+    pub(super) fn bad(&self, offset: u64, reason: &str) -> ImageError {
         if offset == 0 && self.members.is_empty() {
             let reason = "neither a directory nor a tar archive".to_owned();
-            return ImageError::NotAnImage { path: self.file.to_path_buf(), reason };
+            return ImageError::NotAnImage { path: self.path.clone(), reason };
         }
-        ImageError::Archive { path: self.file.to_path_buf(), offset, reason: reason.to_owned() }
+        ImageError::Archive { path: self.path.clone(), offset, reason: reason.to_owned() }
     }
 }
 
 impl Files for Archive {
     fn place(&self) -> &Path {
-        self.file.path()
+        &self.path
     }
 
     fn open(&self, name: &str) -> Result<Option<FileRange>, ImageError> {
@@ -180,21 +185,37 @@ impl Files for Archive {
             match self.members.get(&name) {
                 None => return Ok(None),
                 Some(Member::Data(range)) => return Ok(Some(range.clone())),
+                Some(Member::File(path)) => {
+                    return FileRange::open(path).map(Some).map_err(ImageError::io("open", path));
+                }
                 Some(Member::Link(target)) => name.clone_from(target),
                 Some(Member::Sparse) => {
                     return Err(self.bad(
-                        self.file.len(),
+                        0,
                         &format!("{name:?} is stored as a sparse file; make the archive without --sparse"),
                     ));
                 }
             }
         }
-        Err(self.bad(self.file.len(), &format!("{name:?}: too many links to links")))
+        Err(self.bad(0, &format!("{name:?}: too many links to links")))
+    }
+}
+
+impl Member {
+    pub(super) fn hard_link(target: &[u8]) -> Self {
+        Self::Link(normalise(target))
+    }
+
+    /// What the symlink of that name stands for.
+    pub(super) fn symlink(name: &str, target: &[u8]) -> Self {
+        let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent).as_bytes();
+        let joined = if target.starts_with(b"/") { target.to_vec() } else { [parent, b"/", target].concat() };
+        Self::Link(normalise(&joined))
     }
 }
 
 /// The name without `.`, `..` and empty components; bytes that are no UTF-8 cannot be named by a manifest anyway.
-fn normalise(path: &[u8]) -> String {
+pub(super) fn normalise(path: &[u8]) -> String {
     let text = String::from_utf8_lossy(path);
     let mut parts: Vec<&str> = Vec::new();
     for part in text.split('/') {

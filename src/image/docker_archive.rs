@@ -7,6 +7,7 @@ use super::reference::{self, Reference};
 use super::{Archive, Broken, Documents, Image, ImageError, Sought, oldest_archive};
 use crate::layer::{LayerSource, TarSource};
 use crate::model::Digest;
+use crate::sys::file_range::FileRange;
 
 /// The document that makes an archive one of these.
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -23,12 +24,7 @@ pub(super) fn open(files: &Archive, tag: Option<&str>, sought: &Sought) -> Resul
         let reason = "no manifest.json in it, so no archive of `docker save`".to_owned();
         return Err(ImageError::NotAnImage { path: path(), reason });
     };
-    let (bytes, _) = read_document(files, &range, MANIFEST)?;
-    let saved: Vec<SavedImage> = serde_json::from_slice(&bytes).map_err(|error| ImageError::Document {
-        path: path(),
-        what: MANIFEST.to_owned(),
-        reason: format!("not a list of images: {error}"),
-    })?;
+    let saved = list(files, &range)?;
     let (image, name) = choose(files, &saved, tag)?;
     let name = name.map_or_else(|| path().display().to_string(), |name| reference::familiar(&name));
     let opened = assemble(files, image, name, sought)?;
@@ -39,6 +35,29 @@ pub(super) fn open(files: &Archive, tag: Option<&str>, sought: &Sought) -> Resul
         }
         _ => Ok(opened),
     }
+}
+
+/// All images, one after the other.
+pub(super) fn each(
+    files: &Archive,
+    sought: &Sought,
+    take: &mut dyn FnMut(Image) -> Result<(), ImageError>,
+) -> Result<(), ImageError> {
+    let Some(range) = files.open(MANIFEST)? else { return oldest_archive::each(files, take) };
+    for image in list(files, &range)? {
+        let name = image.repo_tags.first().map_or_else(String::new, |name| reference::familiar(name));
+        take(assemble(files, &image, name, sought)?)?;
+    }
+    Ok(())
+}
+
+fn list(files: &Archive, range: &FileRange) -> Result<Vec<SavedImage>, ImageError> {
+    let (bytes, _) = read_document(files, range, MANIFEST)?;
+    serde_json::from_slice(&bytes).map_err(|error| ImageError::Document {
+        path: files.place().to_owned(),
+        what: MANIFEST.to_owned(),
+        reason: format!("not a list of images: {error}"),
+    })
 }
 
 /// The image, and the name it was found under.
@@ -130,13 +149,13 @@ fn assemble(
     Ok(Image { name, source, config, config_digest, layers, documents })
 }
 
-/// The digest that a member's name promises: `HEX.json`, `blobs/sha256/HEX`.
-fn named_digest(name: &str) -> Option<Digest> {
+/// The digest that a member's name promises: `HEX.json`, `HEX.tar`, `blobs/sha256/HEX`.
+pub(super) fn named_digest(name: &str) -> Option<Digest> {
     Digest::from_hex(named_hex(name)?).ok()
 }
 
 fn named_hex(name: &str) -> Option<&str> {
     let last = name.rsplit('/').next()?;
-    let hex = last.strip_suffix(".json").unwrap_or(last);
+    let hex = last.strip_suffix(".json").or(last.strip_suffix(".tar")).unwrap_or(last);
     (hex.len() == 64).then_some(hex)
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::reference::ReferenceError;
-use crate::index::IndexError;
+use crate::index::{DecodeError, Encoding, IndexError};
 use crate::model::Digest;
 use crate::registry::RegistryError;
 use crate::store::StoreError;
@@ -253,6 +253,16 @@ impl ImageError {
                 | Self::Document { .. }
                 | Self::LayerCount { .. }
         )
+    }
+
+    /// What a decoder said of a file.
+    pub(super) fn undecoded(path: &Path, encoding: Encoding, error: DecodeError) -> Self {
+        match error {
+            DecodeError::Io(source) => Self::io("read", path)(source),
+            DecodeError::Bad { offset, reason } => {
+                Self::Encoded { path: path.to_owned(), encoding: encoding.name(), offset, reason }
+            }
+        }
     }
 
     /// For `map_err`: names what was tried on which file.

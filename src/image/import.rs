@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest as _, Sha256};
 
 use super::archive::begins_tar;
-use super::{Archive, ImageError, Sought};
-use crate::index::{DecodeError, Encoding, decompress};
+use super::{Archive, ImageError, Sought, write};
+use crate::index::{Encoding, decompress};
 use crate::model::Digest;
 use crate::model::limits::LAYER_BYTES_MAX;
 use crate::store::{ImportKey, Imports, NewImport, Store, StoreError, Turn};
@@ -34,9 +34,7 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// How the file is compressed, told by its first bytes.
 pub(super) fn encoding_of(file: &FileRange) -> Result<Encoding, ImageError> {
-    let mut start = [0; Encoding::SNIFF_BYTES];
-    let count = file.read_at(0, &mut start).map_err(ImageError::io("read", file.path()))?;
-    Ok(Encoding::of(&start[..count]))
+    write::encoding_of(file).map_err(ImageError::io("read", file.path()))
 }
 
 /// The tar that is in `file`, from the store if it is there, under the name of `file`. `check` refuses what is no image.
@@ -132,15 +130,7 @@ impl Import<'_> {
         if let Some(error) = stopped {
             return Err(error);
         }
-        decoded.map_err(|error| match error {
-            DecodeError::Io(source) => ImageError::io("read", self.file.path())(source),
-            DecodeError::Bad { offset, reason } => ImageError::Encoded {
-                path: self.file.to_path_buf(),
-                encoding: self.encoding.name(),
-                offset,
-                reason,
-            },
-        })?;
+        decoded.map_err(|error| ImageError::undecoded(self.file.path(), self.encoding, error))?;
         match bytes {
             0 => Err(self.refused("nothing is in it")),
             _ => Ok(()),

@@ -1,5 +1,7 @@
 //! OCI image layouts (image-spec image-layout.md), in a directory or an archive.
 
+use std::collections::HashSet;
+
 use super::files::{Files, read_document};
 use super::manifest::{self, Document, Manifest};
 use super::reference::{self, Reference};
@@ -35,6 +37,38 @@ pub(super) fn open(
         None => place.to_string(),
     };
     open_descriptor(files, descriptor, name, transport, sought)
+}
+
+/// All images, one after the other; of those with the same name and without any that for the platform.
+pub(super) fn each(
+    files: &dyn Files,
+    transport: &str,
+    sought: &Sought,
+    take: &mut dyn FnMut(Image) -> Result<(), ImageError>,
+) -> Result<(), ImageError> {
+    let all = index(files)?.manifests;
+    let images: Vec<&Descriptor> = all.iter().filter(|one| one.annotation(ATTESTATION).is_none()).collect();
+    let is_named = |one: &Descriptor| one.annotation(CONTAINERD_NAME).or(one.ref_name()).is_some();
+    let mut wanted: Vec<Descriptor> = Vec::new();
+    if !images.is_empty() && images.iter().all(|one| !is_named(one) && one.platform.is_some()) {
+        wanted.push(for_platform(files, &all, &sought.platform())?.clone());
+    } else {
+        for one in images {
+            let name = one.annotation(CONTAINERD_NAME).or(one.ref_name());
+            wanted.push(match name {
+                Some(_) => choose(files, &all, name, &sought.platform())?.clone(),
+                None => one.clone(),
+            });
+        }
+    }
+    let mut done = HashSet::new();
+    for descriptor in wanted {
+        if done.insert(descriptor.digest) {
+            let name = files.place().display().to_string();
+            take(open_descriptor(files, descriptor, name, transport, sought)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens the image that a descriptor of `index.json` points to.

@@ -5,6 +5,7 @@
 //! read once each time that the archive is opened.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -66,14 +67,14 @@ impl LayerJson {
     }
 }
 
-/// The digests of ranges of one file, by offset and length: many layers may be links to one, and images have some in common.
+/// The digests of ranges of files, by path, offset and length: many layers may be links to one, and images have some in common.
 #[derive(Debug, Default)]
-pub(super) struct Hashed(HashMap<(u64, u64), Digest>);
+pub(super) struct Hashed(HashMap<(PathBuf, u64, u64), Digest>);
 
 impl Hashed {
     /// Each range is read once.
     pub(super) fn digest(&mut self, range: &FileRange) -> Result<Digest, ImageError> {
-        let place = (range.offset(), range.len());
+        let place = (range.to_path_buf(), range.offset(), range.len());
         if let Some(known) = self.0.get(&place) {
             return Ok(*known);
         }
@@ -102,10 +103,7 @@ pub(super) fn open(files: &Archive, tag: Option<&str>) -> Result<Image, ImageErr
         if let Some(image) = saved.iter().find(|image| Some(image.config.as_str()) == tag) {
             return assemble(files, image, image.repo_tags.first().cloned(), &mut hashed);
         }
-        // Where some have names those are meant: without a layer in the middle, what is below it looks like an image too.
-        let (named, nameless): (Vec<_>, Vec<_>) =
-            saved.into_iter().partition(|image| !image.repo_tags.is_empty());
-        let choice = if named.is_empty() { nameless } else { named };
+        let choice = meant(saved);
         if choice.is_empty() {
             let reason = "no image in it: every layer stands upon another one".to_owned();
             return Err(ImageError::NotAnImage { path: files.place().to_owned(), reason });
@@ -125,6 +123,25 @@ pub(super) fn open(files: &Archive, tag: Option<&str>) -> Result<Image, ImageErr
     let images = saved.into_iter().flat_map(|image| image.repo_tags).collect();
     let none = ImageError::NoSuchTag { path: files.place().to_owned(), tag: format!("@{digest}"), images };
     Err(broken.unwrap_or(none))
+}
+
+/// All images, one after the other.
+pub(super) fn each(
+    files: &Archive,
+    take: &mut dyn FnMut(Image) -> Result<(), ImageError>,
+) -> Result<(), ImageError> {
+    let mut hashed = Hashed::default();
+    for image in meant(images(files)?) {
+        take(assemble(files, &image, image.repo_tags.first().cloned(), &mut hashed)?)?;
+    }
+    Ok(())
+}
+
+/// Where some have names those are meant: without a layer in the middle, what is below it looks like an image too.
+fn meant(saved: Vec<SavedImage>) -> Vec<SavedImage> {
+    let (named, nameless): (Vec<_>, Vec<_>) =
+        saved.into_iter().partition(|image| !image.repo_tags.is_empty());
+    if named.is_empty() { nameless } else { named }
 }
 
 /// Images without names are told apart by their ids.

@@ -9,7 +9,7 @@ use crate::sys::file_range::FileRange;
 
 /// A prefix that says what the rest is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Transport {
+pub(super) enum Transport {
     Oci,
     OciArchive,
     DockerArchive,
@@ -137,7 +137,7 @@ fn sniff(
 }
 
 /// What kind of image an archive holds.
-fn kind(archive: &Archive) -> Result<Transport, ImageError> {
+pub(super) fn kind(archive: &Archive) -> Result<Transport, ImageError> {
     // First, because newer dockers write both, and only this one has all the names.
     if archive.open(docker_archive::MANIFEST)?.is_some() {
         Ok(Transport::DockerArchive)
@@ -147,7 +147,7 @@ fn kind(archive: &Archive) -> Result<Transport, ImageError> {
         Ok(Transport::DockerArchive)
     } else {
         let reason = "a tar archive, but with neither manifest.json (docker save) nor index.json (OCI) in it; \
-                      unpack a plain root filesystem and use the directory";
+                      unpack a plain root filesystem and use the directory, or make an image of it with `layerfs import`";
         Err(ImageError::NotAnImage { path: archive.place().to_owned(), reason: reason.to_owned() })
     }
 }

@@ -1,9 +1,10 @@
 //! A whole file decoded once, front to back: for what is compressed from outside and cannot be read where it lies.
 
+use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::mpsc::sync_channel;
-use std::{io, thread};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
 
 use super::decode::{self, Halt};
 use super::encoding::Encoding;
@@ -22,10 +23,32 @@ pub fn decompress(
     take: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(), DecodeError> {
+    decode_all(encoding, take, |raw| stream::send(blob, &raw, &mut |_| {}, progress))
+}
+
+/// The same for what has no places to read at: a pipe.
+///
+/// # Errors
+/// As [`decompress`].
+pub fn decompress_stream(
+    source: &mut (dyn Read + Send),
+    encoding: Encoding,
+    take: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(), DecodeError> {
+    decode_all(encoding, take, |raw| stream::send_all(source, &raw, progress))
+}
+
+/// Decodes what `read` sends from a thread of its own.
+fn decode_all(
+    encoding: Encoding,
+    take: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    read: impl FnOnce(SyncSender<Chunk>) -> io::Result<()> + Send,
+) -> Result<(), DecodeError> {
     let (raw, raw_ahead) = sync_channel(CHUNKS_AHEAD);
     let (checkpoints, checkpoints_ahead) = sync_channel(CHUNKS_AHEAD);
     thread::scope(|scope| {
-        let reader = scope.spawn(move || stream::send(blob, &raw, &mut |_| {}, progress));
+        let reader = scope.spawn(move || read(raw));
         // Nobody will start from them.
         scope.spawn(move || checkpoints_ahead.iter().for_each(drop));
         let raw = ChunkReader::new(raw_ahead);

@@ -38,7 +38,7 @@ mod zstd_frames;
 
 pub use build::{Expected, build};
 pub use decoder::Decoder;
-pub use decompress::decompress;
+pub use decompress::{decompress, decompress_stream};
 pub use encoding::Encoding;
 pub use error::IndexError;
 pub use format::{GRANULE_BYTES, SPAN_BYTES};

@@ -85,6 +85,29 @@ pub(super) fn send(
     Ok(())
 }
 
+/// Sends all that comes out of a reader down a channel, for as long as somebody listens.
+pub(super) fn send_all(
+    source: &mut (dyn Read + Send),
+    to: &SyncSender<Chunk>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> io::Result<()> {
+    let buffers = Buffers::default();
+    let mut position = 0;
+    loop {
+        let mut buffer = buffers.get();
+        let count = match source.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            count => count?,
+        };
+        position += count as u64;
+        if to.send(buffers.lend(buffer, count)).is_err() {
+            return Ok(());
+        }
+        progress(position);
+    }
+}
+
 /// What comes out of a channel, as a reader; the end of the channel is the end of the stream.
 #[derive(Debug)]
 pub(super) struct ChunkReader {

@@ -13,7 +13,7 @@ use crate::sys::file_range::FileRange;
 use crate::sys::lock::FileLock;
 
 /// Bytes per read while a blob is written: large enough that hashing dominates.
-const COPY_BYTES: usize = 128 * 1024;
+pub(super) const COPY_BYTES: usize = 128 * 1024;
 
 /// The directory `blobs/sha256`.
 #[derive(Clone, Debug)]

@@ -25,6 +25,7 @@ mod partial;
 mod refs;
 mod removal;
 mod repair;
+mod staged;
 
 pub use blobs::{BlobPin, Blobs};
 pub use check::{Checked, Checking, Finding, Repair, check};
@@ -36,9 +37,10 @@ pub use layout::{
 };
 pub use locks::{StoreLock, StoreLockExclusive};
 pub use partial::{Delivery, Partial};
-pub use refs::Refs;
+pub use refs::{NAME_BYTES_MAX, Refs};
 pub use removal::{Freed, Grace, free, freeable, leads_to, nameless_blobs};
 pub use repair::{Repaired, repair};
+pub use staged::{NewBlob, StagedBlob};
 
 /// A store on disk, usable by this user.
 #[derive(Clone, Debug)]

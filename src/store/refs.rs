@@ -3,6 +3,7 @@
 //! Changes are made under `refs.lock`, so that two of our processes never lose each other's; other tools that write to
 //! the layout do not know that lock, and the last of them wins.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
@@ -12,7 +13,7 @@ use crate::sys::atomic;
 use crate::sys::lock::FileLock;
 
 /// Longest name: what fits a file name, as other tools use names for files.
-const NAME_BYTES_MAX: usize = 255;
+pub const NAME_BYTES_MAX: usize = 255;
 
 /// The names in one layout.
 #[derive(Clone, Debug)]
@@ -63,18 +64,42 @@ impl Refs {
         descriptor: &Descriptor,
         is_same: impl Fn(&Descriptor) -> bool,
     ) -> Result<(), StoreError> {
-        check_name(name)?;
-        if !self.blobs.has(descriptor.digest)? {
-            let path = self.blobs.path(descriptor.digest);
-            return Err(StoreError::Missing { digest: descriptor.digest, path });
+        self.give(&BTreeMap::from([(name.to_owned(), descriptor.clone())]), is_same)
+    }
+
+    /// Gives several names: all of them, or none.
+    ///
+    /// # Errors
+    /// As [`Self::set`].
+    pub fn set_all(&self, names: &BTreeMap<String, Descriptor>) -> Result<(), StoreError> {
+        self.give(names, |_| false)
+    }
+
+    fn give(
+        &self,
+        names: &BTreeMap<String, Descriptor>,
+        is_same: impl Fn(&Descriptor) -> bool,
+    ) -> Result<(), StoreError> {
+        let mut named = Vec::with_capacity(names.len());
+        for (name, descriptor) in names {
+            check_name(name)?;
+            if !self.blobs.has(descriptor.digest)? {
+                let path = self.blobs.path(descriptor.digest);
+                return Err(StoreError::Missing { digest: descriptor.digest, path });
+            }
+            let mut descriptor = descriptor.clone().nameless();
+            descriptor.annotations.get_or_insert_default().insert(REF_NAME.to_owned(), name.clone());
+            named.push(descriptor);
         }
-        let mut named = descriptor.clone().nameless();
-        named.annotations.get_or_insert_default().insert(REF_NAME.to_owned(), name.to_owned());
         self.edit(|index| {
-            index.take_name(name);
+            for name in names.keys() {
+                index.take_name(name);
+            }
             index.take_names(is_same);
-            index.manifests.retain(|known| known.digest != named.digest || known.ref_name().is_some());
-            index.manifests.push(named);
+            // What had no name has one now.
+            let is_named = |known: &Descriptor| named.iter().any(|one| one.digest == known.digest);
+            index.manifests.retain(|known| known.ref_name().is_some() || !is_named(known));
+            index.manifests.extend(named);
         })
     }
 
@@ -158,8 +183,6 @@ fn check_name(name: &str) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::super::{MEDIA_TYPE_MANIFEST, Store};

@@ -93,6 +93,13 @@ impl TempFile {
         &mut self.file
     }
 
+    /// Closes it, for who has more of them than descriptors.
+    #[must_use]
+    pub fn close(mut self) -> ClosedTempFile {
+        self.published = true;
+        ClosedTempFile { path: self.path.clone(), reopened: false }
+    }
+
     /// Makes it durable and gives it its name, replacing what has it. `target` is in the directory it was created in.
     ///
     /// # Errors
@@ -122,6 +129,41 @@ impl TempFile {
 impl Drop for TempFile {
     fn drop(&mut self) {
         if !self.published
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "temporary file stays behind");
+        }
+    }
+}
+
+/// A temporary file that nobody has open: removed when dropped, unless it is opened again.
+#[derive(Debug)]
+pub struct ClosedTempFile {
+    path: PathBuf,
+    reopened: bool,
+}
+
+impl ClosedTempFile {
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens it again, to be published.
+    ///
+    /// # Errors
+    /// What open(2) says; then it is removed.
+    pub fn open(mut self) -> io::Result<TempFile> {
+        let file = OpenOptions::new().write(true).read(true).open(&self.path)?;
+        self.reopened = true;
+        Ok(TempFile { file, path: self.path.clone(), published: false })
+    }
+}
+
+impl Drop for ClosedTempFile {
+    fn drop(&mut self) {
+        if !self.reopened
             && let Err(error) = std::fs::remove_file(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "temporary file stays behind");

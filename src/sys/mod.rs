@@ -29,4 +29,5 @@ pub mod scoped;
 pub mod sealed;
 pub mod seccomp;
 pub mod syscall_numbers;
+pub mod tar_stream;
 pub mod usage;

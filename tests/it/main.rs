@@ -9,6 +9,7 @@
 #[macro_use]
 mod support;
 
+mod archives;
 mod attach;
 mod attributes;
 mod background;

@@ -14,7 +14,6 @@ use place::{Destination, Landing, World, at};
 
 mod pack;
 mod place;
-mod tar_read;
 mod unpack;
 mod xattrs;
 

@@ -16,10 +16,10 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::place::{Destination, Landing, World, no_directory};
-use super::tar_read::{Entry, Kind, TarStream};
 use super::{Owners, xattrs};
 use crate::model::Timestamp;
 use crate::sys::scoped;
+use crate::sys::tar_stream::{Entry, Kind, TarStream};
 
 /// How much of a file is handled at once. So much of zeros becomes a hole.
 const PIECE_BYTES: usize = 64 << 10;
@@ -47,7 +47,7 @@ pub(super) fn unpack(
         directories: Vec::new(),
         bytes: 0,
     };
-    while let Some(entry) = unpacking.stream.next()? {
+    while let Some(entry) = unpacking.stream.next_entry()? {
         unpacking.entry(entry)?;
     }
     unpacking.finish_directories()?;

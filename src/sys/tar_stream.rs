@@ -5,7 +5,6 @@ use std::io::{self, Read};
 use tar_core::parse::{Limits, ParseEvent, ParsedEntry, Parser};
 use tar_core::{EntryType, PaxExtension, PaxExtensions};
 
-use super::xattrs::Xattr;
 use crate::model::Timestamp;
 use crate::model::limits::{PATH_BYTES_MAX, PAX_BYTES_MAX};
 
@@ -15,13 +14,21 @@ const BLOCK_BYTES: u64 = 512;
 /// Where the time of last change is in a header.
 const MTIME: std::ops::Range<usize> = 136..148;
 
+/// Name and value of an extended attribute.
+type Xattr = (Box<[u8]>, Box<[u8]>);
+
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// A file.
     Regular,
+    /// One more name of another entry.
     Link,
+    /// A symbolic link.
     Symlink,
+    /// A directory.
     Directory,
+    /// A named pipe.
     Fifo,
     /// A device.
     Device,
@@ -29,26 +36,32 @@ pub(super) enum Kind {
 
 /// One entry; its content comes from the stream.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) path: Vec<u8>,
-    pub(super) kind: Kind,
+pub struct Entry {
+    /// As it is written there.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: Kind,
     /// Of links.
-    pub(super) target: Vec<u8>,
+    pub target: Vec<u8>,
     /// Permission bits with setuid, setgid and sticky.
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) mtime: Timestamp,
-    pub(super) xattrs: Vec<Xattr>,
+    pub mode: u32,
+    /// Whose it is.
+    pub uid: u32,
+    /// Of which group.
+    pub gid: u32,
+    /// When it was changed.
+    pub mtime: Timestamp,
+    /// Its extended attributes.
+    pub xattrs: Vec<Xattr>,
     /// Bytes of the file.
-    pub(super) size: u64,
+    pub size: u64,
     /// Where in the file the bytes of the stream belong, and how many.
-    pub(super) data: Vec<(u64, u64)>,
+    pub data: Vec<(u64, u64)>,
 }
 
 /// The stream.
 #[derive(Debug)]
-pub(super) struct TarStream<R> {
+pub struct TarStream<R> {
     reader: R,
     parser: Parser,
     /// Read, but not understood yet.
@@ -58,7 +71,8 @@ pub(super) struct TarStream<R> {
 }
 
 impl<R: Read> TarStream<R> {
-    pub(super) fn new(reader: R) -> Self {
+    /// Nothing is read yet.
+    pub fn new(reader: R) -> Self {
         let limits = Limits {
             max_metadata_size: u32::try_from(PAX_BYTES_MAX).unwrap_or(u32::MAX),
             max_path_len: u32::try_from(PATH_BYTES_MAX).ok(),
@@ -72,7 +86,10 @@ impl<R: Read> TarStream<R> {
     }
 
     /// The next entry; `None` at the end, up to which everything has been read then.
-    pub(super) fn next(&mut self) -> io::Result<Option<Entry>> {
+    ///
+    /// # Errors
+    /// `InvalidData` and `UnexpectedEof` for what is no whole tar; else what the reader says.
+    pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         self.skip()?;
         loop {
             let (consumed, found) = match self.parser.parse(&self.buffer).map_err(damaged)? {
@@ -109,7 +126,10 @@ impl<R: Read> TarStream<R> {
     }
 
     /// Reads content of the last entry, all that is asked for.
-    pub(super) fn content(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// As [`Self::next_entry`].
+    pub fn content(&mut self, bytes: &mut [u8]) -> io::Result<()> {
         let from_buffer = bytes.len().min(self.buffer.len());
         bytes[..from_buffer].copy_from_slice(&self.buffer[..from_buffer]);
         self.buffer.drain(..from_buffer);
@@ -252,7 +272,7 @@ mod tests {
         let read = |length: usize| -> io::Result<usize> {
             let mut stream = TarStream::new(&whole[..length]);
             let mut entries = 0;
-            while let Some(entry) = stream.next()? {
+            while let Some(entry) = stream.next_entry()? {
                 assert_eq!((&*entry.path, entry.kind, entry.size), (&b"a/file"[..], Kind::Regular, 700));
                 let mut content = [0; 700];
                 stream.content(&mut content)?;

@@ -1,0 +1,38 @@
+//! `layerfs load`
+
+use std::io::{self, IsTerminal as _};
+use std::path::Path;
+
+use anyhow::ensure;
+
+use super::archive_args::LoadArgs;
+use super::environment;
+use super::progress::Told;
+use crate::image::{self, LoadSource, Loaded};
+
+/// Puts the images of an archive into the store and prints docker's lines about them.
+pub(super) fn run(args: &LoadArgs) -> anyhow::Result<u8> {
+    let sought = args.platform.sought(Told::unless(args.quiet));
+    let loaded = match args.input.as_deref() {
+        Some(path) if path != Path::new("-") => {
+            image::load(&environment::store()?, LoadSource::Path(path), &args.names, &sought)?
+        }
+        _ => {
+            let mut stdin = io::stdin();
+            ensure!(!stdin.is_terminal(), "cannot read an image from a terminal: use -i FILE, or redirect");
+            let source = LoadSource::Stream(&mut stdin, Path::new("standard input"));
+            image::load(&environment::store()?, source, &args.names, &sought)?
+        }
+    };
+    drop(sought);
+    super::print(&loaded.iter().map(|one| lines(one, args.quiet)).collect::<String>())?;
+    Ok(0)
+}
+
+fn lines(loaded: &Loaded, quiet: bool) -> String {
+    match loaded.names.as_slice() {
+        _ if quiet => format!("{}\n", loaded.config_digest),
+        [] => format!("Loaded image ID: {}\n", loaded.config_digest),
+        names => names.iter().map(|name| format!("Loaded image: {name}\n")).collect(),
+    }
+}
