@@ -23,8 +23,10 @@ mod oci_layout;
 mod oldest_archive;
 mod open;
 mod platform;
+pub mod push;
 pub mod reference;
 mod rootfs;
+mod seen;
 
 pub use describe::created_by;
 pub use documents::{Broken, Decompressing, Documents, Sought, Stored};

@@ -154,6 +154,22 @@ impl Registry {
         }
     }
 
+    /// Sends what cannot be sent twice: one request, which is not followed, signed for the registry alone. With the answer, which
+    /// signature it was given to.
+    pub(super) fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: &[(&'static str, String)],
+        content: Content<'_>,
+    ) -> (Result<Answer, Silence>, u64) {
+        let (signature, generation) = self.signing.header();
+        let is_own = self.base.is_same_server(url);
+        let mut headers = headers.to_vec();
+        headers.extend(signature.filter(|_| is_own).map(|value| ("authorization", value)));
+        (self.http.ask(Request { method, url, headers: &headers, content }, !is_own), generation)
+    }
+
     /// Asks a token server: signed only with what is in `headers`.
     pub(super) fn ask_plainly<'c>(
         &self,
@@ -197,7 +213,12 @@ impl Registry {
             headers.extend(signature.filter(|_| is_own).map(|value| ("authorization", value.to_owned())));
             let request = Request { method, url: &url, headers: &headers, content: content() };
             let answer = self.http.ask(request, !is_own).map_err(Asked::Silence)?;
-            if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) || !matches!(method, Method::Get | Method::Head) {
+            let is_led_on = match method {
+                Method::Get | Method::Head => matches!(answer.status, 301 | 302 | 303 | 307 | 308),
+                // The others would become something else.
+                _ => matches!(answer.status, 307 | 308),
+            };
+            if !is_led_on {
                 return Ok(answer);
             }
             let wrong = |reason: &str| Asked::Error(self.wrong("a redirect", reason));
@@ -211,7 +232,7 @@ impl Registry {
         Err(Asked::Error(self.wrong("a redirect", &format!("more than {REDIRECTS_MAX} of them, one after the other"))))
     }
 
-    fn silent(&self, silence: Silence) -> RegistryError {
+    pub(super) fn silent(&self, silence: Silence) -> RegistryError {
         let (registry, reason) = (self.name(), silence.reason);
         match silence.kind {
             SilenceKind::Tls => RegistryError::Insecure { registry, reason },

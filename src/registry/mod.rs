@@ -16,8 +16,10 @@ mod error;
 mod http;
 mod manifest;
 mod patience;
+mod source;
 mod tags;
 mod token;
+mod upload;
 mod url;
 
 pub use access::Access;
@@ -28,6 +30,8 @@ pub use endpoint::{ClientCertificate, Endpoint};
 pub use error::RegistryError;
 pub use manifest::{Document, Version};
 pub use patience::Patience;
+pub use source::{Bytes, Source};
+pub use upload::{Mounted, Session};
 
 #[cfg(test)]
 mod tests;
