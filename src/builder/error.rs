@@ -7,7 +7,6 @@ use super::dockerfile::DockerfileError;
 use crate::container::ContainerError;
 use crate::container::running::RunError;
 use crate::fs::FsError;
-use crate::image::ImageError;
 use crate::image::reference::ReferenceError;
 use crate::mount::MountError;
 use crate::store::StoreError;
@@ -67,8 +66,8 @@ pub enum StepError {
     #[error("the command ended with exit code {0}")]
     Failed(u8),
     /// The base image.
-    #[error(transparent)]
-    Image(#[from] ImageError),
+    #[error("{0}")]
+    Base(super::BaseError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -33,7 +33,7 @@ use steps::Step;
 
 use crate::container::{Containers, Moment};
 use crate::fs::{Fs, OwnerView};
-use crate::image::{self, Reference};
+use crate::image::{self, Image, Reference};
 use crate::launcher::Network;
 use crate::layer::LayerSource;
 use crate::model::{Digest, ImageConfig, Timestamp};
@@ -68,12 +68,19 @@ pub struct Built {
 /// Hears what is being done.
 pub type Tell<'a> = &'a mut dyn FnMut(&str);
 
+/// Opens the image of a `FROM`, wherever it comes from.
+pub type Bases<'a> = &'a dyn Fn(&str) -> Result<Image, BaseError>;
+
+/// Why there is none.
+pub type BaseError = Box<dyn std::error::Error + Send + Sync>;
+
 /// A build under way.
 struct Builder<'a> {
     store: &'a Store,
     containers: &'a Containers,
     spec: &'a BuildSpec,
     progress: &'a dyn Progress,
+    bases: Bases<'a>,
     tell: Tell<'a>,
     context: Context,
     escape: char,
@@ -91,6 +98,7 @@ pub fn build(
     containers: &Containers,
     spec: &BuildSpec,
     progress: &dyn Progress,
+    bases: Bases<'_>,
     tell: Tell<'_>,
 ) -> Result<Built, BuildError> {
     let name = spec.name.as_deref().map(complete_name).transpose()?;
@@ -104,7 +112,7 @@ pub fn build(
     let _lock = store.lock()?;
     let global_args = BTreeMap::new();
     let mut builder =
-        Builder { store, containers, spec, progress, tell, context, escape, global_args, stage: None };
+        Builder { store, containers, spec, progress, bases, tell, context, escape, global_args, stage: None };
     let total = steps.len();
     for (number, (line, step)) in (1..).zip(&steps) {
         let text = format!("{} {}", line.keyword, line.rest);
@@ -197,7 +205,7 @@ impl Builder<'_> {
             let architecture = image::host_architecture().to_owned();
             (ImageConfig { architecture, os: "linux".to_owned(), ..ImageConfig::default() }, Vec::new())
         } else {
-            let base = image::open(&name, self.store)?;
+            let base = (self.bases)(&name).map_err(StepError::Base)?;
             (base.config, base.layers)
         };
         if layers.iter().any(|layer| matches!(layer, LayerSource::Directory(_))) {

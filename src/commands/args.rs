@@ -11,6 +11,9 @@ use super::container_args::{
     PortArgs, PsArgs, RenameArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, WaitArgs,
 };
 use super::options::network::BuildNetworkArg;
+use super::options::pull::{PullArg, PullArgs};
+use super::push::PushArgs;
+use super::search::{SearchArgs, SearchTagsArgs};
 use super::update::UpdateArgs;
 use super::volume::VolumeArgs;
 use crate::image::TargetPlatform;
@@ -68,6 +71,14 @@ pub enum Command {
     Wait(WaitArgs),
     /// Show what containers printed that were started in the background
     Logs(LogsArgs),
+    /// Pull images from registries into the store
+    Pull(PullArgs),
+    /// Push an image to a registry
+    Push(PushArgs),
+    /// Say why registries cannot be searched; with --list-tags as `search-tags`
+    Search(SearchArgs),
+    /// List the tags of an image in its registry
+    SearchTags(SearchTagsArgs),
     /// Build an image from a Dockerfile
     Build(BuildArgs),
     /// Make changes readable for overlayfs and others: copy what they still share with the image
@@ -125,7 +136,8 @@ pub enum Command {
 /// What IMAGE may be; shown in the help of every command that takes one.
 pub(super) const IMAGE_HELP: &str = "\
 IMAGE is, in this order, an existing path: a docker-archive (docker save, podman save), an OCI layout directory \
-(PATH[:TAG]), an OCI archive, or a plain root filesystem directory, used where it lies; or a name in the store. \
+(PATH[:TAG]), an OCI archive, or a plain root filesystem directory, used where it lies; or a name in the store, where \
+`layerfs pull` and --pull put what registries have. \
 A prefix docker-archive:, oci:, oci-archive: or dir: says which it is.";
 
 const VERIFY_HELP: &str = "\
@@ -166,6 +178,9 @@ pub struct MountArgs {
     /// Which of several
     #[command(flatten)]
     pub platform: PlatformArg,
+    /// When registries are asked
+    #[command(flatten)]
+    pub pull: PullArg,
     /// What to mount; not needed with --container
     #[arg(required_unless_present = "container")]
     pub image: Option<String>,
@@ -239,6 +254,9 @@ pub struct BuildArgs {
     /// Network of RUN: none, or the host's
     #[arg(long, visible_alias = "net", value_enum, default_value = "none")]
     pub network: BuildNetworkArg,
+    /// When registries are asked
+    #[command(flatten)]
+    pub pull: PullArg,
     /// Directory that COPY copies from
     pub context: PathBuf,
 }

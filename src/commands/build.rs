@@ -7,8 +7,8 @@ use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, ensure};
 
-use super::args::BuildArgs;
-use super::progress::Indexing;
+use super::args::{BuildArgs, PlatformArg};
+use super::progress::{Indexing, Told};
 use super::{complain, environment, failure};
 use crate::builder::{self, BuildSpec};
 use crate::container::sweeping;
@@ -33,7 +33,9 @@ pub(super) fn run(args: &BuildArgs) -> anyhow::Result<u8> {
     let stdout = std::io::stdout().as_fd().try_clone_to_owned().context("standard output")?;
     nix::unistd::dup2_stdout(std::io::stderr()).context("standard output")?;
     let mut tell = |text: &str| complain(text);
-    match builder::build(&store, &containers, &spec, &Indexing::of_any(), &mut tell) {
+    let platform = PlatformArg::default();
+    let bases = |name: &str| args.pull.open(name, &platform, &store, Told::Progress).map_err(Into::into);
+    match builder::build(&store, &containers, &spec, &Indexing::of_any(), &bases, &mut tell) {
         Ok(built) => {
             writeln!(File::from(stdout), "{}", built.config_digest).context("standard output")?;
             Ok(0)

@@ -12,7 +12,7 @@ use crate::mount::{MountSpec, Progress};
 /// Columns of the bar between its brackets.
 const BAR_COLUMNS: u64 = 30;
 /// Nothing is said of what takes less.
-const PATIENCE: Duration = Duration::from_millis(300);
+pub(super) const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Whether progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +135,7 @@ impl Indexing {
 }
 
 /// What there is to say, 79 columns at most.
-fn line(
+pub(super) fn line(
     verb: &str,
     layer: Option<(usize, usize)>,
     bytes: (u64, u64),

@@ -85,13 +85,12 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
     let mut wishes = wishes(args)?;
     let keeps = wishes.restart == RestartPolicy::No || !args.rm;
     ensure!(keeps, "--rm and --restart {} contradict each other: leave one out", wishes.restart);
-    args.pull.check(&args.image)?;
     let cidfile = args.cidfile.as_deref().map(CidFile::claim).transpose()?;
     let store = environment::store()?;
     let containers = environment::containers(&store)?;
     sweeping::sweep(&containers);
     let progress = Told::unless(args.quiet);
-    let image = args.platform.open(&args.image, &store, progress)?;
+    let image = args.pull.open(&args.image, &args.platform, &store, progress)?;
     if let Some(signal) = &image.config.config.stop_signal {
         ensure!(process::signal_number(signal).is_some(), "the image's StopSignal {signal:?} is no signal");
     }

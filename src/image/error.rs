@@ -4,7 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::reference::ReferenceError;
+use crate::index::IndexError;
 use crate::model::Digest;
+use crate::registry::RegistryError;
 use crate::store::StoreError;
 
 /// Why there is no image.
@@ -12,8 +14,7 @@ use crate::store::StoreError;
 pub enum ImageError {
     /// Neither a file nor a name that the store knows.
     #[error(
-        "{spec}: no such file, and no image of that name in the store ({}). Registries are not supported yet: \
-         run `skopeo copy docker://{hint} oci:{}:{hint}` first", layout.display(), layout.display()
+        "{spec}: no such file, and no image of that name in the store ({}): run `layerfs pull {hint}`", layout.display()
     )]
     NotFound {
         /// What was asked for.
@@ -211,6 +212,19 @@ pub enum ImageError {
         config_digest: Digest,
         /// Digests in the config.
         diff_ids: usize,
+    },
+    /// The registry did not have it, or did something strange.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A layer of a registry that cannot be mounted.
+    #[error("{}: layer {digest}: {source}", path.display())]
+    Unreadable {
+        /// The image.
+        path: PathBuf,
+        /// The layer.
+        digest: Digest,
+        /// What is wrong with it.
+        source: Box<IndexError>,
     },
     /// The store refused.
     #[error(transparent)]

@@ -97,6 +97,19 @@ pub(super) fn parse(bytes: &[u8], promised: &str) -> Result<Document, String> {
     read.map_err(|error| format!("not a manifest: {error}"))
 }
 
+/// The media type of a document that was [`parse`]d: what was promised, else what it says itself, else what its form is.
+pub(super) fn media_type(bytes: &[u8], promised: &str, document: &Document) -> String {
+    if !promised.is_empty() {
+        return promised.to_owned();
+    }
+    let own = serde_json::from_slice(bytes).map(|head: Head| head.media_type).unwrap_or_default();
+    match (own.as_str(), document) {
+        ("", Document::Manifest(_)) => MEDIA_TYPE_MANIFEST.to_owned(),
+        ("", Document::Index(_)) => MEDIA_TYPE_INDEX.to_owned(),
+        _ => own,
+    }
+}
+
 /// Why a layer with this media type cannot be mounted. How it is compressed is told from its bytes, not from here.
 pub(super) fn check_layer(media_type: &str) -> Result<(), &'static str> {
     if LAYERS.contains(&media_type) {

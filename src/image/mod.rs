@@ -23,6 +23,7 @@ mod oci_layout;
 mod oldest_archive;
 mod open;
 mod platform;
+pub mod pull;
 pub mod push;
 pub mod reference;
 mod rootfs;
@@ -32,7 +33,7 @@ pub use describe::created_by;
 pub use documents::{Broken, Decompressing, Documents, Sought, Stored};
 pub use error::ImageError;
 pub use manifest::host_architecture;
-pub use open::{open, open_sought};
+pub use open::{named, open, open_sought};
 pub use platform::{PlatformError, TargetPlatform};
 pub use reference::Reference;
 

@@ -11,7 +11,7 @@ use crate::store::{Descriptor, Index};
 use crate::sys::file_range::FileRange;
 
 /// An index in an index in an index: nobody makes more.
-const INDEX_DEPTH_MAX: usize = 4;
+pub(super) const INDEX_DEPTH_MAX: usize = 4;
 /// Containerd and docker write the whole name here, and only the tag into the standard annotation.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// Marks provenance documents that buildkit puts beside the images.
@@ -161,7 +161,8 @@ pub(super) fn full_name(descriptor: &Descriptor) -> Option<Reference> {
     descriptor.annotation(CONTAINERD_NAME).or(descriptor.ref_name())?.parse().ok()
 }
 
-fn for_platform<'a>(
+/// The descriptor of an index that fits the platform best.
+pub(super) fn for_platform<'a>(
     files: &dyn Files,
     all: &'a [Descriptor],
     platform: &TargetPlatform,

@@ -54,6 +54,18 @@ pub fn open_sought(spec: &str, store: &Store, sought: &Sought) -> Result<Image, 
     }
 }
 
+/// The name of an image that is looked for in the store, and can be pulled: what neither says that it is a path nor is one.
+#[must_use]
+pub fn named(spec: &str) -> Option<Reference> {
+    let name = spec.strip_prefix("docker://").unwrap_or(spec);
+    let has_transport = TRANSPORTS.iter().any(|(prefix, _)| name.starts_with(prefix));
+    if has_transport || looks_like_a_path(name) {
+        return None;
+    }
+    let is_file = name.len() == spec.len() && split(spec).is_ok_and(|found| found.is_some());
+    name.parse().ok().filter(|_| !is_file)
+}
+
 fn find(spec: &str, store: &Store, sought: &Sought) -> Result<Image, ImageError> {
     for (prefix, transport) in TRANSPORTS {
         if let Some(rest) = spec.strip_prefix(prefix) {

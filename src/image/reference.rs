@@ -82,6 +82,22 @@ impl Reference {
         }
     }
 
+    /// What identifies the image: beside a digest, the tag says nothing more.
+    pub(super) fn essential(&self) -> Self {
+        Self { tag: self.tag.clone().filter(|_| self.digest.is_none()), ..self.clone() }
+    }
+
+    /// The same repository, and this tag.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Tag`] for what is no tag.
+    pub fn with_tag(&self, tag: &str) -> Result<Self, ReferenceError> {
+        if !valid_tag(tag) {
+            return Err(ReferenceError::Tag(tag.to_owned()));
+        }
+        Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
+    }
+
     /// This name and, for a short one, the name that podman and buildah give to what they make: `localhost/NAME`.
     pub(super) fn candidates(&self) -> impl Iterator<Item = Self> {
         let short = self.path.strip_prefix("library/").filter(|_| self.host == DEFAULT_HOST);
@@ -157,6 +173,12 @@ fn is_host(first: &str) -> bool {
 }
 
 fn valid_host(host: &str) -> bool {
+    let is_port = |port: &str| port.parse::<u16>().is_ok();
+    if let Some(rest) = host.strip_prefix('[') {
+        let Some((address, port)) = rest.split_once(']') else { return false };
+        let is_address = address.parse::<std::net::Ipv6Addr>().is_ok();
+        return is_address && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
+    }
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) => (name, Some(port)),
         None => (host, None),
@@ -167,7 +189,7 @@ fn valid_host(host: &str) -> bool {
             && !label.ends_with('-')
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
-    port.is_none_or(|port| port.parse::<u16>().is_ok()) && name.split('.').all(label)
+    port.is_none_or(is_port) && name.split('.').all(label)
 }
 
 /// Lower-case letters and digits, with `.`, `_`, `__` or any number of `-` between them.
@@ -206,6 +228,8 @@ mod tests {
             ("localhost/app:1", "localhost/app:1", "localhost/app:1"),
             ("localhost:5000/app", "localhost:5000/app:latest", "localhost:5000/app:latest"),
             ("ghcr.io/a/b__c--d:V1.0_x", "ghcr.io/a/b__c--d:V1.0_x", "ghcr.io/a/b__c--d:V1.0_x"),
+            ("[::1]:5000/app", "[::1]:5000/app:latest", "[::1]:5000/app:latest"),
+            ("[2001:db8::1]/a:1", "[2001:db8::1]/a:1", "[2001:db8::1]/a:1"),
             ("docker.io/library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
         ] {
             let reference: Reference = text.parse().unwrap();
@@ -236,6 +260,10 @@ mod tests {
         assert!(matches!("a:.b".parse::<Reference>(), Err(ReferenceError::Tag(_))));
         assert!(matches!(format!("a:{}", "x".repeat(129)).parse::<Reference>(), Err(ReferenceError::Tag(_))));
         assert!(matches!("h_.x/a".parse::<Reference>(), Err(ReferenceError::Host(_))));
+        for host in ["[::1", "[::1]x", "[::1]:", "[x:y]", "[::1%lo]"] {
+            let text = format!("{host}/a");
+            assert!(matches!(text.parse::<Reference>(), Err(ReferenceError::Host(_))), "{text}");
+        }
         assert!(matches!("h:99999/a".parse::<Reference>(), Err(ReferenceError::Host(_))));
         assert!(matches!("a@md5:00".parse::<Reference>(), Err(ReferenceError::Digest(_))));
         assert!(matches!("a".repeat(256).parse::<Reference>(), Err(ReferenceError::TooLong)));

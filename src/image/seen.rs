@@ -98,7 +98,7 @@ impl Seen {
     }
 
     fn write(&self, written: &Written) -> io::Result<()> {
-        atomic::write(&self.path, &serde_json::to_vec(written)?, 0o600)
+        atomic::write_volatile(&self.path, &serde_json::to_vec(written)?, 0o600)
     }
 }
 

@@ -12,23 +12,6 @@ const MESSAGE_BYTES_MAX: u64 = 16 << 10;
 /// What is shown of it.
 const MESSAGE_LETTERS_MAX: usize = 300;
 
-/// What is to be done in a repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Reading.
-    Pull,
-    /// Reading and writing.
-    Push,
-}
-
-/// The words for it in the scope of a token.
-pub(super) fn actions(purpose: Purpose) -> &'static str {
-    match purpose {
-        Purpose::Pull => "pull",
-        Purpose::Push => "pull,push",
-    }
-}
-
 #[derive(Deserialize)]
 struct Errors {
     errors: Vec<OneError>,

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::answers::{Purpose, is_passing, retry_after};
+use super::answers::{is_passing, retry_after};
 use super::challenge::Challenge;
 use super::http::{Answer, Content, Http, Method, Request, Silence, SilenceKind};
 use super::token::Signing;
+use super::upload::Sizes;
 use super::url::Url;
 use super::{Endpoint, Patience, RegistryError};
 
@@ -18,10 +19,12 @@ const SIGNINGS_MAX: u32 = 2;
 #[derive(Debug)]
 pub struct Registry {
     pub(super) endpoint: Endpoint,
-    pub(super) purpose: Purpose,
+    /// What is done there, in the words of a token's scope.
+    pub(super) actions: &'static str,
     pub(super) base: Url,
     pub(super) signing: Signing,
     pub(super) patience: Patience,
+    pub(super) sizes: Sizes,
     http: Http,
 }
 
@@ -30,7 +33,7 @@ pub struct Registry {
 /// # Errors
 /// [`RegistryError::is_unauthorized`] when it does not.
 pub fn check_access(endpoint: &Endpoint, patience: Patience) -> Result<(), RegistryError> {
-    let registry = Registry::open(endpoint, Purpose::Pull, patience)?;
+    let registry = Registry::open(endpoint, patience)?;
     let answer = registry.ask(Method::Get, "/v2/", "its greeting", &[])?;
     if answer.status == 200 { Ok(()) } else { Err(registry.refused("its greeting", answer)) }
 }
@@ -40,13 +43,25 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`] when nobody is there, or no registry.
-    pub fn open(endpoint: &Endpoint, purpose: Purpose, patience: Patience) -> Result<Self, RegistryError> {
+    pub fn open(endpoint: &Endpoint, patience: Patience) -> Result<Self, RegistryError> {
+        Self::open_to(endpoint, "pull", patience)
+    }
+
+    /// The same for who writes to the repository.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_to_push(endpoint: &Endpoint, patience: Patience) -> Result<Self, RegistryError> {
+        Self::open_to(endpoint, "pull,push", patience)
+    }
+
+    fn open_to(endpoint: &Endpoint, actions: &'static str, patience: Patience) -> Result<Self, RegistryError> {
         let registry = || endpoint.host.clone();
         let settings = |reason: String| RegistryError::Settings { registry: registry(), reason };
         let http = Http::new(endpoint, patience).map_err(settings)?;
         let base = Url::root(true, &endpoint.host).map_err(|reason| settings(reason.to_owned()))?;
         let signing = Signing::default();
-        let mut opened = Self { endpoint: endpoint.clone(), purpose, base, signing, patience, http };
+        let mut opened = Self { endpoint: endpoint.clone(), actions, base, signing, patience, sizes: Sizes::default(), http };
         match opened.greet() {
             Err(RegistryError::Unreachable { .. } | RegistryError::Insecure { .. }) if endpoint.insecure => {
                 opened.base = Url::root(false, &endpoint.host).map_err(|reason| settings(reason.to_owned()))?;
@@ -61,6 +76,12 @@ impl Registry {
     #[must_use]
     pub fn name(&self) -> String {
         self.endpoint.host.clone()
+    }
+
+    /// The repository there.
+    #[must_use]
+    pub fn repository(&self) -> &str {
+        &self.endpoint.repository
     }
 
     /// The first question: whether there is a registry, and what it wants to see.

@@ -35,7 +35,6 @@ const SYSTEM_ROOTS: [&str; 6] = [
 const AGENT: &str = concat!("layerfs/", env!("CARGO_PKG_VERSION"));
 
 /// What is asked.
-#[derive(Debug)]
 pub(super) struct Request<'a, 'c> {
     pub(super) method: Method,
     pub(super) url: &'a Url,
@@ -43,18 +42,12 @@ pub(super) struct Request<'a, 'c> {
     pub(super) content: Content<'c>,
 }
 
-/// What a request carries.
+/// What a request carries. Never printed: it may be a token.
 pub(super) enum Content<'a> {
     None,
     Bytes(&'a [u8]),
     /// That many bytes of it.
     Stream(&'a mut dyn Read, u64),
-}
-
-impl std::fmt::Debug for Content<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Content")
-    }
 }
 
 /// The methods of the distribution specification.

@@ -23,7 +23,6 @@ mod upload;
 mod url;
 
 pub use access::Access;
-pub use answers::Purpose;
 pub use blob::Wanted;
 pub use client::{Registry, check_access};
 pub use endpoint::{ClientCertificate, Endpoint};

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::challenge::{Bearer, Challenge};
 use super::http::{Content, Method};
 use super::url::{self, Url};
-use super::{Access, Registry, RegistryError, answers};
+use super::{Access, Registry, RegistryError};
 
 /// What a token server says at most.
 const TOKEN_BYTES_MAX: u64 = 1 << 20;
@@ -124,7 +124,7 @@ impl Registry {
     fn scope(&self) -> String {
         match self.endpoint.repository.as_str() {
             "" => String::new(),
-            repository => format!("repository:{repository}:{}", answers::actions(self.purpose)),
+            repository => format!("repository:{repository}:{}", self.actions),
         }
     }
 }

@@ -12,10 +12,22 @@ use super::url::Url;
 use super::{Registry, RegistryError, Source};
 use crate::model::Digest;
 
-/// A blob up to this size is sent by one request.
-const WHOLE_BYTES_MAX: u64 = 8 << 20;
-/// A piece of a larger one: at 100 Mbit/s 5 s, beside which one more request is nothing.
-const PIECE_BYTES: u64 = 64 << 20;
+/// What is sent at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    /// A blob of so many bytes is sent by one request.
+    whole_max: u64,
+    /// A piece of a larger one has so many bytes.
+    piece: u64,
+}
+
+impl Default for Sizes {
+    /// A piece takes 5 s at 100 Mbit/s, beside which one more request is nothing.
+    fn default() -> Self {
+        Self { whole_max: 8 << 20, piece: 64 << 20 }
+    }
+}
+
 /// The longest piece that a registry may want: more than any store of objects does.
 const PIECE_BYTES_MAX: u64 = 5 << 30;
 
@@ -136,18 +148,21 @@ impl Registry {
 
     /// Where the upload goes on: each answer may say another place.
     fn session(&self, asked: &Url, answer: &Answer, what: &str) -> Result<Session, RegistryError> {
-        let Some(location) = answer.header("location") else {
-            return Err(self.wrong(what, "it does not say where to upload it"));
-        };
-        let url = asked.join(location).map_err(|reason| self.wrong(what, reason))?;
-        if asked.is_https() && !url.is_https() {
-            return Err(self.wrong(what, "asked by HTTPS, it wants the upload by HTTP"));
-        }
+        let url = self.location(asked, answer.header("location"), what)?;
         let piece_min = answer.number("oci-chunk-min-length").unwrap_or_default();
         if piece_min > PIECE_BYTES_MAX {
             return Err(self.wrong(what, &format!("it wants pieces of {piece_min} bytes at least")));
         }
         Ok(Session { url, piece_min })
+    }
+
+    fn location(&self, asked: &Url, told: Option<&str>, what: &str) -> Result<Url, RegistryError> {
+        let told = told.ok_or_else(|| self.wrong(what, "it does not say where to upload it"))?;
+        let url = asked.join(told).map_err(|reason| self.wrong(what, reason))?;
+        if asked.is_https() && !url.is_https() {
+            return Err(self.wrong(what, "asked by HTTPS, it wants the upload by HTTP"));
+        }
+        Ok(url)
     }
 
     /// The next request of an upload.
@@ -158,7 +173,7 @@ impl Registry {
         position: &mut u64,
     ) -> Result<Step, RegistryError> {
         let size = source.size();
-        let is_whole = *position == 0 && size <= WHOLE_BYTES_MAX;
+        let is_whole = *position == 0 && size <= self.sizes.whole_max;
         if !is_whole && *position < size {
             return self.send_piece(source, session, position);
         }
@@ -183,7 +198,7 @@ impl Registry {
         session: &mut Session,
         position: &mut u64,
     ) -> Result<Step, RegistryError> {
-        let end = source.size().min(*position + PIECE_BYTES.max(session.piece_min));
+        let end = source.size().min(*position + self.sizes.piece.max(session.piece_min));
         let headers = [
             ("content-type", "application/octet-stream".to_owned()),
             ("content-range", format!("{position}-{}", end - 1)),

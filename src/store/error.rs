@@ -56,7 +56,7 @@ pub enum StoreError {
     },
     /// A text that cannot name an image.
     #[error(
-        "{name:?} is not a valid image name: only letters, digits and - . _ : @ / + are allowed, at most 255"
+        "{name:?} is not a valid image name: only letters, digits and - . _ : @ / + [ ] are allowed, at most 255"
     )]
     Name {
         /// The text.

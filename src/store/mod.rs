@@ -20,6 +20,7 @@ mod gc;
 mod imports;
 mod layout;
 mod locks;
+mod partial;
 mod refs;
 
 pub use blobs::{BlobPin, Blobs};
@@ -28,6 +29,7 @@ pub use gc::{Collected, GcPolicy, collect_blobs, collect_caches};
 pub use imports::{ImportKey, Imports, NewImport, Removed, Turn};
 pub use layout::{Descriptor, Index, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, OCI_LAYOUT, Platform, REF_NAME};
 pub use locks::{StoreLock, StoreLockExclusive};
+pub use partial::{Delivery, Partial};
 pub use refs::Refs;
 
 /// A store on disk, usable by this user.

@@ -129,7 +129,7 @@ impl Refs {
 }
 
 fn check_name(name: &str) -> Result<(), StoreError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:@/+".contains(&byte);
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:@/+[]".contains(&byte);
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(allowed) {
         return Err(StoreError::Name { name: name.to_owned() });
     }

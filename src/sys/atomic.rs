@@ -51,6 +51,17 @@ pub fn overwrite(path: &Path, text: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Makes a file durable and gives it its name, replacing what has it. `path` is where it is now, in the same directory.
+///
+/// # Errors
+/// What the system says; then the file may still be at `path`.
+pub fn publish(file: &File, path: &Path, target: &Path, mode: u32) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.sync_all()?;
+    std::fs::rename(path, target)?;
+    sync_dir(parent(target)?)
+}
+
 /// A file that nobody sees yet: removed when dropped, unless published.
 #[derive(Debug)]
 pub struct TempFile {
@@ -86,11 +97,10 @@ impl TempFile {
     ///
     /// # Errors
     /// What the system says; then the temporary file is removed.
-    pub fn publish(self, target: &Path, mode: u32) -> io::Result<()> {
-        self.file.set_permissions(Permissions::from_mode(mode))?;
-        self.file.sync_all()?;
-        self.rename(target)?;
-        sync_dir(parent(target)?)
+    pub fn publish(mut self, target: &Path, mode: u32) -> io::Result<()> {
+        publish(&self.file, &self.path, target, mode)?;
+        self.published = true;
+        Ok(())
     }
 
     /// As [`Self::publish`], for what only matters until the system stops.

@@ -4,7 +4,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
@@ -30,12 +30,55 @@ enum Content {
     Own(Arc<File>),
     /// One that stands in for it.
     StandIn(Arc<SealedFile>),
+    /// A file that is being written.
+    Growing(Arc<File>, Arc<Growth>),
+}
+
+/// How far a file is that is being written, for those who read it meanwhile ([`FileRange::growing`]).
+#[derive(Debug)]
+pub struct Growth {
+    grown: Mutex<Grown>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Grown {
+    bytes: u64,
+    is_ended: bool,
+}
+
+impl Growth {
+    /// Of a file that has these bytes.
+    #[must_use]
+    pub fn of(bytes: u64) -> Self {
+        Self { grown: Mutex::new(Grown { bytes, is_ended: false }), changed: Condvar::new() }
+    }
+
+    /// It has so many bytes now.
+    pub fn reaches(&self, bytes: u64) {
+        self.grown.lock().unwrap_or_else(PoisonError::into_inner).bytes = bytes;
+        self.changed.notify_all();
+    }
+
+    /// No more bytes will come.
+    pub fn end(&self) {
+        self.grown.lock().unwrap_or_else(PoisonError::into_inner).is_ended = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until the file has so many bytes; false when it never will.
+    fn wait(&self, bytes: u64) -> bool {
+        let grown = self.grown.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_short = |grown: &mut Grown| grown.bytes < bytes && !grown.is_ended;
+        let grown = self.changed.wait_while(grown, is_short).unwrap_or_else(PoisonError::into_inner);
+        grown.bytes >= bytes
+    }
 }
 
 impl Content {
     fn file(&self) -> &File {
         match self {
-            Self::Own(file) => file,
+            Self::Own(file) | Self::Growing(file, _) => file,
             Self::StandIn(file) => file.file(),
         }
     }
@@ -57,6 +100,15 @@ impl FileRange {
     pub fn stand_in(file: SealedFile, path: &Path) -> Self {
         let len = file.bytes();
         Self { file: Content::StandIn(Arc::new(file)), path: path.into(), offset: 0, len }
+    }
+
+    /// A file that is being written and will have `len` bytes: who reads what is not there yet waits for it.
+    ///
+    /// # Errors
+    /// What open(2) says.
+    pub fn growing(path: &Path, len: u64, growth: &Arc<Growth>) -> io::Result<Self> {
+        let file = Content::Growing(Arc::new(File::open(path)?), Arc::clone(growth));
+        Ok(Self { file, path: path.into(), offset: 0, len })
     }
 
     /// Whether another file than that at [`Self::path`] is read: then [`Self::offset`] is not a place in that.
@@ -116,6 +168,12 @@ impl FileRange {
         let read = match &self.file {
             Content::Own(file) => file.read_exact_at(buffer, at),
             Content::StandIn(file) => file.read_exact_at(buffer, at),
+            Content::Growing(file, growth) => {
+                if !growth.wait(at.saturating_add(buffer.len() as u64)) {
+                    return Err(io::Error::other(format!("{}: it was not written to its end", self.path.display())));
+                }
+                file.read_exact_at(buffer, at)
+            }
         };
         match read {
             Ok(()) => Ok(want),
@@ -167,5 +225,35 @@ impl io::Read for RangeReader {
         let count = self.range.read_at(self.position, buffer)?;
         self.position += count as u64;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_reads_a_growing_file_waits_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, b"first").unwrap();
+        let growth = Arc::new(Growth::of(5));
+        let range = FileRange::growing(&path, 20, &growth).unwrap();
+        let mut buffer = [0; 5];
+        assert_eq!((range.read_at(0, &mut buffer).unwrap(), &buffer), (5, b"first"));
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut buffer = [0; 10];
+                range.read_at(2, &mut buffer).map(|count| (count, buffer))
+            });
+            std::fs::write(&path, b"firstsecond-").unwrap();
+            growth.reaches(12);
+            assert_eq!(reader.join().unwrap().unwrap(), (10, *b"rstsecond-"));
+            let reader = scope.spawn(|| range.read_at(10, &mut [0; 4]));
+            growth.end();
+            assert!(reader.join().unwrap().unwrap_err().to_string().contains("not written to its end"));
+        });
+        assert_eq!(range.read_at(10, &mut [0; 2]).unwrap(), 2);
+        assert!(range.read_at(10, &mut [0; 3]).is_err());
     }
 }

@@ -7,6 +7,7 @@ mod mount_option;
 pub mod network;
 pub mod process;
 pub mod pull;
+pub mod registry;
 pub mod resources;
 pub mod rights;
 pub mod rlimits;

@@ -1,56 +1,64 @@
-//! Whether an image is looked for elsewhere.
+//! Whether and how an image comes from a registry.
 
-use anyhow::bail;
 use clap::{Args, ValueEnum};
+
+use super::registry::RegistryArgs;
+use crate::commands::args::PlatformArg;
 
 /// When registries are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PullPolicy {
-    /// Always, as podman has it
+    /// Always; an error when that fails
     Always,
-    /// Where the image is not here
+    /// Where the image is not in the store
     Missing,
     /// Never
     Never,
-    /// Where theirs is newer
+    /// Always, and pulled where it is another one; what is in the store will do when that fails
     Newer,
 }
 
-/// The option.
-#[derive(Args, Clone, Copy, Debug)]
+/// `--pull`, and how.
+#[derive(Args, Clone, Debug)]
 pub struct PullArg {
-    /// When registries are asked for the image; none can be asked yet, so "always" and "newer" are refused
-    #[arg(long, value_name = "POLICY", default_value = "missing")]
+    /// When registries are asked for the image
+    #[arg(long, value_name = "POLICY", default_value = "missing", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
     pub pull: PullPolicy,
+    /// How they are asked
+    #[command(flatten)]
+    pub registry: RegistryArgs,
 }
 
-impl PullArg {
-    /// Refuses what cannot be done. An image that is missing is told by who opens it, with what to do.
-    pub(in crate::commands) fn check(self, image: &str) -> anyhow::Result<()> {
-        match self.pull {
-            PullPolicy::Missing | PullPolicy::Never => Ok(()),
-            PullPolicy::Always | PullPolicy::Newer => bail!(
-                "--pull: nothing can be pulled yet: run `skopeo copy docker://{image} oci:DIR:TAG` first, or leave it out"
-            ),
-        }
-    }
-}
+/// `layerfs pull`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+NAME is [HOST/]PATH[:TAG][@DIGEST]; without a host it is one of docker.io. What is there already is not fetched again, \
+and what was interrupted goes on where it ended.
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_cannot_be_pulled_is_refused() {
-        for (pull, is_possible) in [
-            (PullPolicy::Always, false),
-            (PullPolicy::Newer, false),
-            (PullPolicy::Missing, true),
-            (PullPolicy::Never, true),
-        ] {
-            let checked = PullArg { pull }.check("web:1");
-            assert_eq!(checked.is_ok(), is_possible, "{pull:?}");
-            assert!(checked.err().is_none_or(|error| error.to_string().contains("docker://web:1")));
-        }
-    }
+The image's id is printed to standard output, everything else to standard error.")]
+pub struct PullArgs {
+    /// Print the image's id alone
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+    /// All tags of the repository
+    #[arg(long, short = 'a')]
+    pub all_tags: bool,
+    /// Which of several
+    #[command(flatten)]
+    pub platform: PlatformArg,
+    /// For which architecture, in Go's words
+    #[arg(long, value_name = "ARCH", conflicts_with = "platform")]
+    pub arch: Option<String>,
+    /// For which operating system
+    #[arg(long, value_name = "OS", conflicts_with = "platform")]
+    pub os: Option<String>,
+    /// For which variant of the architecture
+    #[arg(long, value_name = "VARIANT", conflicts_with = "platform")]
+    pub variant: Option<String>,
+    /// How registries are asked
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+    /// What to pull
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
 }
