@@ -13,7 +13,7 @@ use super::args::PlatformArg;
 use super::options::registry::RegistryArgs;
 use super::progress::{self, Told};
 use super::{complain, environment, registries};
-use crate::image::push::{Parcel, Piece, Pushed, Pusher, Pushing, Settled};
+use crate::image::push::{self, Parcel, Piece, Pushed, Pusher, Pushing, Settled};
 use crate::image::{Image, Reference};
 use crate::model::Digest;
 use crate::registry::Patience;
@@ -94,9 +94,9 @@ pub(super) fn run(args: &PushArgs) -> anyhow::Result<u8> {
     let image = opened(args, &args.image, &store, told)?;
     let target = match &args.destination {
         Some(destination) => target_of(destination)?,
-        None => own_name(&args.image, &image)?,
+        None => own_name(&args.image, &image, &store)?,
     };
-    let pushed = push(args, &store, &[(image, target)], told)?;
+    let pushed = all(args, &store, &[(image, target)], told)?;
     if let (Some(path), [pushed]) = (&args.digestfile, &pushed[..]) {
         let text = pushed.digest.to_string();
         atomic::write(path, text.as_bytes(), 0o644).with_context(|| format!("--digestfile {}", path.display()))?;
@@ -150,17 +150,22 @@ fn target_of(destination: &str) -> anyhow::Result<Reference> {
 }
 
 /// Where an image goes of which nothing else was said.
-fn own_name(spec: &str, image: &Image) -> anyhow::Result<Reference> {
+fn own_name(spec: &str, image: &Image, store: &Store) -> anyhow::Result<Reference> {
     // What was found by its id or digest may have one name as well.
     let names = image.documents.names.iter();
     let mut names: Vec<Reference> = names.filter_map(|name| name.parse().ok()).collect();
     let named: Option<Reference> = image.name.parse().ok();
     let own = named.filter(|name| names.contains(name));
     names.dedup();
+    // What is called something in an archive or a layout may be called so there alone.
     let own = match (own, &names[..]) {
-        (Some(own), _) => own,
-        (None, [one]) => one.clone(),
-        _ => bail!("{spec}: where to? Give a DESTINATION such as registry.example.org/name:tag"),
+        _ if !push::is_stored(image, store) => None,
+        (Some(own), _) => Some(own),
+        (None, [one]) => Some(one.clone()),
+        _ => None,
+    };
+    let Some(own) = own else {
+        bail!("{spec}: where to? Give a DESTINATION such as registry.example.org/name:tag");
     };
     ensure!(own.digest().is_none(), "{spec}: an image is pushed to a tag: give a DESTINATION");
     Ok(own)
@@ -179,12 +184,12 @@ fn all_tags(args: &PushArgs, store: &Store, told: Told) -> anyhow::Result<u8> {
         }
     }
     ensure!(!images.is_empty(), "{spec}: the store has no image of that name");
-    push(args, store, &images, told)?;
+    all(args, store, &images, told)?;
     Ok(0)
 }
 
 /// All of one repository, one after the other.
-fn push(
+fn all(
     args: &PushArgs,
     store: &Store,
     images: &[(Image, Reference)],

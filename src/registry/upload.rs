@@ -110,7 +110,9 @@ impl Registry {
         };
         let (mut position, mut furthest, mut failures) = (0, 0, 0);
         loop {
-            let (reason, wanted) = match self.step(source, &mut session, &mut position)? {
+            // Who does not take it in pieces may take it at once.
+            let whole_max = if failures > 1 { u64::MAX } else { self.sizes.whole_max };
+            let (reason, wanted) = match self.step(source, &mut session, &mut position, whole_max)? {
                 Step::Complete => return Ok(()),
                 Step::Onwards => continue,
                 Step::Broken(reason, wanted) => (reason, wanted),
@@ -171,9 +173,10 @@ impl Registry {
         source: &mut Source<'_>,
         session: &mut Session,
         position: &mut u64,
+        whole_max: u64,
     ) -> Result<Step, RegistryError> {
         let size = source.size();
-        let is_whole = *position == 0 && size <= self.sizes.whole_max;
+        let is_whole = *position == 0 && size <= whole_max;
         if !is_whole && *position < size {
             return self.send_piece(source, session, position);
         }

@@ -20,7 +20,7 @@ mod parcel;
 mod tests;
 mod written;
 
-pub use parcel::{Parcel, Piece};
+pub use parcel::{Parcel, Piece, is_stored};
 
 use parallel::in_parallel;
 use parcel::Place;

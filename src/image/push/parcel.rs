@@ -62,7 +62,7 @@ impl Parcel {
     /// [`PushError::Unfit`] for what is no image of a registry, and [`PushError::Image`] when something cannot be read.
     pub fn of(image: &Image, store: &Store) -> Result<Self, PushError> {
         if let Some(index) = &image.documents.index
-            && is_in(store, &image.source)
+            && is_stored(image, store)
             && let Some(parcel) = whole(index, store)?
         {
             return Ok(parcel);
@@ -141,8 +141,10 @@ fn media_type(promised: &str, bytes: &[u8]) -> String {
     }
 }
 
-fn is_in(store: &Store, source: &str) -> bool {
-    let place = source.strip_prefix("oci:").and_then(|rest| rest.rsplit_once(":@")).map(|(place, _)| place);
+/// Whether an image is one of the store.
+#[must_use]
+pub fn is_stored(image: &Image, store: &Store) -> bool {
+    let place = image.source.strip_prefix("oci:").and_then(|rest| rest.rsplit_once(":@")).map(|(place, _)| place);
     place.map(Path::new) == Some(store.oci_dir().as_path())
 }
 
