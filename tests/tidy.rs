@@ -41,7 +41,11 @@ const MOUNT_HELPER: [&str; 3] = ["mount", "model", "commands"];
 /// A name, the places that may use it, and what the others do instead.
 const CONFINED: [(&str, &[&str], &str); 12] = [
     ("fuser", &["src/fuse"], "put the FUSE side into src/fuse and pass plain types"),
-    ("ureq", &["src/registry/http.rs", "src/registry/http"], "put the HTTP side into src/registry/http.rs and pass plain types"),
+    (
+        "ureq",
+        &["src/registry/http.rs", "src/registry/http"],
+        "put the HTTP side into src/registry/http.rs and pass plain types",
+    ),
     ("unsafe", &["src/sys"], "put a safe wrapper into src/sys and call that"),
     ("libc::", &["src/sys"], "put a wrapper or a constant into src/sys, or use rustix"),
     ("use libc", &["src/sys"], "put a wrapper or a constant into src/sys, or use rustix"),

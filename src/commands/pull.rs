@@ -100,7 +100,13 @@ impl PullArg {
             PullPolicy::Never => return Ok(open()?),
             PullPolicy::Always => pull()?,
             PullPolicy::Missing => match open() {
-                Err(ImageError::NotFound { .. } | ImageError::Missing { .. }) => pull()?,
+                Err(ImageError::NotFound { .. }) => {
+                    pull().with_context(|| {
+                        format!("{spec}: no such file, and no image of that name in the store")
+                    })?;
+                }
+                // Of another platform, perhaps.
+                Err(ImageError::Missing { .. }) => pull()?,
                 other => return Ok(other?),
             },
             PullPolicy::Newer => {
@@ -176,7 +182,8 @@ impl Pulling for Downloading {
             shown.last = Instant::now();
             let done: u64 = shown.layers.values().map(|(done, _)| done).sum();
             let total: u64 = shown.layers.values().map(|(_, total)| total).sum();
-            let line = progress::line("pulling", None, (done, total), shown.start.elapsed(), self.is_terminal);
+            let line =
+                progress::line("pulling", None, (done, total), shown.start.elapsed(), self.is_terminal);
             shown.clear();
             shown.has_bar = self.is_terminal;
             shown.write(&if self.is_terminal { line } else { line + "\n" });

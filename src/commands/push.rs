@@ -99,7 +99,8 @@ pub(super) fn run(args: &PushArgs) -> anyhow::Result<u8> {
     let pushed = all(args, &store, &[(image, target)], told)?;
     if let (Some(path), [pushed]) = (&args.digestfile, &pushed[..]) {
         let text = pushed.digest.to_string();
-        atomic::write(path, text.as_bytes(), 0o644).with_context(|| format!("--digestfile {}", path.display()))?;
+        atomic::write(path, text.as_bytes(), 0o644)
+            .with_context(|| format!("--digestfile {}", path.display()))?;
     }
     Ok(0)
 }
@@ -110,7 +111,11 @@ impl RefusedArgs {
                           `skopeo copy` converts images";
         let no_signatures = "layerfs makes and keeps no signatures";
         for (is_given, option, reason) in [
-            (self.remove_signatures, "--remove-signatures", "none are kept, so none are pushed: leave it out"),
+            (
+                self.remove_signatures,
+                "--remove-signatures",
+                "none are kept, so none are pushed: leave it out",
+            ),
             (self.sign_by.is_some(), "--sign-by", no_signatures),
             (self.sign_by_sigstore.is_some(), "--sign-by-sigstore", no_signatures),
             (self.sign_by_sigstore_private_key.is_some(), "--sign-by-sigstore-private-key", no_signatures),
@@ -138,14 +143,19 @@ fn opened(args: &PushArgs, spec: &str, store: &Store, told: Told) -> anyhow::Res
 
 fn target_of(destination: &str) -> anyhow::Result<Reference> {
     let name = destination.strip_prefix("docker://").unwrap_or(destination);
-    for transport in ["oci:", "oci-archive:", "docker-archive:", "dir:", "containers-storage:", "docker-daemon:"] {
+    for transport in
+        ["oci:", "oci-archive:", "docker-archive:", "dir:", "containers-storage:", "docker-daemon:"]
+    {
         ensure!(
             !name.starts_with(transport),
             "{destination}: only registries are pushed to; `skopeo copy` writes {transport}"
         );
     }
     let target: Reference = name.parse().with_context(|| format!("destination {destination:?}"))?;
-    ensure!(target.digest().is_none(), "destination {destination}: an image is pushed to a tag, not to a digest");
+    ensure!(
+        target.digest().is_none(),
+        "destination {destination}: an image is pushed to a tag, not to a digest"
+    );
     Ok(target)
 }
 

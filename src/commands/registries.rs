@@ -6,8 +6,8 @@ use anyhow::Context as _;
 
 use super::options::registry::RegistryArgs;
 use crate::image::Reference;
-use crate::image::pull::PullSpec;
 use crate::image::TargetPlatform;
+use crate::image::pull::PullSpec;
 use crate::registry::{Access, Endpoint, Patience};
 
 /// The host that answers for docker.io.

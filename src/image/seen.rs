@@ -131,7 +131,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("s")).unwrap();
         let seen = Seen::of(&store);
-        for damage in ["", "{", r#"{"version":2,"blobs":[]}"#, r#"{"version":1,"blobs":[{"digest":"x","at":[]}]}"#] {
+        for damage in
+            ["", "{", r#"{"version":2,"blobs":[]}"#, r#"{"version":1,"blobs":[{"digest":"x","at":[]}]}"#]
+        {
             std::fs::write(&seen.path, damage).unwrap();
             assert!(seen.elsewhere("r", "x", digest(1)).is_empty(), "{damage}");
             seen.note("r", "a", [digest(1)].into_iter());

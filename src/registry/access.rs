@@ -32,7 +32,9 @@ impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Anonymous => f.write_str("Anonymous"),
-            Self::Password { username, .. } => f.debug_struct("Password").field("username", username).finish(),
+            Self::Password { username, .. } => {
+                f.debug_struct("Password").field("username", username).finish()
+            }
             Self::IdentityToken(_) => f.write_str("IdentityToken"),
         }
     }
@@ -44,7 +46,8 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        let printed = format!("{:?} {:?}", Access::of_pair("me:s3cret"), Access::IdentityToken("s3cret".into()));
+        let printed =
+            format!("{:?} {:?}", Access::of_pair("me:s3cret"), Access::IdentityToken("s3cret".into()));
         assert!(printed.contains("me") && !printed.contains("s3cret"), "{printed}");
         let with_colon = Access::Password { username: "a".into(), password: "b:c".into() };
         assert_eq!(Access::of_pair("a:b:c"), with_colon);

@@ -37,7 +37,11 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`], also [`RegistryError::NotTaken`] with what `take` says.
-    pub fn blob(&self, wanted: Wanted, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), RegistryError> {
+    pub fn blob(
+        &self,
+        wanted: Wanted,
+        take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), RegistryError> {
         let mut position = wanted.start;
         let mut failures = 0;
         while position < wanted.size || wanted.size == 0 {
@@ -83,7 +87,9 @@ impl Registry {
         };
         let rest = wanted.size - *position;
         match answer.number("content-length") {
-            Some(length) if length != rest + over => return Err(self.wrong_length(wanted, *position - over + length)),
+            Some(length) if length != rest + over => {
+                return Err(self.wrong_length(wanted, *position - over + length));
+            }
             _ => {}
         }
         let mut reader = answer.into_reader();
@@ -118,9 +124,10 @@ impl Registry {
             Some((places.split_once('-')?.0.parse::<u64>().ok()?, size))
         });
         match parts {
-            Some((first, _)) if first != position => {
-                Err(self.wrong(&what, &format!("asked for bytes from {position} on, it sends those from {first} on")))
-            }
+            Some((first, _)) if first != position => Err(self.wrong(
+                &what,
+                &format!("asked for bytes from {position} on, it sends those from {first} on"),
+            )),
             Some((_, size)) => match size.parse::<u64>() {
                 Ok(size) if size != wanted.size => Err(self.wrong_length(wanted, size)),
                 _ => Ok(()),

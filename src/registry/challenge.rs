@@ -39,7 +39,11 @@ impl Challenge {
                 if scheme.eq_ignore_ascii_case("bearer")
                     && let Some(realm) = value("realm")
                 {
-                    return Some(Self::Bearer(Bearer { realm, service: value("service"), scope: value("scope") }));
+                    return Some(Self::Bearer(Bearer {
+                        realm,
+                        service: value("service"),
+                        scope: value("scope"),
+                    }));
                 }
                 if scheme.eq_ignore_ascii_case("basic") {
                     found = Some(Self::Basic);
@@ -67,7 +71,8 @@ fn challenges(header: &str) -> Vec<(String, Vec<(String, String)>)> {
                 rest = after;
             }
             Some(after) => {
-                let (Some((_, parameters)), Some((value, after))) = (found.last_mut(), value(after.trim_start()))
+                let (Some((_, parameters)), Some((value, after))) =
+                    (found.last_mut(), value(after.trim_start()))
                 else {
                     return found;
                 };
@@ -125,7 +130,9 @@ mod tests {
         let both = of(r#"Basic realm="x", bearer Realm = "https:\/\/t" , service=s"#);
         let bearer = Bearer { realm: "https://t".into(), service: Some("s".into()), scope: None };
         assert_eq!(both, Some(Challenge::Bearer(bearer)));
-        for nothing in ["", "Negotiate", "Bearer", r#"Bearer service="x""#, r#"Bearer realm="open"#, "=x", ",,"] {
+        for nothing in
+            ["", "Negotiate", "Bearer", r#"Bearer service="x""#, r#"Bearer realm="open"#, "=x", ",,"]
+        {
             assert_eq!(of(nothing), None, "{nothing}");
         }
         assert_eq!(of(&format!("Basic {}", "x".repeat(BYTES_MAX))), None);

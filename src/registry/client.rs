@@ -12,6 +12,8 @@ use super::{Endpoint, Patience, RegistryError};
 
 /// As many as browsers follow, roughly.
 const REDIRECTS_MAX: u32 = 10;
+/// How often somebody is greeted who does not answer: where there is no network, who waits should hear it soon.
+const GREETINGS_MAX: u32 = 3;
 /// New credentials for one request.
 const SIGNINGS_MAX: u32 = 2;
 
@@ -55,16 +57,29 @@ impl Registry {
         Self::open_to(endpoint, "pull,push", patience)
     }
 
-    fn open_to(endpoint: &Endpoint, actions: &'static str, patience: Patience) -> Result<Self, RegistryError> {
+    fn open_to(
+        endpoint: &Endpoint,
+        actions: &'static str,
+        patience: Patience,
+    ) -> Result<Self, RegistryError> {
         let registry = || endpoint.host.clone();
         let settings = |reason: String| RegistryError::Settings { registry: registry(), reason };
         let http = Http::new(endpoint, patience).map_err(settings)?;
         let base = Url::root(true, &endpoint.host).map_err(|reason| settings(reason.to_owned()))?;
         let signing = Signing::default();
-        let mut opened = Self { endpoint: endpoint.clone(), actions, base, signing, patience, sizes: Sizes::default(), http };
+        let mut opened = Self {
+            endpoint: endpoint.clone(),
+            actions,
+            base,
+            signing,
+            patience,
+            sizes: Sizes::default(),
+            http,
+        };
         match opened.greet() {
             Err(RegistryError::Unreachable { .. } | RegistryError::Insecure { .. }) if endpoint.insecure => {
-                opened.base = Url::root(false, &endpoint.host).map_err(|reason| settings(reason.to_owned()))?;
+                opened.base =
+                    Url::root(false, &endpoint.host).map_err(|reason| settings(reason.to_owned()))?;
                 opened.greet()?;
             }
             greeted => greeted?,
@@ -94,7 +109,8 @@ impl Registry {
                     failures += 1;
                     // Where HTTP is tried next there is no hurry to wait for HTTPS.
                     let gives_up = self.endpoint.insecure && self.base.is_https();
-                    if gives_up || silence.kind != SilenceKind::Connection || failures >= self.patience.attempts {
+                    let is_last = failures >= self.patience.attempts.min(GREETINGS_MAX);
+                    if gives_up || silence.kind != SilenceKind::Connection || is_last {
                         return Err(self.silent(silence));
                     }
                     std::thread::sleep(self.patience.pause(failures, None));
@@ -250,7 +266,9 @@ impl Registry {
             }
             url = next;
         }
-        Err(Asked::Error(self.wrong("a redirect", &format!("more than {REDIRECTS_MAX} of them, one after the other"))))
+        Err(Asked::Error(
+            self.wrong("a redirect", &format!("more than {REDIRECTS_MAX} of them, one after the other")),
+        ))
     }
 
     pub(super) fn silent(&self, silence: Silence) -> RegistryError {

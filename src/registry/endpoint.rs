@@ -74,7 +74,8 @@ mod tests {
         for host in ["localhost", "localhost:5000", "127.0.0.1", "127.9.9.9:80", "[::1]", "[::1]:5000"] {
             assert!(Endpoint::new(host, "x").insecure, "{host}");
         }
-        for host in ["localhost.example.org", "127.0.0.1.example.org", "[::2]:1", "10.0.0.1", "docker.io", ""] {
+        for host in ["localhost.example.org", "127.0.0.1.example.org", "[::2]:1", "10.0.0.1", "docker.io", ""]
+        {
             assert!(!Endpoint::new(host, "x").insecure, "{host}");
         }
     }

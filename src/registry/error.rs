@@ -35,7 +35,9 @@ pub enum RegistryError {
         reason: String,
     },
     /// It wants somebody else, or somebody.
-    #[error("registry {registry}: {what}: access denied{message}; log in with `layerfs login {registry}`, or give --creds")]
+    #[error(
+        "registry {registry}: {what}: access denied{message}; log in with `layerfs login {registry}`, or give --creds"
+    )]
     Denied {
         /// Which one.
         registry: String,
@@ -99,7 +101,9 @@ pub enum RegistryError {
         actual: Digest,
     },
     /// Fewer or more bytes than were promised.
-    #[error("registry {registry}: {what} {digest} has {actual} bytes, its descriptor says {expected}: nothing of it is kept")]
+    #[error(
+        "registry {registry}: {what} {digest} has {actual} bytes, its descriptor says {expected}: nothing of it is kept"
+    )]
     WrongLength {
         /// Which one.
         registry: String,
@@ -132,7 +136,9 @@ pub enum RegistryError {
         reason: String,
     },
     /// What is to be sent is not what it is called.
-    #[error("{place}{what} {expected} is damaged: its bytes hash to {actual}; pull or build the image again before it is pushed")]
+    #[error(
+        "{place}{what} {expected} is damaged: its bytes hash to {actual}; pull or build the image again before it is pushed"
+    )]
     Damaged {
         /// Where it lies, and a colon; empty when it was made.
         place: String,
@@ -173,7 +179,9 @@ pub enum RegistryError {
         reason: String,
     },
     /// The registry has something else than it was given.
-    #[error("registry {registry}: {what} was pushed as {expected}, and it says that it has {actual} now: do not use what is there")]
+    #[error(
+        "registry {registry}: {what} was pushed as {expected}, and it says that it has {actual} now: do not use what is there"
+    )]
     OtherDigest {
         /// Which one.
         registry: String,

@@ -129,7 +129,8 @@ impl Http {
         let proxy = endpoint.proxy.as_deref().map(Proxy::new).transpose();
         // The URL may hold a password.
         let proxy = proxy.map_err(|_| "the proxy is no URL that can be used".to_owned())?;
-        let tls = TlsConfig::builder().disable_verification(endpoint.insecure).root_certs(roots(endpoint)?).build();
+        let tls =
+            TlsConfig::builder().disable_verification(endpoint.insecure).root_certs(roots(endpoint)?).build();
         let own = endpoint.client_certificate.as_ref().map(client_certificate).transpose()?;
         let with_own = TlsConfig::builder()
             .disable_verification(endpoint.insecure)
@@ -152,11 +153,11 @@ impl Http {
                 .proxy(proxy.clone())
                 .tls_config(tls)
                 .build();
-            let connector = ()
-                .chain(ConnectProxyConnector::default())
-                .chain(TcpConnector::default())
-                .chain(Pace::of(&patience))
-                .chain(RustlsConnector::default());
+            let connector =
+                ().chain(ConnectProxyConnector::default())
+                    .chain(TcpConnector::default())
+                    .chain(Pace::of(&patience))
+                    .chain(RustlsConnector::default());
             Agent::with_parts(config, connector, DefaultResolver::default())
         };
         Ok(Self { registry: agent(with_own), elsewhere: agent(tls), patience })
@@ -208,7 +209,7 @@ fn silence(error: &Error) -> Silence {
         Error::Io(io) if io.kind() == io::ErrorKind::InvalidData => told(io.to_string(), SilenceKind::Tls),
         Error::Io(io) => told(io.to_string(), SilenceKind::Connection),
         Error::Timeout(which) => told(format!("no answer in time ({which})"), SilenceKind::Connection),
-        Error::HostNotFound => told("its name cannot be resolved".to_owned(), SilenceKind::Connection),
+        Error::HostNotFound => told("its name cannot be resolved".to_owned(), SilenceKind::Final),
         Error::ConnectionFailed => told("no connection".to_owned(), SilenceKind::Connection),
         Error::Rustls(error) => told(error.to_string(), SilenceKind::Tls),
         Error::Tls(reason) => told((*reason).to_owned(), SilenceKind::Tls),
@@ -259,13 +260,16 @@ fn authorities<'a>(files: impl Iterator<Item = &'a [u8]>) -> Result<RootCerts, S
 fn client_certificate(own: &super::ClientCertificate) -> Result<ClientCert, String> {
     let mut chain: Vec<Certificate<'static>> = Vec::new();
     for item in parse_pem(&own.chain) {
-        if let PemItem::Certificate(certificate) = item.map_err(|error| format!("the client certificate: {error}"))? {
+        if let PemItem::Certificate(certificate) =
+            item.map_err(|error| format!("the client certificate: {error}"))?
+        {
             chain.push(certificate);
         }
     }
     if chain.is_empty() {
         return Err("the client certificate has no certificate in it".to_owned());
     }
-    let key = ureq::tls::PrivateKey::from_pem(&own.key).map_err(|error| format!("the client key: {error}"))?;
+    let key =
+        ureq::tls::PrivateKey::from_pem(&own.key).map_err(|error| format!("the client key: {error}"))?;
     Ok(ClientCert::new_with_certs(&chain, key))
 }

@@ -109,7 +109,8 @@ impl Registry {
         }
         let digest = Digest::from_bytes(Sha256::digest(bytes).into());
         // The specification says that it should tell, not that it must.
-        let told = told_digest(&answer).map_or_else(|| self.manifest_digest(version), |told| Ok(Some(told)))?;
+        let told =
+            told_digest(&answer).map_or_else(|| self.manifest_digest(version), |told| Ok(Some(told)))?;
         match told {
             Some(told) if told != digest => Err(self.other_digest(what, digest, told)),
             _ => Ok(digest),

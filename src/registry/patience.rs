@@ -46,7 +46,8 @@ impl Patience {
         let doubled = self.pause.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.pause_max);
         // Random enough, and needs no library.
         let dice = RandomState::new().hash_one(failures) % 1000;
-        let jittered = doubled / 2 + doubled.mul_f64(f64::from(u32::try_from(dice).unwrap_or_default()) / 2000.0);
+        let jittered =
+            doubled / 2 + doubled.mul_f64(f64::from(u32::try_from(dice).unwrap_or_default()) / 2000.0);
         wanted.map_or(jittered, |wanted| wanted.min(self.pause_max).max(jittered))
     }
 

@@ -36,7 +36,10 @@ pub struct Source<'a> {
 
 impl std::fmt::Debug for Source<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Source").field("digest", &self.digest).field("position", &self.position).finish_non_exhaustive()
+        f.debug_struct("Source")
+            .field("digest", &self.digest)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
     }
 }
 

@@ -36,7 +36,8 @@ impl Registry {
             let next = answer.header("link").and_then(next_of).map(|link| url.join(link)).transpose();
             let next = next.map_err(|reason| self.wrong(&what, reason))?;
             let bytes = answer.read(PAGE_BYTES_MAX).map_err(|error| self.wrong(&what, &error.to_string()))?;
-            let too_long = || RegistryError::Limit { registry: self.name(), what: what.clone(), limit: PAGE_BYTES_MAX };
+            let too_long =
+                || RegistryError::Limit { registry: self.name(), what: what.clone(), limit: PAGE_BYTES_MAX };
             let page: Page = serde_json::from_slice(&bytes.ok_or_else(too_long)?)
                 .map_err(|error| self.wrong(&what, &format!("no list of tags: {error}")))?;
             tags.extend(page.tags.into_iter().flatten());
@@ -66,7 +67,10 @@ mod tests {
 
     #[test]
     fn links() {
-        assert_eq!(next_of(r#"</v2/a/tags/list?n=2&last=b>; rel="next""#), Some("/v2/a/tags/list?n=2&last=b"));
+        assert_eq!(
+            next_of(r#"</v2/a/tags/list?n=2&last=b>; rel="next""#),
+            Some("/v2/a/tags/list?n=2&last=b")
+        );
         assert_eq!(next_of("<x>;rel=next"), Some("x"));
         for none in ["", "<x>", r#"<x>; rel="prev""#, "x; rel=next", "<x"] {
             assert_eq!(next_of(none), None, "{none}");

@@ -66,7 +66,8 @@ impl Registry {
             },
             Some(Challenge::Bearer(bearer)) => Some(format!("Bearer {}", self.token(bearer)?)),
         };
-        let is_new = header.is_some() && (signed.header != header || matches!(challenge, Some(Challenge::Bearer(_))));
+        let is_new =
+            header.is_some() && (signed.header != header || matches!(challenge, Some(Challenge::Bearer(_))));
         if is_new {
             signed.header = header;
             signed.generation += 1;
@@ -90,7 +91,11 @@ impl Registry {
         }
         let answer = match &self.endpoint.access {
             Access::IdentityToken(refresh) => {
-                pairs.extend([("client_id", CLIENT_ID), ("grant_type", "refresh_token"), ("refresh_token", refresh)]);
+                pairs.extend([
+                    ("client_id", CLIENT_ID),
+                    ("grant_type", "refresh_token"),
+                    ("refresh_token", refresh),
+                ]);
                 let headers = [("content-type", "application/x-www-form-urlencoded".to_owned())];
                 let form = url::form(&pairs);
                 self.ask_plainly(Method::Post, &realm, &headers, || Content::Bytes(form.as_bytes()))?
@@ -109,7 +114,8 @@ impl Registry {
             return Err(self.refused(&what, answer));
         }
         let bytes = answer.read(TOKEN_BYTES_MAX).map_err(|error| self.wrong(&what, &error.to_string()))?;
-        let limit = || RegistryError::Limit { registry: self.name(), what: what.clone(), limit: TOKEN_BYTES_MAX };
+        let limit =
+            || RegistryError::Limit { registry: self.name(), what: what.clone(), limit: TOKEN_BYTES_MAX };
         // What was wrong in it is not said: it may be the token.
         let token: Token = serde_json::from_slice(&bytes.ok_or_else(limit)?)
             .map_err(|_| self.wrong(&what, "its answer is not JSON with a token in it"))?;

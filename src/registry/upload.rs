@@ -190,7 +190,9 @@ impl Registry {
             Err(broken) => return Ok(broken),
         };
         match answer.header("docker-content-digest").and_then(|told| told.trim().parse::<Digest>().ok()) {
-            Some(told) if told != source.digest() => Err(self.other_digest(source.called(), source.digest(), told)),
+            Some(told) if told != source.digest() => {
+                Err(self.other_digest(source.called(), source.digest(), told))
+            }
             _ => Ok(Step::Complete),
         }
     }

@@ -96,7 +96,11 @@ impl Fake {
     #[track_caller]
     fn has(&self, bytes: &[u8]) {
         let state = self.state.lock().unwrap();
-        assert!(state.blobs.get(&digest_of(bytes).to_string()).is_some_and(|kept| kept == bytes), "{:#?}", state.log);
+        assert!(
+            state.blobs.get(&digest_of(bytes).to_string()).is_some_and(|kept| kept == bytes),
+            "{:#?}",
+            state.log
+        );
     }
 
     fn log(&self) -> Vec<String> {
@@ -140,9 +144,17 @@ fn read_head(stream: &mut TcpStream) -> Option<Request> {
     let (method, target) = (first.next()?.to_owned(), first.next()?);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let query = pairs.map(|(key, value)| (key.to_owned(), value.replace("%3A", ":").replace("%2F", "/"))).collect();
-    let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
-    Some(Request { method, path: path.to_owned(), query, headers: lines.filter_map(header).collect(), body: Vec::new() })
+    let query =
+        pairs.map(|(key, value)| (key.to_owned(), value.replace("%3A", ":").replace("%2F", "/"))).collect();
+    let header =
+        |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+    Some(Request {
+        method,
+        path: path.to_owned(),
+        query,
+        headers: lines.filter_map(header).collect(),
+        body: Vec::new(),
+    })
 }
 
 fn serve(mut stream: TcpStream, state: &Mutex<State>, host: &str) {
@@ -179,7 +191,8 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>, host: &str) {
         return;
     }
     let (status, headers, body) = answer;
-    let mut head = format!("HTTP/1.1 {status} Fake\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    let mut head =
+        format!("HTTP/1.1 {status} Fake\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
     }
@@ -200,7 +213,8 @@ impl State {
         }
         let shown = request.headers.get("authorization").map_or("", String::as_str);
         if self.token.is_some_and(|token| shown != format!("Bearer t{token}")) {
-            let challenge = format!(r#"Bearer realm="http://{host}/token",service="s",scope="repository:a/b:pull,push""#);
+            let challenge =
+                format!(r#"Bearer realm="http://{host}/token",service="s",scope="repository:a/b:pull,push""#);
             return (401, vec![("www-authenticate", challenge)], Vec::new());
         }
         if let Some(Fault::Status(status)) = fault {
@@ -222,7 +236,9 @@ impl State {
             }
             ("POST", Some(("blobs", "uploads/"))) => self.begin(request),
             (_, Some(("blobs", upload))) if upload.starts_with("uploads/") => self.go_on(request, fault),
-            ("HEAD", Some(("blobs", digest))) => plain(if self.blobs.contains_key(digest) { 200 } else { 404 }),
+            ("HEAD", Some(("blobs", digest))) => {
+                plain(if self.blobs.contains_key(digest) { 200 } else { 404 })
+            }
             _ => plain(405),
         }
     }
@@ -263,7 +279,11 @@ impl State {
         }
         if let Some(range) = request.headers.get("content-range") {
             let (first, last) = range.split_once('-').unwrap();
-            assert!(fault.is_some() || last.parse::<usize>().unwrap() - first.parse::<usize>().unwrap() + 1 == request.body.len());
+            assert!(
+                fault.is_some()
+                    || last.parse::<usize>().unwrap() - first.parse::<usize>().unwrap() + 1
+                        == request.body.len()
+            );
             if first.parse::<usize>().unwrap() != upload.len() {
                 return (416, vec![("location", location)], Vec::new());
             }
@@ -299,16 +319,19 @@ fn small_ones_go_at_once_and_large_ones_in_pieces() {
         fake.upload(&noise(len)).unwrap();
         fake.has(&noise(len));
         let log = fake.log();
-        let methods: Vec<&str> =
-            log.iter().skip(2).map(|line| line.split(' ').next().unwrap()).collect();
+        let methods: Vec<&str> = log.iter().skip(2).map(|line| line.split(' ').next().unwrap()).collect();
         assert_eq!(methods, requests, "{len}: {log:#?}");
     }
     let fake = Fake::with(&[]);
     fake.upload(&noise(1000)).unwrap();
     fake.has(&noise(1000));
     assert_eq!(fake.received(), 1000);
-    let ranges: Vec<String> =
-        fake.log().iter().filter(|line| line.starts_with("PATCH")).map(|line| line.split(' ').nth(2).unwrap().to_owned()).collect();
+    let ranges: Vec<String> = fake
+        .log()
+        .iter()
+        .filter(|line| line.starts_with("PATCH"))
+        .map(|line| line.split(' ').nth(2).unwrap().to_owned())
+        .collect();
     assert_eq!(ranges, ["0-399", "400-799", "800-999"]);
 }
 
@@ -326,9 +349,14 @@ fn pieces_are_as_long_as_the_registry_wants() {
 /// What arrived before the connection broke is not sent again.
 #[test]
 fn broken_connections() {
-    for (fault, sent_again) in
-        [(Fault::Cut(150), 0), (Fault::Mute, 0), (Fault::Less(150), 0), (Fault::Status(503), 0), (Fault::Status(429), 0), (Fault::Status(416), 0)]
-    {
+    for (fault, sent_again) in [
+        (Fault::Cut(150), 0),
+        (Fault::Mute, 0),
+        (Fault::Less(150), 0),
+        (Fault::Status(503), 0),
+        (Fault::Status(429), 0),
+        (Fault::Status(416), 0),
+    ] {
         let fake = Fake::start(State { faults: [Fault::Cut(400), fault].into(), ..State::default() });
         fake.upload(&noise(1000)).unwrap();
         fake.has(&noise(1000));
@@ -399,7 +427,10 @@ fn who_gives_the_bytes_can_stop() {
     let bytes = noise(1000);
     let mut source = Source::new("layer", digest_of(&bytes), Bytes::Memory(&bytes), &mut told);
     let error = fake.open().upload(&mut source, None).unwrap_err();
-    assert!(matches!(&error, RegistryError::Unread { source, .. } if source.to_string() == "enough"), "{error}");
+    assert!(
+        matches!(&error, RegistryError::Unread { source, .. } if source.to_string() == "enough"),
+        "{error}"
+    );
     assert!(fake.state.lock().unwrap().blobs.is_empty());
 }
 
@@ -435,7 +466,10 @@ fn from_https_to_http_is_no_way() {
 #[test]
 fn mounts() {
     let bytes = noise(300);
-    let fake = Fake::start(State { others: [(digest_of(&bytes).to_string(), bytes.clone())].into(), ..State::default() });
+    let fake = Fake::start(State {
+        others: [(digest_of(&bytes).to_string(), bytes.clone())].into(),
+        ..State::default()
+    });
     let registry = fake.open();
     assert!(!registry.has_blob("layer", digest_of(&bytes)).unwrap());
     assert!(matches!(registry.mount("layer", digest_of(&bytes), "other/x").unwrap(), Mounted::Yes));

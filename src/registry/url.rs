@@ -113,7 +113,8 @@ fn scheme(is_https: bool) -> &'static str {
 
 /// `application/x-www-form-urlencoded`, for queries and for forms.
 pub(super) fn form(pairs: &[(&str, &str)]) -> String {
-    let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{}={}", coded(key), coded(value))).collect();
+    let pairs: Vec<String> =
+        pairs.iter().map(|(key, value)| format!("{}={}", coded(key), coded(value))).collect();
     pairs.join("&")
 }
 
@@ -148,7 +149,14 @@ mod tests {
         ] {
             assert_eq!(url.join(location).unwrap().to_string(), means, "{location}");
         }
-        for wrong in ["ftp://x/", "https://u:p@x/", "https:///x", "http://a b/", "https://x/\r\nEvil: 1", "https://\u{e9}/"] {
+        for wrong in [
+            "ftp://x/",
+            "https://u:p@x/",
+            "https:///x",
+            "http://a b/",
+            "https://x/\r\nEvil: 1",
+            "https://\u{e9}/",
+        ] {
             assert!(url.join(wrong).is_err(), "{wrong}");
         }
         assert!(url.join(&format!("/{}", "x".repeat(URL_BYTES_MAX))).is_err());
@@ -167,7 +175,9 @@ mod tests {
 
     #[test]
     fn queries() {
-        let url = Url::parse("https://a/token").unwrap().with_query(&[("scope", "repository:a/b:pull"), ("x", "&=")]);
+        let url = Url::parse("https://a/token")
+            .unwrap()
+            .with_query(&[("scope", "repository:a/b:pull"), ("x", "&=")]);
         assert_eq!(url.to_string(), "https://a/token?scope=repository%3Aa%2Fb%3Apull&x=%26%3D");
         assert_eq!(url.with_query(&[]).to_string(), url.to_string());
         assert!(url.with_query(&[("b", "2")]).to_string().ends_with("&b=2"));

@@ -154,7 +154,8 @@ impl Partial {
             std::fs::remove_file(path).map_err(StoreError::io("remove", path))?;
             return Err(StoreError::WrongDigest { expected: self.digest, actual, bytes: self.position });
         }
-        atomic::publish(self.lock.file(), path, &self.target, 0o644).map_err(StoreError::io("write", &self.target))
+        atomic::publish(self.lock.file(), path, &self.target, 0o644)
+            .map_err(StoreError::io("write", &self.target))
     }
 }
 

@@ -170,7 +170,10 @@ impl FileRange {
             Content::StandIn(file) => file.read_exact_at(buffer, at),
             Content::Growing(file, growth) => {
                 if !growth.wait(at.saturating_add(buffer.len() as u64)) {
-                    return Err(io::Error::other(format!("{}: it was not written to its end", self.path.display())));
+                    return Err(io::Error::other(format!(
+                        "{}: it was not written to its end",
+                        self.path.display()
+                    )));
                 }
                 file.read_exact_at(buffer, at)
             }

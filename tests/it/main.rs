@@ -48,6 +48,7 @@ mod posix;
 mod push;
 mod random;
 mod real_images;
+mod registry;
 mod rights;
 mod run;
 mod runtime;

@@ -19,8 +19,10 @@ struct Registry {
 
 impl Registry {
     fn program() -> Option<PathBuf> {
-        let tools = std::env::var_os("LAYERFS_TEST_TOOLS").unwrap_or_else(|| "/var/cache/layerfs-test-tools".into());
-        let places = [Path::new(&tools).join("bin/docker-registry"), PathBuf::from("/usr/bin/docker-registry")];
+        let tools =
+            std::env::var_os("LAYERFS_TEST_TOOLS").unwrap_or_else(|| "/var/cache/layerfs-test-tools".into());
+        let places =
+            [Path::new(&tools).join("bin/docker-registry"), PathBuf::from("/usr/bin/docker-registry")];
         places.into_iter().find(|path| path.exists())
     }
 
@@ -77,7 +79,9 @@ macro_rules! needs_registry {
         if !image("tiny").join("stamp").exists() {
             skip!("must run: no test image: run scripts/images");
         }
-        let Some(program) = Registry::program() else { skip!("must run: no docker-registry: run scripts/install") };
+        let Some(program) = Registry::program() else {
+            skip!("must run: no docker-registry: run scripts/install")
+        };
         program
     }};
 }
@@ -89,7 +93,8 @@ fn layout() -> PathBuf {
 
 /// The digest of its manifest.
 fn manifest_digest(layout: &Path) -> String {
-    let index: serde_json::Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let index: serde_json::Value =
+        serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
     index["manifests"][0]["digest"].as_str().unwrap().to_owned()
 }
 
@@ -137,13 +142,23 @@ fn what_is_pushed_is_what_was_there() {
     let digestfile = place.path("digest");
     let push = |options: &[&str]| {
         let mut command = place.command();
-        command.arg("push").args(options).arg("--digestfile").arg(&digestfile).arg(layout()).arg(format!("docker://{name}"));
+        command
+            .arg("push")
+            .args(options)
+            .arg("--digestfile")
+            .arg(&digestfile)
+            .arg(layout())
+            .arg(format!("docker://{name}"));
         finish(&mut command)
     };
     registry.changes(&mut seen);
     let done = push(&[]);
     assert!(done.ok().starts_with(&format!("1: digest: {digest} size: ")), "{done:#?}");
-    assert_eq!(done.err.lines().filter(|line| line.ends_with(": Pushed")).count(), parts.len() - 1, "{done:#?}");
+    assert_eq!(
+        done.err.lines().filter(|line| line.ends_with(": Pushed")).count(),
+        parts.len() - 1,
+        "{done:#?}"
+    );
     assert_eq!(fs::read_to_string(&digestfile).unwrap(), digest);
     assert_eq!(found(&place, &name), digest);
     let sent = registry.changes(&mut seen);
@@ -151,7 +166,8 @@ fn what_is_pushed_is_what_was_there() {
     // Others get the same bytes.
     let back = place.path("back");
     let to = format!("oci:{}:latest", back.display());
-    skopeo(&["copy", "-q", "--insecure-policy", "--src-tls-verify=false", &format!("docker://{name}"), &to]).ok();
+    skopeo(&["copy", "-q", "--insecure-policy", "--src-tls-verify=false", &format!("docker://{name}"), &to])
+        .ok();
     assert_eq!(manifest_digest(&back), digest);
     for part in &parts {
         assert_eq!(format!("sha256:{}", sha256(&back.join("blobs/sha256").join(&part[7..]))), *part);
@@ -163,7 +179,10 @@ fn what_is_pushed_is_what_was_there() {
     let sent = registry.changes(&mut seen);
     assert!(matches!(&sent[..], [one] if one.starts_with("PUT /v2/some/where/manifests/1")), "{sent:#?}");
     let done = push(&[]);
-    assert_eq!(done.err.lines().filter(|line| line.ends_with(": Layer already exists")).count(), parts.len() - 1);
+    assert_eq!(
+        done.err.lines().filter(|line| line.ends_with(": Layer already exists")).count(),
+        parts.len() - 1
+    );
 }
 
 #[test]
@@ -173,14 +192,16 @@ fn archives_of_docker_save_get_a_manifest() {
     let registry = Registry::start(&program, &place);
     let name = format!("{}/from/archive", registry.host);
     let archive = image("tiny").join("docker.tar");
-    let push = || place.layerfs(&[OsStr::new("push"), archive.as_os_str(), OsStr::new(&name)]).ok().to_owned();
+    let push =
+        || place.layerfs(&[OsStr::new("push"), archive.as_os_str(), OsStr::new(&name)]).ok().to_owned();
     let first = push();
     assert!(first.starts_with(&format!("latest: digest: {} ", found(&place, &name))), "{first}");
     assert_eq!(push(), first);
     // skopeo checks every digest on the way, and podman's idea of the image is the archive's.
     let (back, again) = (place.path("back"), format!("docker-archive:{}", archive.display()));
     let to = format!("oci:{}:latest", back.display());
-    skopeo(&["copy", "-q", "--insecure-policy", "--src-tls-verify=false", &format!("docker://{name}"), &to]).ok();
+    skopeo(&["copy", "-q", "--insecure-policy", "--src-tls-verify=false", &format!("docker://{name}"), &to])
+        .ok();
     let config = |spec: &str| {
         let text = skopeo(&["inspect", "--config", spec]).ok().to_owned();
         let config: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -210,8 +231,9 @@ fn tags_and_repositories_share_what_is_there() {
     assert!(done.err.contains(": Mounted from one/app"), "{done:#?}");
     assert_eq!(found(&place, &format!("{host}/two/app:1")), digest);
     let sent = registry.changes(&mut seen);
-    let (mounts, rest): (Vec<_>, Vec<_>) =
-        sent.iter().partition(|line| line.starts_with("POST") && line.contains("from=one") && line.contains("mount="));
+    let (mounts, rest): (Vec<_>, Vec<_>) = sent
+        .iter()
+        .partition(|line| line.starts_with("POST") && line.contains("from=one") && line.contains("mount="));
     assert_eq!(mounts.len(), parts(&layout(), &digest).len(), "{sent:#?}");
     assert!(matches!(&rest[..], [one] if one.starts_with("PUT /v2/two/app/manifests/1")), "{sent:#?}");
     // What is remembered may be wrong, or gone.
@@ -290,7 +312,10 @@ fn damage_is_not_pushed() {
     let done = place.layerfs(&["push", &name]);
     assert!(done.code == 125 && done.err.contains(&layer) && done.err.contains("damaged"), "{done:#?}");
     assert!(registry.get("/v2/some/app/manifests/1").starts_with("HTTP/1.0 404"), "nothing has the tag");
-    assert!(registry.get(&format!("/v2/some/app/blobs/{layer}")).starts_with("HTTP/1.0 404"), "it is not there");
+    assert!(
+        registry.get(&format!("/v2/some/app/blobs/{layer}")).starts_with("HTTP/1.0 404"),
+        "it is not there"
+    );
 }
 
 #[test]
@@ -301,14 +326,20 @@ fn what_cannot_be_pushed_is_told() {
     // Nobody listens on port 1.
     for (arguments, words) in [
         (&["push", &plain, "127.0.0.1:1/x"][..], &["plain directory", "layerfs build"][..]),
-        (&["push", "--compression-format", "zstd", &plain, "127.0.0.1:1/x"], &["--compression-format", "skopeo"]),
+        (
+            &["push", "--compression-format", "zstd", &plain, "127.0.0.1:1/x"],
+            &["--compression-format", "skopeo"],
+        ),
         (&["push", "--remove-signatures", "x"], &["--remove-signatures"]),
         (&["push", "nothing/here"], &["nothing/here", "no image"]),
         (&["push", &plain, "oci:/tmp/x"], &["only registries"]),
         (&["push", "-a", "x:1"], &["--all-tags"]),
     ] {
         let done = place.layerfs(arguments);
-        assert!(done.code == 125 && words.iter().all(|word| done.err.contains(word)), "{arguments:?}: {done:#?}");
+        assert!(
+            done.code == 125 && words.iter().all(|word| done.err.contains(word)),
+            "{arguments:?}: {done:#?}"
+        );
     }
     if image("tiny").join("stamp").exists() {
         let layout = layout().display().to_string();

@@ -122,7 +122,11 @@ impl Work<'_> {
             indexed => indexed,
         };
         match indexed {
-            Err(error @ ImageError::Registry(RegistryError::WrongDigest { .. } | RegistryError::WrongLength { .. })) => {
+            Err(
+                error @ ImageError::Registry(
+                    RegistryError::WrongDigest { .. } | RegistryError::WrongLength { .. },
+                ),
+            ) => {
                 // Nothing of it is kept.
                 partial.restart()?;
                 drop(partial.publish());
@@ -149,7 +153,8 @@ impl Work<'_> {
             growth.end();
             let indexed = indexer.map_or(Ok(Ok(())), thread::ScopedJoinHandle::join);
             received?;
-            let panicked = |_| IndexError::Io { path, source: io::Error::other("the thread that indexes it panicked") };
+            let panicked =
+                |_| IndexError::Io { path, source: io::Error::other("the thread that indexes it panicked") };
             Ok(indexed.unwrap_or_else(|error| Err(panicked(error))))
         })
     }

@@ -133,7 +133,10 @@ fn at_first<'a, T>(
     }
     let nowhere = || {
         let registry = spec.reference.host().to_owned();
-        ImageError::Registry(RegistryError::Settings { registry, reason: "no place to pull it from".to_owned() })
+        ImageError::Registry(RegistryError::Settings {
+            registry,
+            reason: "no place to pull it from".to_owned(),
+        })
     };
     Err(failed.unwrap_or_else(nowhere))
 }
@@ -233,7 +236,8 @@ impl Source<'_> {
     fn fetched(&self, wanted: &Descriptor) -> Result<Vec<u8>, ImageError> {
         let document = self.registry.manifest(&Version::Digest(wanted.digest))?;
         let what = || format!("manifest {}", wanted.digest);
-        manifest::parse(&document.bytes, &document.media_type).map_err(|reason| self.wrong(what(), reason))?;
+        manifest::parse(&document.bytes, &document.media_type)
+            .map_err(|reason| self.wrong(what(), reason))?;
         Ok(document.bytes)
     }
 

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::ImageError;
 use super::seen::Seen;
 use crate::model::Digest;
-use crate::registry::{Bytes, Endpoint, Mounted, Patience, Registry, RegistryError, Session, Source, Version};
+use crate::registry::{
+    Bytes, Endpoint, Mounted, Patience, Registry, RegistryError, Session, Source, Version,
+};
 use crate::store::{Store, StoreError};
 
 mod parallel;
@@ -121,7 +123,8 @@ impl<'a> Pusher<'a> {
             self.registry.put_manifest(&Version::Digest(child.digest), &child.media_type, &child.bytes)?;
         }
         let top = &parcel.top;
-        let digest = self.registry.put_manifest(&Version::Tag(tag.to_owned()), &top.media_type, &top.bytes)?;
+        let digest =
+            self.registry.put_manifest(&Version::Tag(tag.to_owned()), &top.media_type, &top.bytes)?;
         let (host, repository) = &self.place;
         self.seen.note(host, repository, parcel.pieces.iter().map(|piece| piece.digest));
         Ok(Pushed { digest, size: top.bytes.len() as u64 })

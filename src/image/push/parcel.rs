@@ -71,7 +71,9 @@ impl Parcel {
             LayerSource::Tar(tar) => Ok(tar),
             LayerSource::Directory(_) => Err(PushError::Unfit {
                 image: image.name.clone(),
-                reason: "a plain directory is not an image with layers: make one of it with `layerfs build` first".into(),
+                reason:
+                    "a plain directory is not an image with layers: make one of it with `layerfs build` first"
+                        .into(),
             }),
         });
         let layers = layers.collect::<Result<Vec<_>, _>>()?;
@@ -144,7 +146,8 @@ fn media_type(promised: &str, bytes: &[u8]) -> String {
 /// Whether an image is one of the store.
 #[must_use]
 pub fn is_stored(image: &Image, store: &Store) -> bool {
-    let place = image.source.strip_prefix("oci:").and_then(|rest| rest.rsplit_once(":@")).map(|(place, _)| place);
+    let place =
+        image.source.strip_prefix("oci:").and_then(|rest| rest.rsplit_once(":@")).map(|(place, _)| place);
     place.map(Path::new) == Some(store.oci_dir().as_path())
 }
 

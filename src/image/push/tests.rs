@@ -59,7 +59,9 @@ fn all_platforms_go_if_all_are_there() {
     assert_eq!(parcel.pieces.len(), 3);
     // Only the one that is there, else: the digest of its manifest stays as it is.
     let image = open("both:1", &store).unwrap();
-    let other = parcel.children.iter().find(|child| Some(child.digest) != image.documents.manifest.as_ref().map(|manifest| manifest.descriptor.digest));
+    let other = parcel.children.iter().find(|child| {
+        Some(child.digest) != image.documents.manifest.as_ref().map(|manifest| manifest.descriptor.digest)
+    });
     fs::remove_file(store.blobs().path(other.unwrap().digest)).unwrap();
     let parcel = Parcel::of(&image, &store).unwrap();
     assert_eq!(parcel.top.digest, image.documents.manifest.unwrap().descriptor.digest);
