@@ -14,7 +14,9 @@ use super::image_args::{HistoryArgs, ImageArgs, ImageListArgs, RmiArgs, StoreArg
 use super::login::{LoginArgs, LogoutArgs};
 use super::look_args::{CatArgs, LsArgs, TreeArgs, WhichArgs};
 use super::options::network::BuildNetworkArg;
-use super::options::pull::{PullArg, PullArgs, SearchTagsArgs};
+use super::options::pull::{PullArg, PullArgs};
+use super::push::PushArgs;
+use super::search::{SearchArgs, SearchTagsArgs};
 use super::update::UpdateArgs;
 use super::volume::VolumeArgs;
 use crate::image::TargetPlatform;
@@ -74,6 +76,10 @@ pub enum Command {
     Logs(LogsArgs),
     /// Pull images from registries into the store
     Pull(PullArgs),
+    /// Push an image to a registry
+    Push(PushArgs),
+    /// Say why registries cannot be searched; with --list-tags as `search-tags`
+    Search(SearchArgs),
     /// List the tags of an image in its registry
     SearchTags(SearchTagsArgs),
     /// Build an image from a Dockerfile

@@ -44,12 +44,13 @@ mod progress;
 mod prune;
 mod ps;
 mod pull;
+pub mod push;
 mod registries;
 mod rename;
 mod rm;
 mod run;
 mod save;
-mod search_tags;
+pub mod search;
 pub mod selection;
 mod start;
 mod stats;
@@ -190,7 +191,9 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Logs(args) => logs::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Pull(args) => pull::run(&args),
-        Command::SearchTags(args) => search_tags::run(&args),
+        Command::Push(args) => push::run(&args),
+        Command::Search(args) => search::search(&args),
+        Command::SearchTags(args) => search::tags(&args),
         Command::Complete(args) => complete::run(&args),
         Command::Port(args) => port::run(&args),
         Command::Ps(args) => ps::run(&args),

@@ -41,7 +41,7 @@ impl Asking {
     }
 
     /// The places where an image may be had, in the order in which they are asked.
-    fn endpoints(&self, reference: &Reference) -> anyhow::Result<Vec<Endpoint>> {
+    pub(super) fn endpoints(&self, reference: &Reference) -> anyhow::Result<Vec<Endpoint>> {
         let digest = reference.digest().map(|digest| digest.to_string());
         let (host, path) = (reference.host(), reference.path());
         let named = Named { host, path, tag: reference.tag(), digest: digest.as_deref() };

@@ -40,6 +40,8 @@ pub struct Documents {
     pub config: Vec<u8>,
     /// Its manifest; `None` in an archive of `docker save` and for a plain directory.
     pub manifest: Option<Stored>,
+    /// The index that its name leads to, when that is where the manifest was chosen.
+    pub index: Option<Stored>,
     /// The manifest's word on each layer, base first, as far as there is a manifest.
     pub layers: Vec<Descriptor>,
     /// Layers that were left out.

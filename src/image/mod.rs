@@ -28,9 +28,11 @@ mod oldest_archive;
 mod open;
 mod platform;
 pub mod pull;
+pub mod push;
 pub mod reference;
 mod rootfs;
 mod save;
+mod seen;
 mod write;
 
 pub use catalog::{Catalog, CatalogError, StoredImage};

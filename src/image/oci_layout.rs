@@ -80,6 +80,7 @@ pub(super) fn open_descriptor(
     sought: &Sought,
 ) -> Result<Image, ImageError> {
     let names = names(files, descriptor.digest);
+    let mut top = None;
     for _ in 0..INDEX_DEPTH_MAX {
         let (bytes, _) = document(files, &descriptor, "manifest")?;
         match manifest::parse(&bytes, &descriptor.media_type) {
@@ -88,9 +89,11 @@ pub(super) fn open_descriptor(
                 let stored = Stored { descriptor, bytes };
                 let mut image = assemble(files, &manifest, stored, (name, source), sought)?;
                 image.documents.names = names;
+                image.documents.index = top;
                 return Ok(image);
             }
             Ok(Document::Index(index)) => {
+                top.get_or_insert_with(|| Stored { descriptor: descriptor.clone(), bytes });
                 let annotations = descriptor.annotations.take();
                 descriptor = for_platform(files, &index.manifests, &sought.platform())?.clone();
                 // The name stands above, at the index.
@@ -246,6 +249,7 @@ fn assemble(
         names: Vec::new(),
         config: bytes,
         manifest: Some(stored),
+        index: None,
         layers: manifest.layers.clone(),
         broken,
     };

@@ -6,6 +6,7 @@ use super::answers::{is_passing, retry_after};
 use super::challenge::Challenge;
 use super::http::{Answer, Content, Http, Method, Request, Silence, SilenceKind};
 use super::token::Signing;
+use super::upload::Sizes;
 use super::url::Url;
 use super::{Endpoint, Patience, RegistryError};
 
@@ -20,9 +21,12 @@ const SIGNINGS_MAX: u32 = 2;
 #[derive(Debug)]
 pub struct Registry {
     pub(super) endpoint: Endpoint,
+    /// What is done there, in the words of a token's scope.
+    pub(super) actions: &'static str,
     pub(super) base: Url,
     pub(super) signing: Signing,
     pub(super) patience: Patience,
+    pub(super) sizes: Sizes,
     http: Http,
 }
 
@@ -42,12 +46,36 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`] when nobody is there, or no registry.
     pub fn open(endpoint: &Endpoint, patience: Patience) -> Result<Self, RegistryError> {
+        Self::open_to(endpoint, "pull", patience)
+    }
+
+    /// The same for who writes to the repository.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_to_push(endpoint: &Endpoint, patience: Patience) -> Result<Self, RegistryError> {
+        Self::open_to(endpoint, "pull,push", patience)
+    }
+
+    fn open_to(
+        endpoint: &Endpoint,
+        actions: &'static str,
+        patience: Patience,
+    ) -> Result<Self, RegistryError> {
         let registry = || endpoint.host.clone();
         let settings = |reason: String| RegistryError::Settings { registry: registry(), reason };
         let http = Http::new(endpoint, patience).map_err(settings)?;
         let base = Url::root(true, &endpoint.host).map_err(|reason| settings(reason.to_owned()))?;
         let signing = Signing::default();
-        let mut opened = Self { endpoint: endpoint.clone(), base, signing, patience, http };
+        let mut opened = Self {
+            endpoint: endpoint.clone(),
+            actions,
+            base,
+            signing,
+            patience,
+            sizes: Sizes::default(),
+            http,
+        };
         match opened.greet() {
             Err(RegistryError::Unreachable { .. } | RegistryError::Insecure { .. }) if endpoint.insecure => {
                 opened.base =
@@ -63,6 +91,12 @@ impl Registry {
     #[must_use]
     pub fn name(&self) -> String {
         self.endpoint.host.clone()
+    }
+
+    /// The repository there.
+    #[must_use]
+    pub fn repository(&self) -> &str {
+        &self.endpoint.repository
     }
 
     /// The first question: whether there is a registry, and what it wants to see.
@@ -157,6 +191,22 @@ impl Registry {
         }
     }
 
+    /// Sends what cannot be sent twice: one request, which is not followed, signed for the registry alone. With the answer, which
+    /// signature it was given to.
+    pub(super) fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: &[(&'static str, String)],
+        content: Content<'_>,
+    ) -> (Result<Answer, Silence>, u64) {
+        let (signature, generation) = self.signing.header();
+        let is_own = self.base.is_same_server(url);
+        let mut headers = headers.to_vec();
+        headers.extend(signature.filter(|_| is_own).map(|value| ("authorization", value)));
+        (self.http.ask(Request { method, url, headers: &headers, content }, !is_own), generation)
+    }
+
     /// Asks a token server: signed only with what is in `headers`.
     pub(super) fn ask_plainly<'c>(
         &self,
@@ -200,9 +250,12 @@ impl Registry {
             headers.extend(signature.filter(|_| is_own).map(|value| ("authorization", value.to_owned())));
             let request = Request { method, url: &url, headers: &headers, content: content() };
             let answer = self.http.ask(request, !is_own).map_err(Asked::Silence)?;
-            if !matches!(answer.status, 301 | 302 | 303 | 307 | 308)
-                || !matches!(method, Method::Get | Method::Head)
-            {
+            let is_led_on = match method {
+                Method::Get | Method::Head => matches!(answer.status, 301 | 302 | 303 | 307 | 308),
+                // The others would become something else.
+                _ => matches!(answer.status, 307 | 308),
+            };
+            if !is_led_on {
                 return Ok(answer);
             }
             let wrong = |reason: &str| Asked::Error(self.wrong("a redirect", reason));
@@ -218,7 +271,7 @@ impl Registry {
         ))
     }
 
-    fn silent(&self, silence: Silence) -> RegistryError {
+    pub(super) fn silent(&self, silence: Silence) -> RegistryError {
         let (registry, reason) = (self.name(), silence.reason);
         match silence.kind {
             SilenceKind::Tls => RegistryError::Insecure { registry, reason },

@@ -135,6 +135,63 @@ pub enum RegistryError {
         /// What was said last.
         reason: String,
     },
+    /// What is to be sent is not what it is called.
+    #[error(
+        "{place}{what} {expected} is damaged: its bytes hash to {actual}; pull or build the image again before it is pushed"
+    )]
+    Damaged {
+        /// Where it lies, and a colon; empty when it was made.
+        place: String,
+        /// Config or layer.
+        what: &'static str,
+        /// What it is called.
+        expected: Digest,
+        /// What it is.
+        actual: Digest,
+    },
+    /// What is to be sent cannot be read, or is not to be sent any more.
+    #[error("cannot read {what} {digest}: {source}")]
+    Unread {
+        /// Config or layer.
+        what: &'static str,
+        /// Its digest.
+        digest: Digest,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An upload that broke off again and again.
+    #[error(
+        "registry {registry}: {what}: the upload broke off at {position} of {size} bytes, {attempts} times without progress: \
+         {reason}"
+    )]
+    Broken {
+        /// Which one.
+        registry: String,
+        /// Of what.
+        what: String,
+        /// What the registry has of it.
+        position: u64,
+        /// What it has.
+        size: u64,
+        /// How often it was tried.
+        attempts: u32,
+        /// What was said last.
+        reason: String,
+    },
+    /// The registry has something else than it was given.
+    #[error(
+        "registry {registry}: {what} was pushed as {expected}, and it says that it has {actual} now: do not use what is there"
+    )]
+    OtherDigest {
+        /// Which one.
+        registry: String,
+        /// What was pushed.
+        what: String,
+        /// Its digest.
+        expected: Digest,
+        /// What it says.
+        actual: Digest,
+    },
     /// Who wanted the bytes did not take them.
     #[error("{0}")]
     NotTaken(io::Error),

@@ -4,13 +4,14 @@
 //! CONNECT for HTTPS.
 
 use std::io::{self, Read};
+use std::time::Duration;
 
 use ureq::config::AutoHeaderValue;
 use ureq::http::{self, HeaderMap};
 use ureq::tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector, TcpConnector};
-use ureq::{Agent, Body, Error, Proxy};
+use ureq::{Agent, Body, Error, Proxy, SendBody};
 
 use super::url::Url;
 use super::{Endpoint, Patience};
@@ -45,6 +46,8 @@ pub(super) struct Request<'a, 'c> {
 pub(super) enum Content<'a> {
     None,
     Bytes(&'a [u8]),
+    /// That many bytes of it.
+    Stream(&'a mut dyn Read, u64),
 }
 
 /// The methods of the distribution specification.
@@ -53,6 +56,8 @@ pub(super) enum Method {
     Get,
     Head,
     Post,
+    Put,
+    Patch,
 }
 
 /// What is answered.
@@ -116,6 +121,7 @@ pub(super) struct Http {
     registry: Agent,
     /// As the first, but shows nobody the user's certificate.
     elsewhere: Agent,
+    patience: Patience,
 }
 
 impl Http {
@@ -154,7 +160,7 @@ impl Http {
                     .chain(RustlsConnector::default());
             Agent::with_parts(config, connector, DefaultResolver::default())
         };
-        Ok(Self { registry: agent(with_own), elsewhere: agent(tls) })
+        Ok(Self { registry: agent(with_own), elsewhere: agent(tls), patience })
     }
 
     /// Asks the registry, or with `elsewhere` somebody it has sent us to.
@@ -164,16 +170,23 @@ impl Http {
             Method::Get => http::Method::GET,
             Method::Head => http::Method::HEAD,
             Method::Post => http::Method::POST,
+            Method::Put => http::Method::PUT,
+            Method::Patch => http::Method::PATCH,
         };
         let mut head = http::Request::builder().method(method).uri(request.url.to_string());
         for (name, value) in request.headers {
             head = head.header(*name, value);
         }
         let is_bodiless = matches!(request.method, Method::Get | Method::Head);
+        let idle = if is_bodiless { self.patience.idle } else { self.patience.idle_sent };
         let answer = match request.content {
-            Content::None if is_bodiless => run(agent, head.body(())),
-            Content::None => run(agent, head.header("content-length", "0").body(&b""[..])),
-            Content::Bytes(bytes) => run(agent, head.body(bytes)),
+            Content::None if is_bodiless => run(agent, head.body(()), idle),
+            Content::None => run(agent, head.header("content-length", "0").body(&b""[..]), idle),
+            Content::Bytes(bytes) => run(agent, head.body(bytes), idle),
+            Content::Stream(mut reader, length) => {
+                let head = head.header("content-length", length.to_string());
+                run(agent, head.body(SendBody::from_reader(&mut reader)), idle)
+            }
         };
         let (parts, body) = answer.map_err(|error| silence(&error))?.into_parts();
         Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
@@ -183,8 +196,10 @@ impl Http {
 fn run<S: ureq::AsSendBody>(
     agent: &Agent,
     request: Result<http::Request<S>, http::Error>,
+    idle: Duration,
 ) -> Result<http::Response<Body>, Error> {
-    agent.run(request?)
+    let request = agent.configure_request(request?).timeout_per_read(Some(idle)).build();
+    agent.run(request)
 }
 
 /// What it means that there is no answer.

@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::http::{Answer, Method};
+use super::http::{Answer, Content, Method};
 use super::{Registry, RegistryError};
 use crate::model::Digest;
 
@@ -86,6 +86,34 @@ impl Registry {
             // Not everybody has HEAD.
             405 | 501 => Ok(None),
             _ => Err(self.refused(&what, answer)),
+        }
+    }
+
+    /// Gives the repository a manifest or an index, all parts of which it has. Returns its digest, which the registry has
+    /// confirmed.
+    ///
+    /// # Errors
+    /// [`RegistryError`], also [`RegistryError::OtherDigest`].
+    pub fn put_manifest(
+        &self,
+        version: &Version,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Digest, RegistryError> {
+        let what = self.called(version);
+        let url = self.base.at(&self.manifest_path(version));
+        let headers = [("content-type", media_type.to_owned())];
+        let answer = self.ask_url(Method::Put, &url, &what, &headers, || Content::Bytes(bytes))?;
+        if !(200..=204).contains(&answer.status) {
+            return Err(self.refused(&what, answer));
+        }
+        let digest = Digest::from_bytes(Sha256::digest(bytes).into());
+        // The specification says that it should tell, not that it must.
+        let told =
+            told_digest(&answer).map_or_else(|| self.manifest_digest(version), |told| Ok(Some(told)))?;
+        match told {
+            Some(told) if told != digest => Err(self.other_digest(what, digest, told)),
+            _ => Ok(digest),
         }
     }
 

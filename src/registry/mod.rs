@@ -24,9 +24,11 @@ mod manifest;
 mod patience;
 mod places;
 pub mod proxies;
+mod source;
 pub mod surroundings;
 mod tags;
 mod token;
+mod upload;
 mod url;
 
 pub use access::Access;
@@ -37,6 +39,8 @@ pub use error::RegistryError;
 pub use manifest::{Document, Version};
 pub use patience::Patience;
 pub use places::Places;
+pub use source::{Bytes, Source};
+pub use upload::{Mounted, Session};
 
 #[cfg(test)]
 mod tests;

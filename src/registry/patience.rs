@@ -10,6 +10,8 @@ pub struct Patience {
     pub connect: Duration,
     /// For the next byte.
     pub idle: Duration,
+    /// As [`Self::idle`] where bytes were sent: a server may have to put away gigabytes before it answers.
+    pub idle_sent: Duration,
     /// The time in which [`Self::slow_bytes`] have to come once an answer has begun.
     pub slow: Duration,
     /// See there.
@@ -27,6 +29,7 @@ impl Default for Patience {
         Self {
             connect: Duration::from_secs(20),
             idle: Duration::from_secs(60),
+            idle_sent: Duration::from_secs(300),
             slow: Duration::from_secs(30),
             slow_bytes: 30 << 10,
             attempts: 6,
@@ -54,6 +57,7 @@ impl Patience {
         Self {
             connect: Duration::from_secs(5),
             idle: Duration::from_millis(400),
+            idle_sent: Duration::from_millis(400),
             slow: Duration::from_millis(300),
             slow_bytes: 300,
             attempts: 3,

@@ -44,7 +44,10 @@ impl Registry {
             tags.truncate(limit);
             match next {
                 // Credentials would not follow, and nobody pages to somewhere else.
-                Some(next) if tags.len() < limit && next.is_same_server(&self.base) => url = next,
+                Some(next) if !next.is_same_server(&self.base) => {
+                    return Err(self.wrong(&what, "it says that there are more on another server"));
+                }
+                Some(next) if tags.len() < limit => url = next,
                 _ => return Ok(tags),
             }
         }

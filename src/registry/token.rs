@@ -83,8 +83,11 @@ impl Registry {
         let scope = bearer.scope.clone().unwrap_or_else(|| self.scope());
         let mut pairs = Vec::new();
         pairs.extend(bearer.service.as_deref().map(|service| ("service", service)));
-        if !scope.is_empty() {
-            pairs.push(("scope", &scope));
+        // A blob that is mounted needs two: the form has them in one word, the query one by one.
+        match &self.endpoint.access {
+            _ if scope.is_empty() => {}
+            Access::IdentityToken(_) => pairs.push(("scope", &scope)),
+            _ => pairs.extend(scope.split(' ').filter(|one| !one.is_empty()).map(|one| ("scope", one))),
         }
         let answer = match &self.endpoint.access {
             Access::IdentityToken(refresh) => {
@@ -127,7 +130,7 @@ impl Registry {
     fn scope(&self) -> String {
         match self.endpoint.repository.as_str() {
             "" => String::new(),
-            repository => format!("repository:{repository}:pull"),
+            repository => format!("repository:{repository}:{}", self.actions),
         }
     }
 }

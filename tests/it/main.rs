@@ -48,6 +48,7 @@ mod network;
 mod passthrough;
 mod peers;
 mod posix;
+mod push;
 mod random;
 mod real_images;
 mod registry;

@@ -62,19 +62,3 @@ pub struct PullArgs {
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
 }
-
-/// `layerfs search-tags`
-#[derive(Args, Clone, Debug)]
-pub struct SearchTagsArgs {
-    /// As many at most
-    #[arg(long, value_name = "NUMBER", default_value = "100")]
-    pub limit: usize,
-    /// Print a JSON document
-    #[arg(long)]
-    pub json: bool,
-    /// How registries are asked
-    #[command(flatten)]
-    pub registry: RegistryArgs,
-    /// The image
-    pub name: String,
-}

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::files::Files;
 use super::manifest::{self, Document, Manifest};
 use super::oci_layout::{self, INDEX_DEPTH_MAX};
+use super::seen::Seen;
 use super::{ImageError, Reference, TargetPlatform};
 use crate::model::limits::DOCUMENT_BYTES_MAX;
 use crate::model::{Digest, ImageConfig};
@@ -80,6 +81,8 @@ pub fn pull(store: &Store, spec: &PullSpec, progress: &dyn Pulling) -> Result<Pu
     let (descriptor, manifest) = source.descend(document, &spec.platform)?;
     let (config, config_digest) = source.config(&manifest)?;
     source.layers(&manifest, &config, progress)?;
+    let parts = manifest.layers.iter().chain([&manifest.config]).map(|part| part.digest);
+    Seen::of(store).note(&source.registry.name(), source.registry.repository(), parts);
     let is_new = before != Some(descriptor.digest);
     store.refs().set(&name, &descriptor)?;
     Ok(Pulled { name, config_digest, digest: descriptor.digest, is_new })
