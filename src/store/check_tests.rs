@@ -1,5 +1,5 @@
-use super::super::{MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Repaired, repair};
 use super::*;
+use crate::store::{MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Repaired, repair};
 use crate::sys::lock::soon;
 
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
