@@ -162,6 +162,7 @@ fn what_was_written_again_meanwhile_stays() {
     put_image(&store, "one");
     let lock = soon(|| store.lock_exclusive().ok());
     let done = repair(&store, &lock, &findings).unwrap();
+    drop(lock);
     assert!(
         done.iter().all(|one| one.done.as_ref().is_none_or(|done| done.contains("meanwhile"))),
         "{done:?}"
