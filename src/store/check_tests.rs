@@ -1,5 +1,5 @@
-use super::super::{MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Repaired, repair};
 use super::*;
+use crate::store::{MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Repaired, repair};
 use crate::sys::lock::soon;
 
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -162,6 +162,7 @@ fn what_was_written_again_meanwhile_stays() {
     put_image(&store, "one");
     let lock = soon(|| store.lock_exclusive().ok());
     let done = repair(&store, &lock, &findings).unwrap();
+    drop(lock);
     assert!(
         done.iter().all(|one| one.done.as_ref().is_none_or(|done| done.contains("meanwhile"))),
         "{done:?}"

@@ -49,7 +49,12 @@ fn one(store: &Store, repair: &Repair) -> Result<Option<String>, StoreError> {
             let aside = store.damaged_dir();
             super::create_dir(&aside)?;
             let aside = aside.join(digest.hex());
-            std::fs::rename(&path, &aside).map_err(StoreError::io("move away", &path))?;
+            match std::fs::rename(&path, &aside) {
+                Err(error) if super::gc::is_gone(&error) => {
+                    return Ok(Some("it has been removed meanwhile".to_owned()));
+                }
+                moved => moved.map_err(StoreError::io("move away", &path))?,
+            }
             flush(store.blobs().dir())?;
             flush(&store.damaged_dir())?;
             Some(format!("moved to {}", aside.display()))
