@@ -197,6 +197,26 @@ fn elsewhere_nobody_learns_who_one_is() {
 }
 
 #[test]
+fn elsewhere_nobody_asks_who_one_is() {
+    let thief = Server::start(|asked| match asked.path.starts_with("/token") {
+        true => Reply::of(200, r#"{"token":"x"}"#),
+        false => {
+            let realm = format!(r#"Bearer realm="http://{}/token""#, asked.header("host"));
+            Reply::of(401, "").with("www-authenticate", realm)
+        }
+    });
+    let to = format!("http://{}/x", thief.host);
+    let server = Server::start(move |asked| match asked.path.as_str() {
+        "/v2/" => Reply::of(200, "{}"),
+        _ => Reply::of(307, "").with("location", &to),
+    });
+    let registry = open(&server, Access::of_pair("me:secret")).unwrap();
+    assert!(fetch(&registry, b"x", 0).unwrap_err().is_unauthorized());
+    assert_eq!(thief.count("/token"), 0);
+    assert!(thief.asked().iter().all(|asked| asked.header("authorization").is_empty()));
+}
+
+#[test]
 fn redirects_end() {
     let (server, registry) = plain(|asked| Reply::of(302, "").with("location", format!("{}x", asked.path)));
     let error = registry.manifest(&tag("1")).unwrap_err().to_string();

@@ -143,6 +143,14 @@ impl Partial {
         Digest::from_bytes(self.hash.clone().finalize().into())
     }
 
+    /// Removes it: nothing of it is of use.
+    ///
+    /// # Errors
+    /// What unlink(2) says.
+    pub fn discard(self) -> Result<(), StoreError> {
+        std::fs::remove_file(self.lock.path()).map_err(StoreError::io("remove", self.lock.path()))
+    }
+
     /// Makes it the blob.
     ///
     /// # Errors

@@ -127,9 +127,7 @@ impl Work<'_> {
                     RegistryError::WrongDigest { .. } | RegistryError::WrongLength { .. },
                 ),
             ) => {
-                // Nothing of it is kept.
-                partial.restart()?;
-                drop(partial.publish());
+                partial.discard()?;
                 Err(error)
             }
             Err(error) => Err(error),
