@@ -29,7 +29,7 @@ use crate::model::Digest;
 use crate::store::{Descriptor, MEDIA_TYPE_MANIFEST, NAME_BYTES_MAX, Store};
 use crate::sys::file_range::FileRange;
 
-/// Images in one archive. Each may have a config of 8 MiB, which has to be read.
+/// Images in one archive, the same one each time that it is listed. Each may have a config of 8 MiB, which has to be read.
 const IMAGES_MAX: usize = 1000;
 /// Names of all of them together.
 const NAMES_MAX: usize = 10_000;
@@ -86,14 +86,14 @@ pub fn load(
     let mut stock = Stock::of(store);
     let opened = open(source, &mut stock, sought)?;
     let mut ready: Vec<Ready> = Vec::new();
-    let mut names = 0;
+    let (mut images, mut names) = (0, 0);
     opened.each(chosen, sought, &mut |image| {
         let taken = take(&mut stock, opened.place(), &image, !chosen.is_empty())?;
+        images += 1;
         names += taken.loaded.names.len();
-        for (what, count, limit) in [
-            ("images in one archive", ready.len() + 1, IMAGES_MAX),
-            ("names in one archive", names, NAMES_MAX),
-        ] {
+        for (what, count, limit) in
+            [("images in one archive", images, IMAGES_MAX), ("names in one archive", names, NAMES_MAX)]
+        {
             if count > limit {
                 let (path, what) = (opened.place().to_owned(), what.to_owned());
                 return Err(ImageError::Limit { path, what, count: count as u64, limit: limit as u64 });

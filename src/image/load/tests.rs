@@ -1,7 +1,7 @@
 //! Archives of all forms come into a store whole, or nothing of them does.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -108,13 +108,11 @@ fn everything_comes_once() {
             assert_eq!(by_id.layers.len(), 2);
             assert_eq!(super::super::open("one:1", &store).unwrap().config_digest.to_string(), ids[0]);
             // Again: nothing is written.
-            let before = fs::metadata(store.blobs().dir()).unwrap().modified().unwrap();
             let path = store.blobs().path(digest(&[b'b'; 300_000]));
             let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap());
             by_stream(&store, &bytes).unwrap();
             assert_eq!(inode, std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap()));
             assert_eq!(blobs(&store).len(), 6);
-            assert!(before <= fs::metadata(store.blobs().dir()).unwrap().modified().unwrap());
             let mut names = blobs(&store);
             names.sort();
             stores.push(names);
@@ -158,7 +156,7 @@ fn what_is_cut_off_leaves_nothing() {
 fn flipped_bits_leave_nothing() {
     let tar = tar_of(&members());
     // In the base layer, in the compressed one, in a config.
-    let places = [700, 200_000, 300_000, 302_400];
+    let places = [700, 200_000, 300_000, 301_076];
     let top = tar.windows(4).rposition(|bytes| bytes == b"\"two").unwrap();
     for place in places.into_iter().chain([top]) {
         for how in [|bytes: Vec<u8>| bytes, |bytes: Vec<u8>| gzip(&bytes)] {
@@ -167,12 +165,8 @@ fn flipped_bits_leave_nothing() {
             let bytes = how(bytes);
             let (dir, store) = new_store();
             for done in [by_stream(&store, &bytes), by_file(&dir, &store, &bytes)] {
-                // Padding between members belongs to nobody.
-                if done.is_err() {
-                    assert!(blobs(&store).is_empty() && store.refs().list().unwrap().is_empty(), "{place}");
-                } else {
-                    panic!("loaded with a flipped bit at {place}");
-                }
+                assert!(done.is_err(), "loaded with a flipped bit at {place}");
+                assert!(blobs(&store).is_empty() && store.refs().list().unwrap().is_empty(), "{place}");
             }
         }
     }
@@ -200,8 +194,7 @@ fn hostile_archives_are_refused() {
     let all = vec![one; IMAGES_MAX + 1].join(",");
     let mut many = manifest(&format!("[{all}]"));
     many.push(("c".to_owned(), config));
-    // The same image counts once.
-    by_stream(&store, &tar_of(&many)).unwrap();
+    assert!(error(&many).contains("images in one archive"), "{}", error(&many));
     let names: Vec<String> = (0..=NAMES_MAX).map(|number| format!("\"n:{number}\"")).collect();
     many[0].1 = format!(r#"[{{"Config":"c","RepoTags":[{}],"Layers":[]}}]"#, names.join(",")).into_bytes();
     assert!(error(&many).contains("names in one archive"), "{}", error(&many));
@@ -249,22 +242,11 @@ fn there_and_back_again() {
     // As those before 1.10 read it.
     let archive = saved(&store, &["one:1", &two], SaveFormat::DockerArchive);
     let mut entries = tar::Archive::new(&archive[..]);
-    let mut old = Members::new();
-    for entry in entries.entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let name = entry.path().unwrap().to_str().unwrap().to_owned();
-        if entry.header().entry_type().is_file() && name != "manifest.json" {
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).unwrap();
-            old.push((name, bytes));
-        }
-    }
-    let layers = |members: &Members| members.iter().filter(|(name, _)| name.ends_with("layer.tar")).count();
-    assert_eq!(layers(&old), 2, "each layer once");
-    let (_dir, other) = new_store();
-    let loaded = by_stream(&other, &tar_of(&old)).unwrap_err().to_string();
-    // The second image begins with a layer of the first, which is a link that was left out here.
-    assert!(loaded.contains("layer.tar"), "{loaded}");
+    let is_layer = |entry: &tar::Entry<'_, &[u8]>| {
+        entry.header().entry_type().is_file() && entry.path().unwrap().ends_with("layer.tar")
+    };
+    let layers = entries.entries().unwrap().filter(|entry| is_layer(entry.as_ref().unwrap())).count();
+    assert_eq!(layers, 2, "each layer once");
     let (_dir, other) = new_store();
     by_stream(&other, &archive_without(&archive, "manifest.json")).unwrap();
     let names: Vec<String> = other.refs().list().unwrap().into_iter().map(|(name, _)| name).collect();
