@@ -295,7 +295,7 @@ impl State {
         upload.extend_from_slice(&request.body[..kept]);
         self.received += kept;
         if request.method == "PATCH" {
-            let range = format!("0-{}", upload.len() - 1);
+            let range = format!("0-{}", upload.len().saturating_sub(1));
             return (202, vec![("location", location), ("range", range)], Vec::new());
         }
         let digest = request.query["digest"].clone();
@@ -349,18 +349,12 @@ fn pieces_are_as_long_as_the_registry_wants() {
 /// What arrived before the connection broke is not sent again.
 #[test]
 fn broken_connections() {
-    for (fault, sent_again) in [
-        (Fault::Cut(150), 0),
-        (Fault::Mute, 0),
-        (Fault::Less(150), 0),
-        (Fault::Status(503), 0),
-        (Fault::Status(429), 0),
-        (Fault::Status(416), 0),
-    ] {
+    let passing = [Fault::Status(503), Fault::Status(429), Fault::Status(416)];
+    for fault in [Fault::Cut(150), Fault::Mute, Fault::Less(150)].into_iter().chain(passing) {
         let fake = Fake::start(State { faults: [Fault::Cut(400), fault].into(), ..State::default() });
         fake.upload(&noise(1000)).unwrap();
         fake.has(&noise(1000));
-        assert_eq!(fake.received(), 1000 + sent_again, "{fault:?}: {:#?}", fake.log());
+        assert_eq!(fake.received(), 1000, "{fault:?}: {:#?}", fake.log());
         assert!(fake.count("GET /v2/a/b/blobs/uploads/") >= 2, "{:#?}", fake.log());
     }
     // Nothing, or one byte, is known to be there: from the beginning.
@@ -417,6 +411,7 @@ fn damage_is_noticed_before_it_is_there() {
         let RegistryError::Damaged { expected, actual, .. } = &error else { panic!("{error}") };
         assert_eq!((*expected, *actual), (digest_of(b"another"), digest_of(&noise(len))));
         assert!(fake.state.lock().unwrap().blobs.is_empty());
+        assert!(fake.received() < len, "{}", fake.received());
     }
 }
 
