@@ -43,4 +43,7 @@ pub use source::{Bytes, Source};
 pub use upload::{Mounted, Session};
 
 #[cfg(test)]
+#[path = "../../tests/support/scripted_server.rs"]
+pub(crate) mod scripted_server;
+#[cfg(test)]
 mod tests;

@@ -7,10 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::model::Digest;
-use scripted_server::{Asked, Manner, Reply, Server};
-
-#[path = "../../tests/support/scripted_server.rs"]
-mod scripted_server;
+use crate::registry::scripted_server::{Asked, Manner, Reply, Server};
 
 fn digest_of(bytes: &[u8]) -> Digest {
     Digest::from_bytes(Sha256::digest(bytes).into())
@@ -192,7 +189,7 @@ fn elsewhere_nobody_learns_who_one_is() {
         server
             .asked()
             .iter()
-            .any(|asked| asked.path.contains("/blobs/") && asked.header("authorization") != "")
+            .any(|asked| asked.path.contains("/blobs/") && !asked.header("authorization").is_empty())
     );
 }
 
