@@ -287,8 +287,7 @@ fn a_root_filesystem_becomes_an_image() {
     let mut ids = Vec::new();
     for suffix in ["", ".gz", ".xz"] {
         let file = format!("{}{suffix}", tar.display());
-        let changes =
-            ["-c", "CMD [\"/bin/sh\"]", "-c", "ENV=A=b c", "-c", "WORKDIR /w", "-m", "made by hand"];
+        let changes = ["-c", "CMD [\"/bin/sh\"]", "-c", "ENV=A=b", "-c", "WORKDIR /w", "-m", "made by hand"];
         let done = place.layerfs(&[&["import", "-q"][..], &changes, &[&file, "imported:1"]].concat());
         ids.push(done.ok().to_owned());
         let config = skopeo("--config", &format!("oci:{}:imported:1", place.store().join("oci").display()));
@@ -316,7 +315,7 @@ fn a_root_filesystem_becomes_an_image() {
         assert_eq!((blobs(&place), names(&place)), before);
     }
     let cut = place.path("cut.tar");
-    fs::write(&cut, &fs::read(&tar).unwrap()[..1300]).unwrap();
+    fs::write(&cut, &fs::read(&tar).unwrap()[..1027]).unwrap();
     assert_eq!(place.layerfs(&["import", cut.to_str().unwrap()]).code, 125);
     assert_eq!((blobs(&place), names(&place)), before);
 }

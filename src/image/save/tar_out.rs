@@ -39,7 +39,7 @@ impl<'a> TarOut<'a> {
         size: u64,
         target: &str,
     ) -> Result<(), ImageError> {
-        let metadata = Metadata { mode: mode.into(), ..nothing() };
+        let metadata = Metadata { mode, ..nothing() };
         let (path, target) = (name.as_bytes(), target.as_bytes());
         let header = Header { path, type_flag, metadata: &metadata, size, target, xattrs: &[] };
         let blocks = header.blocks().map_err(io::Error::other);
