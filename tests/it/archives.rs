@@ -127,7 +127,7 @@ fn saved_images_are_what_they_were() {
         assert_eq!(names(&other), names(&place));
         shell("rm -rf -- \"$1\"", &[&again]).ok();
     }
-    let unpack = r#"umoci unpack --rootless --image "$1:tiny:latest" "$2" >&2 || umoci ls --layout "$1" >&2"#;
+    let unpack = r#"umoci unpack --rootless --image "$1:tiny:latest" "$2" >&2"#;
     shell(unpack, &[&place.path("oci-dir"), &place.path("bundle")]).ok();
     // There is something in it, or it cannot be.
     let taken = place.layerfs(&[
@@ -146,11 +146,12 @@ fn saved_images_are_what_they_were() {
 
 /// podman takes what is saved here, and what podman saves is taken.
 const PODMAN: &str = r#"
-layerfs=$1 place=$2 source=$3
+layerfs=$1 place=$2
 cd "$place"
 engine() { podman --root "$place/storage" --runroot "$place/run" --storage-driver vfs --cgroup-manager cgroupfs "$@"; }
-engine load -q -i "$source" >&2
-name=$(engine images --format '{{.Repository}}:{{.Tag}}')
+mkdir tree && echo hello >tree/file && tar -C tree -cf tree.tar .
+engine import -q -c CMD=/file tree.tar localhost/one:1 >&2
+name=localhost/one:1
 engine tag "$name" localhost/other:two
 id=$(engine images -q --no-trunc | sort -u)
 engine save -q "$name" | "$layerfs" load -q
@@ -174,7 +175,7 @@ fn podman_takes_and_gives() {
     }
     let place = Place::new();
     let mut bash = Command::new("bash");
-    bash.args(["-ec", PODMAN, "bash"]).arg(layerfs_path()).arg(place.path("")).arg(tiny("docker.tar"));
+    bash.args(["-ec", PODMAN, "bash"]).arg(layerfs_path()).arg(place.path(""));
     let done = finish(bash.env("LAYERFS_ROOT", place.store()));
     let id = done.ok().lines().find_map(|line| line.strip_prefix("id ")).unwrap().to_owned();
     assert_eq!(done.out.lines().filter(|line| *line == id).count(), 3, "{done:#?}");
@@ -286,8 +287,7 @@ fn a_root_filesystem_becomes_an_image() {
     let mut ids = Vec::new();
     for suffix in ["", ".gz", ".xz"] {
         let file = format!("{}{suffix}", tar.display());
-        let changes =
-            ["-c", "CMD [\"/bin/sh\"]", "-c", "ENV=A=b c", "-c", "WORKDIR /w", "-m", "made by hand"];
+        let changes = ["-c", "CMD [\"/bin/sh\"]", "-c", "ENV=A=b", "-c", "WORKDIR /w", "-m", "made by hand"];
         let done = place.layerfs(&[&["import", "-q"][..], &changes, &[&file, "imported:1"]].concat());
         ids.push(done.ok().to_owned());
         let config = skopeo("--config", &format!("oci:{}:imported:1", place.store().join("oci").display()));
@@ -315,7 +315,7 @@ fn a_root_filesystem_becomes_an_image() {
         assert_eq!((blobs(&place), names(&place)), before);
     }
     let cut = place.path("cut.tar");
-    fs::write(&cut, &fs::read(&tar).unwrap()[..1300]).unwrap();
+    fs::write(&cut, &fs::read(&tar).unwrap()[..1027]).unwrap();
     assert_eq!(place.layerfs(&["import", cut.to_str().unwrap()]).code, 125);
     assert_eq!((blobs(&place), names(&place)), before);
 }
