@@ -29,4 +29,7 @@ pub use manifest::{Document, Version};
 pub use patience::Patience;
 
 #[cfg(test)]
+#[path = "../../tests/support/scripted_server.rs"]
+pub(crate) mod scripted_server;
+#[cfg(test)]
 mod tests;

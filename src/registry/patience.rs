@@ -53,7 +53,7 @@ impl Patience {
     pub(crate) fn short() -> Self {
         Self {
             connect: Duration::from_secs(5),
-            idle: Duration::from_millis(400),
+            idle: Duration::from_millis(1500),
             slow: Duration::from_millis(300),
             slow_bytes: 300,
             attempts: 3,

@@ -9,9 +9,6 @@ use super::*;
 use crate::model::Digest;
 use scripted_server::{Asked, Manner, Reply, Server};
 
-#[path = "../../tests/support/scripted_server.rs"]
-mod scripted_server;
-
 fn digest_of(bytes: &[u8]) -> Digest {
     Digest::from_bytes(Sha256::digest(bytes).into())
 }

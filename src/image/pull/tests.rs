@@ -9,10 +9,7 @@ use flate2::{Compression, write::GzEncoder};
 
 use super::super::open;
 use super::*;
-use scripted_server::{Asked, Manner, Reply, Server};
-
-#[path = "../../../tests/support/scripted_server.rs"]
-mod scripted_server;
+use crate::registry::scripted_server::{Asked, Manner, Reply, Server};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
