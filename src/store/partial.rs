@@ -204,7 +204,7 @@ mod tests {
         Digest::from_bytes(Sha256::digest(bytes).into())
     }
 
-    fn ours(blobs: &Blobs, bytes: &[u8]) -> Partial {
+    fn ours(blobs: &Blobs, bytes: &[u8]) -> Box<Partial> {
         // A child that another test has forked may hold the lock for a moment.
         match blobs.deliver(digest_of(bytes), bytes.len() as u64, &|_| {}).unwrap() {
             Delivery::Ours(partial) => *partial,
