@@ -238,6 +238,3 @@ fn name_of(text: &str) -> Option<String> {
 pub(super) fn is_id(text: &str) -> bool {
     text.parse::<Digest>().is_ok()
 }
-
-#[cfg(test)]
-mod tests;
