@@ -189,7 +189,7 @@ fn elsewhere_nobody_learns_who_one_is() {
         server
             .asked()
             .iter()
-            .any(|asked| asked.path.contains("/blobs/") && asked.header("authorization") != "")
+            .any(|asked| asked.path.contains("/blobs/") && !asked.header("authorization").is_empty())
     );
 }
 
