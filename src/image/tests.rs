@@ -542,7 +542,7 @@ fn names_in_the_store() {
     }
     let error = bench.error("short:2");
     assert_parts(&error, &["short:2", "no image of that name", "layerfs pull short:2", &oci]);
-    assert_parts(&bench.error("ghcr.io/a/b"), &["docker://ghcr.io/a/b:latest"]);
+    assert_parts(&bench.error("ghcr.io/a/b"), &["layerfs pull ghcr.io/a/b:latest"]);
     assert_parts(&bench.error("No Such"), &["\"No Such\"", "not an image name"]);
     for path in ["/no/such.tar", "./no.tar", "oci:/no/such", "docker-archive:no.tar", "dir:no"] {
         assert_parts(&bench.error(path), &["no such file or directory"]);

@@ -49,7 +49,9 @@ impl Registry {
             let answer = self.blob_answer(&wanted, position)?;
             let end = self.receive(&wanted, answer, &mut position, take)?;
             let End::Cut(reason) = end else { return Ok(()) };
-            failures = if position > before { 1 } else { failures + 1 };
+            // A byte now and then is no progress.
+            let is_progress = position - before >= self.patience.slow_bytes;
+            failures = if is_progress { 1 } else { failures + 1 };
             if failures >= self.patience.attempts {
                 let Wanted { digest, size, .. } = wanted;
                 let (registry, attempts) = (self.name(), failures);

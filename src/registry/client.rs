@@ -125,7 +125,8 @@ impl Registry {
         };
         match answer.status {
             200 => Ok(()),
-            401 => {
+            // Whoever we were sent to does not decide who is told a password.
+            401 if answer.is_own => {
                 let challenge = Challenge::of(answer.headers("www-authenticate"));
                 // A token for the greeting alone is of no use; the scope comes with what is asked for.
                 let challenge = match challenge {
@@ -172,7 +173,9 @@ impl Registry {
                     }
                     None
                 }
-                Ok(answer) if matches!(answer.status, 401 | 403) && signings < SIGNINGS_MAX => {
+                Ok(answer)
+                    if matches!(answer.status, 401 | 403) && answer.is_own && signings < SIGNINGS_MAX =>
+                {
                     signings += 1;
                     let challenge = Challenge::of(answer.headers("www-authenticate"));
                     if !self.sign(challenge.as_ref(), generation)? {

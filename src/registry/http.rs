@@ -64,6 +64,8 @@ pub(super) enum Method {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
+    /// Whether the registry itself has said it, and not somebody it has sent us to.
+    pub(super) is_own: bool,
     headers: HeaderMap,
     body: Body,
 }
@@ -189,7 +191,7 @@ impl Http {
             }
         };
         let (parts, body) = answer.map_err(|error| silence(&error))?.into_parts();
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+        Ok(Answer { status: parts.status.as_u16(), is_own: !elsewhere, headers: parts.headers, body })
     }
 }
 

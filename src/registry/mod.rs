@@ -33,4 +33,7 @@ pub use source::{Bytes, Source};
 pub use upload::{Mounted, Session};
 
 #[cfg(test)]
+#[path = "../../tests/support/scripted_server.rs"]
+pub(crate) mod scripted_server;
+#[cfg(test)]
 mod tests;

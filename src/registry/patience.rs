@@ -56,8 +56,8 @@ impl Patience {
     pub(crate) fn short() -> Self {
         Self {
             connect: Duration::from_secs(5),
-            idle: Duration::from_millis(400),
-            idle_sent: Duration::from_millis(400),
+            idle: Duration::from_millis(1500),
+            idle_sent: Duration::from_millis(1500),
             slow: Duration::from_millis(300),
             slow_bytes: 300,
             attempts: 3,

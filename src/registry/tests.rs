@@ -9,9 +9,6 @@ use super::*;
 use crate::model::Digest;
 use scripted_server::{Asked, Manner, Reply, Server};
 
-#[path = "../../tests/support/scripted_server.rs"]
-mod scripted_server;
-
 fn digest_of(bytes: &[u8]) -> Digest {
     Digest::from_bytes(Sha256::digest(bytes).into())
 }
@@ -192,8 +189,28 @@ fn elsewhere_nobody_learns_who_one_is() {
         server
             .asked()
             .iter()
-            .any(|asked| asked.path.contains("/blobs/") && asked.header("authorization") != "")
+            .any(|asked| asked.path.contains("/blobs/") && !asked.header("authorization").is_empty())
     );
+}
+
+#[test]
+fn elsewhere_nobody_asks_who_one_is() {
+    let thief = Server::start(|asked| match asked.path.starts_with("/token") {
+        true => Reply::of(200, r#"{"token":"x"}"#),
+        false => {
+            let realm = format!(r#"Bearer realm="http://{}/token""#, asked.header("host"));
+            Reply::of(401, "").with("www-authenticate", realm)
+        }
+    });
+    let to = format!("http://{}/x", thief.host);
+    let server = Server::start(move |asked| match asked.path.as_str() {
+        "/v2/" => Reply::of(200, "{}"),
+        _ => Reply::of(307, "").with("location", &to),
+    });
+    let registry = open(&server, Access::of_pair("me:secret")).unwrap();
+    assert!(fetch(&registry, b"x", 0).unwrap_err().is_unauthorized());
+    assert_eq!(thief.count("/token"), 0);
+    assert!(thief.asked().iter().all(|asked| asked.header("authorization").is_empty()));
 }
 
 #[test]

@@ -18,6 +18,7 @@ const TOKEN_BYTES_MAX: u64 = 1 << 20;
 const CLIENT_ID: &str = "layerfs";
 
 /// What is known of how a registry wants to be asked.
+/// The lock is held while a token is asked for: everybody else would only ask for the same one.
 #[derive(Debug, Default)]
 pub(super) struct Signing(Mutex<Signed>);
 

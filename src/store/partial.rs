@@ -29,7 +29,7 @@ pub enum Delivery {
     /// All of it: it is in the store.
     Done,
     /// What a file has; the rest is to be written.
-    Ours(Partial),
+    Ours(Box<Partial>),
 }
 
 /// A blob that is not complete, and that nobody else writes to.
@@ -73,7 +73,8 @@ impl Blobs {
                     std::fs::remove_file(&path)?;
                     return Ok(Delivery::Done);
                 }
-                return Partial::take_up(lock, target.clone(), digest, size).map(Delivery::Ours);
+                return Partial::take_up(lock, target.clone(), digest, size)
+                    .map(|partial| Delivery::Ours(Box::new(partial)));
             }
         };
         deliver().map_err(StoreError::io("write", &path))
@@ -143,6 +144,14 @@ impl Partial {
         Digest::from_bytes(self.hash.clone().finalize().into())
     }
 
+    /// Removes it: nothing of it is of use.
+    ///
+    /// # Errors
+    /// What unlink(2) says.
+    pub fn discard(self) -> Result<(), StoreError> {
+        std::fs::remove_file(self.lock.path()).map_err(StoreError::io("remove", self.lock.path()))
+    }
+
     /// Makes it the blob.
     ///
     /// # Errors
@@ -195,7 +204,7 @@ mod tests {
         Digest::from_bytes(Sha256::digest(bytes).into())
     }
 
-    fn ours(blobs: &Blobs, bytes: &[u8]) -> Partial {
+    fn ours(blobs: &Blobs, bytes: &[u8]) -> Box<Partial> {
         // A child that another test has forked may hold the lock for a moment.
         match blobs.deliver(digest_of(bytes), bytes.len() as u64, &|_| {}).unwrap() {
             Delivery::Ours(partial) => partial,

@@ -110,7 +110,7 @@ impl Work<'_> {
         }
     }
 
-    fn download(&self, mut partial: Partial, layer: Layer) -> Result<(), ImageError> {
+    fn download(&self, mut partial: Box<Partial>, layer: Layer) -> Result<(), ImageError> {
         let was_begun = partial.position() > 0;
         let indexed = match self.receive(&mut partial, layer) {
             // What an earlier process left may be wrong: after a power cut a file can have zeros at its end.
@@ -127,9 +127,7 @@ impl Work<'_> {
                     RegistryError::WrongDigest { .. } | RegistryError::WrongLength { .. },
                 ),
             ) => {
-                // Nothing of it is kept.
-                partial.restart()?;
-                drop(partial.publish());
+                partial.discard()?;
                 Err(error)
             }
             Err(error) => Err(error),

@@ -9,10 +9,7 @@ use flate2::{Compression, write::GzEncoder};
 
 use super::super::open;
 use super::*;
-use scripted_server::{Asked, Manner, Reply, Server};
-
-#[path = "../../../tests/support/scripted_server.rs"]
-mod scripted_server;
+use crate::registry::scripted_server::{Asked, Manner, Reply, Server};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -111,7 +108,13 @@ fn store(dir: &tempfile::TempDir) -> Store {
 }
 
 fn noise(len: usize) -> Vec<u8> {
-    (0..len).map(|at| u8::try_from(at.wrapping_mul(2_654_435_761) >> 9 & 0xff).unwrap()).collect()
+    // Knuth's MMIX: nothing that could be compressed.
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[2]
+    };
+    (0..len).map(|_| next()).collect()
 }
 
 /// What is in the store besides complete blobs.
