@@ -8,8 +8,8 @@ use std::thread;
 
 use sha2::{Digest as _, Sha256};
 
-use super::super::{Access, Bytes, Endpoint, Patience, Version};
 use super::*;
+use crate::registry::{Access, Bytes, Endpoint, Patience, Version};
 
 /// What a registry does wrong with the next bytes that it gets.
 #[derive(Clone, Copy, Debug)]

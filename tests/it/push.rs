@@ -36,6 +36,7 @@ impl Registry {
         );
         fs::write(&config, text).unwrap();
         let process = Command::new(program)
+            .env("OTEL_TRACES_EXPORTER", "none")
             .arg("serve")
             .arg(config)
             .stdin(Stdio::null())
@@ -44,7 +45,7 @@ impl Registry {
             .spawn()
             .unwrap();
         let registry = Self { process, host, log };
-        assert!(eventually(|| registry.get("/v2/").starts_with("HTTP/1.1 200")), "no registry");
+        assert!(eventually(|| registry.get("/v2/").starts_with("HTTP/1.0 200")), "no registry");
         registry
     }
 
@@ -126,7 +127,8 @@ fn skopeo(arguments: &[&str]) -> Done {
 fn found(place: &Place, name: &str) -> String {
     let raw = skopeo(&["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")]);
     let path = place.path("raw");
-    fs::write(&path, raw.ok()).unwrap();
+    raw.ok();
+    fs::write(&path, &raw.out).unwrap();
     format!("sha256:{}", sha256(&path))
 }
 
@@ -259,13 +261,19 @@ fn tags_are_listed() {
         place.layerfs(&[OsStr::new("push"), OsStr::new("-q"), layout().as_os_str(), OsStr::new(&to)]).ok();
     }
     let table = place.layerfs(&["search-tags", &name]);
-    let rows: Vec<Vec<&str>> = table.ok().lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows, [["NAME", "TAG"], [&name, "1"], [&name, "2"], [&name, "3"]]);
+    // In whatever order the registry has them.
+    let mut rows: Vec<Vec<&str>> = table.ok().lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows.remove(0), ["NAME", "TAG"]);
+    rows.sort_unstable();
+    assert_eq!(rows, [[&name, "1"], [&name, "2"], [&name, "3"]]);
     let json = place.layerfs(&["search", "--list-tags", "--format", "json", "--limit", "2", &name]);
     let listed: serde_json::Value = serde_json::from_str(json.ok()).unwrap();
-    assert_eq!(listed, serde_json::json!([{ "Name": name, "Tags": ["1", "2"] }]));
+    assert_eq!((&listed[0]["Name"], listed[0]["Tags"].as_array().unwrap().len()), (&name.clone().into(), 2));
     assert!(json.err.contains("more tags"), "{json:#?}");
-    assert_eq!(place.layerfs(&["search-tags", "--format", "{{.Tag}}", &name]).ok(), "1\n2\n3");
+    let tags = place.layerfs(&["search-tags", "--format", "{{.Tag}}", &name]);
+    let mut tags: Vec<&str> = tags.ok().lines().collect();
+    tags.sort_unstable();
+    assert_eq!(tags, ["1", "2", "3"]);
     let none = place.layerfs(&["search-tags", &format!("{}/none", registry.host)]);
     assert!(none.code == 125 && none.err.contains("not found"), "{none:#?}");
     let search = place.layerfs(&["search", "something"]);
