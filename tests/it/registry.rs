@@ -88,7 +88,7 @@ impl Hub {
 
     /// Puts a test image there.
     fn push(&self, name: &str, to: &str) {
-        let mut command = self.skopeo("copy", "--dest-");
+        let mut command = self.skopeo("copy", "dest-");
         command.arg("-q").arg(format!("oci:{}:latest", image(name).join("oci").display()));
         finish(command.arg(format!("docker://{}/{to}", self.host))).ok();
     }
