@@ -207,7 +207,7 @@ mod tests {
     fn ours(blobs: &Blobs, bytes: &[u8]) -> Box<Partial> {
         // A child that another test has forked may hold the lock for a moment.
         match blobs.deliver(digest_of(bytes), bytes.len() as u64, &|_| {}).unwrap() {
-            Delivery::Ours(partial) => *partial,
+            Delivery::Ours(partial) => partial,
             Delivery::Done => panic!("it is there"),
         }
     }

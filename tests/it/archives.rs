@@ -37,8 +37,9 @@ fn names(place: &Place) -> Vec<String> {
     let index = fs::read(place.store().join("oci/index.json")).unwrap();
     let index: Value = serde_json::from_slice(&index).unwrap();
     let named = index["manifests"].as_array().unwrap().iter();
+    // What lost its name to another stays without one.
     let mut names: Vec<String> = named
-        .map(|one| one["annotations"]["org.opencontainers.image.ref.name"].as_str().unwrap().to_owned())
+        .filter_map(|one| one["annotations"]["org.opencontainers.image.ref.name"].as_str().map(str::to_owned))
         .collect();
     names.sort();
     names

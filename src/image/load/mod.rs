@@ -238,3 +238,6 @@ fn name_of(text: &str) -> Option<String> {
 pub(super) fn is_id(text: &str) -> bool {
     text.parse::<Digest>().is_ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,7 +103,7 @@ impl Work<'_> {
                 self.index(&blob, layer)
             }
             Delivery::Ours(partial) => {
-                self.download(*partial, layer)?;
+                self.download(partial, layer)?;
                 self.progress.layer(layer.digest, LayerState::Complete);
                 Ok(())
             }
