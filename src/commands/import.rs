@@ -1,7 +1,7 @@
 //! `layerfs import`
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read};
+use std::io::{self, BufRead as _, IsTerminal as _, Read};
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
@@ -20,7 +20,10 @@ pub(super) fn run(args: &ImportArgs) -> anyhow::Result<u8> {
     let is_stdin = args.file == Path::new("-");
     let mut source: Box<dyn Read> = if is_stdin {
         ensure!(!io::stdin().is_terminal(), "cannot read a tar from a terminal: name a file, or redirect");
-        Box::new(io::stdin())
+        let mut stdin = io::stdin().lock();
+        // Nobody is kept from removing images for as long as nothing comes.
+        stdin.fill_buf().context("standard input")?;
+        Box::new(stdin)
     } else {
         Box::new(File::open(&args.file).with_context(|| format!("cannot open {text}"))?)
     };

@@ -1,9 +1,9 @@
 //! `layerfs load`
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _};
 use std::path::Path;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use super::archive_args::LoadArgs;
 use super::environment;
@@ -18,8 +18,11 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<u8> {
             image::load(&environment::store()?, LoadSource::Path(path), &args.names, &sought)?
         }
         _ => {
-            let mut stdin = io::stdin();
+            let stdin = io::stdin();
             ensure!(!stdin.is_terminal(), "cannot read an image from a terminal: use -i FILE, or redirect");
+            let mut stdin = BufReader::new(stdin);
+            // Nobody is kept from removing images for as long as nothing comes.
+            stdin.fill_buf().context("standard input")?;
             let source = LoadSource::Stream(&mut stdin, Path::new("standard input"));
             image::load(&environment::store()?, source, &args.names, &sought)?
         }

@@ -57,6 +57,7 @@ mod stats;
 mod stop;
 mod store;
 mod top;
+mod transfers;
 mod umount;
 pub mod update;
 mod verify;

@@ -8,6 +8,7 @@ use super::args::PruneArgs;
 use super::environment;
 use crate::container::filter::Filters;
 use crate::container::{Moment, pruning, size, spoken_time};
+use crate::images::PATIENCE;
 use crate::store;
 
 /// Removes what can be made again and was not used for long, and says how much that was. Blobs stay: other tools write to
@@ -17,7 +18,7 @@ pub(super) fn run(args: &PruneArgs) -> anyhow::Result<u8> {
         return containers(args);
     }
     let store = environment::store()?;
-    let lock = store.lock_exclusive()?;
+    let lock = store.lock_alone(PATIENCE)?;
     let unused = Duration::from_secs(u64::from(args.unused) * 24 * 3600);
     let done = store::collect_caches(&store, &lock, unused)?;
     super::print(&format!(

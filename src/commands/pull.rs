@@ -1,16 +1,12 @@
 //! `layerfs pull`, and `--pull` of those who open images.
 
-use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
 use anyhow::{bail, ensure};
 
 use super::args::PlatformArg;
 use super::options::pull::{PullArg, PullArgs, PullPolicy};
-use super::progress::{self, Told};
+use super::progress::Told;
 use super::registries::{self, Asking};
+use super::transfers::Transfers;
 use super::{complain, environment};
 use crate::image::pull::{self, LayerState, PullSpec, Pulling};
 use crate::image::{self, Image, ImageError, Reference, TargetPlatform};
@@ -19,8 +15,6 @@ use crate::store::{Descriptor, Store};
 
 /// More tags of one repository are not pulled by one command.
 const TAGS_MAX: usize = 10_000;
-/// Hex digits that tell one layer of an image from another.
-const SHORT: usize = 12;
 
 /// Pulls images and prints the id of each.
 pub(super) fn run(args: &PullArgs) -> anyhow::Result<u8> {
@@ -82,7 +76,7 @@ fn one(store: &Store, spec: &PullSpec, told: Told) -> anyhow::Result<Digest> {
         }
     };
     say(format!("Trying to pull {}...", spec.reference));
-    let progress = Downloading::told(told);
+    let progress = Transfers::new("pulling", told);
     let pulled = pull::pull(store, spec, &progress)?;
     drop(progress);
     say(format!("Digest: {}", pulled.digest));
@@ -106,9 +100,12 @@ impl PullArg {
         let here = open(spec);
         let is_enough = match (self.pull, &here) {
             (PullPolicy::Never | PullPolicy::Missing, Ok(_)) => true,
-            (PullPolicy::Always | PullPolicy::Newer, Ok(_)) => false,
-            // The second: of another platform, perhaps.
-            (_, Err(ImageError::NotFound { .. } | ImageError::Missing { .. })) => false,
+            (PullPolicy::Always | PullPolicy::Newer, _) => false,
+            // All but the first: there, but for another platform.
+            (
+                _,
+                Err(ImageError::NotFound { .. } | ImageError::Missing { .. } | ImageError::Platform { .. }),
+            ) => false,
             (_, Err(_)) => true,
         };
         // What is not a name cannot be pulled.
@@ -130,7 +127,8 @@ impl PullArg {
         }
         let pulled = first(&references, |reference| {
             let asked = asking.pull_spec(reference, platform.platform.clone())?;
-            if self.pull != PullPolicy::Newer || pull::is_newer(store, &asked)? {
+            let is_whole = self.pull == PullPolicy::Newer && open(&reference.to_string()).is_ok();
+            if !is_whole || pull::is_newer(store, &asked)? {
                 one(store, &asked, told)?;
             }
             Ok(open(&reference.to_string())?)
@@ -151,89 +149,16 @@ impl PullArg {
     }
 }
 
-/// Shows how far downloads are: a line for each layer that is done, and on a terminal a bar for all.
-#[derive(Debug)]
-struct Downloading {
-    shown: Mutex<Shown>,
-    is_terminal: bool,
-    told: Told,
-}
-
-#[derive(Debug)]
-struct Shown {
-    start: Instant,
-    last: Instant,
-    has_bar: bool,
-    /// Of each layer the bytes that are there, and all.
-    layers: BTreeMap<Digest, (u64, u64)>,
-}
-
-impl Downloading {
-    fn told(told: Told) -> Self {
-        let now = Instant::now();
-        let shown = Shown { start: now, last: now, has_bar: false, layers: BTreeMap::new() };
-        Self { shown: Mutex::new(shown), is_terminal: std::io::stderr().is_terminal(), told }
-    }
-
-    fn interval(&self) -> Duration {
-        if self.is_terminal { Duration::from_millis(100) } else { Duration::from_secs(5) }
-    }
-}
-
-impl Pulling for Downloading {
+impl Pulling for Transfers {
     fn layers(&self, layers: &[Descriptor]) {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.layers = layers.iter().map(|layer| (layer.digest, (0, layer.size))).collect();
+        self.expect(layers.iter().map(|layer| (layer.digest, layer.size)));
     }
 
     fn layer(&self, digest: Digest, state: LayerState) {
-        if self.told == Told::Nothing {
-            return;
+        match state {
+            LayerState::Received(bytes) | LayerState::Elsewhere(bytes) => self.moved(digest, bytes),
+            LayerState::Known => self.settled(digest, Some("Already exists")),
+            LayerState::Complete => self.settled(digest, Some("Pull complete")),
         }
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(layer) = shown.layers.get_mut(&digest) else { return };
-        let done = match state {
-            LayerState::Received(bytes) | LayerState::Elsewhere(bytes) => {
-                layer.0 = bytes;
-                None
-            }
-            LayerState::Known => Some("is there already"),
-            LayerState::Complete => Some("done"),
-        };
-        if let Some(done) = done {
-            layer.0 = layer.1;
-            let (name, bytes) = (&digest.hex()[..SHORT], layer.1);
-            shown.clear();
-            shown.write(&format!("layer {name}: {bytes} bytes, {done}\n"));
-        } else if shown.last.elapsed() >= self.interval() && shown.start.elapsed() >= progress::PATIENCE {
-            shown.last = Instant::now();
-            let done: u64 = shown.layers.values().map(|(done, _)| done).sum();
-            let total: u64 = shown.layers.values().map(|(_, total)| total).sum();
-            let line =
-                progress::line("pulling", None, (done, total), shown.start.elapsed(), self.is_terminal);
-            shown.clear();
-            shown.has_bar = self.is_terminal;
-            shown.write(&if self.is_terminal { line } else { line + "\n" });
-        }
-    }
-}
-
-impl Shown {
-    /// Takes the bar away.
-    fn clear(&mut self) {
-        if std::mem::take(&mut self.has_bar) {
-            self.write("\r\x1b[K");
-        }
-    }
-
-    fn write(&self, text: &str) {
-        // Nobody is hurt by a lost line of progress.
-        std::io::stderr().write_all(text.as_bytes()).ok();
-    }
-}
-
-impl Drop for Downloading {
-    fn drop(&mut self) {
-        self.shown.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }

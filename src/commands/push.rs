@@ -1,28 +1,21 @@
 //! `layerfs push`
 
-use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 
 use super::args::PlatformArg;
 use super::options::registry::RegistryArgs;
-use super::progress::{self, Told};
+use super::progress::Told;
 use super::registries::{self, Asking};
+use super::transfers::Transfers;
 use super::{complain, environment};
 use crate::image::push::{self, Parcel, Piece, Pushed, Pusher, Pushing, Settled};
 use crate::image::{Image, Reference};
-use crate::model::Digest;
 use crate::registry::Patience;
 use crate::store::Store;
 use crate::sys::atomic;
-
-/// What there is to send is told by so many hex digits of its digest.
-const SHORT: usize = 12;
 
 /// `layerfs push`
 #[derive(Clone, Debug, Args)]
@@ -215,7 +208,8 @@ fn all(
     if told == Told::Progress {
         complain(&format!("The push refers to repository [{place}]"));
     }
-    let progress = Sending::of(&parcels, told);
+    let progress = Transfers::new("pushing", told);
+    progress.expect(parcels.iter().flat_map(Parcel::pieces).map(|piece| (piece.digest, piece.size)));
     let mut pusher = Pusher::open(store, endpoint, Patience::default(), &progress)?;
     let mut all = Vec::new();
     for ((_, target), parcel) in images.iter().zip(&parcels) {
@@ -230,95 +224,18 @@ fn all(
     Ok(all)
 }
 
-/// Shows how far uploads are: a line for each part that is settled, and on a terminal a bar for all.
-#[derive(Debug)]
-struct Sending {
-    shown: Mutex<Shown>,
-    is_terminal: bool,
-    told: Told,
-}
-
-#[derive(Debug)]
-struct Shown {
-    start: Instant,
-    last: Instant,
-    has_bar: bool,
-    /// Of each part the bytes that are there, and all.
-    parts: BTreeMap<Digest, (u64, u64)>,
-}
-
-impl Sending {
-    fn of(parcels: &[Parcel], told: Told) -> Self {
-        let now = Instant::now();
-        let pieces = parcels.iter().flat_map(Parcel::pieces);
-        let parts = pieces.map(|piece| (piece.digest, (0, piece.size))).collect();
-        let shown = Shown { start: now, last: now, has_bar: false, parts };
-        Self { shown: Mutex::new(shown), is_terminal: std::io::stderr().is_terminal(), told }
-    }
-
-    fn interval(&self) -> Duration {
-        if self.is_terminal { Duration::from_millis(100) } else { Duration::from_secs(5) }
-    }
-
-    fn clear(&self) {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-}
-
-impl Pushing for Sending {
+impl Pushing for Transfers {
     fn sent(&self, piece: &Piece, done: u64) {
-        if self.told == Told::Nothing {
-            return;
-        }
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.parts.insert(piece.digest, (done, piece.size));
-        if shown.last.elapsed() >= self.interval() && shown.start.elapsed() >= progress::PATIENCE {
-            shown.last = Instant::now();
-            let done: u64 = shown.parts.values().map(|(done, _)| done).sum();
-            let total: u64 = shown.parts.values().map(|(_, total)| total).sum();
-            let line =
-                progress::line("pushing", None, (done, total), shown.start.elapsed(), self.is_terminal);
-            shown.clear();
-            shown.has_bar = self.is_terminal;
-            shown.write(&if self.is_terminal { line } else { line + "\n" });
-        }
+        self.moved(piece.digest, done);
     }
 
     fn settled(&self, piece: &Piece, how: &Settled) {
-        if self.told == Told::Nothing {
-            return;
-        }
         let what = match how {
             Settled::Existed => "Layer already exists".to_owned(),
             Settled::Mounted(from) => format!("Mounted from {from}"),
             Settled::Pushed => "Pushed".to_owned(),
         };
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.parts.insert(piece.digest, (piece.size, piece.size));
-        if piece.what == "layer" {
-            shown.clear();
-            shown.write(&format!("{}: {what}\n", &piece.digest.hex()[..SHORT]));
-        }
-    }
-}
-
-impl Shown {
-    /// Takes the bar away.
-    fn clear(&mut self) {
-        if std::mem::take(&mut self.has_bar) {
-            self.write("\r\x1b[K");
-        }
-    }
-
-    fn write(&self, text: &str) {
-        // Nobody is hurt by a lost line of progress.
-        std::io::stderr().write_all(text.as_bytes()).ok();
-    }
-}
-
-impl Drop for Sending {
-    fn drop(&mut self) {
-        self.clear();
+        Self::settled(self, piece.digest, (piece.what == "layer").then_some(&what));
     }
 }
 

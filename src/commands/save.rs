@@ -2,7 +2,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
-use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
@@ -39,7 +38,7 @@ pub(super) fn run(args: &SaveArgs) -> anyhow::Result<u8> {
         (Some(dir), SaveFormat::OciDirectory) => directory(&saving, dir)?,
         (Some(path), format) => match std::fs::metadata(path) {
             Ok(found) if found.is_dir() => bail!("{}: is a directory", path.display()),
-            Ok(found) if found.file_type().is_fifo() || found.file_type().is_char_device() => {
+            Ok(found) if !found.is_file() => {
                 let out = OpenOptions::new().write(true).open(path);
                 stream(
                     &saving,
@@ -73,8 +72,7 @@ fn directory(saving: &Saving, dir: &Path) -> anyhow::Result<()> {
     let failed = || format!("cannot write {}", dir.display());
     let is_taken = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
     ensure!(!is_taken, "{}: there is something in it: give a new directory, or an empty one", dir.display());
-    let temp = TempDir(parent(dir).join(format!("{}{}", atomic::TEMP_PREFIX, std::process::id())));
-    std::fs::create_dir(&temp.0).with_context(failed)?;
+    let temp = TempDir::create_in(parent(dir)).with_context(failed)?;
     saving.directory(&temp.0)?;
     File::open(&temp.0).and_then(|dir| dir.sync_all()).with_context(failed)?;
     std::fs::rename(&temp.0, dir).with_context(failed)?;
@@ -87,6 +85,20 @@ fn parent(path: &Path) -> &Path {
 
 /// A directory that goes unless it got its name.
 struct TempDir(std::path::PathBuf);
+
+impl TempDir {
+    fn create_in(parent: &Path) -> io::Result<Self> {
+        let mut count = 0_u64;
+        loop {
+            let path = parent.join(format!("{}{}-{count}", atomic::TEMP_PREFIX, std::process::id()));
+            match std::fs::create_dir(&path) {
+                // Somebody with this number was killed.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => count += 1,
+                created => return created.map(|()| Self(path)),
+            }
+        }
+    }
+}
 
 impl Drop for TempDir {
     fn drop(&mut self) {

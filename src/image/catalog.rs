@@ -159,6 +159,7 @@ impl Catalog {
             known.insert(descriptor.digest, found);
         }
         let good = known.iter().filter_map(|(digest, found)| Some((*digest, found.as_ref().ok()?)));
+        let good = good.filter(|(_, facts)| !facts.is_stand_in);
         let good_count = good.clone().count();
         // Those that are broken are read each time, and are no reason to write.
         if (is_new && good_count > count - kept.len()) || kept.len() > good_count {

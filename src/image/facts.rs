@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{Directory, Files as _};
 use super::manifest::{self, Document};
-use super::oci_layout::{INDEX_DEPTH_MAX, document, for_platform, wrong};
+use super::oci_layout::{ATTESTATION, INDEX_DEPTH_MAX, document, for_platform, wrong};
 use super::{ImageError, TargetPlatform};
 use crate::model::image_config::null_as_default;
 use crate::model::rfc3339;
@@ -32,6 +32,9 @@ pub struct Facts {
     pub architecture: String,
     /// Operating system, in Go's words.
     pub os: String,
+    /// Whether the store has the image for another platform alone; that for this machine may come.
+    #[serde(skip)]
+    pub is_stand_in: bool,
 }
 
 /// What is read of a config.
@@ -60,12 +63,26 @@ struct ProcessHead {
 pub(super) fn read(store: &Store, entry: &Descriptor) -> Result<Facts, ImageError> {
     let layout = Directory(store.oci_dir());
     let mut descriptor = entry.clone();
+    let mut is_stand_in = false;
     for _ in 0..INDEX_DEPTH_MAX {
         let (bytes, manifest_digest) = document(&layout, &descriptor, "manifest")?;
         match manifest::parse(&bytes, &descriptor.media_type) {
             Err(reason) => return Err(wrong(&layout, format!("manifest {}", descriptor.digest), reason)),
             Ok(Document::Index(index)) => {
-                descriptor = for_platform(&layout, &index.manifests, &TargetPlatform::host())?.clone();
+                let is_here = |one: &&Descriptor| store.blobs().has(one.digest).unwrap_or(false);
+                let own = for_platform(&layout, &index.manifests, &TargetPlatform::host());
+                let is_image = |one: &&Descriptor| one.annotation(ATTESTATION).is_none();
+                let other = || index.manifests.iter().filter(is_image).find(is_here);
+                descriptor = match (own, other) {
+                    (Ok(own), _) if is_here(&own) => own.clone(),
+                    (own, other) => match other() {
+                        Some(other) => {
+                            is_stand_in = true;
+                            other.clone()
+                        }
+                        None => own?.clone(),
+                    },
+                };
             }
             Ok(Document::Manifest(manifest)) => {
                 let (text, id) = document(&layout, &manifest.config, "config")?;
@@ -82,6 +99,7 @@ pub(super) fn read(store: &Store, entry: &Descriptor) -> Result<Facts, ImageErro
                     labels: head.config.labels,
                     architecture: head.architecture,
                     os: head.os,
+                    is_stand_in,
                 });
             }
         }

@@ -98,6 +98,7 @@ mod tests {
             size: 2,
             labels: BTreeMap::from([("key".to_owned(), label.to_owned())]),
             architecture: "amd64".to_owned(),
+            is_stand_in: false,
             os: "linux".to_owned(),
         }
     }

@@ -212,6 +212,6 @@ impl Import<'_> {
     }
 }
 
-pub(super) fn bytes_max(compressed: u64) -> u64 {
+pub(in crate::image) fn bytes_max(compressed: u64) -> u64 {
     compressed.saturating_mul(RATIO_MAX).clamp(BYTES_ANYWAY, LAYER_BYTES_MAX)
 }

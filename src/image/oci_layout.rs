@@ -1,6 +1,6 @@
 //! OCI image layouts (image-spec image-layout.md), in a directory or an archive.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::files::{Files, read_document};
 use super::manifest::{self, Document, Manifest};
@@ -9,7 +9,7 @@ use super::{Broken, Documents, Image, ImageError, Sought, Stored, TargetPlatform
 use crate::layer::{LayerSource, TarSource};
 use crate::model::limits::IMAGE_LAYERS_MAX;
 use crate::model::{Digest, ImageConfig};
-use crate::store::{CONTAINERD_NAME, Descriptor, Index};
+use crate::store::{CONTAINERD_NAME, Descriptor, Index, Store, StoreError};
 use crate::sys::file_range::FileRange;
 
 /// An index in an index in an index: nobody makes more.
@@ -186,6 +186,15 @@ fn choose<'a>(
             .choose(found.iter().filter_map(|one| Some((*one, TargetPlatform::of(one.platform.as_ref()?)))))
             .ok_or_else(|| ImageError::Ambiguous { path: path(), images: names() }),
     }
+}
+
+/// Gives names to images of the store: all of them, or none. What was called so in other words is not called so any more.
+///
+/// # Errors
+/// As [`crate::store::Refs::set`].
+pub(super) fn give_names(store: &Store, names: &BTreeMap<String, Descriptor>) -> Result<(), StoreError> {
+    let wanted: HashSet<Reference> = names.keys().filter_map(|name| name.parse().ok()).collect();
+    store.refs().set_all_instead(names, |one| full_name(one).is_some_and(|name| wanted.contains(&name)))
 }
 
 /// What an entry of `index.json` is called, completed.

@@ -1,6 +1,10 @@
 //! An image in the store: its manifest and its names, and the media types of what it is made of.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
+
+use super::oci_layout;
 
 use crate::index::Encoding;
 use crate::layer::TarSource;
@@ -34,7 +38,8 @@ pub fn write(
     let config = put(store, MEDIA_TYPE_CONFIG, config)?;
     let manifest = put(store, MEDIA_TYPE_MANIFEST, &manifest(&config, layers))?;
     let own_name = config.digest.to_string();
-    store.refs().set(name.unwrap_or(&own_name), &manifest)?;
+    let name = name.unwrap_or(&own_name).to_owned();
+    oci_layout::give_names(store, &BTreeMap::from([(name, manifest.clone())]))?;
     Ok(Written { config_digest: config.digest, manifest_digest: manifest.digest })
 }
 

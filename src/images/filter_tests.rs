@@ -30,6 +30,7 @@ fn image(number: u8, names: &[&str], labels: &[(&str, &str)]) -> StoredImage {
         size: 1,
         labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         architecture: String::new(),
+        is_stand_in: false,
         os: String::new(),
     };
     StoredImage { id, entries, facts: Some(facts), broken: None }

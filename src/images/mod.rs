@@ -25,7 +25,7 @@ use crate::image::reference::ReferenceError;
 use crate::store::StoreError;
 
 /// How long a removal waits for those who hold the store: all but who builds or brings an image hold it for moments.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +87,12 @@ impl ImagesError {
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         matches!(self, Self::Catalog(CatalogError::Unknown(_)))
+    }
+
+    /// Whether others use the store.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Busy { .. }))
     }
 
     /// Whether a container uses it.

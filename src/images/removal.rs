@@ -49,10 +49,14 @@ pub fn remove(
     if let Some(name) = meant.name
         && names > 1
     {
-        let given_up = store::leads_to(store, digest_of(image, &name.written))?;
+        let users = Users::read(store, containers)?;
+        let nameless = image.entries.iter().filter(|entry| entry.name.is_none()).map(|entry| entry.digest);
+        let mut given_up = Vec::new();
+        for digest in nameless.chain([digest_of(image, &name.written)]) {
+            given_up.extend(store::leads_to(store, digest)?);
+        }
         take(store, image, vec![&name.written])?;
         drop_nameless(store, image)?;
-        let users = Users::read(store, containers)?;
         let (freed, left) = free(store, &lock, &given_up, &users);
         return Ok(Removed { untagged: vec![name.shown.clone()], deleted: None, freed, left });
     }
@@ -85,9 +89,20 @@ pub fn remove_all(
 ) -> Result<Vec<Result<Removed, ImagesError>>, ImagesError> {
     let force = if force == Force::No { Force::Names } else { force };
     let ids = Catalog::read(store)?.images.into_iter().map(|image| image.id.to_string());
-    let done = ids.map(|id| remove(store, containers, &id, force));
-    // Somebody else was first with those that are unknown by now.
-    Ok(done.filter(|done| !done.as_ref().is_err_and(ImagesError::is_unknown)).collect())
+    let mut done = Vec::new();
+    for id in ids {
+        match remove(store, containers, &id, force) {
+            // Somebody else was first.
+            Err(error) if error.is_unknown() => {}
+            // Who keeps one from being removed keeps all, and may do so for long.
+            Err(error) if error.is_busy() => {
+                done.push(Err(error));
+                break;
+            }
+            result => done.push(result),
+        }
+    }
+    Ok(done)
 }
 
 fn remove_whole(

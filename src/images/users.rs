@@ -1,19 +1,19 @@
 //! Which containers are made of which images.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::ImagesError;
 use crate::container::{ContainerId, Containers, ImageRecord};
 use crate::image::{Image, StoredImage};
 use crate::model::Digest;
-use crate::store::{Store, StoreError, StoreLock};
+use crate::store::{self, Store, StoreError, StoreLock};
 
 /// What all containers are made of, as it was at one moment.
 #[derive(Clone, Debug)]
 pub struct Users {
     of: Vec<(ContainerId, ImageRecord)>,
-    layout: PathBuf,
+    store: Store,
 }
 
 impl Users {
@@ -22,17 +22,23 @@ impl Users {
     /// # Errors
     /// Also when one of them is damaged: it may need any image.
     pub fn read(store: &Store, containers: &Containers) -> Result<Self, ImagesError> {
-        Ok(Self { of: containers.images_in_use()?, layout: store.oci_dir() })
+        Ok(Self { of: containers.images_in_use()?, store: store.clone() })
     }
 
     /// The containers that are made of an image of the store, whatever they are doing.
     #[must_use]
     pub fn of(&self, image: &StoredImage) -> Vec<ContainerId> {
         let digests: HashSet<Digest> = image.digests().collect();
+        // Of an image for several platforms also those that are not for this machine.
+        let leads_to = |digest: Digest, wanted| {
+            store::leads_to(&self.store, digest).is_ok_and(|all| all.contains(&wanted))
+        };
+        let is_pinned = |pinned: Digest| {
+            digests.contains(&pinned) || image.entries.iter().any(|entry| leads_to(entry.digest, pinned))
+        };
         let is_it = |record: &ImageRecord| {
-            let by_config = record.config_digest == image.id;
-            (by_config || record.pinned().is_some_and(|pinned| digests.contains(&pinned)))
-                && self.is_here(&record.source)
+            let is_own = record.config_digest == image.id || record.pinned().is_some_and(is_pinned);
+            is_own && self.is_here(&record.source)
         };
         self.of.iter().filter(|(_, record)| is_it(record)).map(|(id, _)| *id).collect()
     }
@@ -49,7 +55,8 @@ impl Users {
     /// Whether an image was opened from this layout.
     fn is_here(&self, source: &str) -> bool {
         let Some(place) = place(source) else { return false };
-        place == self.layout || is_same(place, &self.layout)
+        let layout = self.store.oci_dir();
+        place == layout || is_same(place, &layout)
     }
 }
 
@@ -72,7 +79,7 @@ pub fn claim(store: &Store, image: &Image) -> Result<Option<StoreLock>, StoreErr
     let Some((place, digest)) = place(&image.source).zip(image.source.rsplit_once(":@")) else {
         return Ok(None);
     };
-    if place != store.oci_dir() {
+    if place != store.oci_dir() && !is_same(place, &store.oci_dir()) {
         return Ok(None);
     }
     let lock = store.lock()?;

@@ -90,7 +90,7 @@ impl Registry {
         let rest = wanted.size - *position;
         match answer.number("content-length") {
             Some(length) if length != rest + over => {
-                return Err(self.wrong_length(wanted, *position - over + length));
+                return Err(self.wrong_length(wanted, (*position - over).saturating_add(length)));
             }
             _ => {}
         }

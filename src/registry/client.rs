@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::answers::{is_passing, retry_after};
 use super::challenge::Challenge;
+use super::endpoint::is_loopback;
 use super::http::{Answer, Content, Http, Method, Request, Silence, SilenceKind};
 use super::token::Signing;
 use super::upload::Sizes;
@@ -264,14 +265,22 @@ impl Registry {
             let wrong = |reason: &str| Asked::Error(self.wrong("a redirect", reason));
             let location = answer.header("location").ok_or_else(|| wrong("it says not whereto"))?;
             let next = url.join(location).map_err(wrong)?;
-            if url.is_https() && !next.is_https() && !self.endpoint.insecure {
-                return Err(wrong("from HTTPS to HTTP"));
+            if !self.may_ask(&next) {
+                return Err(wrong("to a place without HTTPS"));
             }
             url = next;
         }
         Err(Asked::Error(
             self.wrong("a redirect", &format!("more than {REDIRECTS_MAX} of them, one after the other")),
         ))
+    }
+
+    /// Whether an URL that a server gave is one to ask: plain HTTP goes to the registry itself, if that speaks it, within this
+    /// machine, or where the user says that nobody there need be secure.
+    pub(super) fn may_ask(&self, url: &Url) -> bool {
+        let is_near =
+            || self.base.is_same_server(url) || (is_loopback(self.base.host()) && is_loopback(url.host()));
+        url.is_https() || self.endpoint.insecure_elsewhere || is_near()
     }
 
     pub(super) fn silent(&self, silence: Silence) -> RegistryError {

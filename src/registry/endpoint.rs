@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Access;
 
 /// One place where a repository can be had: its registry, or a mirror of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Endpoint {
     /// `HOST[:PORT]` as it stands in an URL; an IPv6 address in brackets.
     pub host: String,
@@ -15,6 +15,8 @@ pub struct Endpoint {
     pub repository: String,
     /// Whether certificates need not be valid, and plain HTTP will do where HTTPS is not spoken.
     pub insecure: bool,
+    /// Whether the same goes for whoever it sends us to.
+    pub insecure_elsewhere: bool,
     /// PEM files of authorities that are trusted besides those of the system.
     pub ca_certificates: Vec<Vec<u8>>,
     /// What the server is shown who asks for a certificate.
@@ -42,6 +44,15 @@ impl fmt::Debug for ClientCertificate {
     }
 }
 
+/// The URL of a proxy may have a password.
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Endpoint");
+        shown.field("host", &self.host).field("repository", &self.repository);
+        shown.field("insecure", &self.insecure).field("access", &self.access).finish_non_exhaustive()
+    }
+}
+
 impl Endpoint {
     /// Asked without a name, by HTTPS; a host that is this machine also by HTTP, as docker does it.
     #[must_use]
@@ -56,7 +67,7 @@ impl Endpoint {
 }
 
 /// Whether a `HOST[:PORT]` is this machine whatever the resolver says: what goes there passes no network.
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     if let Some(rest) = host.strip_prefix('[') {
         let address = rest.split(']').next().and_then(|address| address.parse::<Ipv6Addr>().ok());
         return address.is_some_and(|address| address.is_loopback());

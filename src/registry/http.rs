@@ -131,14 +131,14 @@ impl Http {
         let proxy = endpoint.proxy.as_deref().map(Proxy::new).transpose();
         // The URL may hold a password.
         let proxy = proxy.map_err(|_| "the proxy is no URL that can be used".to_owned())?;
-        let tls =
-            TlsConfig::builder().disable_verification(endpoint.insecure).root_certs(roots(endpoint)?).build();
+        let trust = |insecure| {
+            Ok::<_, String>(
+                TlsConfig::builder().disable_verification(insecure).root_certs(roots(endpoint, insecure)?),
+            )
+        };
+        let tls = trust(endpoint.insecure_elsewhere)?.build();
         let own = endpoint.client_certificate.as_ref().map(client_certificate).transpose()?;
-        let with_own = TlsConfig::builder()
-            .disable_verification(endpoint.insecure)
-            .root_certs(tls.root_certs().clone())
-            .client_cert(own)
-            .build();
+        let with_own = trust(endpoint.insecure)?.client_cert(own).build();
         let agent = |tls| {
             let config = Agent::config_builder()
                 .http_status_as_error(false)
@@ -223,8 +223,8 @@ fn silence(error: &Error) -> Silence {
 }
 
 /// The authorities that are trusted. Those compiled in count where the system has none, as in small containers.
-fn roots(endpoint: &Endpoint) -> Result<RootCerts, String> {
-    if endpoint.insecure {
+fn roots(endpoint: &Endpoint, insecure: bool) -> Result<RootCerts, String> {
+    if insecure {
         return Ok(RootCerts::WebPki);
     }
     let mut system = endpoint.roots.as_ref().map(|pem| pem.to_vec());

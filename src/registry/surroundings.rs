@@ -106,6 +106,7 @@ impl Surroundings {
         let host = if source.host == DOCKER_IO.0 { DOCKER_IO.1 } else { &source.host };
         let mut endpoint = Endpoint::new(host, &source.path);
         endpoint.insecure = insecure.unwrap_or(endpoint.insecure || source.insecure);
+        endpoint.insecure_elsewhere = insecure.unwrap_or(source.insecure);
         endpoint.access = access;
         endpoint.roots.clone_from(&self.roots);
         endpoint.ca_certificates = certificates.authorities;
@@ -161,6 +162,7 @@ mod tests {
         let found = host.endpoints(&named, &Wishes::default()).unwrap();
         let mirror = Endpoint {
             insecure: true,
+            insecure_elsewhere: true,
             access: password("mirror"),
             ca_certificates: vec![b"ca".to_vec()],
             ..Endpoint::new("mirror.io:5000", "hub/debian")
@@ -176,7 +178,10 @@ mod tests {
         let found = host.endpoints(&named, &wishes).unwrap();
         assert_eq!(
             found,
-            [Endpoint { insecure: false, ..mirror }, Endpoint { access: password("me"), ..hub }]
+            [
+                Endpoint { insecure: false, insecure_elsewhere: false, ..mirror },
+                Endpoint { access: password("me"), ..hub }
+            ]
         );
     }
 

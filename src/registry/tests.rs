@@ -154,6 +154,22 @@ fn token_servers_that_talk_nonsense() {
     }
 }
 
+/// That this machine need not speak HTTPS says nothing of others.
+#[test]
+fn others_than_this_machine_are_asked_by_https_alone() {
+    let server = Server::start(|_| {
+        Reply::of(401, "").with("www-authenticate", r#"Bearer realm="http://auth.invalid/token""#)
+    });
+    let error = open(&server, Access::of_pair("me:secret")).unwrap_err().to_string();
+    assert!(error.contains("not asked by HTTPS"), "{error}");
+    let (_server, registry) = plain(|asked| match asked.path.contains("/blobs/") {
+        true => Reply::of(307, "").with("location", "http://elsewhere.invalid/blob"),
+        false => Reply::of(200, "{}"),
+    });
+    let error = fetch(&registry, b"x", 0).unwrap_err().to_string();
+    assert!(error.contains("without HTTPS"), "{error}");
+}
+
 #[test]
 fn who_is_told_to_wait_waits() {
     let count = AtomicUsize::new(0);

@@ -78,7 +78,7 @@ impl Registry {
 
     fn token(&self, bearer: &Bearer) -> Result<String, RegistryError> {
         let realm = Url::parse(&bearer.realm).map_err(|reason| self.wrong("its token server", reason))?;
-        if self.base.is_https() && !realm.is_https() && !self.endpoint.insecure {
+        if !self.may_ask(&realm) {
             return Err(self.wrong("its token server", "not asked by HTTPS"));
         }
         let scope = bearer.scope.clone().unwrap_or_else(|| self.scope());

@@ -94,7 +94,10 @@ impl Registry {
             Ok(answer) if answer.status == 201 => Ok(Mounted::Yes),
             Ok(answer) if answer.status == 202 => Ok(Mounted::Upload(self.session(&url, &answer, &what)?)),
             // Nobody is told what may not be read there, and not everybody has it.
-            Ok(_) | Err(RegistryError::Denied { .. }) => Ok(Mounted::No),
+            Ok(_)
+            | Err(
+                RegistryError::Denied { .. } | RegistryError::Status { .. } | RegistryError::NotFound { .. },
+            ) => Ok(Mounted::No),
             Err(error) => Err(error),
         }
     }

@@ -61,6 +61,19 @@ impl Blobs {
         super::exists(&self.path(digest))
     }
 
+    /// Whether the blob is there, and has that length: other tools flush nothing, so a power cut leaves empty ones.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn has_whole(&self, digest: Digest, bytes: u64) -> Result<bool, StoreError> {
+        let path = self.path(digest);
+        match std::fs::symlink_metadata(&path) {
+            Ok(metadata) => Ok(metadata.len() == bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StoreError::io("read", &path)(error)),
+        }
+    }
+
     /// The blob, as it lies there. Its bytes were verified when they were put, not now.
     ///
     /// # Errors

@@ -163,8 +163,11 @@ impl Partial {
             std::fs::remove_file(path).map_err(StoreError::io("remove", path))?;
             return Err(StoreError::WrongDigest { expected: self.digest, actual, bytes: self.position });
         }
-        atomic::publish(self.lock.file(), path, &self.target, 0o644)
-            .map_err(StoreError::io("write", &self.target))
+        atomic::publish(self.lock.file(), path, &self.target, 0o644).map_err(|error| {
+            // What could not be flushed may be in memory alone: nobody takes it up again.
+            std::fs::remove_file(path).ok();
+            StoreError::io("write", &self.target)(error)
+        })
     }
 }
 

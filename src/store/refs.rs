@@ -3,11 +3,12 @@
 //! Changes are made under `refs.lock`, so that two of our processes never lose each other's; other tools that write to
 //! the layout do not know that lock, and the last of them wins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 
 use super::{Blobs, Descriptor, Index, REF_NAME, StoreError};
+use crate::model::Digest;
 use crate::model::limits::DOCUMENT_BYTES_MAX;
 use crate::sys::atomic;
 use crate::sys::lock::FileLock;
@@ -54,7 +55,7 @@ impl Refs {
         self.set_instead(name, descriptor, |_| false)
     }
 
-    /// The same, and takes from what is called the same in other words what it is called.
+    /// The same, and takes from what is called the same in other words what it is called: `is_same` says which that is.
     ///
     /// # Errors
     /// As [`Self::set`].
@@ -64,18 +65,14 @@ impl Refs {
         descriptor: &Descriptor,
         is_same: impl Fn(&Descriptor) -> bool,
     ) -> Result<(), StoreError> {
-        self.give(&BTreeMap::from([(name.to_owned(), descriptor.clone())]), is_same)
+        self.set_all_instead(&BTreeMap::from([(name.to_owned(), descriptor.clone())]), is_same)
     }
 
     /// Gives several names: all of them, or none.
     ///
     /// # Errors
     /// As [`Self::set`].
-    pub fn set_all(&self, names: &BTreeMap<String, Descriptor>) -> Result<(), StoreError> {
-        self.give(names, |_| false)
-    }
-
-    fn give(
+    pub fn set_all_instead(
         &self,
         names: &BTreeMap<String, Descriptor>,
         is_same: impl Fn(&Descriptor) -> bool,
@@ -92,13 +89,13 @@ impl Refs {
             named.push(descriptor);
         }
         self.edit(|index| {
-            for name in names.keys() {
-                index.take_name(name);
-            }
-            index.take_names(is_same);
+            let is_given = |one: &Descriptor| {
+                [one.full_name(), one.ref_name()].into_iter().flatten().any(|name| names.contains_key(name))
+            };
+            index.take_names(|one| is_given(one) || is_same(one));
             // What had no name has one now.
-            let is_named = |known: &Descriptor| named.iter().any(|one| one.digest == known.digest);
-            index.manifests.retain(|known| known.ref_name().is_some() || !is_named(known));
+            let digests: HashSet<Digest> = named.iter().map(|one| one.digest).collect();
+            index.manifests.retain(|known| known.full_name().is_some() || !digests.contains(&known.digest));
             index.manifests.extend(named);
         })
     }
@@ -165,6 +162,12 @@ impl Refs {
 
     fn write(&self, index: &Index) -> Result<(), StoreError> {
         let text = serde_json::to_vec(index).map_err(|error| self.wrong(error.to_string()))?;
+        // Nobody could read it any more.
+        if text.len() as u64 > DOCUMENT_BYTES_MAX {
+            return Err(
+                self.wrong(format!("it would be larger than {DOCUMENT_BYTES_MAX} bytes: remove names first"))
+            );
+        }
         atomic::write(&self.index, &text, 0o644).map_err(StoreError::io("write", &self.index))
     }
 
@@ -230,6 +233,19 @@ mod tests {
     }
 
     #[test]
+    fn an_index_that_nobody_could_read_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let blob = put(&store, "x");
+        let names = (0..20_000).map(|number| (format!("{number:0>255}"), blob.clone())).collect();
+        let refs = store.refs();
+        refs.set("a:1", &blob).unwrap();
+        let error = refs.set_all_instead(&names, |_| false).unwrap_err().to_string();
+        assert!(error.contains("remove names first"), "{error}");
+        assert_eq!(refs.list().unwrap().len(), 1);
+    }
+
+    #[test]
     fn bad_names_and_missing_blobs() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("s")).unwrap();
@@ -245,8 +261,6 @@ mod tests {
         let error = store.refs().list().unwrap_err().to_string();
         assert!(error.contains("index.json") && error.contains("not an OCI index"), "{error}");
     }
-
-    use crate::model::Digest;
 
     #[test]
     fn many_writers_lose_nothing() {

@@ -126,12 +126,14 @@ pub fn free(
     grace: Grace,
 ) -> Result<Freed, StoreError> {
     let live = live(store, keep, &HashSet::new())?;
-    let mut gone: Vec<Digest> = Vec::new();
-    for digest in candidates {
-        if !live.contains(digest) && store.blobs().has(*digest)? {
+    // Of what several lead to the last time counts: then all documents that lead to it have gone before.
+    let (mut gone, mut seen) = (Vec::new(), HashSet::new());
+    for digest in candidates.iter().rev() {
+        if !live.contains(digest) && seen.insert(*digest) && store.blobs().has(*digest)? {
             gone.push(*digest);
         }
     }
+    gone.reverse();
     let mut freed = Freed::default();
     if gone.is_empty() {
         return Ok(freed);

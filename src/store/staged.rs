@@ -106,7 +106,7 @@ impl StagedBlob {
     /// When the system refuses.
     pub fn publish(self) -> Result<PathBuf, StoreError> {
         let path = self.blobs.path(self.digest);
-        if !self.blobs.has(self.digest)? {
+        if !self.blobs.has_whole(self.digest, self.bytes)? {
             let publish = |temp: ClosedTempFile| temp.open()?.publish(&path, 0o644);
             publish(self.temp).map_err(StoreError::io("write", &path))?;
         }

@@ -116,7 +116,7 @@ pub fn load(
         let names = if one.loaded.names.is_empty() { &own_name } else { &one.loaded.names };
         given.extend(names.iter().map(|name| (name.clone(), one.manifest.clone())));
     }
-    store.refs().set_all(&given)?;
+    oci_layout::give_names(store, &given)?;
     Ok(ready.into_iter().map(|one| one.loaded).collect())
 }
 

@@ -52,7 +52,8 @@ impl<'a> Stock<'a> {
         size: u64,
         read: &mut dyn FnMut(&mut [u8]) -> Result<(), ImageError>,
     ) -> Result<PathBuf, ImageError> {
-        let known = promised.map(|digest| Ok::<_, StoreError>((digest, self.find(digest)?))).transpose()?;
+        let known =
+            promised.map(|digest| Ok::<_, StoreError>((digest, self.find(digest, size)?))).transpose()?;
         let mut buffer = vec![0; PIECE_BYTES];
         let mut pieces = |take: &mut dyn FnMut(&[u8]) -> Result<(), ImageError>| {
             let mut left = size;
@@ -117,7 +118,7 @@ impl<'a> Stock<'a> {
     /// A document, to be published.
     pub(super) fn document(&mut self, bytes: &[u8], media_type: &str) -> Result<Descriptor, ImageError> {
         let digest = Digest::from_bytes(Sha256::digest(bytes).into());
-        if self.find(digest)?.is_none() {
+        if self.find(digest, bytes.len() as u64)?.is_none() {
             let mut blob = self.blobs.stage()?;
             blob.add(bytes)?;
             self.add(blob.finish());
@@ -149,7 +150,8 @@ impl<'a> Stock<'a> {
         if let Some(digest) = self.digests.get(range.path()) {
             return Ok((*digest, range.clone()));
         }
-        let known = expected.map(|digest| Ok::<_, StoreError>((digest, self.find(digest)?))).transpose()?;
+        let find = |digest| Ok::<_, StoreError>((digest, self.find(digest, range.len())?));
+        let known = expected.map(find).transpose()?;
         let (digest, path) = match known {
             Some((digest, Some(path))) => (digest, path),
             _ => {
@@ -162,13 +164,13 @@ impl<'a> Stock<'a> {
         Ok((digest, FileRange::open(&path).map_err(ImageError::io("open", &path))?))
     }
 
-    /// The file of a blob that is in the store or on its way there.
-    fn find(&mut self, digest: Digest) -> Result<Option<PathBuf>, StoreError> {
+    /// The file of a blob of that length that is in the store or on its way there.
+    fn find(&mut self, digest: Digest, bytes: u64) -> Result<Option<PathBuf>, StoreError> {
         if let Some(blob) = self.staged.get(&digest) {
             return Ok(Some(blob.path().to_owned()));
         }
         let path = self.blobs.path(digest);
-        if !self.blobs.has(digest)? {
+        if !self.blobs.has_whole(digest, bytes)? {
             return Ok(None);
         }
         self.digests.insert(path.clone(), digest);
@@ -197,20 +199,23 @@ pub(in crate::image) fn uncompressed(
     mut into: Option<NewBlob>,
 ) -> Result<(Digest, Option<StagedBlob>), ImageError> {
     let mut hash = Sha256::new();
-    let mut failed = None;
+    let mut failed: Option<ImageError> = None;
+    let (mut count, limit) = (0_u64, import::bytes_max(blob.len()));
     let mut take = |piece: &[u8]| {
         hash.update(piece);
-        match into.as_mut().map_or(Ok(()), |blob| blob.add(piece)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
+        count += piece.len() as u64;
+        let Some(kept) = into.as_mut() else { return ControlFlow::Continue(()) };
+        if count > limit {
+            let (path, what) = (blob.path().to_owned(), "bytes in a compressed layer".to_owned());
+            failed = Some(ImageError::Limit { path, what, count, limit });
+        } else if let Err(error) = kept.add(piece) {
+            failed = Some(error.into());
         }
+        if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let decoded = decompress(blob, encoding, &mut take, &|_| {});
     if let Some(error) = failed {
-        return Err(error.into());
+        return Err(error);
     }
     decoded.map_err(|error| ImageError::undecoded(blob.path(), encoding, error))?;
     Ok((Digest::from_bytes(hash.finalize().into()), into.map(NewBlob::finish)))

@@ -122,6 +122,35 @@ fn everything_comes_once() {
 }
 
 #[test]
+fn a_name_in_other_words_moves_too() {
+    let (dir, store) = new_store();
+    let (digest, size) = store.blobs().put_unnamed(&mut &b"old"[..]).unwrap();
+    let old = Descriptor::new("application/vnd.oci.image.manifest.v1+json", digest, size);
+    store.refs().set("docker.io/library/uno:latest", &old).unwrap();
+    by_file(&dir, &store, &tar_of(&members())).unwrap();
+    let names: Vec<String> = store.refs().list().unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names.iter().filter(|name| name.contains("uno")).collect::<Vec<_>>(), ["uno:latest"]);
+    let opened = crate::image::open("uno", &store).unwrap();
+    assert_ne!(opened.documents.manifest.unwrap().descriptor.digest, digest);
+}
+
+/// As other tools leave it after a power cut.
+#[test]
+fn a_blob_that_is_not_whole_is_written_again() {
+    let (dir, store) = new_store();
+    by_file(&dir, &store, &tar_of(&members())).unwrap();
+    let all = blobs(&store);
+    for name in &all {
+        fs::write(store.blobs().dir().join(name), "").unwrap();
+    }
+    by_file(&dir, &store, &tar_of(&members())).unwrap();
+    assert_eq!(blobs(&store), all);
+    for name in &all {
+        assert_eq!(digest(&fs::read(store.blobs().dir().join(name)).unwrap()).hex(), *name);
+    }
+}
+
+#[test]
 fn chosen_by_name() {
     let (dir, store) = new_store();
     let path = dir.path().join("archive");

@@ -82,9 +82,9 @@ impl Work<'_> {
             let next = self.left.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(layer) = next else { return };
             if let Err(error) = self.bring(layer) {
-                self.is_stopped.store(true, Ordering::Relaxed);
-                // Those that were stopped because of the first have nothing to add.
+                // Those that are stopped because of the first have nothing to add.
                 self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                self.is_stopped.store(true, Ordering::Relaxed);
                 return;
             }
         }
@@ -114,8 +114,11 @@ impl Work<'_> {
         let was_begun = partial.position() > 0;
         let indexed = match self.receive(&mut partial, layer) {
             // What an earlier process left may be wrong: after a power cut a file can have zeros at its end.
-            Err(ImageError::Registry(RegistryError::WrongDigest { .. })) if was_begun => {
-                tracing::warn!(digest = %layer.digest, "what was there of a layer was damaged: all of it is fetched");
+            // Nor does everybody who takes a range give it.
+            Err(ImageError::Registry(RegistryError::WrongDigest { .. } | RegistryError::Answer { .. }))
+                if was_begun =>
+            {
+                tracing::warn!(digest = %layer.digest, "what was there of a layer is of no use: all of it is fetched");
                 partial.restart()?;
                 self.receive(&mut partial, layer)
             }

@@ -20,6 +20,7 @@ use crate::model::limits::DOCUMENT_BYTES_MAX;
 use crate::model::{Digest, ImageConfig};
 use crate::registry::{self, Endpoint, Patience, Registry, RegistryError, Version, Wanted};
 use crate::store::{Descriptor, Store};
+use crate::sys::atomic;
 use crate::sys::file_range::FileRange;
 
 /// What is to be pulled, and from where.
@@ -84,6 +85,9 @@ pub fn pull(store: &Store, spec: &PullSpec, progress: &dyn Pulling) -> Result<Pu
     let parts = manifest.layers.iter().chain([&manifest.config]).map(|part| part.digest);
     Seen::of(store).note(&source.registry.name(), source.registry.repository(), parts);
     let is_new = before != Some(descriptor.digest);
+    // What another process has published may be known by its name, but not lie there yet after a power cut.
+    let dir = store.blobs().dir().to_owned();
+    atomic::sync_dir(&dir).map_err(ImageError::io("flush", &dir))?;
     store.refs().set(&name, &descriptor)?;
     Ok(Pulled { name, config_digest, digest: descriptor.digest, is_new })
 }

@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(get(answer, LONG), Ok(Some(me.clone())));
         // One that reads nothing, and one whose child keeps the pipe open.
         assert_eq!(
-            get(r#"echo '{"Username":"me","Secret":"s3cret"}'; sleep 1000 & exit 0"#, LONG),
+            get(r#"echo '{"Username":"me","Secret":"s3cret"}'; sleep 30 & exit 0"#, LONG),
             Ok(Some(me))
         );
         let token = r#"echo '{"Username":"<token>","Secret":"t"}'"#;
