@@ -313,6 +313,10 @@ class Round:
                 # newuidmap is root's.
                 continue
             self.victim = role
+            # Until it is dead it looks alive, and so does what ends with it.
+            since = time.monotonic()
+            while self.commands.family().get(pid, (role, "X"))[1] not in "ZX" and time.monotonic() - since < LIMIT:
+                time.sleep(0.0005)
             return
 
     def wrong(self, states):
@@ -329,7 +333,9 @@ class Round:
             if any(map(is_held, os.listdir(os.path.join(STORE, "containers")))):
                 return "nothing runs, but somebody holds a container"
             return None
-        has_starter = roles["starter"] or any(words[0] == "run" for words in pending)
+        # One in the background has left the command that began it.
+        in_front = any(words[0] == "run" and "-d" not in words for words in pending)
+        has_starter = roles["starter"] or in_front
         if not has_starter:
             return f"{states} without a starter: {family}"
         if states[lives[0]] in ("running", "paused"):
