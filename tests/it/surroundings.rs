@@ -60,10 +60,12 @@ fn a_second_signal_does_not_lose_the_end() {
         skip!("only newgidmap can be made slow");
     }
     let place = Place::new();
+    // Until the signals are blocked, nothing is there yet that one could lose: the ids are prepared beside what comes before.
     let done = script(
         &place,
-        "cd \"$3\"; printf '#!/bin/sh\\n: >%s/started; sleep 1\\nexec /usr/bin/newgidmap \"$@\"\\n' \"$PWD\" >newgidmap; chmod +x newgidmap
-         PATH=$PWD:$PATH \"$1\" run \"$2\" true & until test -e started; do sleep 0.05; done; kill -INT $!; kill -TERM $!
+        "cd \"$3\"; printf '#!/bin/sh\\n: >%s/started; sleep 3\\nexec /usr/bin/newgidmap \"$@\"\\n' \"$PWD\" >newgidmap; chmod +x newgidmap
+         PATH=$PWD:$PATH \"$1\" run \"$2\" true & until test -e started && grep -q 'SigBlk:.*[1-9a-f]' /proc/$!/status; do sleep 0.05; done
+         kill -INT $!; kill -TERM $!
          wait $!; echo $?; \"$1\" ps -a | grep -c 'Exited (130)'",
     );
     assert_eq!(done.ok(), "130\n1");
