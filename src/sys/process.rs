@@ -78,7 +78,7 @@ const fn bits(flags: libc::c_int) -> u64 {
 /// How long a thread that was joined may still be listed: pthread_join returns shortly before the kernel forgets it.
 const THREAD_EXIT_WAIT: Duration = Duration::from_millis(1);
 /// How often to look again. Five seconds in all: on a busy machine a thread that is about to go may have to wait for that.
-const THREAD_EXIT_TRIES: u32 = 5000;
+const THREAD_EXIT_TRIES: u32 = if cfg!(test) { 50 } else { 5000 };
 
 /// Makes a copy of this process that may go on as a program of its own: run threads, live long.
 ///
