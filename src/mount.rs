@@ -27,7 +27,7 @@ pub use serving::{Place, Standalone};
 use crate::fs::{Fs, FsError, OwnerView};
 use crate::fuse::{Readers, Server, Writes};
 use crate::index::{self, Expected, IndexDir, IndexError, LayerIndex};
-use crate::layer::{DirLayer, Layer, LayerError, LayerSource, TarLayer, TarSource};
+use crate::layer::{DirLayer, KnownBy, Layer, LayerError, LayerSource, TarLayer, TarSource};
 use crate::model::limits::IMAGE_LAYERS_MAX;
 use crate::sys::atomic::touch;
 use crate::sys::memory;
@@ -163,7 +163,11 @@ impl MountSpec {
             LayerSource::Tar(tar) => {
                 let failed = |source| MountError::Index { layer: place + 1, source: Box::new(source) };
                 let report = |done| progress.indexed(place + 1, self.layers.len(), done, tar.blob.len());
-                let index = self.index(indexes, tar, &report).map_err(failed)?;
+                let index = match &tar.known_by {
+                    KnownBy::OwnIndex => self.index(indexes, tar, &report),
+                    KnownBy::Index(path) => LayerIndex::open(path),
+                };
+                let index = index.map_err(failed)?;
                 let layer = TarLayer::new(Arc::new(index), tar.blob.clone(), Arc::clone(&caches.chunks));
                 Ok(caches.help(place, layer))
             }
@@ -294,7 +298,7 @@ mod tests {
         let layers = |blob: &[u8]| {
             std::fs::write(dir.path().join("blob"), blob).unwrap();
             let blob = FileRange::open(&dir.path().join("blob")).unwrap();
-            let layers = vec![LayerSource::Tar(TarSource { blob, blob_digest: None, diff_id })];
+            let layers = vec![LayerSource::Tar(TarSource::new(blob, None, diff_id))];
             MountSpec { layers, index_dir: dir.path().to_owned(), caches: Caches::default() }.layers(&Silent)
         };
         layers(&tar).unwrap();
@@ -333,7 +337,7 @@ mod tests {
         std::fs::write(&path, &tar).unwrap();
         let diff_id = Digest::from_bytes(Sha256::digest(&tar).into());
         let blob = FileRange::open(&path).unwrap();
-        let layers = vec![LayerSource::Tar(TarSource { blob, blob_digest: None, diff_id })];
+        let layers = vec![LayerSource::Tar(TarSource::new(blob, None, diff_id))];
         MountSpec { layers, index_dir: dir.to_owned(), caches: Caches::default() }.layers(&Silent).unwrap()
     }
 

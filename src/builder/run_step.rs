@@ -117,7 +117,7 @@ impl Builder<'_> {
         file.rewind().map_err(StepError::Layer)?;
         let blobs = self.store.blobs();
         let (digest, _) = blobs.put_unnamed(file)?;
-        Ok(LayerSource::Tar(TarSource { blob: blobs.get(digest)?, blob_digest: Some(digest), diff_id }))
+        Ok(LayerSource::Tar(TarSource::new(blobs.get(digest)?, Some(digest), diff_id)))
     }
 }
 

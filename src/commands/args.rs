@@ -13,6 +13,7 @@ use super::container_args::{
 use super::image_args::{HistoryArgs, ImageArgs, ImageListArgs, RmiArgs, StoreArgs, TagArgs, UntagArgs};
 use super::login::{LoginArgs, LogoutArgs};
 use super::look_args::{CatArgs, LsArgs, TreeArgs, WhichArgs};
+use super::options::lazy::LazyArgs;
 use super::options::network::BuildNetworkArg;
 use super::options::pull::{PullArg, PullArgs};
 use super::push::PushArgs;
@@ -209,6 +210,9 @@ pub struct MountArgs {
     /// When registries are asked
     #[command(flatten)]
     pub pull: PullArg,
+    /// Whether it waits for all of the image
+    #[command(flatten)]
+    pub lazy: LazyArgs,
     /// What to mount; not needed with --container
     #[arg(required_unless_present = "container")]
     pub image: Option<String>,

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::args::{IMAGE_HELP, PlatformArg};
 use super::options::attachment::{DetachKeysArg, SigProxyArg};
 use super::options::health::HealthArgs;
+use super::options::lazy::LazyArgs;
 use super::options::life::LifeArgs;
 use super::options::network::NetworkArgs;
 use super::options::process::ProcessArgs;
@@ -31,6 +32,9 @@ pub struct RunArgs {
     /// Whether signals are passed on
     #[command(flatten)]
     pub sig_proxy: SigProxyArg,
+    /// Whether it waits for all of the image
+    #[command(flatten)]
+    pub lazy: LazyArgs,
     /// Which container
     #[command(flatten)]
     pub container: CreateArgs,

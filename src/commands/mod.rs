@@ -24,6 +24,7 @@ mod images;
 mod import;
 mod index;
 mod inspect;
+mod lazy;
 mod load;
 mod logging;
 pub mod login;

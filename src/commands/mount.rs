@@ -95,7 +95,7 @@ fn new(
     let (Some(spec), Some(dir)) = (&args.image, &args.dir) else { bail!("IMAGE and DIR are needed") };
     let target = mount::mount_point(dir)?;
     let told = Told::unless(args.quiet);
-    let image = args.pull.open(spec, &args.platform, store, told)?;
+    let image = args.lazy.open(&args.pull, spec, &args.platform, store, told)?;
     let layers = prepare(store, &image, &target, told)?;
     let changes = match (&args.upper, options.flags.contains(&Flag::ReadOnly)) {
         (_, true) => Changes::Refused,

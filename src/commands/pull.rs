@@ -96,6 +96,18 @@ impl PullArg {
         store: &Store,
         told: Told,
     ) -> anyhow::Result<Image> {
+        self.open_by(spec, platform, store, told, &|_| Ok(None))
+    }
+
+    /// The same; what has to be pulled may be had by `instead`, if that gives something.
+    pub(super) fn open_by(
+        &self,
+        spec: &str,
+        platform: &PlatformArg,
+        store: &Store,
+        told: Told,
+        instead: &dyn Fn(&PullSpec) -> anyhow::Result<Option<Image>>,
+    ) -> anyhow::Result<Image> {
         let open = |name: &str| image::open_sought(name, store, &platform.sought(told));
         let here = open(spec);
         let is_enough = match (self.pull, &here) {
@@ -129,6 +141,9 @@ impl PullArg {
             let asked = asking.pull_spec(reference, platform.platform.clone())?;
             let is_whole = self.pull == PullPolicy::Newer && open(&reference.to_string()).is_ok();
             if !is_whole || pull::is_newer(store, &asked)? {
+                if let Some(image) = instead(&asked)? {
+                    return Ok(image);
+                }
                 one(store, &asked, told)?;
             }
             Ok(open(&reference.to_string())?)

@@ -17,9 +17,11 @@ use crate::container::{
     command_line, ending, sweeping,
 };
 use crate::fuse::Writes;
+use crate::image::Image;
 use crate::images;
 use crate::launcher::EarlyUsers;
 use crate::mount::Layers;
+use crate::store::Store;
 use crate::sys::process;
 
 /// Runs a command in a new container and gives its exit code; in the background that it was started.
@@ -44,8 +46,11 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<u8> {
         "--health-cmd: what runs here without a terminal is not checked: give -d, or -it"
     );
     // Beside all that comes before it is needed.
-    let users = EarlyUsers::begin();
-    let made = Made { users, ..make(wanted)? };
+    // What brings the rest of an image is a process of its own, which would hold on to its pipes.
+    let users = if args.lazy.lazy { None } else { EarlyUsers::begin() };
+    let open =
+        |store: &Store, told| args.lazy.open(&wanted.pull, &wanted.image, &wanted.platform, store, told);
+    let made = Made { users, ..make(wanted, &open)? };
     if args.detach {
         let id = made.held.id();
         return match made.begin_in_background()? {
@@ -63,7 +68,8 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<u8> {
 
 /// Makes a container and prints its id.
 pub(super) fn create(args: &CreateArgs) -> anyhow::Result<u8> {
-    let made = make(args)?;
+    let open = |store: &Store, told| args.pull.open(&args.image, &args.platform, store, told);
+    let made = make(args, &open)?;
     // Also where it is to be removed at its end: that is not now.
     made.held.set_state(&State::Created)?;
     super::print(&format!("{}\n", made.held.id()))?;
@@ -82,7 +88,7 @@ pub(super) struct Made {
     pub(super) quiet: bool,
 }
 
-fn make(args: &CreateArgs) -> anyhow::Result<Made> {
+fn make(args: &CreateArgs, open: &dyn Fn(&Store, Told) -> anyhow::Result<Image>) -> anyhow::Result<Made> {
     let mut wishes = wishes(args)?;
     let keeps = wishes.restart == RestartPolicy::No || !args.rm;
     ensure!(keeps, "--rm and --restart {} contradict each other: leave one out", wishes.restart);
@@ -91,7 +97,7 @@ fn make(args: &CreateArgs) -> anyhow::Result<Made> {
     let containers = environment::containers(&store)?;
     sweeping::sweep(&containers);
     let progress = Told::unless(args.quiet);
-    let image = args.pull.open(&args.image, &args.platform, &store, progress)?;
+    let image = open(&store, progress)?;
     if let Some(signal) = &image.config.config.stop_signal {
         ensure!(process::signal_number(signal).is_some(), "the image's StopSignal {signal:?} is no signal");
     }

@@ -363,11 +363,7 @@ mod tests {
     #[test]
     fn which_image() {
         let digest = Digest::from_bytes([3; 32]);
-        let source = TarSource {
-            blob: FileRange::open(Path::new("/proc/self/exe")).unwrap(),
-            blob_digest: None,
-            diff_id: digest,
-        };
+        let source = TarSource::new(FileRange::open(Path::new("/proc/self/exe")).unwrap(), None, digest);
         let image = Image {
             name: "a:1".into(),
             source: format!("oci:/x:@{digest}"),

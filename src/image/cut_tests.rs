@@ -87,7 +87,7 @@ fn a_layer_cut_at_every_byte() {
         for len in 0..=whole.len() {
             fs::write(&blob, &whole[..len]).unwrap();
             let blob = FileRange::open(&blob).unwrap();
-            let source = TarSource { blob, blob_digest: None, diff_id: digest(&layer) };
+            let source = TarSource::new(blob, None, digest(&layer));
             let result = mounted(vec![LayerSource::Tar(source)], &index_dir);
             good += usize::from(check(&format!("cut to {len}"), result, &index_dir));
         }
@@ -141,8 +141,7 @@ fn an_index_cut_at_every_byte_is_built_again() {
     let layer = tar(&[("f", CONTENT)]);
     fs::write(&blob, gzip(&layer)).unwrap();
     let look = || {
-        let source =
-            TarSource { blob: FileRange::open(&blob).unwrap(), blob_digest: None, diff_id: digest(&layer) };
+        let source = TarSource::new(FileRange::open(&blob).unwrap(), None, digest(&layer));
         mounted(vec![LayerSource::Tar(source)], &index_dir).unwrap()
     };
     assert_eq!(look(), CONTENT);

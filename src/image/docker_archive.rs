@@ -141,7 +141,7 @@ fn assemble(
             blob => blob?,
         };
         let blob_digest = layer.starts_with(BLOBS).then(|| named_digest(layer)).flatten();
-        layers.push(LayerSource::Tar(TarSource { blob, blob_digest, diff_id: *diff_id }));
+        layers.push(LayerSource::Tar(TarSource::new(blob, blob_digest, *diff_id)));
     }
     let source = format!("docker-archive:{}:@{config_digest}", files.place().display());
     let names = image.repo_tags.clone();

@@ -21,6 +21,7 @@ pub mod facts;
 mod facts_kept;
 mod files;
 mod import;
+pub mod lazy;
 mod load;
 mod manifest;
 mod oci_layout;

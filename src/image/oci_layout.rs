@@ -252,7 +252,7 @@ fn assemble(
             }
             blob => blob?,
         };
-        layers.push(LayerSource::Tar(TarSource { blob, blob_digest: Some(layer.digest), diff_id: *diff_id }));
+        layers.push(LayerSource::Tar(TarSource::new(blob, Some(layer.digest), *diff_id)));
     }
     let documents = Documents {
         names: Vec::new(),

@@ -236,7 +236,7 @@ fn assemble(
     let config = parse_config(files, &bytes, config_digest)?;
     check_layers(files, blobs.len(), &config, config_digest)?;
     let documents = Documents { names: image.repo_tags.clone(), config: bytes, ..Documents::default() };
-    let layer = |(blob, diff_id)| LayerSource::Tar(TarSource { blob, blob_digest: None, diff_id });
+    let layer = |(blob, diff_id)| LayerSource::Tar(TarSource::new(blob, None, diff_id));
     Ok(Image {
         name: name.map_or_else(|| path().display().to_string(), |name| reference::familiar(&name)),
         source: format!("docker-archive:{}:@{config_digest}", files.place().display()),

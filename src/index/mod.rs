@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::model::Digest;
 use crate::sys::file_range::FileRange;
 
+mod agreement;
 mod blob_reader;
 mod budget;
 mod build;

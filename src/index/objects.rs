@@ -84,6 +84,8 @@ pub struct Checkpoint {
     pub end: TarOffset,
     /// Where in the blob.
     pub blob_offset: u64,
+    /// Where in the blob the next one is, or the blob's end: decoding reads little more than that.
+    pub blob_end: u64,
     /// What else the decoder must know.
     pub bits: u8,
     window: u64,
@@ -338,12 +340,14 @@ impl LayerIndex {
         let Some(number) = low.checked_sub(1) else { return Ok(None) };
         let record = self.record::<SpanRecord>(Section::Spans, number)?;
         let next = if low < count { Some(self.record::<SpanRecord>(Section::Spans, low)?) } else { None };
-        let end = next.map_or(self.tar_bytes(), |next| next.tar_offset.get());
+        let end = next.as_ref().map_or(self.tar_bytes(), |next| next.tar_offset.get());
+        let blob_end = next.map_or(self.blob_bytes(), |next| next.blob_offset.get());
         Ok(Some(Checkpoint {
             number,
             place: TarOffset(record.tar_offset.get()),
             end: TarOffset(end),
             blob_offset: record.blob_offset.get(),
+            blob_end,
             bits: record.bits & 7,
             window: record.window.get(),
             window_len: record.window_len.get(),

@@ -247,6 +247,11 @@ impl LayerIndex {
         }
     }
 
+    /// All of a section, checked.
+    pub(super) fn section(&self, section: Section) -> Result<&[u8], IndexError> {
+        self.bytes(section, 0, self.header.sections[section as usize].len.get())
+    }
+
     /// How many records of a type a section holds.
     pub(super) fn count<T>(&self, section: Section) -> u64 {
         let size = u64::try_from(size_of::<T>()).unwrap_or(u64::MAX);

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::LayerError;
+use super::arriving::bytes_of;
 use super::chunk_cache::{ChunkCache, LayerKey};
 use super::read_counts::{ReadCounts, Tier};
 use super::read_on::{self, Follower};
@@ -157,6 +158,7 @@ impl ChunkReader {
         if self.rereads.fetch_add(1, Ordering::Relaxed) < REREADS_MAX {
             tracing::warn!(%diff_id, offset = place, "wrong bytes in a layer: reading again");
             self.cache.remove_layer(self.key);
+            self.doubt(granule);
             again = self.load(granule);
         }
         match again {
@@ -312,6 +314,10 @@ impl ChunkReader {
             None => {
                 self.counts().decodes_resumed.add(1);
                 let window = self.index.window(checkpoint).map_err(|error| self.bad_index(&error))?;
+                // Of a long span nobody knows how much is wanted.
+                if !checkpoint.is_long() {
+                    self.blob.await_bytes(bytes_of(checkpoint)).map_err(|source| self.io(source))?;
+                }
                 let resumed = Decoder::resume(self.index.encoding(), &self.blob, checkpoint, &window);
                 resumed.map_err(|error| self.undecoded(error))?
             }

@@ -6,6 +6,7 @@ use std::fmt::Debug;
 
 use crate::model::{Digest, EntryId, FileName, Metadata, Name, Timestamp};
 
+mod arriving;
 mod bring;
 mod chunk_cache;
 mod chunk_reader;
@@ -40,7 +41,7 @@ pub use error::LayerError;
 pub use read_counts::ReadMeter;
 pub use read_on::ReadOn;
 pub use scrub::{Damage, Hit, PathsMax, Scrubbed};
-pub use source::{LayerSource, TarSource};
+pub use source::{KnownBy, LayerSource, TarSource};
 pub use spill::{Spill, SpillDir};
 pub use start_trace::StartTrace;
 pub use tar_layer::TarLayer;

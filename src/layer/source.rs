@@ -23,4 +23,24 @@ pub struct TarSource {
     pub blob_digest: Option<Digest>,
     /// What they must hash to uncompressed.
     pub diff_id: Digest,
+    /// Where it is said what is in it.
+    pub known_by: KnownBy,
+}
+
+impl TarSource {
+    /// One that is known by the index that is kept of it.
+    #[must_use]
+    pub fn new(blob: FileRange, blob_digest: Option<Digest>, diff_id: Digest) -> Self {
+        Self { blob, blob_digest, diff_id, known_by: KnownBy::OwnIndex }
+    }
+}
+
+/// Where it is said what is in a layer.
+#[derive(Clone, Debug, Default)]
+pub enum KnownBy {
+    /// In the index that is kept of it, made of its bytes.
+    #[default]
+    OwnIndex,
+    /// In an index that somebody else made, who is trusted.
+    Index(PathBuf),
 }

@@ -194,6 +194,11 @@ impl Drop for StartTrace {
 /// Decodes what is known to be wanted, for as long as anybody has the layers, until `end`.
 fn read_ahead(trace: &Weak<StartTrace>, end: Instant) {
     let Some(spans) = trace.upgrade().map(|trace| trace.spans()) else { return };
+    // What has to come from far away first is on its way together.
+    for (number, granules) in &spans {
+        let Some(layer) = trace.upgrade().and_then(|trace| trace.layer(*number)) else { return };
+        granules.last().into_iter().for_each(|granule| layer.chunks.announce(*granule));
+    }
     let mut brought = 0;
     for (number, granules) in spans {
         let Some(layer) = trace.upgrade().and_then(|trace| trace.layer(number)) else { return };

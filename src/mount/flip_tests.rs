@@ -182,7 +182,7 @@ impl Image {
     fn spec(&self, index_dir: &Path) -> MountSpec {
         let source = |(path, diff_id): &(PathBuf, Digest)| {
             let blob = FileRange::open(path).unwrap();
-            LayerSource::Tar(TarSource { blob, blob_digest: None, diff_id: *diff_id })
+            LayerSource::Tar(TarSource::new(blob, None, *diff_id))
         };
         MountSpec {
             layers: self.layers.iter().map(source).collect(),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{MountError, MountSpec, Progress};
 use crate::index::{self, Expected, IndexDir, IndexError, LayerIndex};
-use crate::layer::{ChunkCache, LayerSource, TarLayer, TarSource};
+use crate::layer::{ChunkCache, KnownBy, LayerSource, TarLayer, TarSource};
 use crate::model::Digest;
 
 /// A layer whose index is there.
@@ -85,6 +85,9 @@ impl MountSpec {
     pub fn bytes_to_index(&self) -> u64 {
         let unknown = |source: &LayerSource| {
             let LayerSource::Tar(tar) = source else { return 0 };
+            if matches!(tar.known_by, KnownBy::Index(_)) {
+                return 0;
+            }
             let name = index::key(&tar.blob, tar.blob_digest.as_ref(), &tar.diff_id);
             let is_known = name.map_or(true, |name| self.index_dir.join(name).exists());
             if is_known { 0 } else { tar.blob.len() }

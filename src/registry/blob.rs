@@ -63,6 +63,48 @@ impl Registry {
         Ok(())
     }
 
+    /// Gives `take` some bytes of a blob, which is asked for once: who cannot wait tries again.
+    ///
+    /// # Errors
+    /// [`RegistryError`], also [`RegistryError::NoRanges`], and [`RegistryError::NotTaken`] with what `take` says.
+    pub fn blob_part(
+        &self,
+        wanted: Wanted,
+        end: u64,
+        take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), RegistryError> {
+        let Wanted { what, digest, size, start } = wanted;
+        let path = format!("/v2/{}/blobs/{digest}", self.endpoint.repository);
+        let called = format!("{what} {digest}");
+        let range = ("range", format!("bytes={start}-{}", end.saturating_sub(1)));
+        let answer = self.ask(Method::Get, &path, &called, &[range])?;
+        match answer.status {
+            206 => self.check_range(&wanted, &answer, start)?,
+            200 => return Err(RegistryError::NoRanges { registry: self.name() }),
+            _ => return Err(self.refused(&called, answer)),
+        }
+        let mut position = start;
+        let mut reader = answer.into_reader().take(end.saturating_sub(start));
+        let mut buffer = vec![0; CHUNK_BYTES];
+        while position < end {
+            let reason = match reader.read(&mut buffer) {
+                Ok(0) => "the connection ended".to_owned(),
+                Ok(count) => {
+                    take(&buffer[..count]).map_err(RegistryError::NotTaken)?;
+                    position += count as u64;
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => error.to_string(),
+            };
+            let (registry, attempts) = (self.name(), 1);
+            return Err(RegistryError::Cut { registry, digest, position, size, attempts, reason });
+        }
+        // Only a connection of which the end was seen serves the next question.
+        reader.into_inner().read(&mut buffer[..1]).ok();
+        Ok(())
+    }
+
     /// An answer that has the bytes from `position` on, or all of them.
     fn blob_answer(&self, wanted: &Wanted, position: u64) -> Result<Answer, RegistryError> {
         let path = format!("/v2/{}/blobs/{}", self.endpoint.repository, wanted.digest);

@@ -94,6 +94,12 @@ impl Registry {
         self.endpoint.host.clone()
     }
 
+    /// Where it is, and how it is asked.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// The repository there.
     #[must_use]
     pub fn repository(&self) -> &str {

@@ -135,6 +135,12 @@ pub enum RegistryError {
         /// What was said last.
         reason: String,
     },
+    /// It gives a blob as a whole only (distribution-spec: "SHOULD support the Range request header").
+    #[error("registry {registry}: it does not give parts of a blob")]
+    NoRanges {
+        /// Which one.
+        registry: String,
+    },
     /// What is to be sent is not what it is called.
     #[error(
         "{place}{what} {expected} is damaged: its bytes hash to {actual}; pull or build the image again before it is pushed"

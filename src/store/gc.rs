@@ -102,6 +102,12 @@ pub fn collect_caches(
     done.caches += imports.imports;
     done.temporaries += imports.temporaries;
     done.bytes += imports.bytes;
+    for (entry, age) in super::arriving::unused(store, unused)? {
+        match digest_leading(&entry).or_else(|| digest_named(&entry, ".lfx")) {
+            Some(_) => done.caches += remove_file(&entry, &mut done.bytes)?,
+            None => remove_temporary(&entry, age, &mut done)?,
+        }
+    }
     Ok(done)
 }
 

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::sys::atomic;
 
+mod arriving;
 mod blobs;
 mod check;
 mod error;
@@ -27,6 +28,7 @@ mod removal;
 mod repair;
 mod staged;
 
+pub use arriving::{Arriving, ArrivingView, PIECE_BYTES};
 pub use blobs::{BlobPin, Blobs};
 pub use check::{Checked, Checking, Finding, Repair, check};
 pub use error::StoreError;

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -66,7 +66,7 @@ impl Blobs {
                     continue;
                 };
                 // Whoever had the lock may have made a blob of the file since it was opened.
-                if !is_named(lock.file(), &path)? {
+                if !lock.is_named()? {
                     continue;
                 }
                 if is_complete(&target, size)? {
@@ -183,15 +183,6 @@ fn length_of(path: &Path) -> io::Result<u64> {
     match std::fs::metadata(path) {
         Ok(found) => Ok(found.len()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(error),
-    }
-}
-
-fn is_named(file: &File, path: &Path) -> io::Result<bool> {
-    let own = file.metadata()?;
-    match std::fs::metadata(path) {
-        Ok(found) => Ok((found.dev(), found.ino()) == (own.dev(), own.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }

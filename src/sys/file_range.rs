@@ -2,12 +2,14 @@
 
 use std::fs::{File, Metadata};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
+use super::arrival::Arrival;
 use super::sealed::SealedFile;
 use crate::model::Digest;
 
@@ -32,6 +34,8 @@ enum Content {
     StandIn(Arc<SealedFile>),
     /// A file that is being written.
     Growing(Arc<File>, Arc<Growth>),
+    /// A file with holes, which somebody fills where it is read.
+    Arriving(Arc<dyn Arrival>),
 }
 
 /// How far a file is that is being written, for those who read it meanwhile ([`FileRange::growing`]).
@@ -80,6 +84,7 @@ impl Content {
         match self {
             Self::Own(file) | Self::Growing(file, _) => file,
             Self::StandIn(file) => file.file(),
+            Self::Arriving(arrival) => arrival.file(),
         }
     }
 }
@@ -109,6 +114,43 @@ impl FileRange {
     pub fn growing(path: &Path, len: u64, growth: &Arc<Growth>) -> io::Result<Self> {
         let file = Content::Growing(Arc::new(File::open(path)?), Arc::clone(growth));
         Ok(Self { file, path: path.into(), offset: 0, len })
+    }
+
+    /// A file of which somebody brings what is read: who reads what is not there yet waits for it.
+    #[must_use]
+    pub fn arriving(path: &Path, len: u64, arrival: Arc<dyn Arrival>) -> Self {
+        Self { file: Content::Arriving(arrival), path: path.into(), offset: 0, len }
+    }
+
+    /// Of a file that arrives: waits until all of these bytes are there. Who knows how much will be read waits once.
+    ///
+    /// # Errors
+    /// As [`Self::read_at`].
+    pub fn await_bytes(&self, range: Range<u64>) -> io::Result<()> {
+        self.arrival(range).map_or(Ok(()), |(arrival, range)| arrival.wait(range))
+    }
+
+    /// Of a file that arrives: these bytes may be read soon.
+    pub fn announce(&self, range: Range<u64>) {
+        if let Some((arrival, range)) = self.arrival(range) {
+            arrival.announce(range);
+        }
+    }
+
+    /// Of a file that arrives: these bytes turned out wrong. Returns when they have been fetched anew, or cannot be.
+    pub fn doubt(&self, range: Range<u64>) {
+        if let Some((arrival, range)) = self.arrival(range)
+            && let Err(error) = arrival.doubt(range)
+        {
+            tracing::warn!("{}: {error}", self.path.display());
+        }
+    }
+
+    /// Who brings the bytes, and where they lie in the file.
+    fn arrival(&self, range: Range<u64>) -> Option<(&dyn Arrival, Range<u64>)> {
+        let Content::Arriving(arrival) = &self.file else { return None };
+        let (start, end) = (range.start.min(self.len), range.end.min(self.len));
+        (start < end).then(|| (arrival.as_ref(), self.offset + start..self.offset + end))
     }
 
     /// Whether another file than that at [`Self::path`] is read: then [`Self::offset`] is not a place in that.
@@ -176,6 +218,11 @@ impl FileRange {
                     )));
                 }
                 file.read_exact_at(buffer, at)
+            }
+            Content::Arriving(_) if want == 0 => Ok(()),
+            Content::Arriving(arrival) => {
+                arrival.wait(at..at.saturating_add(want as u64))?;
+                arrival.file().read_exact_at(buffer, at)
             }
         };
         match read {

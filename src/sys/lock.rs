@@ -119,6 +119,19 @@ impl FileLock {
         self.file.write_all_at(word.as_bytes(), 0)
     }
 
+    /// Whether its path still leads to it: who had the lock before may have moved or removed the file.
+    ///
+    /// # Errors
+    /// What fstat(2) and stat(2) say.
+    pub fn is_named(&self) -> io::Result<bool> {
+        let own = self.file.metadata()?;
+        match std::fs::metadata(&self.path) {
+            Ok(found) => Ok((found.dev(), found.ino()) == (own.dev(), own.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The locked file, for who passes the descriptor on.
     #[must_use]
     pub fn file(&self) -> &File {

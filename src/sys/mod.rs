@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod arrival;
 pub mod atomic;
 pub mod boot;
 pub mod bus_error;

@@ -2,6 +2,7 @@
 
 pub mod attachment;
 pub mod health;
+pub mod lazy;
 pub mod life;
 mod mount_option;
 pub mod network;

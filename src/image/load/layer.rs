@@ -61,7 +61,7 @@ pub fn take_layer(store: &Store, source: &mut dyn Read, place: &Path) -> Result<
         }
     }
     let descriptor = Descriptor::new(layer_type(encoding), blob.digest(), blob.bytes());
-    let tar = TarSource { blob: range, blob_digest: Some(blob.digest()), diff_id };
+    let tar = TarSource::new(range, Some(blob.digest()), diff_id);
     Ok(NewLayer { tar, descriptor, blob })
 }
 

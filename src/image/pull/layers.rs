@@ -36,12 +36,13 @@ struct Work<'a> {
 }
 
 impl Source<'_> {
-    /// Brings all layers into the store, and their indexes.
-    pub(super) fn layers(
+    /// Brings the layers into the store that are wanted, and their indexes.
+    pub(in crate::image) fn some_layers(
         &self,
         manifest: &Manifest,
         config: &ImageConfig,
         progress: &dyn Pulling,
+        is_wanted: &dyn Fn(Digest) -> bool,
     ) -> Result<(), ImageError> {
         progress.layers(&manifest.layers);
         let mut seen = BTreeSet::new();
@@ -50,7 +51,8 @@ impl Source<'_> {
             Layer { digest, size, diff_id: *diff_id }
         };
         let all = manifest.layers.iter().zip(&config.rootfs.diff_ids).map(layer);
-        let left: VecDeque<Layer> = all.filter(|layer| seen.insert(layer.digest)).collect();
+        let left: VecDeque<Layer> =
+            all.filter(|layer| seen.insert(layer.digest) && is_wanted(layer.digest)).collect();
         if let Some(layer) = left.iter().find(|layer| layer.size > LAYER_BYTES_MAX) {
             let (path, what) = (self.place.0.clone(), format!("bytes in layer {}", layer.digest));
             return Err(ImageError::Limit { path, what, count: layer.size, limit: LAYER_BYTES_MAX });

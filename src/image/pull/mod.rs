@@ -79,11 +79,11 @@ pub fn pull(store: &Store, spec: &PullSpec, progress: &dyn Pulling) -> Result<Pu
     let (name, before) = known(store, &spec.reference)?;
     let version = version(&spec.reference);
     let (source, document) = at_first(store, spec, |source| source.top(&version, before.is_some()))?;
-    let (descriptor, manifest) = source.descend(document, &spec.platform)?;
+    let Found { named: descriptor, manifest, .. } = source.descend(document, &spec.platform)?;
     let (config, config_digest) = source.config(&manifest)?;
-    source.layers(&manifest, &config, progress)?;
-    let parts = manifest.layers.iter().chain([&manifest.config]).map(|part| part.digest);
-    Seen::of(store).note(&source.registry.name(), source.registry.repository(), parts);
+    source.some_layers(&manifest, &config, progress, &|_| true)?;
+    let (host, repository, parts) = source.place_and_parts(&manifest);
+    Seen::of(store).note(&host, &repository, parts.into_iter());
     let is_new = before != Some(descriptor.digest);
     // What another process has published may be known by its name, but not lie there yet after a power cut.
     let dir = store.blobs().dir().to_owned();
@@ -113,7 +113,7 @@ pub fn tags(store: &Store, spec: &PullSpec, limit: usize) -> Result<Vec<String>,
 }
 
 /// What the first endpoint answers that has an answer; else the last one's error.
-fn at_first<'a, T>(
+pub(super) fn at_first<'a, T>(
     store: &'a Store,
     spec: &PullSpec,
     ask: impl Fn(&Source<'a>) -> Result<T, ImageError>,
@@ -146,7 +146,7 @@ fn at_first<'a, T>(
 }
 
 /// The name that the image has in the store, or will have, and what it leads to.
-fn known(store: &Store, reference: &Reference) -> Result<(String, Option<Digest>), ImageError> {
+pub(super) fn known(store: &Store, reference: &Reference) -> Result<(String, Option<Digest>), ImageError> {
     let wanted = reference.essential();
     let is_it = |name: &str| name.parse::<Reference>().is_ok_and(|name| name.essential() == wanted);
     // Other tools may have written it in full.
@@ -154,7 +154,7 @@ fn known(store: &Store, reference: &Reference) -> Result<(String, Option<Digest>
     Ok(known.map_or_else(|| (wanted.familiar(), None), |(name, descriptor)| (name, Some(descriptor.digest))))
 }
 
-fn version(reference: &Reference) -> Version {
+pub(super) fn version(reference: &Reference) -> Version {
     match (reference.digest(), reference.tag()) {
         (Some(digest), _) => Version::Digest(digest),
         (None, tag) => Version::Tag(tag.unwrap_or("latest").to_owned()),
@@ -177,15 +177,29 @@ impl Files for Remote {
 
 /// Where an image comes from and goes to.
 #[derive(Debug)]
-struct Source<'a> {
-    store: &'a Store,
-    registry: Registry,
+pub(super) struct Source<'a> {
+    pub(super) store: &'a Store,
+    pub(super) registry: Registry,
     place: Remote,
+}
+
+/// The documents of an image, which are stored.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// What the name leads to: the manifest, or an index.
+    pub(super) named: Descriptor,
+    /// The manifest.
+    pub(super) own: Descriptor,
+    pub(super) manifest: Manifest,
 }
 
 impl Source<'_> {
     /// The document that the name leads to. What is known is not fetched again if the registry tells its digest beforehand.
-    fn top(&self, version: &Version, may_be_known: bool) -> Result<registry::Document, ImageError> {
+    pub(super) fn top(
+        &self,
+        version: &Version,
+        may_be_known: bool,
+    ) -> Result<registry::Document, ImageError> {
         let known = match version {
             Version::Digest(digest) => Some(*digest),
             Version::Tag(_) if may_be_known => self.registry.manifest_digest(version)?,
@@ -199,12 +213,18 @@ impl Source<'_> {
         Ok(self.registry.manifest(version)?)
     }
 
-    /// From what the name leads to down to one manifest. Gives the descriptor of the first and the last; both are stored.
-    fn descend(
+    /// Registry and repository, and all that the manifest refers to.
+    pub(super) fn place_and_parts(&self, manifest: &Manifest) -> (String, String, Vec<Digest>) {
+        let parts = manifest.layers.iter().chain([&manifest.config]).map(|part| part.digest);
+        (self.registry.name(), self.registry.repository().to_owned(), parts.collect())
+    }
+
+    /// From what the name leads to down to one manifest.
+    pub(super) fn descend(
         &self,
         top: registry::Document,
         platform: &Option<TargetPlatform>,
-    ) -> Result<(Descriptor, Manifest), ImageError> {
+    ) -> Result<Found, ImageError> {
         let platform = platform.clone().unwrap_or_else(TargetPlatform::host);
         let registry::Document { mut media_type, mut digest, mut bytes } = top;
         let mut named = None;
@@ -215,9 +235,9 @@ impl Source<'_> {
             let media = manifest::media_type(&bytes, &media_type, &document);
             let own = Descriptor::new(&media, digest, bytes.len() as u64);
             self.store.blobs().put(digest, &mut &bytes[..])?;
-            let named = &*named.get_or_insert(own);
+            let named = &*named.get_or_insert_with(|| own.clone());
             let index = match document {
-                Document::Manifest(manifest) => return Ok((named.clone(), manifest)),
+                Document::Manifest(manifest) => return Ok(Found { named: named.clone(), own, manifest }),
                 Document::Index(index) => index,
             };
             let next = oci_layout::for_platform(&self.place, &index.manifests, &platform)?;
@@ -246,7 +266,7 @@ impl Source<'_> {
     }
 
     /// The image's config, which is stored.
-    fn config(&self, manifest: &Manifest) -> Result<(ImageConfig, Digest), ImageError> {
+    pub(super) fn config(&self, manifest: &Manifest) -> Result<(ImageConfig, Digest), ImageError> {
         let media_type = |what: &str, descriptor: &Descriptor, reason| ImageError::MediaType {
             path: self.place.0.clone(),
             what: format!("{what} {}", descriptor.digest),

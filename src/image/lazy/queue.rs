@@ -1,0 +1,338 @@
+//! What is to be fetched next. It reads no clock and does no I/O: who waits comes first, then what was announced, then the rest.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use super::Background;
+
+/// Pieces that are fetched by one question: 4 MiB.
+const RUN_MAX: u64 = 64;
+/// The same in the background where somebody may want something at any moment: 1 MiB.
+const IDLE_RUN_MAX: u64 = 16;
+/// How long nobody has wanted anything before the background goes on.
+const IDLE: Duration = Duration::from_millis(300);
+/// Pieces that are fetched ahead of who reads front to back: 2 MiB.
+const AHEAD_MAX: u64 = 32;
+/// Places at which somebody may read on.
+const READERS_MAX: usize = 16;
+/// Ranges that were announced and not fetched yet.
+const ANNOUNCED_MAX: usize = 32 << 10;
+/// Questions in the background at the same time.
+const BACKGROUND_RUNS_MAX: usize = 2;
+/// How often a piece is fetched anew because it was wrong.
+const DOUBTS_MAX: u8 = 3;
+/// The first pause after a failure, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// Pieces of one blob, to be fetched by one question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) blob: usize,
+    pub(super) pieces: Range<u64>,
+    is_background: bool,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Fetch(Run),
+    /// All of a blob is there.
+    Finish(usize),
+    /// Nothing, for so long, or until something happens.
+    Wait(Option<Duration>),
+}
+
+/// Somebody who waits for pieces; `T` is how that one is told.
+#[derive(Debug)]
+struct Waiter<T> {
+    blob: usize,
+    pieces: Range<u64>,
+    until: Instant,
+    answer: T,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Piece {
+    Absent,
+    OnItsWay,
+    There,
+}
+
+#[derive(Debug)]
+struct Blob {
+    pieces: Vec<Piece>,
+    doubts: Vec<u8>,
+    absent: u64,
+    /// Nothing is fetched of it any more.
+    is_done: bool,
+    /// Where the background is.
+    background_at: u64,
+}
+
+/// The pieces of all blobs, and who wants which.
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    blobs: Vec<Blob>,
+    waiters: Vec<Waiter<T>>,
+    announced: VecDeque<(usize, Range<u64>)>,
+    /// Where somebody may read on, and how much was fetched ahead of that: the last one is the newest.
+    readers: VecDeque<(usize, u64, u64)>,
+    background: Background,
+    background_runs: usize,
+    last_wanted: Instant,
+    /// Until then nothing is asked for: the last questions failed.
+    paused_until: Option<Instant>,
+    failures: u32,
+}
+
+impl<T> Queue<T> {
+    /// `there` says of each blob which pieces are there.
+    pub(super) fn new(there: Vec<Vec<bool>>, background: Background, now: Instant) -> Self {
+        let blob = |there: Vec<bool>| Blob {
+            absent: there.iter().filter(|there| !**there).count() as u64,
+            doubts: vec![0; there.len()],
+            pieces: there.into_iter().map(|there| if there { Piece::There } else { Piece::Absent }).collect(),
+            is_done: false,
+            background_at: 0,
+        };
+        Self {
+            blobs: there.into_iter().map(blob).collect(),
+            waiters: Vec::new(),
+            announced: VecDeque::new(),
+            readers: VecDeque::new(),
+            background,
+            background_runs: 0,
+            last_wanted: now,
+            paused_until: None,
+            failures: 0,
+        }
+    }
+
+    /// Somebody waits for pieces until then. Gives the answer back when they are there.
+    pub(super) fn want(
+        &mut self,
+        blob: usize,
+        pieces: Range<u64>,
+        answer: T,
+        (now, until): (Instant, Instant),
+    ) -> Option<T> {
+        self.last_wanted = now;
+        self.read_on(blob, &pieces);
+        if self.has(blob, &pieces) {
+            return Some(answer);
+        }
+        // Who asks is not kept waiting by those who asked in vain.
+        if self.waiters.is_empty() {
+            self.paused_until = None;
+        }
+        self.waiters.push(Waiter { blob, pieces, until, answer });
+        None
+    }
+
+    /// Somebody may want pieces soon.
+    pub(super) fn announce(&mut self, blob: usize, pieces: Range<u64>) {
+        if self.announced.len() < ANNOUNCED_MAX && !self.has(blob, &pieces) {
+            self.announced.push_back((blob, pieces));
+        }
+    }
+
+    /// Pieces are wrong: which of them are to be fetched anew. `None` when that has been done often enough, or the blob is known to be
+    /// right.
+    pub(super) fn doubt(&mut self, blob: usize, pieces: &Range<u64>) -> Option<Vec<u64>> {
+        let blob = self.blobs.get_mut(blob).filter(|blob| !blob.is_done)?;
+        let mut again = Vec::new();
+        for piece in pieces.clone() {
+            let at = usize::try_from(piece).ok()?;
+            let doubts = blob.doubts.get_mut(at)?;
+            if *doubts >= DOUBTS_MAX {
+                return None;
+            }
+            *doubts += 1;
+            if blob.pieces[at] == Piece::There {
+                blob.pieces[at] = Piece::Absent;
+                blob.absent += 1;
+                again.push(piece);
+            }
+        }
+        Some(again)
+    }
+
+    /// What to do now. Pieces of a run are on their way until [`Self::ended`].
+    pub(super) fn next(&mut self, now: Instant) -> Next {
+        if let Some(blob) = self.blobs.iter().position(|blob| blob.absent == 0 && !blob.is_done) {
+            self.blobs[blob].is_done = true;
+            return Next::Finish(blob);
+        }
+        if let Some(until) = self.paused_until.filter(|until| *until > now) {
+            return Next::Wait(Some(until - now));
+        }
+        let wanted =
+            self.waiters.iter().map(|waiter| (waiter.blob, waiter.pieces.clone())).collect::<Vec<_>>();
+        for (blob, pieces) in wanted {
+            if let Some(run) = self.take(blob, &pieces, RUN_MAX, false) {
+                return Next::Fetch(run);
+            }
+        }
+        while let Some((blob, pieces)) = self.announced.front().cloned() {
+            if let Some(run) = self.take(blob, &pieces, RUN_MAX, false) {
+                return Next::Fetch(run);
+            }
+            self.announced.pop_front();
+        }
+        self.in_background(now)
+    }
+
+    fn in_background(&mut self, now: Instant) -> Next {
+        let (runs_max, run_max) = match self.background {
+            Background::Off => return Next::Wait(None),
+            Background::Now => (BACKGROUND_RUNS_MAX, RUN_MAX),
+            Background::Idle => {
+                let quiet_from = self.last_wanted + IDLE;
+                if !self.waiters.is_empty() || quiet_from > now {
+                    return Next::Wait(Some(quiet_from.saturating_duration_since(now).max(IDLE / 10)));
+                }
+                (1, IDLE_RUN_MAX)
+            }
+        };
+        if self.background_runs >= runs_max {
+            return Next::Wait(None);
+        }
+        for blob in 0..self.blobs.len() {
+            let (from, end) = (self.blobs[blob].background_at, self.blobs[blob].pieces.len() as u64);
+            // What was doubted, or could not be had, lies behind.
+            for pieces in [from..end, 0..from] {
+                if let Some(run) = self.take(blob, &pieces, run_max, true) {
+                    self.blobs[blob].background_at = run.pieces.end;
+                    self.background_runs += 1;
+                    return Next::Fetch(run);
+                }
+            }
+        }
+        Next::Wait(None)
+    }
+
+    /// The first pieces of a range that nobody fetches yet.
+    fn take(&mut self, number: usize, pieces: &Range<u64>, max: u64, is_background: bool) -> Option<Run> {
+        let blob = self.blobs.get_mut(number).filter(|blob| !blob.is_done && blob.absent > 0)?;
+        let is_absent = |pieces: &[Piece], piece: u64| {
+            usize::try_from(piece).is_ok_and(|piece| pieces.get(piece) == Some(&Piece::Absent))
+        };
+        let start = pieces.clone().find(|piece| is_absent(&blob.pieces, *piece))?;
+        let end = (start..pieces.end.min(start.saturating_add(max)))
+            .find(|piece| !is_absent(&blob.pieces, *piece))
+            .unwrap_or(pieces.end.min(start.saturating_add(max)));
+        for piece in start..end {
+            *blob.pieces.get_mut(usize::try_from(piece).ok()?)? = Piece::OnItsWay;
+        }
+        Some(Run { blob: number, pieces: start..end, is_background })
+    }
+
+    /// A piece is there. Gives the answers to those who have all now.
+    pub(super) fn arrived(&mut self, blob: usize, piece: u64) -> Vec<T> {
+        self.failures = 0;
+        let of_it = self.blobs.get_mut(blob);
+        let found = of_it.and_then(|blob| {
+            let state = blob.pieces.get_mut(usize::try_from(piece).ok()?)?;
+            (*state != Piece::There).then(|| {
+                *state = Piece::There;
+                blob.absent -= 1;
+            })
+        });
+        if found.is_none() {
+            return Vec::new();
+        }
+        let (blobs, mut done) = (&self.blobs, Vec::new());
+        let waiting = std::mem::take(&mut self.waiters);
+        for waiter in waiting {
+            let is_its = waiter.blob == blob && waiter.pieces.contains(&piece);
+            if is_its && has(blobs, blob, &waiter.pieces) {
+                done.push(waiter.answer);
+            } else {
+                self.waiters.push(waiter);
+            }
+        }
+        done
+    }
+
+    /// A run has come to its end; what did not come is to be fetched again, after a pause if it failed.
+    pub(super) fn ended(&mut self, run: &Run, failed: bool, now: Instant) {
+        if run.is_background {
+            self.background_runs -= 1;
+        }
+        if let Some(blob) = self.blobs.get_mut(run.blob) {
+            for piece in run.pieces.clone().filter_map(|piece| usize::try_from(piece).ok()) {
+                if blob.pieces.get(piece) == Some(&Piece::OnItsWay) {
+                    blob.pieces[piece] = Piece::Absent;
+                }
+            }
+        }
+        if failed {
+            let pause = PAUSES.0.saturating_mul(1 << self.failures.min(16)).min(PAUSES.1);
+            self.failures = self.failures.saturating_add(1);
+            self.paused_until = Some(now + pause);
+        }
+    }
+
+    /// All of a blob turned out to be something else: nothing of it is there.
+    pub(super) fn lost(&mut self, blob: usize) {
+        if let Some(blob) = self.blobs.get_mut(blob) {
+            blob.pieces.fill(Piece::Absent);
+            blob.absent = blob.pieces.len() as u64;
+            blob.is_done = false;
+            blob.background_at = 0;
+        }
+    }
+
+    /// Nothing of a blob will come any more: those who wait for it.
+    pub(super) fn give_up(&mut self, blob: usize) -> Vec<T> {
+        if let Some(blob) = self.blobs.get_mut(blob) {
+            blob.is_done = true;
+        }
+        self.take_waiters(|waiter| waiter.blob == blob)
+    }
+
+    /// Those who have waited long enough.
+    pub(super) fn overdue(&mut self, now: Instant) -> Vec<T> {
+        self.take_waiters(|waiter| waiter.until <= now)
+    }
+
+    fn take_waiters(&mut self, is_it: impl Fn(&Waiter<T>) -> bool) -> Vec<T> {
+        self.waiters.extract_if(.., |waiter| is_it(waiter)).map(|waiter| waiter.answer).collect()
+    }
+
+    /// Fetches ahead of who reads front to back.
+    fn read_on(&mut self, blob: usize, pieces: &Range<u64>) {
+        // A range may begin in the piece in which the one before ended.
+        let is_on = |reader: &(usize, u64, u64)| {
+            reader.0 == blob && (pieces.start..=pieces.start + 1).contains(&reader.1)
+        };
+        let ahead = match self.readers.iter().position(is_on) {
+            Some(at) => self.readers.remove(at).map_or(0, |(_, _, ahead)| (ahead * 2).clamp(2, AHEAD_MAX)),
+            None => 0,
+        };
+        if ahead > 0 && !self.has(blob, &(pieces.end..pieces.end + ahead)) {
+            self.announced.push_front((blob, pieces.end..pieces.end + ahead));
+        }
+        self.readers.push_back((blob, pieces.end, ahead));
+        if self.readers.len() > READERS_MAX {
+            self.readers.pop_front();
+        }
+    }
+
+    fn has(&self, blob: usize, pieces: &Range<u64>) -> bool {
+        has(&self.blobs, blob, pieces)
+    }
+}
+
+/// Whether all of these are there; those behind the end are.
+fn has(blobs: &[Blob], blob: usize, pieces: &Range<u64>) -> bool {
+    let Some(blob) = blobs.get(blob) else { return true };
+    let place = |piece: u64| usize::try_from(piece).unwrap_or(usize::MAX).min(blob.pieces.len());
+    let (start, end) = (place(pieces.start), place(pieces.end));
+    start >= end || blob.pieces[start..end].iter().all(|piece| *piece == Piece::There)
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

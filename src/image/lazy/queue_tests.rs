@@ -1,0 +1,120 @@
+//! Who gets what when.
+
+use super::*;
+
+fn queue(pieces: usize, background: Background) -> (Queue<&'static str>, Instant) {
+    let now = Instant::now();
+    (Queue::new(vec![vec![false; pieces]; 2], background, now), now)
+}
+
+fn fetched(queue: &mut Queue<&'static str>, now: Instant) -> Run {
+    match queue.next(now) {
+        Next::Fetch(run) => run,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn bring(queue: &mut Queue<&'static str>, run: &Run, now: Instant) -> Vec<&'static str> {
+    let done = run.pieces.clone().flat_map(|piece| queue.arrived(run.blob, piece)).collect();
+    queue.ended(run, false, now);
+    done
+}
+
+#[test]
+fn who_waits_comes_first_and_hears_of_it() {
+    let (mut queue, now) = queue(100, Background::Now);
+    queue.announce(1, 10..12);
+    let until = now + Duration::from_secs(1);
+    assert_eq!(queue.want(1, 3..5, "one", (now, until)), None);
+    assert_eq!(queue.want(1, 0..4, "two", (now, until)), None);
+    let first = fetched(&mut queue, now);
+    assert_eq!((first.blob, first.pieces.clone()), (1, 3..5));
+    let second = fetched(&mut queue, now);
+    assert_eq!(second.pieces, 0..3);
+    assert_eq!(fetched(&mut queue, now).pieces, 10..12);
+    assert_eq!(bring(&mut queue, &first, now), ["one"]);
+    assert_eq!(bring(&mut queue, &second, now), ["two"]);
+    assert_eq!(queue.want(1, 0..5, "again", (now, until)), Some("again"));
+    assert_eq!(queue.want(1, 99..120, "behind the end", (now, until)), None);
+    // What was announced and is not wanted yet has its turn, then the background, which is never the only one.
+    let pieces: Vec<_> = (0..3).map(|_| queue.next(now)).collect();
+    assert!(matches!(&pieces[0], Next::Fetch(run) if run.pieces == (99..100)), "{pieces:?}");
+    assert!(matches!(&pieces[2], Next::Fetch(run) if run.is_background), "{pieces:?}");
+}
+
+#[test]
+fn the_background_waits_for_silence_and_finishes() {
+    let (mut queue, now) = queue(40, Background::Idle);
+    assert!(matches!(queue.next(now), Next::Wait(Some(_))));
+    let mut later = now + IDLE;
+    let mut finished = Vec::new();
+    for _ in 0..20 {
+        match queue.next(later) {
+            Next::Fetch(run) => {
+                // One at a time.
+                assert!(matches!(queue.next(later), Next::Wait(None)));
+                assert!(run.pieces.end - run.pieces.start <= IDLE_RUN_MAX);
+                bring(&mut queue, &run, later);
+            }
+            Next::Finish(blob) => finished.push(blob),
+            Next::Wait(_) => later += IDLE,
+        }
+    }
+    assert_eq!(finished, [0, 1]);
+    let (mut off, now) = self::queue(40, Background::Off);
+    assert_eq!(off.next(now + IDLE), Next::Wait(None));
+}
+
+#[test]
+fn failures_make_pauses_and_waiters_give_up() {
+    let (mut queue, now) = queue(10, Background::Off);
+    let until = now + Duration::from_secs(2);
+    queue.want(0, 0..3, "one", (now, until));
+    let run = fetched(&mut queue, now);
+    assert!(queue.arrived(0, 0).is_empty());
+    queue.ended(&run, true, now);
+    assert!(matches!(queue.next(now), Next::Wait(Some(_))));
+    let again = fetched(&mut queue, now + PAUSES.1);
+    assert_eq!(again.pieces, 1..3);
+    queue.ended(&again, true, now + PAUSES.1);
+    assert!(queue.overdue(now).is_empty());
+    assert_eq!(queue.overdue(until), ["one"]);
+    // Who comes now is tried for at once.
+    queue.want(0, 5..6, "two", (until, until + PAUSES.1));
+    assert_eq!(fetched(&mut queue, until).pieces, 5..6);
+}
+
+#[test]
+fn wrong_pieces_are_fetched_again_but_not_for_ever() {
+    let (mut queue, now) = queue(4, Background::Now);
+    for _ in 0..DOUBTS_MAX {
+        let run = fetched(&mut queue, now);
+        bring(&mut queue, &run, now);
+        assert_eq!(queue.doubt(0, &(1..3)), Some(vec![1, 2]));
+    }
+    assert_eq!(queue.doubt(0, &(1..3)), None);
+    assert_eq!(queue.doubt(0, &(0..9)), None);
+    queue.lost(0);
+    assert_eq!(fetched(&mut queue, now).pieces, 0..4);
+    queue.want(0, 0..1, "one", (now, now));
+    assert_eq!(queue.give_up(0), ["one"]);
+    assert_eq!(fetched(&mut queue, now).blob, 1);
+}
+
+#[test]
+fn who_reads_front_to_back_finds_more_and_more() {
+    let (mut queue, now) = queue(200, Background::Off);
+    let mut at = 0;
+    let mut ahead = Vec::new();
+    for _ in 0..6 {
+        queue.want(0, at..at + 2, "reader", (now, now + IDLE));
+        let mut most = 0;
+        while let Next::Fetch(run) = queue.next(now) {
+            most = most.max(run.pieces.end.saturating_sub(at + 2));
+            bring(&mut queue, &run, now);
+        }
+        ahead.push(most);
+        at += 2;
+    }
+    assert_eq!(ahead, [0, 2, 4, 8, 16, 32]);
+}

@@ -1,0 +1,35 @@
+//! Layers whose blob arrives while they are read: which of its bytes a granule needs.
+
+use std::ops::Range;
+
+use super::chunk_reader::ChunkReader;
+use crate::index::{Checkpoint, GRANULE_BYTES};
+
+impl ChunkReader {
+    /// Says that a granule may be read soon.
+    pub(super) fn announce(&self, granule: u64) {
+        if let Some(range) = self.blob_range(granule) {
+            self.blob().announce(range);
+        }
+    }
+
+    /// What a granule is made of turned out wrong.
+    pub(super) fn doubt(&self, granule: u64) {
+        if let Some(range) = self.blob_range(granule) {
+            self.blob().doubt(range);
+        }
+    }
+
+    fn blob_range(&self, granule: u64) -> Option<Range<u64>> {
+        if self.is_plain() {
+            let start = granule.checked_mul(GRANULE_BYTES)?;
+            return Some(start..start.checked_add(GRANULE_BYTES)?);
+        }
+        Some(bytes_of(&self.checkpoint(granule).ok()?))
+    }
+}
+
+/// What is read of a blob to decode a span from its checkpoint. The bits before it may be in the byte before.
+pub(super) fn bytes_of(checkpoint: &Checkpoint) -> Range<u64> {
+    checkpoint.blob_offset.saturating_sub(1)..checkpoint.blob_end
+}
