@@ -46,6 +46,7 @@ mod prune;
 mod ps;
 mod pull;
 pub mod push;
+pub mod push_index;
 mod registries;
 mod rename;
 mod rm;

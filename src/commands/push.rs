@@ -8,6 +8,7 @@ use clap::Args;
 use super::args::PlatformArg;
 use super::options::registry::RegistryArgs;
 use super::progress::Told;
+use super::push_index::{self, IndexArgs};
 use super::registries::{self, Asking};
 use super::transfers::Transfers;
 use super::{complain, environment};
@@ -30,6 +31,9 @@ pub struct PushArgs {
     /// Write the digest of what was pushed into a file
     #[arg(long, value_name = "FILE")]
     pub digestfile: Option<PathBuf>,
+    /// What goes with it
+    #[command(flatten)]
+    pub index: IndexArgs,
     /// How the registry is asked
     #[command(flatten)]
     pub registry: RegistryArgs,
@@ -201,6 +205,8 @@ fn all(
 ) -> anyhow::Result<Vec<Pushed>> {
     let parcels = images.iter().map(|(image, _)| Parcel::of(image, store)).collect::<Result<Vec<_>, _>>()?;
     let Some((_, first)) = images.first() else { return Ok(Vec::new()) };
+    let attachments =
+        args.index.attachments(images.iter().map(|(image, _)| image).zip(&parcels), store, told)?;
     // Mirrors come before the registry; nothing is pushed to them.
     let endpoints = Asking::new(&args.registry)?.endpoints(first)?;
     let endpoint = endpoints.last().context("no registry to push to")?;
@@ -219,6 +225,7 @@ fn all(
         if told == Told::Progress {
             super::print(&format!("{tag}: digest: {} size: {}\n", pushed.digest, pushed.size))?;
         }
+        push_index::attach(&attachments, &mut pusher, parcel, told)?;
         all.push(pushed);
     }
     Ok(all)

@@ -12,6 +12,7 @@ use crate::model::{Digest, ImageConfig};
 use crate::store::Store;
 
 mod archive;
+pub mod attached;
 pub mod catalog;
 mod describe;
 mod docker_archive;
@@ -27,6 +28,7 @@ mod manifest;
 mod oci_layout;
 mod oldest_archive;
 mod open;
+mod parallel;
 mod platform;
 pub mod pull;
 pub mod push;

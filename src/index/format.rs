@@ -41,7 +41,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// First bytes of every index.
 pub(crate) const MAGIC: [u8; 8] = *b"layerlfx";
 /// Grows with every change to anything in this file, and to what the builder makes of a tar.
-pub(crate) const VERSION: u32 = 3;
+pub const VERSION: u32 = 3;
 /// The unit of the body's checksums.
 pub(crate) const PAGE_BYTES: u64 = 64 << 10;
 /// The unit of verification and caching of the layer's content.

@@ -42,7 +42,7 @@ pub use decoder::Decoder;
 pub use decompress::{decompress, decompress_stream};
 pub use encoding::Encoding;
 pub use error::IndexError;
-pub use format::{GRANULE_BYTES, SPAN_BYTES};
+pub use format::{GRANULE_BYTES, SPAN_BYTES, VERSION};
 pub use objects::{Checkpoint, Child, Content, Extent, Inode, InodeNumber, XattrPair};
 pub use source::DecodeError;
 pub use view::{IndexDir, LayerIndex};

@@ -147,6 +147,23 @@ impl LayerIndex {
         &self.path
     }
 
+    /// What tells it from any other index, down to the last bit: the checksum of all its checksums.
+    #[must_use]
+    pub fn checksum(&self) -> [u8; 32] {
+        self.header.checksum
+    }
+
+    /// The whole file, after a look at every page of it. It counts only if [`Self::has_fault`] is false afterwards.
+    ///
+    /// # Errors
+    /// [`IndexError::Stale`] when a page is damaged.
+    pub fn whole(&self) -> Result<&[u8], IndexError> {
+        match self.damaged_pages()[..] {
+            [] => Ok(self.mapping.bytes()),
+            _ => Err(self.stale("a page has a wrong checksum")),
+        }
+    }
+
     /// The sha256 of the uncompressed layer.
     #[must_use]
     pub fn diff_id(&self) -> Digest {

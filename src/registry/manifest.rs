@@ -7,7 +7,7 @@ use super::{Registry, RegistryError};
 use crate::model::Digest;
 
 /// What the specification asks registries to take, and other clients read.
-const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+pub(super) const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 /// What is understood, and old forms so that an error can name them.
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -30,6 +30,14 @@ pub struct Document {
     pub digest: Digest,
     /// Its bytes.
     pub bytes: Vec<u8>,
+}
+
+/// A manifest that the registry has taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Put {
+    pub(super) digest: Digest,
+    /// The manifest as whose referrer the registry lists it, if it keeps such lists (`OCI-Subject`).
+    pub(super) subject: Option<Digest>,
 }
 
 impl std::fmt::Display for Version {
@@ -60,7 +68,7 @@ impl Registry {
         let bytes = answer.read(MANIFEST_BYTES_MAX).map_err(|error| self.wrong(&what, &error.to_string()))?;
         let limit = || RegistryError::Limit { registry: self.name(), what, limit: MANIFEST_BYTES_MAX };
         let bytes = bytes.ok_or_else(limit)?;
-        let digest = Digest::from_bytes(Sha256::digest(&bytes).into());
+        let digest = digest_of(&bytes);
         let promised = match version {
             Version::Digest(digest) => Some(*digest),
             Version::Tag(_) => told,
@@ -100,6 +108,16 @@ impl Registry {
         media_type: &str,
         bytes: &[u8],
     ) -> Result<Digest, RegistryError> {
+        Ok(self.put(version, media_type, bytes)?.digest)
+    }
+
+    /// The same, and tells what the registry made of it.
+    pub(super) fn put(
+        &self,
+        version: &Version,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Put, RegistryError> {
         let what = self.called(version);
         let url = self.base.at(&self.manifest_path(version));
         let headers = [("content-type", media_type.to_owned())];
@@ -107,13 +125,14 @@ impl Registry {
         if !(200..=204).contains(&answer.status) {
             return Err(self.refused(&what, answer));
         }
-        let digest = Digest::from_bytes(Sha256::digest(bytes).into());
+        let digest = digest_of(bytes);
+        let subject = answer.header("oci-subject").and_then(|told| told.trim().parse().ok());
         // The specification says that it should tell, not that it must.
         let told =
             told_digest(&answer).map_or_else(|| self.manifest_digest(version), |told| Ok(Some(told)))?;
         match told {
             Some(told) if told != digest => Err(self.other_digest(what, digest, told)),
-            _ => Ok(digest),
+            _ => Ok(Put { digest, subject }),
         }
     }
 
@@ -125,6 +144,10 @@ impl Registry {
     fn manifest_path(&self, version: &Version) -> String {
         format!("/v2/{}/manifests/{version}", self.endpoint.repository)
     }
+}
+
+pub(super) fn digest_of(bytes: &[u8]) -> Digest {
+    Digest::from_bytes(Sha256::digest(bytes).into())
 }
 
 fn accepting() -> [(&'static str, String); 1] {

@@ -9,7 +9,7 @@ use super::*;
 use crate::model::Digest;
 use crate::registry::scripted_server::{Asked, Manner, Reply, Server};
 
-fn digest_of(bytes: &[u8]) -> Digest {
+pub(super) fn digest_of(bytes: &[u8]) -> Digest {
     Digest::from_bytes(Sha256::digest(bytes).into())
 }
 
@@ -19,7 +19,7 @@ fn open(server: &Server, access: Access) -> Result<Registry, RegistryError> {
 }
 
 /// A registry that asks for nothing.
-fn plain(script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> (Server, Registry) {
+pub(super) fn plain(script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> (Server, Registry) {
     let server =
         Server::start(move |asked| if asked.path == "/v2/" { Reply::of(200, "{}") } else { script(asked) });
     let registry = open(&server, Access::Anonymous).unwrap();

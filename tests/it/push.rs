@@ -87,6 +87,8 @@ macro_rules! needs_registry {
     }};
 }
 
+mod attached;
+
 /// The layout that the test image lies in.
 fn layout() -> PathBuf {
     image("tiny").join("oci")
@@ -302,7 +304,7 @@ fn podman_runs_what_was_pushed() {
     )
     .ok();
     place.layerfs(&["import", tar.to_str().unwrap(), &name]).ok();
-    place.layerfs(&["push", "-q", &name]).ok();
+    place.layerfs(&["push", "-q", "--with-index", &name]).ok();
     let pushed = place.layerfs(&["image", "inspect", "--format", "{{.Digest}}", &name]).ok().to_owned();
     let pulled = podman(&["pull", "-q", "--tls-verify=false", &name]);
     let digest = podman(&["image", "inspect", "--format", "{{.Digest}}", &name]);

@@ -9,14 +9,16 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::ImageError;
+use super::parallel::in_parallel;
 use super::seen::Seen;
 use crate::model::Digest;
+use crate::mount::MountError;
 use crate::registry::{
     Bytes, Endpoint, Mounted, Patience, Registry, RegistryError, Session, Source, Version,
 };
 use crate::store::{Store, StoreError};
+use crate::sys::file_range::FileRange;
 
-mod parallel;
 mod parcel;
 #[cfg(test)]
 mod tests;
@@ -24,8 +26,7 @@ mod written;
 
 pub use parcel::{Parcel, Piece, is_stored};
 
-use parallel::in_parallel;
-use parcel::Place;
+pub(in crate::image) use parcel::{Paper, Place};
 
 /// Repositories from which one blob is tried to be mounted: each costs a question.
 const MOUNTS_MAX: usize = 3;
@@ -42,6 +43,9 @@ pub enum PushError {
     /// The store has it no more.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A layer whose index is wanted cannot be indexed.
+    #[error(transparent)]
+    Index(#[from] MountError),
     /// Nothing that a registry would take.
     #[error("{image}: {reason}")]
     Unfit {
@@ -114,10 +118,7 @@ impl<'a> Pusher<'a> {
     /// # Errors
     /// [`PushError`]: the tag stands where it stood. What was sent is there the next time.
     pub fn push(&mut self, parcel: &Parcel, tag: &str) -> Result<Pushed, PushError> {
-        let mut missing = self.missing(parcel)?;
-        self.mount(&mut missing)?;
-        self.send(&missing)?;
-        self.there.extend(parcel.pieces.iter().map(|piece| piece.digest));
+        self.deliver(&parcel.pieces)?;
         // What a manifest refers to must be there before it.
         for child in &parcel.children {
             self.registry.put_manifest(&Version::Digest(child.digest), &child.media_type, &child.bytes)?;
@@ -130,17 +131,31 @@ impl<'a> Pusher<'a> {
         Ok(Pushed { digest, size: top.bytes.len() as u64 })
     }
 
+    /// Gives the repository the parts that it does not have.
+    pub(in crate::image) fn deliver(&mut self, pieces: &[Piece]) -> Result<(), PushError> {
+        let mut missing = self.missing(pieces)?;
+        self.mount(&mut missing)?;
+        self.send(&missing)?;
+        self.there.extend(pieces.iter().map(|piece| piece.digest));
+        Ok(())
+    }
+
+    /// The repository.
+    pub(in crate::image) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// The parts that the repository does not have.
-    fn missing<'p>(&self, parcel: &'p Parcel) -> Result<Vec<Missing<'p>>, PushError> {
+    fn missing<'p>(&self, pieces: &'p [Piece]) -> Result<Vec<Missing<'p>>, PushError> {
         let unknown: Vec<&Piece> =
-            parcel.pieces.iter().filter(|piece| !self.there.contains(&piece.digest)).collect();
+            pieces.iter().filter(|piece| !self.there.contains(&piece.digest)).collect();
         let stop = AtomicBool::new(false);
         let is_there = in_parallel(&unknown, &stop, |piece| {
             let is_there = self.registry.has_blob(piece.what, piece.digest)?;
             if is_there {
                 self.told.settled(piece, &Settled::Existed);
             }
-            Ok(is_there)
+            Ok::<_, PushError>(is_there)
         })?;
         let absent = unknown.into_iter().zip(is_there).filter(|(_, is_there)| !is_there);
         Ok(absent.map(|(piece, _)| Missing { piece, begun: None }).collect())
@@ -184,10 +199,14 @@ impl<'a> Pusher<'a> {
                 Ok(())
             };
             // Kept from being collected as long as it is read.
-            let pin;
+            let (pin, opened);
             let bytes = match &piece.place {
                 Place::Memory(bytes) => Bytes::Memory(bytes),
                 Place::File(range) => Bytes::File(range),
+                Place::Closed(path) => {
+                    opened = FileRange::open(path).map_err(ImageError::io("open", path))?;
+                    Bytes::File(&opened)
+                }
                 Place::Store => {
                     pin = self.store.blobs().pin(piece.digest)?;
                     Bytes::File(pin.range())
@@ -196,7 +215,7 @@ impl<'a> Pusher<'a> {
             let mut source = Source::new(piece.what, piece.digest, bytes, &mut told);
             self.registry.upload(&mut source, one.begun.clone())?;
             self.told.settled(piece, &Settled::Pushed);
-            Ok(())
+            Ok::<_, PushError>(())
         })?;
         Ok(())
     }

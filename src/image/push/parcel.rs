@@ -1,7 +1,7 @@
 //! What an image is sent as.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::super::files::{Directory, Files as _, read_document};
 use super::super::manifest::{self, Document, Manifest};
@@ -35,24 +35,26 @@ pub struct Piece {
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
-    pub(super) place: Place,
+    pub(in crate::image) place: Place,
 }
 
 /// Where a blob is.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(in crate::image) enum Place {
     Memory(Vec<u8>),
     File(FileRange),
+    /// A file, opened when it is needed.
+    Closed(PathBuf),
     /// A blob of the store, opened when it is needed.
     Store,
 }
 
 /// A manifest or an index.
 #[derive(Debug)]
-pub(super) struct Paper {
-    pub(super) digest: Digest,
-    pub(super) media_type: String,
-    pub(super) bytes: Vec<u8>,
+pub(in crate::image) struct Paper {
+    pub(in crate::image) digest: Digest,
+    pub(in crate::image) media_type: String,
+    pub(in crate::image) bytes: Vec<u8>,
 }
 
 impl Parcel {
@@ -98,6 +100,16 @@ impl Parcel {
     #[must_use]
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
+    }
+
+    /// The digest of what gets the tag.
+    pub(in crate::image) fn digest(&self) -> Digest {
+        self.top.digest
+    }
+
+    /// The manifests of single images: the one on top, or those below it.
+    pub(in crate::image) fn manifests(&self) -> &[Paper] {
+        if self.children.is_empty() { std::slice::from_ref(&self.top) } else { &self.children }
     }
 }
 

@@ -116,7 +116,7 @@ fn plain_directories_are_no_images() {
 fn the_first_failure_ends_the_rest() {
     let stop = AtomicBool::new(false);
     let items: Vec<u32> = (0..100).collect();
-    let doubled = in_parallel(&items, &stop, |item| Ok(item * 2)).unwrap();
+    let doubled = in_parallel(&items, &stop, |item| Ok::<_, PushError>(item * 2)).unwrap();
     assert_eq!(doubled, items.iter().map(|item| item * 2).collect::<Vec<_>>());
     let begun = std::sync::atomic::AtomicU32::new(0);
     let failed = in_parallel(&items, &stop, |item| {

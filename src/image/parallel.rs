@@ -3,18 +3,16 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::PushError;
-
 /// As docker's five and podman's six, less what one connection more brings on two processors.
 const THREADS: usize = 4;
 
 /// Works on all of them, some at a time, and gives what came of each in their order. After the first failure nothing new is
 /// begun, `stop` is set for what is being done, and that failure is the answer.
-pub(super) fn in_parallel<T: Sync, R: Send>(
+pub(super) fn in_parallel<T: Sync, R: Send, E: Send>(
     items: &[T],
     stop: &AtomicBool,
-    work: impl Fn(&T) -> Result<R, PushError> + Sync,
-) -> Result<Vec<R>, PushError> {
+    work: impl Fn(&T) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new((Vec::with_capacity(items.len()), None));
     let worker = || {
