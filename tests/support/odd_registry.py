@@ -34,13 +34,14 @@ class Odd(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         wanted = self.headers.get("Range")
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in OF_CONNECTION}
-        if self.arguments.no_ranges:
-            headers = {name: value for name, value in headers.items() if name.lower() != "range"}
         target = http.client.HTTPConnection(HOST, self.arguments.target_port)
         try:
-            # The target calls itself what the client calls it.
-            target.request(self.command, self.path, headers=headers)
+            # The target calls itself what the client calls it. A header may be there several times.
+            target.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in OF_CONNECTION and not (self.arguments.no_ranges and name.lower() == "range"):
+                    target.putheader(name, value)
+            target.endheaders()
             answer = target.getresponse()
             body = answer.read()
         finally:
@@ -48,11 +49,17 @@ class Odd(http.server.BaseHTTPRequestHandler):
         if wanted is not None and "/blobs/" in self.path and self.command == "GET":
             body = self.told(wanted, answer.status, body)
         self.send_response(answer.status)
+        dropped = [*OF_CONNECTION, "date", "server"]
+        if self.arguments.no_ranges:
+            # As if it had never heard of them.
+            dropped.append("accept-ranges")
+        if self.command != "HEAD":
+            # It may have come in pieces without one.
+            dropped.append("content-length")
+            self.send_header("Content-Length", str(len(body)))
         for name, value in answer.getheaders():
-            if name.lower() not in (*OF_CONNECTION, "date", "server"):
-                # As if it had never heard of them.
-                if not (self.arguments.no_ranges and name.lower() == "accept-ranges"):
-                    self.send_header(name, value)
+            if name.lower() not in dropped:
+                self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 

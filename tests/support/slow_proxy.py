@@ -33,6 +33,8 @@ BURST_BYTES = 64 << 10
 UNDERWAY_BYTES_MAX = 4 << 20
 # What the system keeps in addition, for those who read slowly.
 SOCKET_BYTES = 256 << 10
+# What it takes by itself to pass something on.
+OWN_SECONDS = 0.0005
 COUNT_SECONDS = 0.1
 CUT_SECONDS = 0.02
 # For SO_LINGER: what closes drops what is left, and says so.
@@ -44,7 +46,7 @@ class Way:
 
     def __init__(self, bits_per_second, seconds):
         self.byte_seconds = 8 / bits_per_second if bits_per_second else 0
-        self.seconds = seconds
+        self.seconds = max(0, seconds - OWN_SECONDS)
         self.free = 0.0
         self.bytes = 0
 
