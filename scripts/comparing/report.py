@@ -112,3 +112,24 @@ def write_page(path, title, script, text):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         file.write(f"# {title}\n\nWritten by `scripts/{script}`.\n\n{text}")
+
+
+def write_part(path, title, script, text):
+    """A page that several scripts write: each has its part between marks, and leaves the rest as it is."""
+    begin, end = f"<!-- {script} -->\n", f"<!-- end of {script} -->\n"
+    part = f"{begin}Written by `scripts/{script}`.\n\n{text.strip()}\n{end}"
+    page = f"# {title}\n"
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            page = file.read()
+    before, mark, rest = page.partition(begin)
+    if mark:
+        _, mark, after = rest.partition(end)
+        if not mark:
+            raise ValueError(f"{path}: nothing ends {begin.strip()}: put {end.strip()} there, or remove both")
+        page = before + part + after
+    else:
+        page = f"{page.rstrip()}\n\n{part}"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(page)

@@ -37,6 +37,7 @@ mod imported;
 mod isolation;
 mod kills;
 mod launcher;
+mod lazy;
 mod life;
 mod lifecycle;
 mod lists;

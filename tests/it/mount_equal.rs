@@ -9,7 +9,7 @@ use crate::support::*;
 const FORMS: [&str; 6] = ["docker.tar", "docker-gzip.tar", "oci:latest", "oci", "oci.tar", "rootfs"];
 
 /// The listings that apply to whoever runs this: an ordinary user owns everything and cannot read what is closed to its owner.
-fn judged() -> (&'static [&'static str], &'static [&'static str]) {
+pub(crate) fn judged() -> (&'static [&'static str], &'static [&'static str]) {
     if is_root() { (&["--owner", "image"], &[]) } else { (&[], &["--ignore", "uid,gid"]) }
 }
 

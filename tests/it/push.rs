@@ -10,15 +10,15 @@ use std::process::{Child, Command, Stdio};
 use crate::support::*;
 
 /// A registry on the loopback, which ends with its test.
-struct Registry {
+pub(crate) struct Registry {
     process: Child,
     /// `127.0.0.1:PORT`.
-    host: String,
+    pub(crate) host: String,
     log: PathBuf,
 }
 
 impl Registry {
-    fn program() -> Option<PathBuf> {
+    pub(crate) fn program() -> Option<PathBuf> {
         let tools =
             std::env::var_os("LAYERFS_TEST_TOOLS").unwrap_or_else(|| "/var/cache/layerfs-test-tools".into());
         let places =
@@ -26,7 +26,7 @@ impl Registry {
         places.into_iter().find(|path| path.exists())
     }
 
-    fn start(program: &Path, place: &Place) -> Self {
+    pub(crate) fn start(program: &Path, place: &Place) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let host = format!("127.0.0.1:{port}");
         let (config, log) = (place.path("registry.yml"), place.path("registry.log"));
