@@ -13,11 +13,9 @@ impl ChunkReader {
         }
     }
 
-    /// What a granule is made of turned out wrong.
-    pub(super) fn doubt(&self, granule: u64) {
-        if let Some(range) = self.blob_range(granule) {
-            self.blob().doubt(range);
-        }
+    /// What a granule is made of turned out wrong. Whether it has been fetched anew.
+    pub(super) fn doubt(&self, granule: u64) -> bool {
+        self.blob_range(granule).is_some_and(|range| self.blob().doubt(range))
     }
 
     fn blob_range(&self, granule: u64) -> Option<Range<u64>> {

@@ -155,10 +155,10 @@ impl ChunkReader {
         };
         let diff_id = self.index.diff_id();
         let mut again = Err(Failure::Wrong(reason));
-        if self.rereads.fetch_add(1, Ordering::Relaxed) < REREADS_MAX {
+        // What comes from far away may be wrong once, and right the next time.
+        if self.doubt(granule) || self.rereads.fetch_add(1, Ordering::Relaxed) < REREADS_MAX {
             tracing::warn!(%diff_id, offset = place, "wrong bytes in a layer: reading again");
             self.cache.remove_layer(self.key);
-            self.doubt(granule);
             again = self.load(granule);
         }
         match again {

@@ -137,13 +137,14 @@ impl FileRange {
         }
     }
 
-    /// Of a file that arrives: these bytes turned out wrong. Returns when they have been fetched anew, or cannot be.
-    pub fn doubt(&self, range: Range<u64>) {
-        if let Some((arrival, range)) = self.arrival(range)
-            && let Err(error) = arrival.doubt(range)
-        {
+    /// Of a file that arrives: these bytes turned out wrong. Whether they have been fetched anew.
+    pub fn doubt(&self, range: Range<u64>) -> bool {
+        let Some((arrival, range)) = self.arrival(range) else { return false };
+        let doubted = arrival.doubt(range);
+        if let Err(error) = &doubted {
             tracing::warn!("{}: {error}", self.path.display());
         }
+        doubted.is_ok()
     }
 
     /// Who brings the bytes, and where they lie in the file.

@@ -72,7 +72,8 @@ impl Drop for Between {
 /// An image in a registry, with the indexes of its layers, and what leads there.
 struct Far<'a> {
     place: &'a Place,
-    registry: Registry,
+    /// Ends with the test.
+    _registry: Registry,
     between: Between,
     /// The digest of the indexes.
     index: String,
@@ -93,7 +94,7 @@ impl<'a> Far<'a> {
         let first = if script == LINE { vec![OsStr::new("0")] } else { Vec::new() };
         let arguments = [&first[..], &[OsStr::new(&port)], options].concat();
         let between = Between::start(place, script, &arguments);
-        Self { place, registry, between, index }
+        Self { place, _registry: registry, between, index }
     }
 
     /// Over a line that is fast, counts, and is cut while the file `cut` is there.
@@ -144,7 +145,9 @@ impl<'a> Far<'a> {
 
     fn unmount(&self) {
         self.place.layerfs(&[OsStr::new("umount"), self.place.mnt().as_os_str()]).ok();
-        self.place.nothing_left();
+        // The registry stays for what comes next.
+        assert!(!is_mounted(&self.place.mnt()));
+        assert!(eventually(|| fetcher(self.place).is_none()), "it still fetches");
     }
 
     fn is_whole(&self) -> bool {

@@ -101,16 +101,14 @@ impl Work {
         let pieces = pieces.start..pieces.end.min(arriving.pieces());
         let mut queue = self.queue();
         if kind == Kind::Doubt {
-            let again = queue.doubt(number, &pieces).ok_or_else(|| {
-                "its bytes are not those that the index promises, as often as they are fetched".to_owned()
-            });
-            let marked = again.and_then(|again| {
-                let mut marks = again.into_iter().map(|piece| arriving.mark(piece, false));
-                marks.try_for_each(|marked| marked.map_err(|error| error.to_string()))
-            });
-            if let Err(reason) = marked {
+            let again =
+                queue.doubt(number, &pieces).ok_or("all of it was compared with its digest, and is right");
+            let marked = again
+                .map_err(io::Error::other)
+                .and_then(|again| again.into_iter().try_for_each(|piece| arriving.mark(piece, false)));
+            if let Err(error) = marked {
                 drop(queue);
-                asker.into_iter().for_each(|asker| asker.tell(reason.as_bytes()));
+                asker.into_iter().for_each(|asker| asker.tell(error.to_string().as_bytes()));
                 return;
             }
         }

@@ -93,10 +93,13 @@ impl Fetched {
         Self { view, link, blob, seen: (0..words).map(|_| AtomicU64::new(0)).collect() }
     }
 
-    fn is_there(&self, piece: u64) -> io::Result<bool> {
-        let bit = 1 << (piece % 64);
+    fn seen(&self, piece: u64) -> io::Result<(&AtomicU64, u64)> {
         let word = usize::try_from(piece / 64).ok().and_then(|word| self.seen.get(word));
-        let word = word.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok((word.ok_or(io::ErrorKind::InvalidInput)?, 1 << (piece % 64)))
+    }
+
+    fn is_there(&self, piece: u64) -> io::Result<bool> {
+        let (word, bit) = self.seen(piece)?;
         if word.load(Ordering::Acquire) & bit != 0 {
             return Ok(true);
         }
@@ -164,6 +167,10 @@ impl Arrival for Fetched {
     }
 
     fn doubt(&self, range: Range<u64>) -> io::Result<()> {
+        for piece in pieces_of(&range) {
+            let (word, bit) = self.seen(piece)?;
+            word.fetch_and(!bit, Ordering::AcqRel);
+        }
         self.ask(Kind::Doubt, pieces_of(&range))
     }
 }

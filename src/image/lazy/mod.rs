@@ -100,7 +100,7 @@ pub fn open(
         missing.iter().partition(|layer| known.contains_key(&layer.digest));
     if !has_ranges(&source, &lazy)? {
         tell(&format!(
-            "{}: the registry does not give parts of a layer: all of {name} is pulled before it starts",
+            "{}: it knows no HTTP ranges, so no part of a layer can be had: all of {name} is pulled before it starts",
             source.registry.name()
         ));
         return Ok(None);

@@ -20,8 +20,8 @@ const READERS_MAX: usize = 16;
 const ANNOUNCED_MAX: usize = 32 << 10;
 /// Questions in the background at the same time.
 const BACKGROUND_RUNS_MAX: usize = 2;
-/// How often a piece is fetched anew because it was wrong.
-const DOUBTS_MAX: u8 = 3;
+/// How often a blob that turned out to be another one is fetched anew without being asked for.
+const LOSSES_MAX: u32 = 2;
 /// The first pause after a failure, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
@@ -62,8 +62,8 @@ enum Piece {
 #[derive(Debug)]
 struct Blob {
     pieces: Vec<Piece>,
-    doubts: Vec<u8>,
     absent: u64,
+    losses: u32,
     /// Nothing is fetched of it any more.
     is_done: bool,
     /// Where the background is.
@@ -91,7 +91,7 @@ impl<T> Queue<T> {
     pub(super) fn new(there: Vec<Vec<bool>>, background: Background, now: Instant) -> Self {
         let blob = |there: Vec<bool>| Blob {
             absent: there.iter().filter(|there| !**there).count() as u64,
-            doubts: vec![0; there.len()],
+            losses: 0,
             pieces: there.into_iter().map(|there| if there { Piece::There } else { Piece::Absent }).collect(),
             is_done: false,
             background_at: 0,
@@ -137,20 +137,14 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Pieces are wrong: which of them are to be fetched anew. `None` when that has been done often enough, or the blob is known to be
-    /// right.
+    /// Pieces are wrong: which of them are not there any more. `None` of a blob that is known to be right.
     pub(super) fn doubt(&mut self, blob: usize, pieces: &Range<u64>) -> Option<Vec<u64>> {
         let blob = self.blobs.get_mut(blob).filter(|blob| !blob.is_done)?;
         let mut again = Vec::new();
         for piece in pieces.clone() {
-            let at = usize::try_from(piece).ok()?;
-            let doubts = blob.doubts.get_mut(at)?;
-            if *doubts >= DOUBTS_MAX {
-                return None;
-            }
-            *doubts += 1;
-            if blob.pieces[at] == Piece::There {
-                blob.pieces[at] = Piece::Absent;
+            let state = blob.pieces.get_mut(usize::try_from(piece).ok()?)?;
+            if *state == Piece::There {
+                *state = Piece::Absent;
                 blob.absent += 1;
                 again.push(piece);
             }
@@ -199,6 +193,9 @@ impl<T> Queue<T> {
             return Next::Wait(None);
         }
         for blob in 0..self.blobs.len() {
+            if self.blobs[blob].losses > LOSSES_MAX {
+                continue;
+            }
             let (from, end) = (self.blobs[blob].background_at, self.blobs[blob].pieces.len() as u64);
             // What was doubted, or could not be had, lies behind.
             for pieces in [from..end, 0..from] {
@@ -280,6 +277,7 @@ impl<T> Queue<T> {
             blob.pieces.fill(Piece::Absent);
             blob.absent = blob.pieces.len() as u64;
             blob.is_done = false;
+            blob.losses += 1;
             blob.background_at = 0;
         }
     }

@@ -85,20 +85,26 @@ fn failures_make_pauses_and_waiters_give_up() {
 }
 
 #[test]
-fn wrong_pieces_are_fetched_again_but_not_for_ever() {
+fn wrong_pieces_are_fetched_again_and_wrong_blobs_not_for_ever() {
     let (mut queue, now) = queue(4, Background::Now);
-    for _ in 0..DOUBTS_MAX {
+    for _ in 0..=LOSSES_MAX {
         let run = fetched(&mut queue, now);
+        assert_eq!((run.blob, run.pieces.clone()), (0, 0..4));
         bring(&mut queue, &run, now);
         assert_eq!(queue.doubt(0, &(1..3)), Some(vec![1, 2]));
+        assert_eq!(queue.doubt(0, &(1..9)), None);
+        let again = fetched(&mut queue, now);
+        assert_eq!(again.pieces, 1..4);
+        bring(&mut queue, &again, now);
+        assert_eq!(queue.next(now), Next::Finish(0));
+        assert_eq!(queue.doubt(0, &(1..3)), None);
+        queue.lost(0);
     }
-    assert_eq!(queue.doubt(0, &(1..3)), None);
-    assert_eq!(queue.doubt(0, &(0..9)), None);
-    queue.lost(0);
-    assert_eq!(fetched(&mut queue, now).pieces, 0..4);
-    queue.want(0, 0..1, "one", (now, now));
-    assert_eq!(queue.give_up(0), ["one"]);
     assert_eq!(fetched(&mut queue, now).blob, 1);
+    // Who wants something of it has it fetched.
+    assert_eq!(queue.want(0, 0..1, "one", (now, now)), None);
+    assert_eq!(fetched(&mut queue, now).pieces, 0..1);
+    assert_eq!(queue.give_up(0), ["one"]);
 }
 
 #[test]
