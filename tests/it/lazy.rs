@@ -72,7 +72,7 @@ impl Drop for Between {
 /// An image in a registry, with the indexes of its layers, and what leads there.
 struct Far<'a> {
     place: &'a Place,
-    registry: Registry,
+    _registry: Registry,
     between: Between,
     /// The digest of the indexes.
     index: String,
@@ -93,7 +93,7 @@ impl<'a> Far<'a> {
         let first = if script == LINE { vec![OsStr::new("0")] } else { Vec::new() };
         let arguments = [&first[..], &[OsStr::new(&port)], options].concat();
         let between = Between::start(place, script, &arguments);
-        Self { place, registry, between, index }
+        Self { place, _registry: registry, between, index }
     }
 
     /// Over a line that is fast, counts, and is cut while the file `cut` is there.
