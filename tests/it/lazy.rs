@@ -257,7 +257,7 @@ fn in_the_background_it_becomes_whole() {
     assert_whole_tree("the mount after the registry is gone", "tiny", &place.mnt());
     far.unmount();
     // An image like any other now.
-    place.layerfs(&["run", "--rm", "--pull", "never", &far.name(), "true"]).ok();
+    place.layerfs(&["run", "--rm", "--pull=never", &far.name(), "true"]).ok();
     let name = far.name();
     let mounted = place.mount(&[owner(), &["--rm"]].concat(), &name);
     assert_whole_tree("an ordinary mount afterwards", "tiny", &place.mnt());
