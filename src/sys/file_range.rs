@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -187,6 +188,10 @@ impl FileRange {
             Err(error) => Err(error),
         }
     }
+
+    /// Says that the bytes of a part are not what they should be. Who brings them from elsewhere brings them again; of a file
+    /// that lies here nothing else can be had.
+    pub fn doubt(&self, _: Range<u64>) {}
 
     /// A reader over the range, from its start.
     #[must_use]
