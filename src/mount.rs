@@ -27,7 +27,7 @@ pub use serving::{Place, Standalone};
 use crate::fs::{Fs, FsError, OwnerView};
 use crate::fuse::{Readers, Server, Writes};
 use crate::index::{self, Expected, IndexDir, IndexError, LayerIndex};
-use crate::layer::{DirLayer, KnownBy, Layer, LayerError, LayerSource, TarLayer, TarSource};
+use crate::layer::{DirLayer, KnownBy, Layer, LayerError, LayerSource, TarLayer, TarSource, TocLayer};
 use crate::model::limits::IMAGE_LAYERS_MAX;
 use crate::sys::atomic::touch;
 use crate::sys::memory;
@@ -166,6 +166,10 @@ impl MountSpec {
                 let index = match &tar.known_by {
                     KnownBy::OwnIndex => self.index(indexes, tar, &report),
                     KnownBy::Index(path) => LayerIndex::open(path),
+                    KnownBy::Toc(toc) => {
+                        let layer = TocLayer::new(toc, tar.diff_id, tar.blob.clone())?;
+                        return Ok(Arc::new(layer.with_cache(&caches.tocs)));
+                    }
                 };
                 let index = index.map_err(failed)?;
                 let layer = TarLayer::new(Arc::new(index), tar.blob.clone(), Arc::clone(&caches.chunks));

@@ -344,7 +344,7 @@ fn blob(files: &dyn Files, digest: Digest, what: &str) -> Result<FileRange, Imag
     })
 }
 
-fn blob_name(digest: Digest) -> String {
+pub(super) fn blob_name(digest: Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 

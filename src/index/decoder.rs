@@ -44,6 +44,24 @@ impl Decoder {
         Ok(decoder)
     }
 
+    /// Starts at the beginning of a blob in which pieces begin: gzip members, zstd frames and so on.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; also when it is a plain tar.
+    pub fn from_start(encoding: Encoding, blob: &FileRange) -> Result<Self, DecodeError> {
+        let source = BlobSource::at(blob, 0)?;
+        let pieces: Box<dyn Pieces> = match encoding {
+            Encoding::Gzip => Box::new(GzipMembers::new(source)?),
+            Encoding::Zstd => Box::new(ZstdFrames::new(source)?),
+            Encoding::Xz => Box::new(XzBlocks::new(source)),
+            Encoding::Bzip2 => Box::new(Bzip2Streams::new(source)),
+            Encoding::Tar => return Err(source.bad("not compressed")),
+        };
+        let mut decoder = Self { pieces, position: TarOffset(0), is_finished: false };
+        decoder.go_on()?;
+        Ok(decoder)
+    }
+
     fn go_on(&mut self) -> Result<(), DecodeError> {
         self.is_finished = self.pieces.next()?.is_none();
         Ok(())

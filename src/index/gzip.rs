@@ -62,6 +62,12 @@ pub(super) struct GzipMembers {
 }
 
 impl GzipMembers {
+    /// Starts at the header of a member.
+    pub(super) fn new(source: BlobSource) -> Result<Self, DecodeError> {
+        let inflate = Inflate::new().map_err(|error| source.not_inflated(error))?;
+        Ok(Self { inflate, source, is_inside: false })
+    }
+
     /// Starts between two blocks, of which the first uses `bits` bits of the byte before `blob_offset`; `window` is the
     /// history that it needs.
     pub(super) fn resume(

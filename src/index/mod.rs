@@ -3,6 +3,8 @@
 //! [`build`] makes it in one pass over the blob; [`LayerIndex`] maps it afterwards and never parses it. It knows nothing
 //! of stores and mounts, and it never reads a file's content: that is the layer row's work.
 //!
+//! An index can also be made, in memory only, of entries that a table of contents has ([`LayerIndex`] all the same).
+//!
 //! The format is in `format.rs`; how tars are understood, in `tar/` (what is written) and `tree.rs` (what it means).
 
 use std::io;
@@ -24,6 +26,7 @@ mod encoding;
 mod error;
 mod format;
 mod gzip;
+mod made;
 mod objects;
 mod pieces;
 mod source;
@@ -43,8 +46,10 @@ pub use decompress::{decompress, decompress_stream};
 pub use encoding::Encoding;
 pub use error::IndexError;
 pub use format::{GRANULE_BYTES, SPAN_BYTES, VERSION};
+pub(crate) use made::{FileInTar, IndexBuilder, only_file, shown_xattrs};
 pub use objects::{Checkpoint, Child, Content, Extent, Inode, InodeNumber, XattrPair};
 pub use source::DecodeError;
+pub(crate) use tree::{Attributes, Body, Data, Xattr};
 pub use view::{IndexDir, LayerIndex};
 
 /// The name of a blob's index: by the blob digest when it is known. Without it (docker-archive) the diffID stands for a

@@ -19,17 +19,17 @@ pub(super) type StringId = u32;
 pub(super) const ROOT: NodeId = 0;
 
 /// Name and value of an extended attribute.
-pub(super) type Xattr = (Vec<u8>, Vec<u8>);
+pub(crate) type Xattr = (Vec<u8>, Vec<u8>);
 
 /// What every kind of object has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Attributes {
-    pub(super) mode: u16,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) mtime: Timestamp,
+pub(crate) struct Attributes {
+    pub(crate) mode: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mtime: Timestamp,
     /// Sorted by name.
-    pub(super) xattrs: Vec<Xattr>,
+    pub(crate) xattrs: Vec<Xattr>,
 }
 
 impl Attributes {
@@ -41,7 +41,7 @@ impl Attributes {
 
 /// What an entry of the tar is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Body {
+pub(crate) enum Body {
     File { size: u64, data: Data },
     Directory,
     Symlink(Vec<u8>),
@@ -53,17 +53,17 @@ pub(super) enum Body {
 
 /// Where a file's content is in the tar.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Data {
+pub(crate) enum Data {
     Contiguous(u64),
     Sparse(Vec<Hunk>),
 }
 
 /// A stretch of data in a sparse file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hunk {
-    pub(super) file_offset: u64,
-    pub(super) len: u64,
-    pub(super) tar_offset: u64,
+pub(crate) struct Hunk {
+    pub(crate) file_offset: u64,
+    pub(crate) len: u64,
+    pub(crate) tar_offset: u64,
 }
 
 /// One object.

@@ -52,11 +52,10 @@ impl IndexDir {
 /// The index of one layer.
 #[derive(Debug)]
 pub struct LayerIndex {
+    /// Of the index, or for messages of what it was made of.
     path: PathBuf,
-    dir: Arc<IndexDir>,
-    name: OsString,
-    /// Device and number of the file that is mapped.
-    id: (u64, u64),
+    /// `None` when it only is in memory.
+    home: Option<Home>,
     mapping: Mapping,
     header: Header,
     encoding: Encoding,
@@ -64,6 +63,15 @@ pub struct LayerIndex {
     /// One bit for each page whose checksum was found right.
     checked: Vec<AtomicU64>,
     is_discarded: AtomicBool,
+}
+
+/// Where an index was published.
+#[derive(Debug)]
+struct Home {
+    dir: Arc<IndexDir>,
+    name: OsString,
+    /// Device and number of the file that is mapped.
+    id: (u64, u64),
 }
 
 impl LayerIndex {
@@ -83,11 +91,21 @@ impl LayerIndex {
     pub fn open_in(dir: &Arc<IndexDir>, name: &Path) -> Result<Self, IndexError> {
         let path = &dir.path.join(name);
         let io = |source| IndexError::Io { path: path.to_owned(), source };
-        let stale = |reason| IndexError::Stale { path: path.to_owned(), reason };
         let file = File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
         dir.held().map_err(io)?;
         let mapping = Mapping::of_published_file(&file).map_err(io)?;
+        let (dir, id) = (Arc::clone(dir), (metadata.dev(), metadata.ino()));
+        Self::of(mapping, path, Some(Home { dir, name: name.as_os_str().to_owned(), id }))
+    }
+
+    /// An index that only is in memory; `path` is what messages call it.
+    pub(super) fn in_memory(bytes: Vec<u8>, path: &Path) -> Result<Self, IndexError> {
+        Self::of(Mapping::of_bytes(bytes), path, None)
+    }
+
+    fn of(mapping: Mapping, path: &Path, home: Option<Home>) -> Result<Self, IndexError> {
+        let stale = |reason| IndexError::Stale { path: path.to_owned(), reason };
         let bytes = mapping.bytes();
         let (header, rest) = Header::read_from_prefix(bytes).map_err(|_| stale("shorter than its header"))?;
         if header.magic != format::MAGIC {
@@ -113,9 +131,7 @@ impl LayerIndex {
         let checked = (0..words).map(|_| AtomicU64::new(0)).collect();
         Ok(Self {
             path: path.to_owned(),
-            dir: Arc::clone(dir),
-            name: name.as_os_str().to_owned(),
-            id: (metadata.dev(), metadata.ino()),
+            home,
             mapping,
             header,
             encoding,
@@ -257,7 +273,8 @@ impl LayerIndex {
             return;
         }
         let path = self.path.display();
-        match self.dir.remove(&self.name, self.id) {
+        let Some(home) = &self.home else { return tracing::error!("{path}: its index in memory is damaged") };
+        match home.dir.remove(&home.name, home.id) {
             Ok(true) => tracing::error!("{path}: damaged; removed, so that the next mount builds it again"),
             Ok(false) => tracing::error!("{path}: damaged; there is another one already"),
             Err(error) => tracing::error!("{path}: damaged, and cannot be removed: {error}"),

@@ -9,7 +9,6 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::LayerError;
 use super::arriving::bytes_of;
 use super::chunk_cache::{ChunkCache, LayerKey};
 use super::read_counts::{ReadCounts, Tier};
@@ -17,8 +16,9 @@ use super::read_on::{self, Follower};
 use super::spill::{LayerSpill, Spill};
 use super::start_trace::Touches;
 use super::turns::{Turns, Waited};
+use super::{LayerError, Place};
 use crate::index::{Checkpoint, DecodeError, Decoder, Encoding, GRANULE_BYTES, IndexError, LayerIndex};
-use crate::model::{EntryId, TarOffset};
+use crate::model::{Digest, EntryId, TarOffset};
 use crate::sys::file_range::FileRange;
 
 /// How often wrong bytes of a layer are looked for again from the start of their span: what was wrong on its way from the
@@ -401,8 +401,8 @@ impl ChunkReader {
     }
 
     fn corrupt(&self, offset: u64, reason: &str) -> LayerError {
-        let (diff_id, offset) = (self.index.diff_id(), TarOffset(offset));
-        LayerError::Corrupt { diff_id, offset, reason: reason.to_owned() }
+        let (diff_id, place) = (self.index.diff_id(), Place::Tar(TarOffset(offset)));
+        LayerError::Corrupt { diff_id, place, reason: reason.to_owned() }
     }
 
     /// A blob that cannot be read says nothing about its bytes.
@@ -418,7 +418,7 @@ impl ChunkReader {
     }
 
     fn bad_index(&self, error: &IndexError) -> LayerError {
-        bad_index(&self.index, EntryId(0), error)
+        bad_index(self.index.diff_id(), EntryId(0), error)
     }
 }
 
@@ -435,8 +435,8 @@ impl Drop for ChunkReader {
 }
 
 /// An index that turned out to be damaged, as an error of the layer.
-pub(super) fn bad_index(index: &LayerIndex, entry: EntryId, error: &IndexError) -> LayerError {
-    let layer = index.diff_id().to_string();
+pub(super) fn bad_index(diff_id: Digest, entry: EntryId, error: &IndexError) -> LayerError {
+    let layer = diff_id.to_string();
     let reason = match error {
         IndexError::Stale { reason, .. } => reason,
         _ => "the index cannot be read",

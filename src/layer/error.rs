@@ -1,19 +1,19 @@
 //! What can go wrong in a layer.
 
-use std::io;
+use std::{fmt, io};
 
-use crate::model::{Digest, EntryId, TarOffset};
+use crate::model::{BlobOffset, Digest, EntryId, TarOffset};
 
 /// Why a layer could not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
     /// Bytes that are not what the image promised.
-    #[error("layer {diff_id}: corrupt data at offset {} of the uncompressed layer: {reason}", offset.0)]
+    #[error("layer {diff_id}: corrupt data at offset {place}: {reason}")]
     Corrupt {
         /// The layer.
         diff_id: Digest,
-        /// Where, in its uncompressed bytes.
-        offset: TarOffset,
+        /// Where in it.
+        place: Place,
         /// What was wrong with them.
         reason: String,
     },
@@ -35,4 +35,22 @@ pub enum LayerError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// A place in a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In its uncompressed bytes.
+    Tar(TarOffset),
+    /// In its bytes as delivered: all that is known when they alone are read.
+    Blob(BlobOffset),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tar(offset) => write!(f, "{} of the uncompressed layer", offset.0),
+            Self::Blob(offset) => write!(f, "{} of the compressed layer", offset.0),
+        }
+    }
 }

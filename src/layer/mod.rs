@@ -17,6 +17,7 @@ mod encoding_tests;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+mod objects;
 #[cfg(test)]
 mod one_file;
 mod read_counts;
@@ -32,12 +33,13 @@ mod suspended;
 mod tar_layer;
 #[cfg(test)]
 mod tar_tests;
+mod toc;
 mod turns;
 
 pub use chunk_cache::ChunkCache;
 pub use diff_layer::DiffLayer;
 pub use dir_layer::DirLayer;
-pub use error::LayerError;
+pub use error::{LayerError, Place};
 pub use read_counts::ReadMeter;
 pub use read_on::ReadOn;
 pub use scrub::{Damage, Hit, PathsMax, Scrubbed};
@@ -45,6 +47,7 @@ pub use source::{KnownBy, LayerSource, TarSource};
 pub use spill::{Spill, SpillDir};
 pub use start_trace::StartTrace;
 pub use tar_layer::TarLayer;
+pub use toc::{Toc, TocAnnotation, TocCache, TocError, TocLayer};
 
 /// One object of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

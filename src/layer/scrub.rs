@@ -97,7 +97,8 @@ impl TarLayer {
             }
             path.extend(name);
             let entry = EntryId(u64::from(number.0));
-            let bad = |error: IndexError| super::chunk_reader::bad_index(self.index(), entry, &error);
+            let bad =
+                |error: IndexError| super::chunk_reader::bad_index(self.index().diff_id(), entry, &error);
             let inode = self.index().inode(number).map_err(bad)?;
             if let Content::Names(_) = &inode.content {
                 for (name, child) in self.index().children(&inode).map_err(bad)?.into_iter().rev() {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::Toc;
 use crate::model::Digest;
 use crate::sys::file_range::FileRange;
 
@@ -43,4 +44,6 @@ pub enum KnownBy {
     OwnIndex,
     /// In an index that somebody else made, who is trusted.
     Index(PathBuf),
+    /// In a table of contents that the manifest vouches for.
+    Toc(Toc),
 }

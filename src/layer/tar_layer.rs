@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::chunk_cache::ChunkCache;
-use super::chunk_reader::{ChunkReader, bad_index};
+use super::chunk_reader::ChunkReader;
+use super::objects::Objects;
 use super::read_on::{Follower, ReadOn};
 use super::spill::Spill;
 use super::start_trace::StartTrace;
 use super::{DirItem, Entry, Found, Layer, LayerError, Xattr};
-use crate::index::{Child, Content, Extent, IndexError, Inode, InodeNumber, LayerIndex};
+use crate::index::{Content, Extent, LayerIndex};
 use crate::model::{Digest, EntryId, Name, TarOffset};
 use crate::sys::file_range::FileRange;
 
@@ -18,7 +19,7 @@ const EXTENTS_AT_ONCE: u64 = 64;
 /// A tar, compressed or not, read where it lies.
 #[derive(Debug)]
 pub struct TarLayer {
-    index: Arc<LayerIndex>,
+    objects: Objects,
     pub(super) chunks: ChunkReader,
 }
 
@@ -27,7 +28,8 @@ impl TarLayer {
     #[must_use]
     pub fn new(index: Arc<LayerIndex>, blob: FileRange, cache: Arc<ChunkCache>) -> Self {
         let chunks = ChunkReader::new(Arc::clone(&index), blob, cache);
-        Self { index, chunks }
+        let diff_id = index.diff_id();
+        Self { objects: Objects::new(index, diff_id), chunks }
     }
 
     /// Also looks for decoded content in `spill`, and keeps it there.
@@ -40,7 +42,7 @@ impl TarLayer {
     /// Its index.
     #[must_use]
     pub fn index(&self) -> &LayerIndex {
-        &self.index
+        self.objects.index()
     }
 
     /// Also tells `trace` what is read of it, and is read ahead by it; it is layer number `number` there.
@@ -61,39 +63,9 @@ impl TarLayer {
         &self.chunks
     }
 
-    fn bad(&self, id: EntryId) -> impl Fn(IndexError) -> LayerError {
-        move |error| bad_index(&self.index, id, &error)
-    }
-
-    fn entry_error(&self, entry: EntryId, reason: &'static str) -> LayerError {
-        LayerError::BadEntry { layer: self.index.diff_id().to_string(), entry, reason }
-    }
-
-    fn number(&self, id: EntryId) -> Result<InodeNumber, LayerError> {
-        let number = u32::try_from(id.0).ok().filter(|number| u64::from(*number) < self.index.inode_count());
-        number.map(InodeNumber).ok_or_else(|| self.entry_error(id, "there is no such entry"))
-    }
-
-    fn inode(&self, id: EntryId) -> Result<Inode, LayerError> {
-        self.index.inode(self.number(id)?).map_err(self.bad(id))
-    }
-
-    /// An answer, unless part of the index could not be read while it was put together.
-    fn whole<T>(&self, id: EntryId, answer: Result<T, LayerError>) -> Result<T, LayerError> {
-        if self.index.has_fault() {
-            return Err(self.entry_error(id, "the index cannot be read any more"));
-        }
-        answer
-    }
-
-    fn children(&self, dir: EntryId) -> Result<Vec<DirItem>, LayerError> {
-        let children = self.index.children(&self.inode(dir)?).map_err(self.bad(dir))?;
-        Ok(children.into_iter().map(|(name, child)| DirItem { name, found: found(child) }).collect())
-    }
-
     /// Fills `buffer` with as much as the file has from `offset` on.
     fn content(&self, id: EntryId, offset: u64, buffer: &mut [u8]) -> Result<usize, LayerError> {
-        let inode = self.inode(id)?;
+        let inode = self.objects.inode(id)?;
         let rest = inode.metadata.size.saturating_sub(offset);
         let count = usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.len());
         let buffer = &mut buffer[..count];
@@ -103,7 +75,7 @@ impl TarLayer {
                 self.chunks.read(TarOffset(place.0.saturating_add(offset)), buffer)?;
             }
             Content::Sparse(range) => self.read_sparse(id, range, offset, buffer)?,
-            _ => return Err(self.entry_error(id, "not a regular file")),
+            _ => return Err(self.objects.entry_error(id, "not a regular file")),
         }
         Ok(count)
     }
@@ -120,7 +92,8 @@ impl TarLayer {
         let end = offset.saturating_add(buffer.len() as u64);
         let mut position = offset;
         while position < end {
-            let extents = self.index.extents(range, position, EXTENTS_AT_ONCE).map_err(self.bad(id))?;
+            let extents = self.index().extents(range, position, EXTENTS_AT_ONCE);
+            let extents = extents.map_err(self.objects.bad(id))?;
             if extents.is_empty() {
                 break;
             }
@@ -132,20 +105,12 @@ impl TarLayer {
                 }
                 let inside = |at: u64| usize::try_from(at.saturating_sub(offset)).unwrap_or(usize::MAX);
                 let part = buffer.get_mut(inside(start)..inside(stop));
-                let part = part.ok_or_else(|| self.entry_error(id, "extents are not in order"))?;
+                let part = part.ok_or_else(|| self.objects.entry_error(id, "extents are not in order"))?;
                 self.chunks.read(TarOffset(place.0.saturating_add(start - file_offset)), part)?;
                 position = stop;
             }
         }
         Ok(())
-    }
-}
-
-fn found(child: Child) -> Found {
-    match child {
-        Child::Object(number) => Found::Entry(EntryId(u64::from(number.0))),
-        Child::Whiteout => Found::Whiteout,
-        Child::Below(path) => Found::LinkBelow(path),
     }
 }
 
@@ -155,17 +120,15 @@ impl Layer for TarLayer {
     }
 
     fn release_memory(&self, _in_use: &dyn Fn() -> Vec<EntryId>) {
-        if let Err(error) = self.index.release_memory() {
-            tracing::debug!("{}: {error}", self.index.path().display());
-        }
+        self.objects.release_memory();
     }
 
     fn diff_id(&self) -> Option<Digest> {
-        Some(self.index.diff_id())
+        Some(self.index().diff_id())
     }
 
     fn root(&self) -> EntryId {
-        EntryId(u64::from(self.index.root().0))
+        self.objects.root()
     }
 
     fn is_found_by_number(&self) -> bool {
@@ -173,35 +136,30 @@ impl Layer for TarLayer {
     }
 
     fn entry(&self, id: EntryId) -> Result<Entry, LayerError> {
-        let inode = self.whole(id, self.inode(id))?;
-        let (names, implied, opaque) = (inode.names, inode.implied, inode.opaque);
-        Ok(Entry { metadata: inode.metadata, names, implied, opaque })
+        self.objects.entry(id)
     }
 
     fn lookup(&self, dir: EntryId, name: Name<'_>) -> Result<Found, LayerError> {
-        let child = self.inode(dir).and_then(|inode| self.index.child(&inode, name).map_err(self.bad(dir)));
-        Ok(self.whole(dir, child)?.map_or(Found::Absent, found))
+        self.objects.lookup(dir, name)
     }
 
     fn read_dir(&self, dir: EntryId) -> Result<Vec<DirItem>, LayerError> {
-        self.whole(dir, self.children(dir))
+        self.objects.read_dir(dir)
     }
 
     fn read_link(&self, id: EntryId) -> Result<Vec<u8>, LayerError> {
-        let target = |inode: Inode| Ok(self.index.target(&inode).map_err(self.bad(id))?.to_vec());
-        self.whole(id, self.inode(id).and_then(target))
+        self.objects.read_link(id)
     }
 
     fn xattrs(&self, id: EntryId) -> Result<Vec<Xattr>, LayerError> {
-        self.whole(id, self.inode(id).and_then(|inode| self.index.xattrs(&inode).map_err(self.bad(id))))
+        self.objects.xattrs(id)
     }
 
     fn read_at(&self, id: EntryId, offset: u64, buffer: &mut [u8]) -> Result<usize, LayerError> {
-        self.whole(id, self.content(id, offset, buffer))
+        self.objects.whole(id, self.content(id, offset, buffer))
     }
 
     fn paths(&self, id: EntryId) -> Result<Vec<Box<[u8]>>, LayerError> {
-        let paths = |number| self.index.paths(number).map_err(self.bad(id));
-        self.whole(id, self.number(id).and_then(paths))
+        self.objects.paths(id)
     }
 }

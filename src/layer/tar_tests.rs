@@ -79,7 +79,7 @@ impl Maker {
         self.header(&header, data)
     }
 
-    fn header(mut self, header: &tar::Header, data: &[u8]) -> Self {
+    pub(super) fn header(mut self, header: &tar::Header, data: &[u8]) -> Self {
         let mut header = header.clone();
         header.set_cksum();
         self.0.extend_from_slice(header.as_bytes());

@@ -22,7 +22,7 @@ pub mod whiteout;
 pub use counter::Counter;
 pub use digest::Digest;
 pub use histogram::{Distribution, Histogram};
-pub use ids::{EntryId, Ino, LayerOrdinal, TarOffset};
+pub use ids::{BlobOffset, EntryId, Ino, LayerOrdinal, TarOffset};
 pub use image_config::ImageConfig;
 pub use meta::{DeviceId, FileKind, Metadata, Timestamp};
 pub use name::{FileName, Name};

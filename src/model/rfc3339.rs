@@ -1,4 +1,4 @@
-//! Times as RFC 3339 has them, UTC: written for any year, read from 1970 to 9999.
+//! Times as RFC 3339 has them: written in UTC for any year; read in UTC from 1970 to 9999, or all that it can say.
 
 use super::Timestamp;
 
@@ -29,11 +29,36 @@ pub fn text(time: Timestamp, precision: Precision) -> String {
 /// Reads what [`text`] writes, with any number of digits behind the second up to nine.
 #[must_use]
 pub fn parse(text: &str) -> Option<Timestamp> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    read(text.strip_suffix('Z')?).filter(|time| time.secs >= 0)
+}
+
+/// Reads any time of the years 0 to 9999, also one with an offset from UTC (RFC 3339, section 5.6); no leap seconds.
+#[must_use]
+pub fn parse_with_offset(text: &str) -> Option<Timestamp> {
+    if let Some(text) = text.strip_suffix('Z') {
+        return read(text);
+    }
+    let (local, offset) = text.split_at_checked(text.len().checked_sub(6)?)?;
+    let [sign, clock @ ..] = offset.as_bytes() else { return None };
+    let [h, i, b':', m, n] = clock else { return None };
+    let digit = |digit: &u8| digit.is_ascii_digit().then(|| i64::from(digit - b'0'));
+    let (hours, minutes) = (digit(h)? * 10 + digit(i)?, digit(m)? * 10 + digit(n)?);
+    let seconds = match sign {
+        b'+' => hours * 3600 + minutes * 60,
+        b'-' => -(hours * 3600 + minutes * 60),
+        _ => return None,
+    };
+    let time = read(local).filter(|_| hours < 24 && minutes < 60)?;
+    Some(Timestamp { secs: time.secs - seconds, ..time })
+}
+
+/// Reads date and time of day.
+fn read(text: &str) -> Option<Timestamp> {
+    let (date, time) = text.split_once('T')?;
     let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
     let [year, month, day] = numbers(date, '-')?;
     let [hour, minute, second] = numbers(time, ':')?;
-    let in_range = (1970..10000).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    let in_range = (0..10000).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
     let digits_only = fraction.bytes().all(|byte| byte.is_ascii_digit());
     if !in_range || hour > 23 || minute > 59 || second > 59 || fraction.len() > 9 || !digits_only {
         return None;
@@ -92,6 +117,30 @@ mod tests {
             let (year, month, day) = civil(days);
             prop_assert_eq!(days_before(year, month, day), days);
         }
+    }
+
+    #[test]
+    fn offsets_and_years_before_1970() {
+        for (text, time) in [
+            ("1970-01-01T00:00:00Z", Some((0, 0))),
+            ("1969-12-31T12:00:00.5Z", Some((-43_200, 500_000_000))),
+            ("0001-01-01T00:00:00Z", Some((-62_135_596_800, 0))),
+            ("2001-02-03T04:05:06.000000007+01:30", Some((981_167_706, 7))),
+            ("2001-02-03T04:05:06-12:00", Some((981_216_306, 0))),
+            ("2001-02-03T04:05:06", None),
+            ("2001-02-03T04:05:06+1:30", None),
+            ("2001-02-03T04:05:06+24:00", None),
+            ("2001-02-03T04:05:06 01:30", None),
+            ("2001-02-30T04:05:06Z", None),
+            ("+01:00", None),
+            ("\u{e9}\u{e9}\u{e9}", None),
+            ("", None),
+        ] {
+            let time = time.map(|(secs, nanos)| Timestamp { secs, nanos });
+            assert_eq!(parse_with_offset(text), time, "{text}");
+        }
+        assert_eq!(parse("1969-12-31T23:59:59Z"), None);
+        assert_eq!(parse("2001-02-03T04:05:06+00:00"), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::layer::{ChunkCache, Layer, ReadMeter, ReadOn, Spill, SpillDir, StartTrace, TarLayer};
+use crate::layer::{ChunkCache, Layer, ReadMeter, ReadOn, Spill, SpillDir, StartTrace, TarLayer, TocCache};
 
 /// What else may be kept of layers, besides their indexes; nothing by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Caches {
 pub struct OpenCaches {
     /// In memory.
     pub(super) chunks: Arc<ChunkCache>,
+    /// In memory, of layers that are known by a table of contents.
+    pub(super) tocs: Arc<TocCache>,
     read_on: Arc<ReadOn>,
     spill: Option<Arc<Spill>>,
     trace: Option<Arc<StartTrace>>,
@@ -36,7 +38,7 @@ impl Caches {
         });
         let trace = self.trace.as_deref().map(StartTrace::open);
         let chunks = Arc::new(ChunkCache::with_default_size());
-        OpenCaches { chunks, read_on: Arc::default(), spill, trace }
+        OpenCaches { chunks, tocs: Arc::default(), read_on: Arc::default(), spill, trace }
     }
 }
 

@@ -85,7 +85,7 @@ impl MountSpec {
     pub fn bytes_to_index(&self) -> u64 {
         let unknown = |source: &LayerSource| {
             let LayerSource::Tar(tar) = source else { return 0 };
-            if matches!(tar.known_by, KnownBy::Index(_)) {
+            if !matches!(tar.known_by, KnownBy::OwnIndex) {
                 return 0;
             }
             let name = index::key(&tar.blob, tar.blob_digest.as_ref(), &tar.diff_id);

@@ -1,13 +1,21 @@
-//! A read-only mapping of a file that the store owns.
+//! A read-only mapping of a file that the store owns, or bytes that take its place.
 
 use std::fs::File;
 use std::io;
 
 use super::bus_error::Watch;
 
-/// The whole of a file, mapped; `None` of an empty one. The watch goes first.
+/// The whole of a file, mapped.
 #[derive(Debug)]
-pub struct Mapping(Option<(Watch, memmap2::Mmap)>);
+pub struct Mapping(Content);
+
+#[derive(Debug)]
+enum Content {
+    /// The watch goes first.
+    Mapped(Watch, memmap2::Mmap),
+    /// An empty file, or no file at all.
+    Own(Vec<u8>),
+}
 
 impl Mapping {
     /// Maps `file` as long as it is now.
@@ -20,17 +28,23 @@ impl Mapping {
     /// What fstat(2) and mmap(2) say, or too many files are mapped.
     pub fn of_published_file(file: &File) -> io::Result<Self> {
         if file.metadata()?.len() == 0 {
-            return Ok(Self(None));
+            return Ok(Self(Content::Own(Vec::new())));
         }
         // SAFETY: the file must not change while it is mapped: published files are replaced by rename, never rewritten.
         let map = unsafe { memmap2::Mmap::map(file) }?;
-        Ok(Self(Some((Watch::new(&map)?, map))))
+        Ok(Self(Content::Mapped(Watch::new(&map)?, map)))
+    }
+
+    /// Bytes that lie in no file.
+    #[must_use]
+    pub fn of_bytes(bytes: Vec<u8>) -> Self {
+        Self(Content::Own(bytes))
     }
 
     /// Whether some of the bytes that were looked at could not be read. Who takes anything from them asks afterwards.
     #[must_use]
     pub fn has_fault(&self) -> bool {
-        self.0.as_ref().is_some_and(|(watch, _)| watch.has_fault())
+        matches!(&self.0, Content::Mapped(watch, _) if watch.has_fault())
     }
 
     /// Gives back the memory of all pages that were touched; they are read again when they are needed.
@@ -38,7 +52,7 @@ impl Mapping {
     /// # Errors
     /// What madvise(2) says.
     pub fn release(&self) -> io::Result<()> {
-        let Some((_, map)) = &self.0 else { return Ok(()) };
+        let Content::Mapped(_, map) = &self.0 else { return Ok(()) };
         // SAFETY: the pages are those of a file and never written, so nothing is lost with them.
         unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) }
     }
@@ -46,7 +60,10 @@ impl Mapping {
     /// Its bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        self.0.as_ref().map_or(&[], |(_, map)| map)
+        match &self.0 {
+            Content::Mapped(_, map) => map,
+            Content::Own(bytes) => bytes,
+        }
     }
 }
 
@@ -85,5 +102,8 @@ mod tests {
             mapping.release().unwrap();
             assert_eq!(mapping.bytes(), content);
         }
+        let own = Mapping::of_bytes(b"own".to_vec());
+        own.release().unwrap();
+        assert_eq!((own.bytes(), own.has_fault()), (&b"own"[..], false));
     }
 }

@@ -20,10 +20,11 @@ use std::time::Duration;
 
 use super::attached::{self, Attached};
 use super::files::Directory;
+use super::manifest::Manifest;
 use super::pull::{self, Found, PullSpec, Pulling, Source};
 use super::{Image, ImageError, Sought, oci_layout};
 use crate::index::LayerIndex;
-use crate::layer::{KnownBy, LayerSource};
+use crate::layer::{KnownBy, LayerSource, Toc, TocAnnotation};
 use crate::model::{Digest, ImageConfig};
 use crate::registry::{Endpoint, RegistryError, Wanted};
 use crate::store::{Arriving, Store};
@@ -92,12 +93,14 @@ pub fn open(
         return Ok(None);
     }
     let known = known_layers(&source, spec, &found, &missing, tell)?;
-    if known.is_empty() {
+    let annotated =
+        |layer: &&Layer| !known.contains_key(&layer.digest) && annotation(&found.manifest, layer).is_some();
+    if known.is_empty() && !missing.iter().any(|layer| annotated(&layer)) {
         tell(&format!("{name}: no index of its layers can be had: all of it is pulled before it starts"));
         return Ok(None);
     }
     let (lazy, rest): (Vec<Layer>, Vec<Layer>) =
-        missing.iter().partition(|layer| known.contains_key(&layer.digest));
+        missing.iter().partition(|layer| known.contains_key(&layer.digest) || annotated(layer));
     if !has_ranges(&source, &lazy)? {
         tell(&format!(
             "{}: it knows no HTTP ranges, so no part of a layer can be had: all of {name} is pulled before it starts",
@@ -117,7 +120,8 @@ pub fn open(
     };
     let endpoint = source.registry.endpoint().clone();
     drop(source);
-    let arriving = begin(store, spec, (endpoint, finishing), lazy)?;
+    let arriving = begin(store, spec, (endpoint, finishing), &lazy)?;
+    let Some(known) = with_tocs(known, &found.manifest, &lazy, &arriving, tell) else { return Ok(None) };
     let files = LazyFiles { layout: Directory(store.oci_dir()), arriving };
     let mut image = oci_layout::open_descriptor(&files, found.own, name, "oci", sought)?;
     for layer in &mut image.layers {
@@ -203,7 +207,7 @@ fn begin(
     store: &Store,
     spec: &LazySpec,
     (endpoint, finishing): (Endpoint, Finishing),
-    layers: Vec<Layer>,
+    layers: &[Layer],
 ) -> Result<HashMap<String, FileRange>, ImageError> {
     let mut blobs: Vec<(Arriving, Layer)> = Vec::new();
     let mut views = Vec::new();
@@ -211,7 +215,7 @@ fn begin(
         let arriving = store.arriving(layer.digest, layer.size)?;
         let view = arriving.view().map_err(ImageError::io("open", arriving.path()))?;
         views.push((view, arriving.path().to_owned(), layer, arriving.pieces()));
-        blobs.push((arriving, layer));
+        blobs.push((arriving, *layer));
     }
     let log = store.arriving_dir().join("log");
     let (background, wait) = (spec.background, spec.wait);
@@ -221,7 +225,39 @@ fn begin(
     for (number, (view, path, layer, pieces)) in (0_u32..).zip(views) {
         let fetched = Fetched::new(view, Arc::clone(&link), number, pieces);
         let range = FileRange::arriving(&path, layer.size, Arc::new(fetched));
-        arriving.insert(format!("blobs/sha256/{}", layer.digest.hex()), range);
+        arriving.insert(oci_layout::blob_name(layer.digest), range);
     }
     Ok(arriving)
+}
+
+/// What the manifest says of a table of contents in a layer.
+fn annotation(manifest: &Manifest, layer: &Layer) -> Option<TocAnnotation> {
+    let descriptor = manifest.layers.iter().find(|one| one.digest == layer.digest)?;
+    TocAnnotation::of(descriptor.annotations.as_ref()?).ok().flatten()
+}
+
+/// What is known of all layers that are on their way; `None` when one of them turned out not to have the table of contents that the
+/// manifest speaks of.
+fn with_tocs(
+    mut known: BTreeMap<Digest, KnownBy>,
+    manifest: &Manifest,
+    layers: &[Layer],
+    arriving: &HashMap<String, FileRange>,
+    tell: &mut dyn FnMut(&str),
+) -> Option<BTreeMap<Digest, KnownBy>> {
+    for layer in layers.iter().filter(|layer| !known.contains_key(&layer.digest)).copied().collect::<Vec<_>>()
+    {
+        let blob = arriving.get(&oci_layout::blob_name(layer.digest))?;
+        match Toc::of(blob, &annotation(manifest, &layer)?) {
+            Ok(toc) => known.insert(layer.digest, KnownBy::Toc(toc)),
+            Err(error) => {
+                tell(&format!(
+                    "layer {}: {error}: all of the image is pulled before it starts",
+                    layer.digest
+                ));
+                return None;
+            }
+        };
+    }
+    Some(known)
 }

@@ -11,6 +11,7 @@ mod sparse;
 
 use header::Header;
 use pax::Pax;
+pub(super) use pax::shown_xattrs;
 
 use super::tree::{Attributes, Body, Data};
 use crate::model::limits::PAX_BYTES_MAX;

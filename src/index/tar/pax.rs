@@ -67,26 +67,40 @@ impl Pax {
     pub(super) fn take_xattrs(&mut self) -> Result<Vec<Xattr>, Problem> {
         let mut xattrs = std::mem::take(&mut self.more_xattrs);
         xattrs.append(&mut self.xattrs);
-        xattrs.reverse();
-        xattrs.sort_by(|a, b| a.0.cmp(&b.0));
-        xattrs.dedup_by(|later, first| later.0 == first.0);
-        if xattrs.iter().map(|(name, _)| name.len() + 1).sum::<usize>() > XATTR_LIST_BYTES_MAX {
-            return Err("too many extended attributes".into());
-        }
-        Ok(xattrs)
+        Ok(sorted(xattrs)?)
     }
 }
 
+/// Those of an object that are shown, sorted by name; the error is for people.
+pub(in crate::index) fn shown_xattrs(given: Vec<Xattr>) -> Result<Vec<Xattr>, String> {
+    let mut xattrs = Vec::with_capacity(given.len());
+    for (name, value) in given {
+        xattrs.extend(checked_xattr(name, value)?);
+    }
+    sorted(xattrs)
+}
+
+/// By name; of several with one name the last.
+fn sorted(mut xattrs: Vec<Xattr>) -> Result<Vec<Xattr>, String> {
+    xattrs.reverse();
+    xattrs.sort_by(|a, b| a.0.cmp(&b.0));
+    xattrs.dedup_by(|later, first| later.0 == first.0);
+    if xattrs.iter().map(|(name, _)| name.len() + 1).sum::<usize>() > XATTR_LIST_BYTES_MAX {
+        return Err("too many extended attributes".to_owned());
+    }
+    Ok(xattrs)
+}
+
 /// `None` for one that is not shown.
-fn checked_xattr(name: Vec<u8>, value: Vec<u8>) -> Result<Option<Xattr>, Problem> {
+fn checked_xattr(name: Vec<u8>, value: Vec<u8>) -> Result<Option<Xattr>, String> {
     if HIDDEN_XATTRS.iter().any(|prefix| name.starts_with(prefix)) {
         return Ok(None);
     }
     if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX || name.contains(&0) {
-        return Err("the name of an extended attribute is not valid".into());
+        return Err("the name of an extended attribute is not valid".to_owned());
     }
     if value.len() > XATTR_VALUE_BYTES_MAX {
-        return Err("an extended attribute is too long".into());
+        return Err("an extended attribute is too long".to_owned());
     }
     Ok(Some((name, value)))
 }
