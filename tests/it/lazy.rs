@@ -405,3 +405,25 @@ fn killed_and_again() {
     assert_reads(&place.mnt(), &files, "lower/7");
     far.unmount();
 }
+
+#[test]
+fn lazy_by_a_table_of_contents() {
+    let program = needs_registry!();
+    let place = Place::new();
+    let registry = Registry::start(&program, &place);
+    let name = format!("{}/chunked:1", registry.host);
+    // In two steps: upon its way to a registry skopeo would send what it compressed otherwise before.
+    let pushed = shell(
+        "cd \"$1\"; skopeo copy -q --insecure-policy --dest-compress --dest-compress-format zstd:chunked \"oci:$2:latest\" oci:chunked:latest
+         skopeo copy -q --insecure-policy --dest-tls-verify=false oci:chunked:latest \"docker://$3\"",
+        &[&place.path(""), &layout_of("tiny"), Path::new(&name)],
+    );
+    pushed.ok();
+    let mut command = place.command();
+    command.args(["mount", "--rm", "--lazy", "--tls-verify=false", "--background", "off"]).args(owner());
+    let done = finish(command.arg(&name).arg(place.mnt()));
+    assert_eq!((done.code, done.err.as_str()), (0, ""), "{done:#?}");
+    assert_eq!(place.layerfs(&["image", "exists", &name]).code, 1, "it is not all here");
+    assert_whole_tree("by a table of contents", "tiny", &place.mnt());
+    place.layerfs(&[OsStr::new("umount"), place.mnt().as_os_str()]).ok();
+}
