@@ -258,10 +258,10 @@ fn in_the_background_it_becomes_whole() {
     far.unmount();
     // An image like any other now.
     place.layerfs(&["run", "--rm", "--pull=never", &far.name(), "true"]).ok();
-    let name = far.name();
-    let mounted = place.mount(&[owner(), &["--rm"]].concat(), &name);
+    let mut command = place.command();
+    finish(command.args(["mount", "--rm"]).args(owner()).arg(far.name()).arg(place.mnt())).ok();
     assert_whole_tree("an ordinary mount afterwards", "tiny", &place.mnt());
-    mounted.unmount();
+    far.unmount();
 }
 
 #[test]

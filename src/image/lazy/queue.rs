@@ -12,8 +12,9 @@ const RUN_MAX: u64 = 64;
 const IDLE_RUN_MAX: u64 = 16;
 /// How long nobody has wanted anything before the background goes on.
 const IDLE: Duration = Duration::from_millis(300);
-/// Pieces that are fetched ahead of who reads front to back: 2 MiB.
-const AHEAD_MAX: u64 = 32;
+/// Pieces that are fetched behind what somebody wants: while that is on its way the line has room, and what lies side by side in a
+/// layer is often wanted together. 256 KiB at first, up to 2 MiB for who reads front to back.
+const AHEAD: (u64, u64) = (4, 32);
 /// Places at which somebody may read on.
 const READERS_MAX: usize = 16;
 /// Ranges that were announced and not fetched yet.
@@ -48,6 +49,8 @@ pub(super) enum Next {
 struct Waiter<T> {
     blob: usize,
     pieces: Range<u64>,
+    /// So many behind them come with them, in the same answer.
+    ahead: u64,
     until: Instant,
     answer: T,
 }
@@ -118,15 +121,19 @@ impl<T> Queue<T> {
         (now, until): (Instant, Instant),
     ) -> Option<T> {
         self.last_wanted = now;
-        self.read_on(blob, &pieces);
+        let ahead = self.read_on(blob, &pieces);
         if self.has(blob, &pieces) {
+            let next = pieces.end..pieces.end + ahead;
+            if ahead > AHEAD.0 && !self.has(blob, &next) {
+                self.announced.push_front((blob, next));
+            }
             return Some(answer);
         }
         // Who asks is not kept waiting by those who asked in vain.
         if self.waiters.is_empty() {
             self.paused_until = None;
         }
-        self.waiters.push(Waiter { blob, pieces, until, answer });
+        self.waiters.push(Waiter { blob, pieces, ahead, until, answer });
         None
     }
 
@@ -161,10 +168,16 @@ impl<T> Queue<T> {
         if let Some(until) = self.paused_until.filter(|until| *until > now) {
             return Next::Wait(Some(until - now));
         }
-        let wanted =
-            self.waiters.iter().map(|waiter| (waiter.blob, waiter.pieces.clone())).collect::<Vec<_>>();
-        for (blob, pieces) in wanted {
-            if let Some(run) = self.take(blob, &pieces, RUN_MAX, false) {
+        let wanted = self.waiters.iter().map(|waiter| (waiter.blob, waiter.pieces.clone(), waiter.ahead));
+        for (blob, pieces, ahead) in wanted.collect::<Vec<_>>() {
+            if let Some(mut run) = self.take(blob, &pieces, RUN_MAX, false) {
+                let behind = run.pieces.end..run.pieces.end + ahead;
+                let follows = |more: &Run| more.pieces.start == behind.start;
+                if run.pieces.end == pieces.end
+                    && let Some(more) = self.take_if(blob, &behind, ahead, &follows)
+                {
+                    run.pieces.end = more.pieces.end;
+                }
                 return Next::Fetch(run);
             }
         }
@@ -210,19 +223,33 @@ impl<T> Queue<T> {
     }
 
     /// The first pieces of a range that nobody fetches yet.
-    fn take(&mut self, number: usize, pieces: &Range<u64>, max: u64, is_background: bool) -> Option<Run> {
+    fn take(&mut self, blob: usize, pieces: &Range<u64>, max: u64, is_background: bool) -> Option<Run> {
+        let run = self.take_if(blob, pieces, max, &|_| true)?;
+        Some(Run { is_background, ..run })
+    }
+
+    fn take_if(
+        &mut self,
+        number: usize,
+        pieces: &Range<u64>,
+        max: u64,
+        is_it: &dyn Fn(&Run) -> bool,
+    ) -> Option<Run> {
         let blob = self.blobs.get_mut(number).filter(|blob| !blob.is_done && blob.absent > 0)?;
-        let is_absent = |pieces: &[Piece], piece: u64| {
-            usize::try_from(piece).is_ok_and(|piece| pieces.get(piece) == Some(&Piece::Absent))
+        let is_absent = |piece: &u64| {
+            usize::try_from(*piece).is_ok_and(|piece| blob.pieces.get(piece) == Some(&Piece::Absent))
         };
-        let start = pieces.clone().find(|piece| is_absent(&blob.pieces, *piece))?;
-        let end = (start..pieces.end.min(start.saturating_add(max)))
-            .find(|piece| !is_absent(&blob.pieces, *piece))
-            .unwrap_or(pieces.end.min(start.saturating_add(max)));
+        let start = pieces.clone().find(is_absent)?;
+        let limit = pieces.end.min(start.saturating_add(max));
+        let end = (start..limit).find(|piece| !is_absent(piece)).unwrap_or(limit);
+        let run = Run { blob: number, pieces: start..end, is_background: false };
+        if !is_it(&run) {
+            return None;
+        }
         for piece in start..end {
             *blob.pieces.get_mut(usize::try_from(piece).ok()?)? = Piece::OnItsWay;
         }
-        Some(Run { blob: number, pieces: start..end, is_background })
+        Some(run)
     }
 
     /// A piece is there. Gives the answers to those who have all now.
@@ -299,23 +326,19 @@ impl<T> Queue<T> {
         self.waiters.extract_if(.., |waiter| is_it(waiter)).map(|waiter| waiter.answer).collect()
     }
 
-    /// Fetches ahead of who reads front to back.
-    fn read_on(&mut self, blob: usize, pieces: &Range<u64>) {
+    /// How many pieces behind these somebody may want next.
+    fn read_on(&mut self, blob: usize, pieces: &Range<u64>) -> u64 {
         // A range may begin in the piece in which the one before ended.
         let is_on = |reader: &(usize, u64, u64)| {
             reader.0 == blob && (pieces.start..=pieces.start + 1).contains(&reader.1)
         };
-        let ahead = match self.readers.iter().position(is_on) {
-            Some(at) => self.readers.remove(at).map_or(0, |(_, _, ahead)| (ahead * 2).clamp(2, AHEAD_MAX)),
-            None => 0,
-        };
-        if ahead > 0 && !self.has(blob, &(pieces.end..pieces.end + ahead)) {
-            self.announced.push_front((blob, pieces.end..pieces.end + ahead));
-        }
+        let before = self.readers.iter().position(is_on).and_then(|at| self.readers.remove(at));
+        let ahead = before.map_or(AHEAD.0, |(_, _, ahead)| (ahead * 2).min(AHEAD.1));
         self.readers.push_back((blob, pieces.end, ahead));
         if self.readers.len() > READERS_MAX {
             self.readers.pop_front();
         }
+        ahead
     }
 
     fn has(&self, blob: usize, pieces: &Range<u64>) -> bool {
