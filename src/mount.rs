@@ -163,16 +163,18 @@ impl MountSpec {
             LayerSource::Tar(tar) => {
                 let failed = |source| MountError::Index { layer: place + 1, source: Box::new(source) };
                 let report = |done| progress.indexed(place + 1, self.layers.len(), done, tar.blob.len());
+                if tar.blob.is_arriving() {
+                    caches.expect_waits();
+                }
                 let index = match &tar.known_by {
-                    KnownBy::OwnIndex => self.index(indexes, tar, &report),
-                    KnownBy::Index(path) => LayerIndex::open(path),
+                    KnownBy::OwnIndex => Arc::new(self.index(indexes, tar, &report).map_err(failed)?),
+                    KnownBy::Index(index) => Arc::clone(index),
                     KnownBy::Toc(toc) => {
                         let layer = TocLayer::new(toc, tar.diff_id, tar.blob.clone())?;
                         return Ok(Arc::new(layer.with_cache(&caches.tocs)));
                     }
                 };
-                let index = index.map_err(failed)?;
-                let layer = TarLayer::new(Arc::new(index), tar.blob.clone(), Arc::clone(&caches.chunks));
+                let layer = TarLayer::new(index, tar.blob.clone(), Arc::clone(&caches.chunks));
                 Ok(caches.help(place, layer))
             }
         }
@@ -243,7 +245,13 @@ pub struct MountServer {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn serve(fs: Fs, caches: OpenCaches, how: (Writes, Readers), device: OwnedFd) -> io::Result<MountServer> {
+pub fn serve(
+    fs: Fs,
+    caches: OpenCaches,
+    (writes, readers): (Writes, Readers),
+    device: OwnedFd,
+) -> io::Result<MountServer> {
+    let how = (writes, if caches.are_waits_expected() { Readers::OfWhatArrives } else { readers });
     let server = Server::attach(Arc::new(fs), caches.meter(), how, device)?;
     Ok(MountServer { server, caches })
 }

@@ -18,6 +18,9 @@ use crate::store::Store;
 /// How long a read waits for a registry that does not answer, unless `$LAYERFS_LAZY_SECONDS` says otherwise.
 const WAIT: Duration = Duration::from_secs(120);
 
+/// Nobody waits longer.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+
 impl LazyArgs {
     /// Opens an image as [`PullArg::open`] does, if possible without its layers.
     pub(super) fn open(
@@ -55,7 +58,8 @@ fn wait() -> anyhow::Result<Duration> {
         None => Ok(WAIT),
         Some(value) => {
             let seconds = value.to_str().and_then(|text| text.parse().ok()).map(Duration::from_secs);
-            seconds.context("LAYERFS_LAZY_SECONDS: expected a number of seconds")
+            let wait = seconds.context("LAYERFS_LAZY_SECONDS: expected a number of seconds")?;
+            Ok(wait.min(WAIT_MAX))
         }
     }
 }

@@ -25,6 +25,8 @@ pub enum Readers {
     OfMount,
     /// Of a container, whose start somebody waits for: each one makes its start and its end a quarter of a millisecond longer.
     OfContainer,
+    /// Of layers that come over a network, for which reads wait much longer than for disks.
+    OfWhatArrives,
 }
 
 impl Readers {
@@ -33,6 +35,7 @@ impl Readers {
         let least = match self {
             Self::OfMount => 16,
             Self::OfContainer => 8,
+            Self::OfWhatArrives => THREADS_MAX,
         };
         std::thread::available_parallelism().map_or(least, NonZero::get).clamp(least, THREADS_MAX)
     }

@@ -8,22 +8,27 @@ use crate::index::{Checkpoint, GRANULE_BYTES};
 impl ChunkReader {
     /// Says that a granule may be read soon.
     pub(super) fn announce(&self, granule: u64) {
-        if let Some(range) = self.blob_range(granule) {
+        if self.blob().is_arriving()
+            && let Some(range) = self.blob_range(granule, false)
+        {
             self.blob().announce(range);
         }
     }
 
-    /// What a granule is made of turned out wrong. Whether it has been fetched anew.
-    pub(super) fn doubt(&self, granule: u64) -> bool {
-        self.blob_range(granule).is_some_and(|range| self.blob().doubt(range))
+    /// What a granule is made of turned out wrong. Whether it has been fetched anew. `is_long_too`: also where that is a long span.
+    pub(super) fn doubt(&self, granule: u64, is_long_too: bool) -> bool {
+        let arrives = self.blob().is_arriving();
+        let range = arrives.then(|| self.blob_range(granule, is_long_too)).flatten();
+        range.is_some_and(|range| self.blob().doubt(range))
     }
 
-    fn blob_range(&self, granule: u64) -> Option<Range<u64>> {
+    fn blob_range(&self, granule: u64, is_long_too: bool) -> Option<Range<u64>> {
         if self.is_plain() {
             let start = granule.checked_mul(GRANULE_BYTES)?;
             return Some(start..start.checked_add(GRANULE_BYTES)?);
         }
-        Some(bytes_of(&self.checkpoint(granule).ok()?))
+        let checkpoint = self.checkpoint(granule).ok()?;
+        (is_long_too || !checkpoint.is_long()).then(|| bytes_of(&checkpoint))
     }
 }
 

@@ -156,7 +156,12 @@ impl ChunkReader {
         let diff_id = self.index.diff_id();
         let mut again = Err(Failure::Wrong(reason));
         // What comes from far away may be wrong once, and right the next time.
-        if self.doubt(granule) || self.rereads.fetch_add(1, Ordering::Relaxed) < REREADS_MAX {
+        let mut is_worth_it = self.doubt(granule, false);
+        if !is_worth_it && self.rereads.fetch_add(1, Ordering::Relaxed) < REREADS_MAX {
+            self.doubt(granule, true);
+            is_worth_it = true;
+        }
+        if is_worth_it {
             tracing::warn!(%diff_id, offset = place, "wrong bytes in a layer: reading again");
             self.cache.remove_layer(self.key);
             again = self.load(granule);

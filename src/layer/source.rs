@@ -1,8 +1,10 @@
 //! Where a layer's bytes are: what an image hands over and a mount opens.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::Toc;
+use crate::index::LayerIndex;
 use crate::model::Digest;
 use crate::sys::file_range::FileRange;
 
@@ -43,7 +45,7 @@ pub enum KnownBy {
     #[default]
     OwnIndex,
     /// In an index that somebody else made, who is trusted.
-    Index(PathBuf),
+    Index(Arc<LayerIndex>),
     /// In a table of contents that the manifest vouches for.
     Toc(Toc),
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::layer::{ChunkCache, Layer, ReadMeter, ReadOn, Spill, SpillDir, StartTrace, TarLayer, TocCache};
 
@@ -21,6 +22,8 @@ pub struct OpenCaches {
     pub(super) chunks: Arc<ChunkCache>,
     /// In memory, of layers that are known by a table of contents.
     pub(super) tocs: Arc<TocCache>,
+    /// Reads may wait for a network.
+    waits: Arc<AtomicBool>,
     read_on: Arc<ReadOn>,
     spill: Option<Arc<Spill>>,
     trace: Option<Arc<StartTrace>>,
@@ -38,7 +41,14 @@ impl Caches {
         });
         let trace = self.trace.as_deref().map(StartTrace::open);
         let chunks = Arc::new(ChunkCache::with_default_size());
-        OpenCaches { chunks, tocs: Arc::default(), read_on: Arc::default(), spill, trace }
+        OpenCaches {
+            chunks,
+            tocs: Arc::default(),
+            waits: Arc::default(),
+            read_on: Arc::default(),
+            spill,
+            trace,
+        }
     }
 }
 
@@ -54,6 +64,15 @@ impl OpenCaches {
         };
         layer.read_on_by(&self.read_on);
         layer
+    }
+
+    /// A layer's bytes come over a network.
+    pub(super) fn expect_waits(&self) {
+        self.waits.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn are_waits_expected(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
     }
 
     /// Tells what is read of the layers.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use super::super::scripted_server::{Asked, Manner, Reply, Server};
-use super::super::tests::{digest_of, plain};
 use super::*;
+use crate::registry::scripted_server::{Asked, Manner, Reply, Server};
+use crate::registry::tests::{digest_of, plain};
 
 const OURS: &str = "application/vnd.example.ours";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

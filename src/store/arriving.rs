@@ -53,18 +53,20 @@ impl Store {
         self.root().join("arriving")
     }
 
-    /// Begins or goes on with a blob of that length.
+    /// Begins or goes on with a blob of that length. Who is patient waits half a second for another process to end that is at it, and
+    /// else has a file of its own.
     ///
     /// # Errors
     /// What the system says of the files; `ResourceBusy` when too many are at it.
-    pub fn arriving(&self, digest: Digest, size: u64) -> Result<Arriving, StoreError> {
+    pub fn arriving(&self, digest: Digest, size: u64, is_patient: bool) -> Result<Arriving, StoreError> {
         let dir = self.arriving_dir();
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
         made.map_err(StoreError::io("create", &dir))?;
         for number in 0..WRITERS_MAX {
             let path = dir.join(format!("{}-{number}", digest.hex()));
             // Whose mount has just ended is about to end itself, and left pieces there.
-            let lock = if number == 0 { FileLock::exclusive_soon } else { FileLock::try_exclusive };
+            let lock =
+                if number == 0 && is_patient { FileLock::exclusive_soon } else { FileLock::try_exclusive };
             let taken =
                 Arriving::take(path.clone(), digest, size, lock).map_err(StoreError::io("write", &path))?;
             if let Some(arriving) = taken {
@@ -119,6 +121,12 @@ impl Arriving {
         }
         map.read_exact_at(&mut header, 0)?;
         Ok(header == expected)
+    }
+
+    /// Whether nobody else was at it.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.path.to_string_lossy().ends_with("-0")
     }
 
     /// The blob.
@@ -268,8 +276,8 @@ mod tests {
     fn taken(store: &Store, blob: &[u8]) -> Arriving {
         // A child that another test has forked may hold the lock for a moment.
         crate::sys::lock::soon(|| {
-            let arriving = store.arriving(digest_of(blob), blob.len() as u64).unwrap();
-            arriving.path.to_string_lossy().ends_with("-0").then_some(arriving)
+            let arriving = store.arriving(digest_of(blob), blob.len() as u64, true).unwrap();
+            arriving.is_first().then_some(arriving)
         })
     }
 
@@ -300,7 +308,7 @@ mod tests {
     fn two_at_the_same_time_have_a_file_each() {
         let (_dir, store, blob) = begun();
         let one = taken(&store, &blob);
-        let two = store.arriving(digest_of(&blob), blob.len() as u64).unwrap();
+        let two = store.arriving(digest_of(&blob), blob.len() as u64, false).unwrap();
         assert_ne!(one.path, two.path);
         for arriving in [one, two] {
             arriving.write(0, &blob).unwrap();

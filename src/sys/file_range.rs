@@ -122,6 +122,12 @@ impl FileRange {
         Self { file: Content::Arriving(arrival), path: path.into(), offset: 0, len }
     }
 
+    /// Whether somebody brings what is read.
+    #[must_use]
+    pub fn is_arriving(&self) -> bool {
+        matches!(self.file, Content::Arriving(_))
+    }
+
     /// Of a file that arrives: waits until all of these bytes are there. Who knows how much will be read waits once.
     ///
     /// # Errors

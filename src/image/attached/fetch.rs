@@ -65,7 +65,12 @@ pub fn fetch(
     if !found.is_empty() {
         return Ok(Attached::Trusted(found));
     }
-    let listed = registry.referrers(subject, ARTIFACT_TYPE)?.into_iter().map(|one| one.digest);
+    // Only to tell of them: whatever a registry says there, it can do without.
+    let listed = registry.referrers(subject, ARTIFACT_TYPE).unwrap_or_else(|error| {
+        tracing::warn!("{error}: whether an index is attached is not known");
+        Vec::new()
+    });
+    let listed = listed.into_iter().map(|one| one.digest);
     let others: Vec<Digest> = listed.filter(|digest| !trusted.contains(digest)).collect();
     Ok(if others.is_empty() { Attached::None } else { Attached::Untrusted(others) })
 }

@@ -4,6 +4,7 @@
 //! One thread listens, one looks after those who have waited too long, the others fetch what [`Queue`] says.
 
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -14,7 +15,7 @@ use super::link::{ANSWER_HERE, Asker, Kind, Request};
 use super::queue::{Next, Queue, Run};
 use super::{Background, Layer};
 use crate::registry::{Endpoint, Patience, Registry, RegistryError, Wanted};
-use crate::store::{Arriving, PIECE_BYTES};
+use crate::store::{Arriving, PIECE_BYTES, StoreLock};
 use crate::sys::daemon;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::process::{self, Fork};
@@ -49,15 +50,16 @@ struct Work {
 }
 
 impl Fetcher {
-    /// Starts the process. This one must have a single thread.
-    pub(super) fn start(self) -> io::Result<MessageSocket> {
+    /// Starts the process, which does not keep the store's lock. This one must have a single thread.
+    pub(super) fn start(self, lock: StoreLock) -> io::Result<(MessageSocket, StoreLock)> {
         let (here, there) = MessageSocket::pair()?;
         match process::fork()? {
-            Fork::Parent(_) => Ok(here),
+            Fork::Parent(_) => Ok((here, lock)),
             Fork::Child => {
-                drop(here);
-                let code = self.run(&there).map_or(1, |()| 0);
-                process::exit_now(code)
+                drop((here, lock));
+                // Whatever happens, it does not go on as the caller.
+                let ran = panic::catch_unwind(AssertUnwindSafe(|| self.run(&there)));
+                process::exit_now(u8::from(!ran.is_ok_and(|ran| ran.is_ok())))
             }
         }
     }
@@ -65,6 +67,7 @@ impl Fetcher {
     fn run(self, link: &MessageSocket) -> io::Result<()> {
         process::set_name(c"layerfs-fetch")?;
         daemon::detach(&self.log)?;
+        daemon::prepare()?;
         let there = self.blobs.iter().map(|(arriving, _)| arriving.there()).collect::<io::Result<_>>()?;
         let queue = Queue::new(there, self.background, Instant::now());
         let work = Arc::new(Work {
@@ -118,8 +121,7 @@ impl Work {
             self.changed.notify_all();
             return;
         };
-        let now = Instant::now();
-        let there = queue.want(number, pieces, asker, (now, now + self.fetcher.wait));
+        let there = queue.want(number, pieces, asker, Instant::now());
         drop(queue);
         self.changed.notify_all();
         there.into_iter().for_each(|asker| asker.tell(ANSWER_HERE));
@@ -129,7 +131,7 @@ impl Work {
     fn watch(&self) {
         loop {
             thread::sleep(TICK);
-            let overdue = self.queue().overdue(Instant::now());
+            let overdue = self.queue().overdue(self.fetcher.wait, Instant::now());
             for asker in overdue {
                 let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let seconds = self.fetcher.wait.as_secs();
@@ -162,7 +164,8 @@ impl Work {
     }
 
     fn fetch(&self, run: &Run) {
-        let fetched = self.fetch_run(run);
+        let mut piece = run.pieces.start;
+        let fetched = self.fetch_run(run, &mut piece);
         if let Err(error) = &fetched {
             tracing::debug!("{error}");
             *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = error.to_string();
@@ -170,10 +173,10 @@ impl Work {
             *self.registry.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         let mut queue = self.queue();
-        queue.ended(run, fetched.is_err(), Instant::now());
+        queue.ended(run, piece, fetched.is_err(), Instant::now());
         // Where nothing can be written, nobody need wait.
         let in_vain = match &fetched {
-            Err(RegistryError::NotTaken(_)) => queue.overdue(Instant::now() + self.fetcher.wait),
+            Err(RegistryError::NotTaken(_)) => queue.waiting(run.blob),
             _ => Vec::new(),
         };
         drop(queue);
@@ -183,21 +186,25 @@ impl Work {
         }
     }
 
-    fn fetch_run(&self, run: &Run) -> Result<(), RegistryError> {
+    /// `piece` is the first one that has not come.
+    fn fetch_run(&self, run: &Run, piece: &mut u64) -> Result<(), RegistryError> {
         let registry = self.registry()?;
         let Some((arriving, _)) = self.fetcher.blobs.get(run.blob) else { return Ok(()) };
         let (start, end) = (run.pieces.start * PIECE_BYTES, run.pieces.end * PIECE_BYTES);
         let end = end.min(arriving.size());
         let wanted = Wanted { what: "layer", digest: arriving.digest(), size: arriving.size(), start };
-        let (mut position, mut piece) = (start, run.pieces.start);
+        let mut position = start;
         registry.blob_part(wanted, end, &mut |bytes| {
             arriving.write(position, bytes)?;
             position += bytes.len() as u64;
-            while piece < run.pieces.end && position >= arriving.size().min((piece + 1) * PIECE_BYTES) {
-                arriving.mark(piece, true)?;
-                let done = self.queue().arrived(run.blob, piece);
+            while *piece < run.pieces.end && position >= arriving.size().min((*piece + 1) * PIECE_BYTES) {
+                let mut queue = self.queue();
+                // Together, so that nobody who sees the mark and doubts it is told that it is on its way.
+                arriving.mark(*piece, true)?;
+                let done = queue.arrived(run.blob, *piece, Instant::now());
+                drop(queue);
                 done.into_iter().for_each(|asker| asker.tell(ANSWER_HERE));
-                piece += 1;
+                *piece += 1;
             }
             Ok(())
         })

@@ -1,9 +1,10 @@
 //! When a blob is whole: it is what the manifest says, or nothing of it stays.
 
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use super::super::ImageError;
 use super::super::seen::Seen;
+use super::super::{ImageError, Reference, pull};
 use super::Layer;
 use crate::index::{self, Expected, LayerIndex};
 use crate::model::Digest;
@@ -15,9 +16,14 @@ pub(super) struct Finishing {
     pub(super) store: Store,
     /// The layers that are on their way.
     pub(super) missing: Mutex<Vec<Digest>>,
-    pub(super) name: String,
-    pub(super) descriptor: Descriptor,
-    /// Where it comes from, and all its parts.
+    pub(super) reference: Reference,
+    /// What the name led to when it was begun.
+    pub(super) before: Option<Digest>,
+    /// What it will lead to.
+    pub(super) named: Descriptor,
+    /// All that the image consists of.
+    pub(super) parts: Vec<Descriptor>,
+    /// Where it comes from, and what was seen there.
     pub(super) seen: (String, String, Vec<Digest>),
 }
 
@@ -38,41 +44,65 @@ impl Finishing {
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         missing.retain(|digest| *digest != layer.digest);
         if missing.is_empty() {
-            let (host, repository, parts) = &self.seen;
-            Seen::of(&self.store).note(host, repository, parts.iter().copied());
-            self.store.refs().set(&self.name, &self.descriptor)?;
+            self.give_name()?;
         }
         Ok(true)
     }
 
+    /// Unless the name was given to something else meanwhile, or taken away.
+    fn give_name(&self) -> Result<(), ImageError> {
+        let (host, repository, parts) = &self.seen;
+        Seen::of(&self.store).note(host, repository, parts.iter().copied());
+        let (name, now) = pull::known(&self.store, &self.reference)?;
+        if now != self.before {
+            tracing::warn!("{name} is another image by now: the one that has arrived gets no name");
+            return Ok(());
+        }
+        for part in &self.parts {
+            // Nothing names them so far, so somebody may have removed one.
+            if !self.store.blobs().has_whole(part.digest, part.size)? {
+                tracing::warn!("{name}: {} was removed meanwhile: pull it again", part.digest);
+                return Ok(());
+            }
+        }
+        Ok(self.store.refs().set(&name, &self.named)?)
+    }
+
     /// What somebody else says of a layer is not kept: its index is made of its bytes.
     fn index(&self, layer: Layer) -> Result<(), ImageError> {
-        let name = format!("{}.lfx", layer.digest.hex());
-        let (blob, dir) = (self.store.blobs().get(layer.digest)?, self.store.index_dir());
+        let (name, dir) = (layer.index_name(), self.store.index_dir());
         let path = dir.join(&name);
-        if !path.try_exists().map_err(ImageError::io("read", &path))? {
-            let expected = Expected { blob: Some(layer.digest), diff_id: Some(layer.diff_id) };
-            index::build(&blob, &expected, &dir, &name, &|_| {}).map_err(|source| {
-                let (path, digest) = (blob.to_path_buf(), layer.digest);
-                ImageError::Unreadable { path, digest, source: Box::new(source) }
-            })?;
-        }
-        self.compare(layer, &name)
+        let own = match layer.index(&path) {
+            Some(own) => own,
+            None => {
+                let blob = self.store.blobs().get(layer.digest)?;
+                let expected = Expected { blob: Some(layer.digest), diff_id: Some(layer.diff_id) };
+                let built = index::build(&blob, &expected, &dir, &name, &|_| {});
+                built.and_then(|()| LayerIndex::open(&path)).map_err(|source| {
+                    let (path, digest) = (blob.to_path_buf(), layer.digest);
+                    ImageError::Unreadable { path, digest, source: Box::new(source) }
+                })?
+            }
+        };
+        self.compare(layer, &own, &self.store.arriving_dir().join(&name))
     }
 
     /// Whoever attached an index that was accepted may have lied: that is found out now.
-    fn compare(&self, layer: Layer, name: &str) -> Result<(), ImageError> {
-        let attached = self.store.arriving_dir().join(name);
-        let Ok(theirs) = LayerIndex::open(&attached) else { return Ok(()) };
-        let own = LayerIndex::open(&self.store.index_dir().join(name));
-        if !own.and_then(|own| own.agrees_with(&theirs)).is_ok_and(|agree| agree) {
+    fn compare(&self, layer: Layer, own: &LayerIndex, attached: &Path) -> Result<(), ImageError> {
+        let Ok(theirs) = LayerIndex::open(attached) else { return Ok(()) };
+        if let Ok(false) = own.agrees_with(&theirs) {
             tracing::error!(
                 layer = %layer.digest,
-                image = %self.name,
+                image = %self.reference,
                 "the attached index that was trusted does not say what is in the layer: do not trust it again, and do not rely \
                  on what ran on it"
             );
         }
-        std::fs::remove_file(&attached).map_err(ImageError::io("remove", &attached))
+        match std::fs::remove_file(attached) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(ImageError::io("remove", attached)(error))
+            }
+            _ => Ok(()),
+        }
     }
 }

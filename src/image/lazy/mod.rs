@@ -14,7 +14,7 @@ mod link;
 mod queue;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,9 +25,10 @@ use super::pull::{self, Found, PullSpec, Pulling, Source};
 use super::{Image, ImageError, Sought, oci_layout};
 use crate::index::LayerIndex;
 use crate::layer::{KnownBy, LayerSource, Toc, TocAnnotation};
+use crate::model::limits::LAYER_BYTES_MAX;
 use crate::model::{Digest, ImageConfig};
 use crate::registry::{Endpoint, RegistryError, Wanted};
-use crate::store::{Arriving, Store};
+use crate::store::{Arriving, Store, StoreLock};
 use crate::sys::file_range::FileRange;
 
 use fetcher::Fetcher;
@@ -67,6 +68,22 @@ struct Layer {
     diff_id: Digest,
 }
 
+impl Layer {
+    /// What its index is called.
+    fn index_name(&self) -> String {
+        format!("{}.lfx", self.digest.hex())
+    }
+
+    /// The index that lies there, if it is of this layer.
+    fn index(&self, path: &Path) -> Option<LayerIndex> {
+        let index = LayerIndex::open(path).ok()?;
+        let is_its = index.diff_id() == self.diff_id
+            && index.blob_digest() == self.digest
+            && index.blob_bytes() == self.size;
+        is_its.then_some(index)
+    }
+}
+
 /// Opens an image of a registry without its layers, where that is possible; where it is not, `tell` hears why, and there is no answer: it is
 /// to be pulled. The same when all of it is here. Layers of which no index can be had are brought before.
 ///
@@ -81,7 +98,7 @@ pub fn open(
     progress: &dyn Pulling,
     tell: &mut dyn FnMut(&str),
 ) -> Result<Option<Image>, ImageError> {
-    let _lock = store.lock()?;
+    let lock = store.lock()?;
     let (name, before) = pull::known(store, &spec.pull.reference)?;
     let version = pull::version(&spec.pull.reference);
     let top = |source: &Source<'_>| source.top(&version, before.is_some());
@@ -114,13 +131,15 @@ pub fn open(
     let finishing = Finishing {
         store: store.clone(),
         missing: Mutex::new(lazy.iter().map(|layer| layer.digest).collect()),
-        name: name.clone(),
-        descriptor: found.named.clone(),
+        reference: spec.pull.reference.clone(),
+        before,
+        named: found.named.clone(),
+        parts: found.manifest.layers.iter().chain([&found.manifest.config, &found.own]).cloned().collect(),
         seen: source.place_and_parts(&found.manifest),
     };
     let endpoint = source.registry.endpoint().clone();
     drop(source);
-    let arriving = begin(store, spec, (endpoint, finishing), &lazy)?;
+    let (arriving, _lock) = begin((store, lock), spec, (endpoint, finishing), &lazy)?;
     let Some(known) = with_tocs(known, &found.manifest, &lazy, &arriving, tell) else { return Ok(None) };
     let files = LazyFiles { layout: Directory(store.oci_dir()), arriving };
     let mut image = oci_layout::open_descriptor(&files, found.own, name, "oci", sought)?;
@@ -139,6 +158,10 @@ fn missing(store: &Store, found: &Found, config: &ImageConfig) -> Result<Vec<Lay
     let mut missing: Vec<Layer> = Vec::new();
     for (layer, diff_id) in found.manifest.layers.iter().zip(&config.rootfs.diff_ids) {
         let (digest, size) = (layer.digest, layer.size);
+        if size > LAYER_BYTES_MAX {
+            let (path, what) = (store.oci_dir(), format!("bytes in layer {digest}"));
+            return Err(ImageError::Limit { path, what, count: size, limit: LAYER_BYTES_MAX });
+        }
         if !store.blobs().has_whole(digest, size)? && missing.iter().all(|known| known.digest != digest) {
             missing.push(Layer { digest, size, diff_id: *diff_id });
         }
@@ -155,16 +178,7 @@ fn known_layers(
     tell: &mut dyn FnMut(&str),
 ) -> Result<BTreeMap<Digest, KnownBy>, ImageError> {
     let store = source.store;
-    let is_it = |path: PathBuf, layer: &Layer| {
-        let index = LayerIndex::open(&path).ok();
-        let fits = |index: &LayerIndex| {
-            index.diff_id() == layer.diff_id
-                && index.blob_digest() == layer.digest
-                && index.blob_bytes() == layer.size
-        };
-        index.as_ref().is_some_and(fits)
-    };
-    let own = |layer: &&Layer| is_it(store.index_dir().join(format!("{}.lfx", layer.digest.hex())), layer);
+    let own = |layer: &&Layer| layer.index(&store.index_dir().join(layer.index_name())).is_some();
     let mut known: BTreeMap<Digest, KnownBy> =
         missing.iter().filter(own).map(|layer| (layer.digest, KnownBy::OwnIndex)).collect();
     if known.len() == missing.len() {
@@ -182,8 +196,8 @@ fn known_layers(
         }
         Attached::Trusted(paths) => {
             for layer in missing {
-                if let Some(path) = paths.get(&layer.digest).filter(|path| is_it(path.to_path_buf(), layer)) {
-                    known.entry(layer.digest).or_insert_with(|| KnownBy::Index(path.clone()));
+                if let Some(index) = paths.get(&layer.digest).and_then(|path| layer.index(path)) {
+                    known.entry(layer.digest).or_insert_with(|| KnownBy::Index(Arc::new(index)));
                 }
             }
         }
@@ -204,15 +218,18 @@ fn has_ranges(source: &Source<'_>, layers: &[Layer]) -> Result<bool, ImageError>
 
 /// Starts the process that fetches, and gives the files that it fills, by their names in the layout.
 fn begin(
-    store: &Store,
+    (store, lock): (&Store, StoreLock),
     spec: &LazySpec,
     (endpoint, finishing): (Endpoint, Finishing),
     layers: &[Layer],
-) -> Result<HashMap<String, FileRange>, ImageError> {
+) -> Result<(HashMap<String, FileRange>, StoreLock), ImageError> {
     let mut blobs: Vec<(Arriving, Layer)> = Vec::new();
     let mut views = Vec::new();
+    let mut is_patient = true;
     for layer in layers {
-        let arriving = store.arriving(layer.digest, layer.size)?;
+        let arriving = store.arriving(layer.digest, layer.size, is_patient)?;
+        // Who is at one of them is at all of them.
+        is_patient &= arriving.is_first();
         let view = arriving.view().map_err(ImageError::io("open", arriving.path()))?;
         views.push((view, arriving.path().to_owned(), layer, arriving.pieces()));
         blobs.push((arriving, *layer));
@@ -220,14 +237,15 @@ fn begin(
     let log = store.arriving_dir().join("log");
     let (background, wait) = (spec.background, spec.wait);
     let fetcher = Fetcher { endpoint, blobs, background, wait, finishing, log };
-    let link = Arc::new(fetcher.start().map_err(ImageError::io("start what fetches", store.root()))?);
+    let started = fetcher.start(lock).map_err(ImageError::io("start what fetches", store.root()))?;
+    let (link, lock) = (Arc::new(started.0), started.1);
     let mut arriving = HashMap::new();
     for (number, (view, path, layer, pieces)) in (0_u32..).zip(views) {
         let fetched = Fetched::new(view, Arc::clone(&link), number, pieces);
         let range = FileRange::arriving(&path, layer.size, Arc::new(fetched));
         arriving.insert(oci_layout::blob_name(layer.digest), range);
     }
-    Ok(arriving)
+    Ok((arriving, lock))
 }
 
 /// What the manifest says of a table of contents in a layer.

@@ -8,6 +8,8 @@ use super::Background;
 
 /// Pieces that are fetched by one question: 4 MiB.
 const RUN_MAX: u64 = 64;
+/// The same of what is only announced, so that the line is free soon: 1 MiB.
+const ANNOUNCED_RUN_MAX: u64 = 16;
 /// The same in the background where somebody may want something at any moment: 1 MiB.
 const IDLE_RUN_MAX: u64 = 16;
 /// How long nobody has wanted anything before the background goes on.
@@ -19,8 +21,12 @@ const AHEAD: (u64, u64) = (4, 32);
 const READERS_MAX: usize = 16;
 /// Ranges that were announced and not fetched yet.
 const ANNOUNCED_MAX: usize = 32 << 10;
-/// Questions in the background at the same time.
+/// Questions at the same time that nobody waits for: one worker is always left for who does.
+const SPARE_RUNS_MAX: usize = 3;
+/// Of these in the background.
 const BACKGROUND_RUNS_MAX: usize = 2;
+/// How long everybody waits at least, also where others have waited in vain.
+const GRACE: Duration = Duration::from_secs(5);
 /// How often a blob that turned out to be another one is fetched anew without being asked for.
 const LOSSES_MAX: u32 = 2;
 /// The first pause after a failure, and the longest.
@@ -31,7 +37,15 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from
 pub(super) struct Run {
     pub(super) blob: usize,
     pub(super) pieces: Range<u64>,
-    is_background: bool,
+    wish: Wish,
+}
+
+/// Why pieces are fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Waiting,
+    Announced,
+    Background,
 }
 
 /// What is to be done.
@@ -51,7 +65,7 @@ struct Waiter<T> {
     pieces: Range<u64>,
     /// So many behind them come with them, in the same answer.
     ahead: u64,
-    until: Instant,
+    since: Instant,
     answer: T,
 }
 
@@ -67,6 +81,8 @@ struct Blob {
     pieces: Vec<Piece>,
     absent: u64,
     losses: u32,
+    /// That have not ended.
+    runs: u32,
     /// Nothing is fetched of it any more.
     is_done: bool,
     /// Where the background is.
@@ -82,8 +98,11 @@ pub(super) struct Queue<T> {
     /// Where somebody may read on, and how much was fetched ahead of that: the last one is the newest.
     readers: VecDeque<(usize, u64, u64)>,
     background: Background,
+    announced_runs: usize,
     background_runs: usize,
     last_wanted: Instant,
+    /// Since when somebody has been waiting, and nothing has come for anybody.
+    silent_since: Option<Instant>,
     /// Until then nothing is asked for: the last questions failed.
     paused_until: Option<Instant>,
     failures: u32,
@@ -95,6 +114,7 @@ impl<T> Queue<T> {
         let blob = |there: Vec<bool>| Blob {
             absent: there.iter().filter(|there| !**there).count() as u64,
             losses: 0,
+            runs: 0,
             pieces: there.into_iter().map(|there| if there { Piece::There } else { Piece::Absent }).collect(),
             is_done: false,
             background_at: 0,
@@ -105,21 +125,17 @@ impl<T> Queue<T> {
             announced: VecDeque::new(),
             readers: VecDeque::new(),
             background,
+            announced_runs: 0,
             background_runs: 0,
             last_wanted: now,
+            silent_since: None,
             paused_until: None,
             failures: 0,
         }
     }
 
-    /// Somebody waits for pieces until then. Gives the answer back when they are there.
-    pub(super) fn want(
-        &mut self,
-        blob: usize,
-        pieces: Range<u64>,
-        answer: T,
-        (now, until): (Instant, Instant),
-    ) -> Option<T> {
+    /// Somebody waits for pieces. Gives the answer back when they are there.
+    pub(super) fn want(&mut self, blob: usize, pieces: Range<u64>, answer: T, now: Instant) -> Option<T> {
         self.last_wanted = now;
         let ahead = self.read_on(blob, &pieces);
         if self.has(blob, &pieces) {
@@ -133,7 +149,8 @@ impl<T> Queue<T> {
         if self.waiters.is_empty() {
             self.paused_until = None;
         }
-        self.waiters.push(Waiter { blob, pieces, ahead, until, answer });
+        self.silent_since.get_or_insert(now);
+        self.waiters.push(Waiter { blob, pieces, ahead, since: now, answer });
         None
     }
 
@@ -161,7 +178,9 @@ impl<T> Queue<T> {
 
     /// What to do now. Pieces of a run are on their way until [`Self::ended`].
     pub(super) fn next(&mut self, now: Instant) -> Next {
-        if let Some(blob) = self.blobs.iter().position(|blob| blob.absent == 0 && !blob.is_done) {
+        // What is still open could write to it.
+        let is_whole = |blob: &Blob| blob.absent == 0 && blob.runs == 0 && !blob.is_done;
+        if let Some(blob) = self.blobs.iter().position(is_whole) {
             self.blobs[blob].is_done = true;
             return Next::Finish(blob);
         }
@@ -170,19 +189,22 @@ impl<T> Queue<T> {
         }
         let wanted = self.waiters.iter().map(|waiter| (waiter.blob, waiter.pieces.clone(), waiter.ahead));
         for (blob, pieces, ahead) in wanted.collect::<Vec<_>>() {
-            if let Some(mut run) = self.take(blob, &pieces, RUN_MAX, false) {
+            if let Some(mut run) = self.take(blob, &pieces, RUN_MAX, Wish::Waiting) {
                 let behind = run.pieces.end..run.pieces.end + ahead;
                 let follows = |more: &Run| more.pieces.start == behind.start;
                 if run.pieces.end == pieces.end
                     && let Some(more) = self.take_if(blob, &behind, ahead, &follows)
                 {
                     run.pieces.end = more.pieces.end;
+                    self.blobs[blob].runs -= 1;
                 }
                 return Next::Fetch(run);
             }
         }
-        while let Some((blob, pieces)) = self.announced.front().cloned() {
-            if let Some(run) = self.take(blob, &pieces, RUN_MAX, false) {
+        let is_room = self.announced_runs + self.background_runs < SPARE_RUNS_MAX;
+        while let Some((blob, pieces)) = self.announced.front().filter(|_| is_room).cloned() {
+            if let Some(run) = self.take(blob, &pieces, ANNOUNCED_RUN_MAX, Wish::Announced) {
+                self.announced_runs += 1;
                 return Next::Fetch(run);
             }
             self.announced.pop_front();
@@ -202,7 +224,7 @@ impl<T> Queue<T> {
                 (1, IDLE_RUN_MAX)
             }
         };
-        if self.background_runs >= runs_max {
+        if self.background_runs >= runs_max || self.announced_runs + self.background_runs >= SPARE_RUNS_MAX {
             return Next::Wait(None);
         }
         for blob in 0..self.blobs.len() {
@@ -212,7 +234,7 @@ impl<T> Queue<T> {
             let (from, end) = (self.blobs[blob].background_at, self.blobs[blob].pieces.len() as u64);
             // What was doubted, or could not be had, lies behind.
             for pieces in [from..end, 0..from] {
-                if let Some(run) = self.take(blob, &pieces, run_max, true) {
+                if let Some(run) = self.take(blob, &pieces, run_max, Wish::Background) {
                     self.blobs[blob].background_at = run.pieces.end;
                     self.background_runs += 1;
                     return Next::Fetch(run);
@@ -223,9 +245,9 @@ impl<T> Queue<T> {
     }
 
     /// The first pieces of a range that nobody fetches yet.
-    fn take(&mut self, blob: usize, pieces: &Range<u64>, max: u64, is_background: bool) -> Option<Run> {
+    fn take(&mut self, blob: usize, pieces: &Range<u64>, max: u64, wish: Wish) -> Option<Run> {
         let run = self.take_if(blob, pieces, max, &|_| true)?;
-        Some(Run { is_background, ..run })
+        Some(Run { wish, ..run })
     }
 
     fn take_if(
@@ -242,19 +264,21 @@ impl<T> Queue<T> {
         let start = pieces.clone().find(is_absent)?;
         let limit = pieces.end.min(start.saturating_add(max));
         let end = (start..limit).find(|piece| !is_absent(piece)).unwrap_or(limit);
-        let run = Run { blob: number, pieces: start..end, is_background: false };
+        let run = Run { blob: number, pieces: start..end, wish: Wish::Waiting };
         if !is_it(&run) {
             return None;
         }
         for piece in start..end {
             *blob.pieces.get_mut(usize::try_from(piece).ok()?)? = Piece::OnItsWay;
         }
+        blob.runs += 1;
         Some(run)
     }
 
     /// A piece is there. Gives the answers to those who have all now.
-    pub(super) fn arrived(&mut self, blob: usize, piece: u64) -> Vec<T> {
+    pub(super) fn arrived(&mut self, blob: usize, piece: u64, now: Instant) -> Vec<T> {
         self.failures = 0;
+        self.silent_since = self.silent_since.map(|_| now);
         let of_it = self.blobs.get_mut(blob);
         let found = of_it.and_then(|blob| {
             let state = blob.pieces.get_mut(usize::try_from(piece).ok()?)?;
@@ -276,16 +300,21 @@ impl<T> Queue<T> {
                 self.waiters.push(waiter);
             }
         }
+        self.silent_since = self.silent_since.filter(|_| !self.waiters.is_empty());
         done
     }
 
-    /// A run has come to its end; what did not come is to be fetched again, after a pause if it failed.
-    pub(super) fn ended(&mut self, run: &Run, failed: bool, now: Instant) {
-        if run.is_background {
-            self.background_runs -= 1;
+    /// A run has come to its end, before the piece `end`; what did not come is to be fetched again, after a pause if it failed.
+    pub(super) fn ended(&mut self, run: &Run, end: u64, failed: bool, now: Instant) {
+        match run.wish {
+            Wish::Waiting => {}
+            Wish::Announced => self.announced_runs -= 1,
+            Wish::Background => self.background_runs -= 1,
         }
         if let Some(blob) = self.blobs.get_mut(run.blob) {
-            for piece in run.pieces.clone().filter_map(|piece| usize::try_from(piece).ok()) {
+            blob.runs -= 1;
+            // What came may be somebody else's by now.
+            for piece in (end..run.pieces.end).filter_map(|piece| usize::try_from(piece).ok()) {
                 if blob.pieces.get(piece) == Some(&Piece::OnItsWay) {
                     blob.pieces[piece] = Piece::Absent;
                 }
@@ -314,12 +343,20 @@ impl<T> Queue<T> {
         if let Some(blob) = self.blobs.get_mut(blob) {
             blob.is_done = true;
         }
-        self.take_waiters(|waiter| waiter.blob == blob)
+        self.waiting(blob)
     }
 
-    /// Those who have waited long enough.
-    pub(super) fn overdue(&mut self, now: Instant) -> Vec<T> {
-        self.take_waiters(|waiter| waiter.until <= now)
+    /// Those who wait in vain: nothing has come for anybody for so long. Who has come meanwhile waits less.
+    pub(super) fn overdue(&mut self, wait: Duration, now: Instant) -> Vec<T> {
+        if self.silent_since.is_none_or(|since| now.saturating_duration_since(since) < wait) {
+            return Vec::new();
+        }
+        self.take_waiters(|waiter| now.saturating_duration_since(waiter.since) >= wait.min(GRACE))
+    }
+
+    /// All who wait for a blob.
+    pub(super) fn waiting(&mut self, blob: usize) -> Vec<T> {
+        self.take_waiters(|waiter| waiter.blob == blob)
     }
 
     fn take_waiters(&mut self, is_it: impl Fn(&Waiter<T>) -> bool) -> Vec<T> {

@@ -15,8 +15,8 @@ fn fetched(queue: &mut Queue<&'static str>, now: Instant) -> Run {
 }
 
 fn bring(queue: &mut Queue<&'static str>, run: &Run, now: Instant) -> Vec<&'static str> {
-    let done = run.pieces.clone().flat_map(|piece| queue.arrived(run.blob, piece)).collect();
-    queue.ended(run, false, now);
+    let done = run.pieces.clone().flat_map(|piece| queue.arrived(run.blob, piece, now)).collect();
+    queue.ended(run, run.pieces.end, false, now);
     done
 }
 
@@ -24,9 +24,8 @@ fn bring(queue: &mut Queue<&'static str>, run: &Run, now: Instant) -> Vec<&'stat
 fn who_waits_comes_first_and_hears_of_it() {
     let (mut queue, now) = queue(100, Background::Now);
     queue.announce(1, 10..12);
-    let until = now + Duration::from_secs(1);
-    assert_eq!(queue.want(1, 3..5, "one", (now, until)), None);
-    assert_eq!(queue.want(1, 0..4, "two", (now, until)), None);
+    assert_eq!(queue.want(1, 3..5, "one", now), None);
+    assert_eq!(queue.want(1, 0..4, "two", now), None);
     // With what comes behind it, in one answer.
     let first = fetched(&mut queue, now);
     assert_eq!((first.blob, first.pieces.clone()), (1, 3..5 + AHEAD.0));
@@ -35,12 +34,12 @@ fn who_waits_comes_first_and_hears_of_it() {
     assert_eq!(fetched(&mut queue, now).pieces, 10..12);
     assert_eq!(bring(&mut queue, &first, now), ["one"]);
     assert_eq!(bring(&mut queue, &second, now), ["two"]);
-    assert_eq!(queue.want(1, 0..5, "again", (now, until)), Some("again"));
-    assert_eq!(queue.want(1, 98..120, "behind the end", (now, until)), None);
+    assert_eq!(queue.want(1, 0..5, "again", now), Some("again"));
+    assert_eq!(queue.want(1, 98..120, "behind the end", now), None);
     assert_eq!(fetched(&mut queue, now).pieces, 98..100);
     // Then the background, which is never alone.
     for _ in 0..BACKGROUND_RUNS_MAX {
-        assert!(fetched(&mut queue, now).is_background);
+        assert!(fetched(&mut queue, now).wish == Wish::Background);
     }
     assert_eq!(queue.next(now), Next::Wait(None));
 }
@@ -71,20 +70,49 @@ fn the_background_waits_for_silence_and_finishes() {
 #[test]
 fn failures_make_pauses_and_waiters_give_up() {
     let (mut queue, now) = queue(10, Background::Off);
-    let until = now + Duration::from_secs(2);
-    queue.want(0, 0..3, "one", (now, until));
+    let wait = Duration::from_secs(60);
+    queue.want(0, 0..3, "one", now);
     let run = fetched(&mut queue, now);
-    assert!(queue.arrived(0, 0).is_empty());
-    queue.ended(&run, true, now);
+    assert!(queue.arrived(0, 0, now).is_empty());
+    queue.ended(&run, 1, true, now);
     assert!(matches!(queue.next(now), Next::Wait(Some(_))));
-    let again = fetched(&mut queue, now + PAUSES.1);
+    let mut now = now + PAUSES.1;
+    let again = fetched(&mut queue, now);
     assert_eq!(again.pieces, 1..3 + AHEAD.0);
-    queue.ended(&again, true, now + PAUSES.1);
-    assert!(queue.overdue(now).is_empty());
-    assert_eq!(queue.overdue(until), ["one"]);
-    // Who comes now is tried for at once.
-    queue.want(0, 8..9, "two", (until, until + PAUSES.1));
-    assert_eq!(fetched(&mut queue, until).pieces, 8..10);
+    queue.ended(&again, 1, true, now);
+    // What comes for others counts: the registry answers.
+    now += wait / 2;
+    queue.want(0, 9..10, "two", now);
+    assert_eq!(queue.arrived(0, 9, now), ["two"]);
+    assert!(queue.overdue(wait, now + wait / 2).is_empty());
+    now += wait;
+    assert_eq!(queue.overdue(wait, now), ["one"]);
+    // Who comes now is tried for at once, and does not wait as long.
+    queue.want(0, 8..9, "three", now);
+    let run = fetched(&mut queue, now);
+    assert_eq!(run.pieces, 8..9);
+    queue.ended(&run, 8, true, now);
+    assert!(queue.overdue(wait, now + GRACE / 2).is_empty());
+    assert_eq!(queue.overdue(wait, now + GRACE), ["three"]);
+}
+
+#[test]
+fn a_blob_is_whole_when_nobody_writes_to_it() {
+    let (mut queue, now) = queue(4, Background::Now);
+    queue.want(0, 0..4, "one", now);
+    let slow = fetched(&mut queue, now);
+    (0..4).for_each(|piece| drop(queue.arrived(0, piece, now)));
+    // Its last word has not come; meanwhile a piece is doubted, and somebody else fetches it.
+    queue.doubt(0, &(2..3));
+    queue.want(0, 2..3, "again", now);
+    let other = fetched(&mut queue, now);
+    assert_eq!(other.pieces, 2..3);
+    queue.ended(&slow, 4, false, now);
+    assert_eq!(fetched(&mut queue, now).blob, 1, "the piece is still on its way");
+    assert_eq!(queue.arrived(0, 2, now), ["again"]);
+    assert_ne!(queue.next(now), Next::Finish(0));
+    queue.ended(&other, 3, false, now);
+    assert_eq!(queue.next(now), Next::Finish(0));
 }
 
 #[test]
@@ -105,7 +133,7 @@ fn wrong_pieces_are_fetched_again_and_wrong_blobs_not_for_ever() {
     }
     assert_eq!(fetched(&mut queue, now).blob, 1);
     // Who wants something of it has it fetched.
-    assert_eq!(queue.want(0, 0..1, "one", (now, now)), None);
+    assert_eq!(queue.want(0, 0..1, "one", now), None);
     assert_eq!(fetched(&mut queue, now).pieces, 0..4);
     assert_eq!(queue.give_up(0), ["one"]);
 }
@@ -116,7 +144,7 @@ fn who_reads_front_to_back_finds_more_and_more() {
     let mut at = 0;
     let mut ahead = Vec::new();
     for _ in 0..6 {
-        queue.want(0, at..at + 2, "reader", (now, now + IDLE));
+        queue.want(0, at..at + 2, "reader", now);
         let mut most = 0;
         while let Next::Fetch(run) = queue.next(now) {
             most = most.max(run.pieces.end.saturating_sub(at + 2));
