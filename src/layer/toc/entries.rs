@@ -158,10 +158,9 @@ impl TocBuilder {
             "" => Some(self.stored(entry, len, is_only)?),
             "zeros" => {
                 // There are bytes for them in the blob, which nobody needs.
-                entry
-                    .offset
-                    .filter(|offset| *offset < self.content_end)
-                    .map(|offset| self.contents.bound(offset));
+                if let Some(offset) = entry.offset.filter(|offset| *offset < self.content_end) {
+                    self.contents.bound(offset);
+                }
                 None
             }
             other => return Err(format!("unknown type of chunk {other:?}")),
@@ -173,8 +172,8 @@ impl TocBuilder {
     /// Where a chunk lies.
     fn stored(&self, entry: &Entry<'_>, len: u64, is_only: bool) -> Result<Stored, String> {
         let (offset, inner) = (entry.offset.unwrap_or(0), entry.inner_offset.unwrap_or(0));
-        // At 0 there is the header of the first entry.
-        if offset == 0 || offset >= self.content_end {
+        // At 0 there is the header of the first entry; content may only be in the same gzip member.
+        if (offset, inner) == (0, 0) || offset >= self.content_end {
             return Err(format!("content at {offset}, where there is none"));
         }
         if len > CHUNK_BYTES_MAX || inner > CHUNK_BYTES_MAX {

@@ -141,8 +141,9 @@ fn describe<R: std::io::Read>(entry: &mut tar::Entry<'_, R>) -> Value {
         described["linkName"] = text(&link).into();
     }
     if matches!(kind, "char" | "block") {
-        described["devMajor"] = header.device_major().unwrap().into();
-        described["devMinor"] = header.device_minor().unwrap().into();
+        // The fields may be empty.
+        described["devMajor"] = header.device_major().unwrap_or_default().into();
+        described["devMinor"] = header.device_minor().unwrap_or_default().into();
     }
     described
 }
