@@ -38,8 +38,13 @@ fn layer(content: &[u8]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// The index of such a layer, and what it is known by.
-fn indexed(content: &[u8]) -> (Vec<u8>, Digest, [u8; 32]) {
+/// An index, its layer's blob, and its checksum.
+type Indexed = (Vec<u8>, Digest, [u8; 32]);
+/// An index, what its artifact says wrong, and what is said of that.
+type Case<'a> = (&'a Indexed, fn(&mut Part), &'a str);
+
+/// The index of such a layer.
+fn indexed(content: &[u8]) -> Indexed {
     let dir = tempfile::tempdir().unwrap();
     let (blob, path) = (dir.path().join("blob"), dir.path().join("a.lfx"));
     fs::write(&blob, layer(content)).unwrap();
@@ -72,7 +77,7 @@ impl Bench {
     }
 
     /// Has a blob that becomes this index.
-    fn part(&mut self, index: &(Vec<u8>, Digest, [u8; 32])) -> Part {
+    fn part(&mut self, index: &Indexed) -> Part {
         let (bytes, layer, checksum) = index;
         let mut file = Vec::new();
         let (packed, packed_bytes) = compress(bytes, &mut file).unwrap();
@@ -251,7 +256,7 @@ fn indexes_that_are_not_what_they_should_be() {
     let mut flipped = good.clone();
     *flipped.0.last_mut().unwrap() ^= 1;
     // Each as its artifact describes it, but for one thing.
-    let cases: [(&(Vec<u8>, Digest, [u8; 32]), fn(&mut Part), &str); 6] = [
+    let cases: [Case<'_>; 6] = [
         (&good, |part| part.bytes -= 1, "more bytes than its artifact says"),
         (&good, |part| part.bytes += 1, "ends 1 bytes before its end"),
         (&good, |part| part.layer = digest_of(b"x"), "not the index of layer"),
