@@ -101,7 +101,7 @@ impl Registry {
             return Err(RegistryError::Cut { registry, digest, position, size, attempts, reason });
         }
         // Only a connection of which the end was seen serves the next question.
-        reader.into_inner().read(&mut buffer[..1]).ok();
+        io::copy(&mut reader.into_inner().take(1), &mut io::sink()).ok();
         Ok(())
     }
 

@@ -66,7 +66,7 @@ fn nothing_is_needed_but_what_is_asked_for() {
         other => panic!("{other:?}"),
     };
     // All that is known without content, from the last part alone.
-    let layer = only(&whole, &[toc..whole.bytes.len()]).layer().unwrap();
+    let layer = only(&whole, std::slice::from_ref(&(toc..whole.bytes.len()))).layer().unwrap();
     assert_eq!(layer.read_dir(layer.root()).unwrap(), expected.read_dir(expected.root()).unwrap());
     let file = id(&layer, "f7");
     assert_eq!(layer.entry(file).unwrap(), expected.entry(file).unwrap());
