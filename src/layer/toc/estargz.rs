@@ -53,7 +53,8 @@ pub(super) fn find(blob: &FileRange, expected: Digest, doubtful: &mut Range<u64>
     let count = blob.read_at(start, &mut end).map_err(|source| TocError::io(blob, source))?;
     let (offset, len) = footer(&end[..count]).ok_or_else(|| TocError::bad(blob, "no footer of eStargz"))?;
     let member = offset..blob.len() - len as u64;
-    if member.is_empty() {
+    // Nobody vouches for the footer: what it says must not have the whole blob fetched.
+    if member.is_empty() || member.end - member.start > TOC_BYTES_MAX + TAR_BYTES_MORE {
         return Err(TocError::bad(blob, format!("the footer says that it is at {offset}")));
     }
     doubtful.start = offset;

@@ -66,7 +66,8 @@ fn nothing_is_needed_but_what_is_asked_for() {
         other => panic!("{other:?}"),
     };
     // All that is known without content, from the last part alone.
-    let layer = only(&whole, std::slice::from_ref(&(toc..whole.bytes.len()))).layer().unwrap();
+    let table = toc..whole.bytes.len();
+    let layer = only(&whole, std::slice::from_ref(&table)).layer().unwrap();
     assert_eq!(layer.read_dir(layer.root()).unwrap(), expected.read_dir(expected.root()).unwrap());
     let file = id(&layer, "f7");
     assert_eq!(layer.entry(file).unwrap(), expected.entry(file).unwrap());
@@ -83,7 +84,7 @@ fn nothing_is_needed_but_what_is_asked_for() {
         }
     }
     assert!(!stretch.is_empty());
-    let layer = only(&whole, &[stretch, toc..whole.bytes.len()]).layer().unwrap();
+    let layer = only(&whole, &[stretch, table]).layer().unwrap();
     let (mut found, mut right) = ([0; 9], [1; 9]);
     layer.read_at(file, 25_000, &mut found).unwrap();
     expected.read_at(file, 25_000, &mut right).unwrap();
