@@ -9,15 +9,22 @@ use std::time::Duration;
 
 use crate::support::{Done, Place, eventually, finish, image, shell};
 
+mod judges;
+mod tokens;
+
 /// What a registry is like besides plain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Guarded {
     No,
     /// By a certificate of an authority of our own, and a name and password (me, pw).
     Yes,
+    /// By such a certificate, and it lets in who shows another one of that authority.
+    ByCertificates,
+    /// By tokens, which somebody else gives to me with the password pw.
+    ByTokens,
 }
 
-/// docker-registry on this machine, with an image `tiny:1`; ends with the test.
+/// docker-registry on this machine; ends with the test.
 struct Hub {
     child: Child,
     host: String,
@@ -52,12 +59,25 @@ const CERTIFICATES: &str = r#"
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=hub -keyout hub.key -out hub.csr 2>>err
     printf 'subjectAltName=IP:127.0.0.1' >names
     openssl x509 -req -in hub.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out hub.pem 2>>err
+    mkdir certs
+    cp ca.pem certs/ca.crt
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=me -keyout certs/client.key -out me.csr 2>>err
+    printf 'extendedKeyUsage=clientAuth' >usage
+    openssl x509 -req -in me.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile usage -out certs/client.cert 2>>err
     perl -e 'print "me:", crypt("pw", "\$2y\$05\$abcdefghijklmnopqrstuu"), "\n"' >passwords
 "#;
 
 impl Hub {
+    /// With an image `tiny:1`.
     fn start(place: &Place, guarded: Guarded) -> Self {
-        let dir = place.path("hub");
+        let hub = Self::serve(place, "hub", guarded, "");
+        hub.push("tiny", "tiny:1");
+        hub
+    }
+
+    /// With nothing in it. `more` is the end of its configuration.
+    fn serve(place: &Place, name: &str, guarded: Guarded, more: &str) -> Self {
+        let dir = place.path(name);
         fs::create_dir(&dir).unwrap();
         // Somebody else may take it before the registry does; then the test fails, and says so.
         let host = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
@@ -65,24 +85,22 @@ impl Hub {
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp:\n  addr: {host}\n",
             dir.join("files").display()
         );
-        if guarded == Guarded::Yes {
+        let at = dir.display();
+        if matches!(guarded, Guarded::Yes | Guarded::ByCertificates) {
             shell(CERTIFICATES, &[&dir]).ok();
-            let at = dir.display();
-            config += &format!("  tls: {{certificate: {at}/hub.pem, key: {at}/hub.key}}\n");
+            let clients = if guarded == Guarded::Yes { "" } else { &format!(", clientcas: [{at}/ca.pem]") };
+            config += &format!("  tls: {{certificate: {at}/hub.pem, key: {at}/hub.key{clients}}}\n");
+        }
+        if guarded == Guarded::Yes {
             config += &format!("auth: {{htpasswd: {{realm: test, path: {at}/passwords}}}}\n");
         }
-        fs::write(dir.join("config.yml"), config).unwrap();
+        fs::write(dir.join("config.yml"), config + more).unwrap();
         let log = || fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
         let mut command = Command::new(program());
         command.arg("serve").arg(dir.join("config.yml")).env("OTEL_TRACES_EXPORTER", "none");
         let child = command.stdin(Stdio::null()).stdout(log()).stderr(log()).spawn().unwrap();
         let hub = Self { child, host, dir, guarded };
-        assert!(
-            eventually(|| TcpStream::connect(&hub.host).is_ok()),
-            "{}",
-            fs::read_to_string(hub.dir.join("log")).unwrap()
-        );
-        hub.push("tiny", "tiny:1");
+        assert!(eventually(|| TcpStream::connect(&hub.host).is_ok()), "{}", hub.log());
         hub
     }
 
@@ -93,11 +111,22 @@ impl Hub {
         finish(command.arg(format!("docker://{}/{to}", self.host))).ok();
     }
 
+    /// What it has said, a line for each request among it.
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap()
+    }
+
     fn skopeo(&self, verb: &str, prefix: &str) -> Command {
         let mut command = Command::new("skopeo");
         command.args(["--insecure-policy", verb]).arg(format!("--{prefix}tls-verify=false"));
-        if self.guarded == Guarded::Yes {
-            command.arg(format!("--{prefix}creds=me:pw"));
+        match self.guarded {
+            Guarded::No => {}
+            Guarded::Yes | Guarded::ByTokens => {
+                command.arg(format!("--{prefix}creds=me:pw"));
+            }
+            Guarded::ByCertificates => {
+                command.arg(format!("--{prefix}cert-dir={}", self.dir.join("certs").display()));
+            }
         }
         command
     }
