@@ -154,9 +154,10 @@ impl Dialogue for Terminal {
 
     fn ask_password(&mut self) -> io::Result<String> {
         need_terminal("give --password-stdin")?;
-        write!(io::stderr(), "Password: ")?;
         let typed = {
+            // Before the question: who answers at once is not shown it, either.
             let _raw = RawMode::enter()?;
+            write!(io::stderr(), "Password: ")?;
             read_hidden(&mut io::stdin().lock())
         };
         writeln!(io::stderr())?;

@@ -293,6 +293,7 @@ impl Registry {
         let (registry, reason) = (self.name(), silence.reason);
         match silence.kind {
             SilenceKind::Tls => RegistryError::Insecure { registry, reason },
+            SilenceKind::ClientCertificate => RegistryError::ClientCertificate { registry, reason },
             SilenceKind::Connection | SilenceKind::Final => RegistryError::Unreachable { registry, reason },
         }
     }

@@ -26,6 +26,17 @@ pub enum RegistryError {
         /// What is wrong.
         reason: String,
     },
+    /// It lets nobody in without a certificate that it knows.
+    #[error(
+        "registry {registry}: {reason}: it wants another certificate of the client, or one at all; put it into \
+         certs.d/{registry}/client.cert and its key into client.key there"
+    )]
+    ClientCertificate {
+        /// Which one.
+        registry: String,
+        /// What it said.
+        reason: String,
+    },
     /// Settings that cannot be used.
     #[error("registry {registry}: {reason}")]
     Settings {

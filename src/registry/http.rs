@@ -84,6 +84,8 @@ pub(super) enum SilenceKind {
     Connection,
     /// The connection is not secure, or not even TLS.
     Tls,
+    /// The server speaks TLS, and does not take the certificate that it was shown, or that none was.
+    ClientCertificate,
     /// It would be the same the next time.
     Final,
 }
@@ -208,18 +210,38 @@ fn run<S: ureq::AsSendBody>(
 fn silence(error: &Error) -> Silence {
     let told = |reason: String, kind| Silence { reason, kind };
     match error {
-        Error::Io(io) if io.kind() == io::ErrorKind::InvalidData => told(io.to_string(), SilenceKind::Tls),
+        Error::Io(io) if io.kind() == io::ErrorKind::InvalidData => tls(io.to_string()),
         Error::Io(io) => told(io.to_string(), SilenceKind::Connection),
         Error::Timeout(which) => told(format!("no answer in time ({which})"), SilenceKind::Connection),
         Error::HostNotFound => told("its name cannot be resolved".to_owned(), SilenceKind::Final),
         Error::ConnectionFailed => told("no connection".to_owned(), SilenceKind::Connection),
-        Error::Rustls(error) => told(error.to_string(), SilenceKind::Tls),
+        Error::Rustls(error) => tls(error.to_string()),
         Error::Tls(reason) => told((*reason).to_owned(), SilenceKind::Tls),
         Error::ConnectProxyFailed(reason) => told(format!("the proxy refuses: {reason}"), SilenceKind::Final),
         // Also of a server that closes an idle connection at the moment it is used again.
         Error::Protocol(error) => told(error.to_string(), SilenceKind::Connection),
         other => told(other.to_string(), SilenceKind::Final),
     }
+}
+
+/// What a server says by an alert of a certificate can only be about the client's (RFC 8446, section 6.2). rustls says which
+/// alert it was in words alone, as far as ureq passes it on.
+fn tls(reason: String) -> Silence {
+    let about_certificates = [
+        "BadCertificate",
+        "UnsupportedCertificate",
+        "CertificateRevoked",
+        "CertificateExpired",
+        "CertificateUnknown",
+        "UnknownCA",
+        "CertificateRequired",
+    ];
+    let alert = reason.strip_prefix("received fatal alert: ");
+    let kind = match alert.is_some_and(|alert| about_certificates.contains(&alert)) {
+        true => SilenceKind::ClientCertificate,
+        false => SilenceKind::Tls,
+    };
+    Silence { reason, kind }
 }
 
 /// The authorities that are trusted. Those compiled in count where the system has none, as in small containers.

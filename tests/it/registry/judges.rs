@@ -181,13 +181,10 @@ fn client_certificates() {
     symlink(own.join("ca.crt"), certificates.join("ca.crt")).unwrap();
     let layout = image("tiny").join("oci");
     let push = ["push", "-q", "--tls-verify", layout.to_str().unwrap(), &hub.name("pushed:1")];
-    for words in [&["pull", "--tls-verify", &name][..], &push] {
+    for words in [&["pull", "--tls-verify", &name][..], &["pull", &name], &push] {
         let done = layerfs(&place, words);
-        let says = |words: &str| done.err.contains(words);
-        assert!(done.code == 125 && says(&hub.host) && says("Certificate"), "{done:?}");
+        assert!(done.code == 125 && done.err.contains("client.cert"), "{done:?}");
     }
-    let unchecked = layerfs(&place, &["pull", &name]);
-    assert!(unchecked.code == 125 && unchecked.err.contains(&hub.host), "{unchecked:?}");
     assert_eq!(layerfs(&place, &["images", "-q"]).ok(), "");
     // Half of it is none.
     symlink(own.join("client.cert"), certificates.join("client.cert")).unwrap();
@@ -222,13 +219,12 @@ fn login_at_a_terminal() {
     let name = hub.name("tiny:1");
     let kept = place.path("run/containers/auth.json");
     let words = ["login", hub.host.as_str()];
-    // All that is shown: nothing of the password, typed by somebody who needs a moment to find the keys.
+    // All that is shown: nothing of the password, typed as soon as it is asked for.
     let asked = |password, code| {
         let steps = [
             ("want", "^Username: "),
             ("send", "me\\n"),
             ("want", "^me\r\nPassword: "),
-            ("rest", "0.5"),
             ("send", password),
             ("code", code),
         ];
