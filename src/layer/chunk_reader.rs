@@ -25,6 +25,9 @@ use crate::sys::file_range::FileRange;
 /// disk is right then. Of a layer that has so many, the blob is wrong.
 const REREADS_MAX: u32 = 16;
 
+/// How often they are fetched again for one read, where the layer's blob arrives over a network.
+const REFETCHES_MAX: u32 = 3;
+
 /// One granule of a layer, or what there is of it at the end.
 #[derive(Clone, Debug)]
 pub(super) struct VerifiedChunk(Arc<Vec<u8>>);
@@ -155,16 +158,22 @@ impl ChunkReader {
         };
         let diff_id = self.index.diff_id();
         let mut again = Err(Failure::Wrong(reason));
-        // What comes from far away may be wrong once, and right the next time.
-        let mut is_worth_it = self.doubt(granule, false);
-        if !is_worth_it && self.rereads.fetch_add(1, Ordering::Relaxed) < REREADS_MAX {
-            self.doubt(granule, true);
-            is_worth_it = true;
-        }
-        if is_worth_it {
+        for _ in 0..REFETCHES_MAX {
+            // What comes from far away may be wrong once, and right the next time.
+            let is_new = self.doubt(granule, false);
+            if !is_new {
+                if self.rereads.fetch_add(1, Ordering::Relaxed) >= REREADS_MAX {
+                    break;
+                }
+                self.doubt(granule, true);
+            }
             tracing::warn!(%diff_id, offset = place, "wrong bytes in a layer: reading again");
             self.cache.remove_layer(self.key);
             again = self.load(granule);
+            // Another reader may have put away a decoder since that has read wrong bytes ahead.
+            if !is_new || !matches!(again, Err(Failure::Wrong(_))) {
+                break;
+            }
         }
         match again {
             Ok(chunk) => Ok(chunk),
