@@ -373,7 +373,7 @@ class Round:
         before = self.dice.choice(["", "sweep"])
         if before and not self.is_to_go:
             self.commands.must("run", "--rm", IMAGE, "true")
-            self.check_resting({name for name in names if states[name] in ENDED})
+            self.check_resting()
         for name in names:
             if states[name] in ENDED:
                 how = self.dice.choice(["start", "rm"])
@@ -390,12 +390,11 @@ class Round:
         for name in {self.name, *names}:
             self.commands.must("run", "--rm", "--name", name, IMAGE, "true")
 
-    def check_resting(self, ended):
-        """A container that had ended before the sweep keeps nothing of the time when it ran. One whose last process was still
-        dying has its turn at the next."""
+    def check_resting(self):
+        """A container that has ended keeps nothing of the time when it ran."""
         containers = os.path.join(STORE, "containers")
         for name, state in listed().items():
-            if state in ENDED and name in ended:
+            if state in ENDED:
                 for entry in os.listdir(containers):
                     more = set(os.listdir(os.path.join(containers, entry))) - RESTING
                     if more:
