@@ -12,7 +12,9 @@
 //! else [`union::Union::read_at`] goes to the one layer that has the file. [`layer::TarLayer`] turns the file's offset
 //! into a place in the uncompressed tar; its chunk reader takes the granule around it from memory, or decodes the blob
 //! from the checkpoint before it. No byte leaves that has not been hashed and compared with the index, which was
-//! published only after blob and tar hashed to what the image promises.
+//! published only after blob and tar hashed to what the image promises. Of an image that is mounted before it is here
+//! ([`image::lazy`]) the blob is a file with holes; a process of its own fills them by HTTP range while the reader waits, and
+//! the digests are those of an index that the user trusts, or of a table of contents that the manifest vouches for.
 //!
 //! **A first write** to a file of a layer. No open was ever sent, so it begins with the write: [`fs::Fs::write`] copies
 //! the file up, its parent directories before it. [`upper::Upper::copy_up`] builds the copy in `work/tmp` with owner,
