@@ -44,7 +44,7 @@ impl Adapter {
         (writes, readers): (Writes, Readers),
     ) -> Self {
         let owner = rustix::process::geteuid().as_raw();
-        let opened = (writes == Writes::PassedThrough).then(Opened::default);
+        let opened = (writes == Writes::PassedThrough).then(|| Opened::of(readers.count()));
         let (requests, began) = (RequestCounts::default(), Instant::now());
         Self { fs, notifier, requests, writes, readers, opened, reads, began, owner }
     }

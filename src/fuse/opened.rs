@@ -17,7 +17,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,11 +28,12 @@ use crate::fs::{Content, Fs};
 use crate::model::Ino;
 
 /// Those that are open, by number. Of one lock for each remainder, held while a file is looked at for the first time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Opened {
     files: [Mutex<HashMap<Ino, File>>; LOCKS],
-    /// Somebody waits for a release. Others do not: those who answer are few, and one of them has to hear it.
-    awaits: AtomicBool,
+    /// How many wait for a release, and at most.
+    waiting: AtomicUsize,
+    waiting_max: usize,
 }
 
 /// So that those who open files, and those who ask for attributes, rarely wait for each other.
@@ -40,8 +41,9 @@ const LOCKS: usize = 32;
 /// How long times may be out of date that change by writing into a mapping of a file that was closed.
 const MAPPED: Duration = Duration::from_secs(1);
 
-/// How often, and for how long each time, the release of a file is waited for that is perhaps still open.
-const RELEASE_TRIES: u32 = 50;
+/// How often, and for how long each time, the release of a file is waited for that is perhaps still open. The thread that
+/// has it may not have run since, on a machine with too much to do.
+const RELEASE_TRIES: u32 = 1000;
 const RELEASE_POLL: Duration = Duration::from_millis(1);
 
 /// A file that is open.
@@ -71,6 +73,12 @@ pub(super) fn kept(keeps: bool) -> FopenFlags {
 }
 
 impl Opened {
+    /// Of a mount whose requests this many threads answer.
+    pub(super) fn of(readers: usize) -> Self {
+        // One of them has to hear of the release.
+        Self { files: Default::default(), waiting: AtomicUsize::new(0), waiting_max: readers - 1 }
+    }
+
     /// Notes an open of a regular file; `register` hands a file of the upper to the kernel.
     ///
     /// Whatever is in the way, it can be opened, and then read and written through the server, which says what is wrong.
@@ -109,7 +117,11 @@ impl Opened {
             drop(files);
             passes && matches!(fs.content(ino), Ok(Content::Privileged))
         };
-        if !may_be_closed() || self.awaits.swap(true, Ordering::Acquire) {
+        if !may_be_closed() {
+            return;
+        }
+        let more = |waiting| (waiting < self.waiting_max).then_some(waiting + 1);
+        if self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
             return;
         }
         let is_closed = (0..RELEASE_TRIES).any(|_| {
@@ -119,7 +131,7 @@ impl Opened {
         if let (false, Some(file)) = (is_closed, self.lock(ino).get_mut(&ino)) {
             file.stays = true;
         }
-        self.awaits.store(false, Ordering::Release);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Notes the end of one.
