@@ -316,14 +316,14 @@ fn what_the_killed_have_left_is_swept() {
         .unwrap();
     fs::create_dir(dir.path().join("volumes/.new-1")).unwrap();
     let rest = all.create(new(Some("rest"))).unwrap();
-    let files = ["ctl.sock", ".tmp-1-1", "log"].map(|name| rest.dir().join(name));
+    let files = ["ctl.sock", "slirp4netns.sock", ".tmp-1-1", "log"].map(|name| rest.dir().join(name));
     files.iter().for_each(|file| fs::write(file, "").unwrap());
     let_go(rest);
     soon(|| {
         crate::container::sweeping::sweep(&all);
         (fs::read_dir(dir.path().join("containers")).unwrap().count() == 1).then_some(())
     });
-    assert_eq!(files.map(|file| file.exists()), [false, false, true]);
+    assert_eq!(files.map(|file| file.exists()), [false, false, false, true]);
     assert_eq!((names_given(dir.path()), volumes.list().unwrap().len()), (1, 1));
     soon(|| {
         volumes.sweep().unwrap();

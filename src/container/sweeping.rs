@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::ending::{delete, discard, groups_left};
 use super::{Container, ContainerError, ContainerId, Containers, Seen, attaching};
-use crate::launcher::{Cgroup, IdMaps, groups_here};
+use crate::launcher::{Cgroup, IdMaps, SLIRP4NETNS_SOCKET, groups_here};
 use crate::sys::atomic::TEMP_PREFIX;
 
 /// Removes what interrupted runs and removals left: half-removed directories, containers that were to go at their end but
@@ -45,7 +45,10 @@ fn sweep_one(
     id: ContainerId,
     groups: &[(String, Cgroup)],
 ) -> Result<(), ContainerError> {
-    let Some((container, status)) = containers.unheld(id)? else { return Ok(()) };
+    let Some((container, status)) = containers.unheld(id)? else {
+        tracing::debug!("container {}: left alone, somebody has it", id.short());
+        return Ok(());
+    };
     let is_to_go = container.config().remove_at_end && !container.is_set_aside()?;
     let groups = groups_left(&container, &status.state, groups);
     if !is_to_go && groups.is_empty() && files_left(&container)?.is_empty() {
@@ -53,7 +56,10 @@ fn sweep_one(
     }
     // Held, so that nobody starts it meanwhile; unless somebody else has been faster.
     let held = match containers.hold(container) {
-        Err(ContainerError::InUse { .. } | ContainerError::NotFound(_)) => return Ok(()),
+        Err(error @ (ContainerError::InUse { .. } | ContainerError::NotFound(_))) => {
+            tracing::debug!("left alone: {error}");
+            return Ok(());
+        }
         held => held?,
     };
     groups.iter().for_each(Cgroup::end);
@@ -72,7 +78,7 @@ fn log(removed: Result<(), ContainerError>) {
     }
 }
 
-/// What processes that are gone have left in a container's directory: a socket that nobody listens to, documents that never
+/// What processes that are gone have left in a container's directory: sockets that nobody listens to, documents that never
 /// got their name.
 fn files_left(container: &Container) -> Result<Vec<PathBuf>, ContainerError> {
     let mut found = Vec::new();
@@ -80,7 +86,8 @@ fn files_left(container: &Container) -> Result<Vec<PathBuf>, ContainerError> {
         for entry in std::fs::read_dir(container.dir())? {
             let entry = entry?;
             let name = entry.file_name();
-            if name == attaching::SOCKET || name.as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes()) {
+            let is_socket = name == attaching::SOCKET || name == SLIRP4NETNS_SOCKET;
+            if is_socket || name.as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes()) {
                 found.push(entry.path());
             }
         }

@@ -24,6 +24,8 @@ use crate::sys::companion;
 mod pasta;
 mod slirp4netns;
 
+pub use slirp4netns::SOCKET as SLIRP4NETNS_SOCKET;
+
 /// The container's address. It is the same for both programs, and that of slirp4netns when nothing else is said.
 pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);
 /// The way to everywhere else.

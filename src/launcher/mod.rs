@@ -63,6 +63,7 @@ pub use beside::exec;
 pub use bundle::OCI_CONFIG;
 pub use capabilities::Capabilities;
 pub use cgroup::{Cgroup, Usage, groups_here, limit};
+pub use connection::SLIRP4NETNS_SOCKET;
 pub use early_users::EarlyUsers;
 pub use ended::Ended;
 pub use events::{Events, Input, NoEvents, show};

@@ -77,6 +77,8 @@ class Commands:
         self.started = {}
         self.ended = {}
         self.kept = []
+        # Those that were seen below a starter: without it they are children of this process as it was.
+        self.supervisors = set()
 
     def start(self, *words):
         with open(LOG, "ab") as log:
@@ -129,10 +131,13 @@ class Commands:
             if pid in self.started:
                 roles[pid] = "command " + self.started[pid][0]
             elif parent == os.getpid():
-                roles[pid] = "starter" if name.startswith("layerfs") else "orphan"
+                is_starter = name.startswith("layerfs") and pid not in self.supervisors
+                roles[pid] = "starter" if is_starter else "orphan"
             else:
                 above = role(parent)
                 roles[pid] = above and below(above, name)
+                if above == "starter" and roles[pid] == "supervisor":
+                    self.supervisors.add(pid)
             return roles[pid]
 
         return {pid: (role(pid), table[pid][1]) for pid in table if role(pid)}

@@ -16,7 +16,8 @@ use super::ADDRESS;
 use crate::model::port::Published;
 
 /// In the container's directory, which is private, and the program's working directory: the path of a socket must not be long.
-const SOCKET: &str = "slirp4netns.sock";
+/// Removed when it is ready, and by whoever finds it when it was killed before that.
+pub const SOCKET: &str = "slirp4netns.sock";
 /// Longest answer, and the longest time for one.
 const ANSWER_BYTES_MAX: u64 = 4096;
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
