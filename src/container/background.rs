@@ -102,15 +102,13 @@ fn in_background(containers: &Containers, mut ready: Ready, (notifier, first): S
         health: None,
     };
     let result = background.run(containers, ready);
-    let error = match result {
-        Ok(code) => return code,
-        Err(error) => error,
-    };
-    match background.notifier.take() {
-        Some(notifier) => notifier.failed(&error.to_be_said()).unwrap_or_default(),
-        None => tracing::error!("{error}"),
+    match (&result, background.notifier.take()) {
+        (Ok(_), _) => {}
+        (Err(error), Some(notifier)) => notifier.failed(&error.to_be_said()).unwrap_or_default(),
+        (Err(error), None) => tracing::error!("{error}"),
     }
-    error.exit_code()
+    background.let_go(&result);
+    result.unwrap_or_else(|error| error.exit_code())
 }
 
 fn arrange(ready: &Ready, first: Option<MessageSocket>) -> Result<(LogWriter, Server), ContainerError> {
@@ -184,21 +182,20 @@ impl Background {
         if let Err(error) = &ran.result {
             tracing::error!("{error}");
         }
-        self.let_go(ran);
+        self.let_go(&ran.result.as_ref().map(Ended::code));
         Ok(restarting::wait(pause, &signals, held).map_err(failed())?)
     }
 
     fn end(&mut self, containers: &Containers, held: Held, plan: &Plan, ran: Ran) -> Result<u8, RunError> {
-        let finished = finish(containers, held, plan, &ran);
-        self.let_go(&ran);
-        finished?;
+        finish(containers, held, plan, &ran)?;
         ran.result.map(|ended| ended.code())
     }
 
-    /// Tells those who are attached how it ended.
-    fn let_go(&mut self, ran: &Ran) {
+    /// Tells those who are attached how it ended. Who waits for the start has to hear of that before: that one listens to nothing
+    /// else.
+    fn let_go<E: ToString>(&mut self, how: &Result<u8, E>) {
         if let Some(server) = self.server.take() {
-            server.end(ran.result.as_ref().map(Ended::code).map_err(ToString::to_string));
+            server.end(how.as_ref().copied().map_err(ToString::to_string));
         }
     }
 }

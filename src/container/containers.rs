@@ -324,7 +324,10 @@ impl Containers {
     pub fn hold(&self, container: Container) -> Result<Held, ContainerError> {
         let path = container.lock_path();
         match FileLock::exclusive_soon(&path) {
-            Ok(Some(lock)) => Ok(Held { container, lock }),
+            Ok(Some(lock)) => {
+                documents::wake(&container.dir)?;
+                Ok(Held { container, lock })
+            }
             Ok(None) => Err(in_use(&container)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(ContainerError::NotFound(container.config.name))

@@ -331,6 +331,32 @@ fn what_the_killed_have_left_is_swept() {
     });
 }
 
+/// One that is at rest is not looked at, so it is not at rest before anybody may leave something in it.
+#[test]
+fn what_is_left_of_changes_to_one_at_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Containers::open(dir.path()).unwrap();
+    let held = all.create(new(Some("box"))).unwrap();
+    held.set_state(&State::Created).unwrap();
+    let container = (*held).clone();
+    let_go(held);
+    let is_at_rest = || all.look_through().unwrap().restless.is_empty();
+    assert!(is_at_rest());
+    let by_somebody: [&dyn Fn(); 2] =
+        [&|| all.rename("box", "other").unwrap(), &|| let_go(all.hold(container.clone()).unwrap())];
+    for act in by_somebody {
+        act();
+        let left = container.dir().join(".tmp-1-1");
+        fs::write(&left, "").unwrap();
+        soon(|| {
+            crate::container::sweeping::sweep(&all);
+            is_at_rest().then_some(())
+        });
+        assert!(!left.exists());
+        assert_eq!(container.status().unwrap().state, State::Created);
+    }
+}
+
 /// Who is killed between the two leaves a name of nobody, and never a container that its name does not find.
 #[test]
 fn a_name_goes_after_its_container() {

@@ -4,8 +4,10 @@
 //! Each is replaced as a whole. What a power cut must not undo is flushed first; flushing costs a start as much as all the
 //! rest of it, so what nobody needs after one is not.
 
+use std::fs::Permissions;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Stat};
@@ -53,11 +55,13 @@ pub(super) fn has_config(dir: &Path) -> Result<bool, ContainerError> {
     }
 }
 
-/// Writes the config. Of a container that goes away by itself nothing has to be found after a power cut.
+/// Writes the config. Of a container that goes away by itself nothing has to be found after a power cut. One that was at rest is
+/// not any more ([`wake`]).
 ///
 /// # Errors
 /// What the system says.
 pub(super) fn write_config(dir: &Path, config: &Config) -> Result<(), ContainerError> {
+    wake(dir)?;
     if config.remove_at_end {
         let mark = dir.join(UNFLUSHED);
         std::fs::write(&mark, "").map_err(ContainerError::io("write", &mark))?;
@@ -112,9 +116,37 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// To be called by whoever is about to make files in the directory of a container that may be at rest: if that one is killed, a
+/// sweep looks what is left.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn wake(dir: &Path) -> Result<(), ContainerError> {
+    set_mode(dir, MODE)
+}
+
+/// To be called by who holds the container alone and has seen that nothing is left in it.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn lay_to_rest(dir: &Path) -> Result<(), ContainerError> {
+    set_mode(dir, MODE_AT_REST)
+}
+
+/// That of the state, if there is one.
+fn set_mode(dir: &Path, mode: u32) -> Result<(), ContainerError> {
+    let path = dir.join(STATE);
+    match std::fs::set_permissions(&path, Permissions::from_mode(mode)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(ContainerError::io("chmod", &path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether nothing can be left of the container `id` in `dir` that somebody has to take up: it is complete, stays when it
-/// ends, and has ended or never began; and nobody was killed who had begun to start it again. Says no when that is not certain. A document that somebody was killed in
-/// the middle of writing is not looked for: it goes with the container, or when it is next taken up.
+/// ends, and has ended or never began; and nobody was killed who had begun to change it or to start it again. Says no when that is
+/// not certain.
 ///
 /// # Errors
 /// What the system says.

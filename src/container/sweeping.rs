@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::ending::{delete, discard, groups_left};
-use super::{Container, ContainerError, ContainerId, Containers, Seen, attaching};
+use super::{Container, ContainerError, ContainerId, Containers, Seen, attaching, documents};
 use crate::launcher::{Cgroup, IdMaps, SLIRP4NETNS_SOCKET, groups_here};
 use crate::sys::atomic::TEMP_PREFIX;
 
@@ -51,7 +51,9 @@ fn sweep_one(
     };
     let is_to_go = container.config().remove_at_end && !container.is_set_aside()?;
     let groups = groups_left(&container, &status.state, groups);
-    if !is_to_go && groups.is_empty() && files_left(&container)?.is_empty() {
+    // Of those that go when they end, and of those that were killed, somebody always has to look what has become.
+    let may_rest = !container.config().remove_at_end && !status.state.is_live() && !container.is_new()?;
+    if !is_to_go && !may_rest && groups.is_empty() && files_left(&container)?.is_empty() {
         return Ok(());
     }
     // Held, so that nobody starts it meanwhile; unless somebody else has been faster.
@@ -68,7 +70,9 @@ fn sweep_one(
     }
     // Who gives it another name, or other limits, has a document under way.
     let _alone = containers.lock_names()?;
-    files_left(&held)?.into_iter().try_for_each(remove_file)
+    files_left(&held)?.into_iter().try_for_each(remove_file)?;
+    // Somebody may have started it before we had it, and been killed.
+    if may_rest && !held.status()?.state.is_live() { documents::lay_to_rest(held.dir()) } else { Ok(()) }
 }
 
 /// One that cannot be removed must not keep the others.

@@ -5,6 +5,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::containers::*;
 use crate::support::*;
@@ -44,6 +46,21 @@ fn shell_in(name: &str) -> Vec<String> {
     let image = tiny();
     let words = ["run", "-it", "--name", name, "-e", "PS1=> ", image.to_str().unwrap()];
     words.iter().chain(SHELL).map(ToString::to_string).collect()
+}
+
+/// Who waits for the start hears that there is none before others are waited for.
+#[test]
+fn what_does_not_start_says_so_at_once() {
+    needs_mount!();
+    let all = All::new();
+    // Who is behind has five seconds; on a machine that sleeps as long as that, once is enough.
+    let is_at_once = || {
+        let since = Instant::now();
+        let steps = [("want", "/nosuch: No such file"), ("code", "127")];
+        all.dialog(&steps, &["run", "--rm", "-it", tiny().to_str().unwrap(), "/nosuch"]);
+        since.elapsed() < Duration::from_secs(4)
+    };
+    assert!((0..3).any(|_| is_at_once()));
 }
 
 #[test]
@@ -189,8 +206,7 @@ fn several_see_the_same_and_any_may_type() {
     let all = All::new();
     let script = "while read line; do echo got $line; test $line = last && exit 9; done; echo end";
     all.run(&["-d", "-i", "--name", "one"], script).ok();
-    let mut first = all.attach(&[], "one");
-    let second = all.attach(&["--no-stdin"], "one");
+    let (mut first, mut second) = (all.attach(&[], "one"), all.attach(&["--no-stdin"], "one"));
     let mut killed = all.attach(&[], "one");
     let line = |child: &mut Child| {
         // By byte: nothing of the rest may be lost in a buffer.
@@ -203,16 +219,37 @@ fn several_see_the_same_and_any_may_type() {
         }
         String::from_utf8(text).unwrap()
     };
-    killed.stdin.as_mut().unwrap().write_all(b"one\n").unwrap();
-    assert_eq!((line(&mut killed), line(&mut first)), ("got one\n".to_owned(), "got one\n".to_owned()));
+    let type_into =
+        |child: &mut Child, text: &str| child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+    // What was written before one was attached is not shown to that one.
+    type_into(&mut first, "early\n");
+    assert_eq!(line(&mut first), "got early\n");
+    thread::scope(|scope| {
+        let shown = scope.spawn(|| line(&mut second));
+        while !shown.is_finished() {
+            type_into(&mut first, "early\n");
+            assert_eq!(line(&mut first), "got early\n");
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(shown.join().unwrap(), "got early\n");
+    });
+    type_into(&mut killed, "one\n");
+    let ended_early = |child: &mut Child| {
+        let mut lines = std::iter::repeat_with(|| line(child));
+        lines.find(|line| line != "got early\n").unwrap()
+    };
+    assert_eq!(
+        (ended_early(&mut killed), line(&mut first)),
+        ("got one\n".to_owned(), "got one\n".to_owned())
+    );
     killed.kill().unwrap();
     killed.wait().unwrap();
-    first.stdin.as_mut().unwrap().write_all(b"last\n").unwrap();
+    type_into(&mut first, "last\n");
     assert_eq!(line(&mut first), "got last\n");
     assert_eq!(ended(first).0, 9);
     let (code, out, _) = ended(second);
-    assert_eq!((code, out.ends_with("got last\n")), (9, true), "{out:?}");
-    assert_eq!(all.layerfs(&["logs", "one"]).ok(), "got one\ngot last");
+    assert_eq!((code, out.ends_with("got one\ngot last\n")), (9, true), "{out:?}");
+    assert!(all.layerfs(&["logs", "one"]).ok().ends_with("got early\ngot one\ngot last"));
     // The end of one's input is the end of the program's.
     all.layerfs(&["start", "one"]).ok();
     let (code, out, _) = ended(all.attach(&[], "one"));
