@@ -41,13 +41,15 @@ impl VerifiedChunk {
 /// Reads one layer.
 #[derive(Debug)]
 pub(super) struct ChunkReader {
-    index: Arc<LayerIndex>,
+    pub(super) index: Arc<LayerIndex>,
     blob: FileRange,
     pub(super) cache: Arc<ChunkCache>,
     pub(super) key: LayerKey,
     pub(super) turns: Turns,
     /// See [`REREADS_MAX`].
     rereads: AtomicU32,
+    /// How often what was cached of the layer was dropped: a decoder that began before may have read wrong bytes ahead.
+    restarts: AtomicU64,
     /// Of a compressed layer.
     pub(super) spill: Option<Arc<LayerSpill>>,
     /// Of a compressed layer: who wants to know which granules are asked for.
@@ -84,6 +86,7 @@ impl ChunkReader {
             key,
             turns: Turns::default(),
             rereads: AtomicU32::new(0),
+            restarts: AtomicU64::new(0),
             spill: None,
             touches: None,
             follower: OnceLock::new(),
@@ -168,9 +171,11 @@ impl ChunkReader {
                 self.doubt(granule, true);
             }
             tracing::warn!(%diff_id, offset = place, "wrong bytes in a layer: reading again");
+            // First this, so that nobody puts such a decoder away who has not been seen by what drops them.
+            self.restarts.fetch_add(1, Ordering::AcqRel);
             self.cache.remove_layer(self.key);
             again = self.load(granule);
-            // Another reader may have put away a decoder since that has read wrong bytes ahead.
+            // What was on its way before may have been wrong as well.
             if !is_new || !matches!(again, Err(Failure::Wrong(_))) {
                 break;
             }
@@ -320,6 +325,7 @@ impl ChunkReader {
     ) -> Result<VerifiedChunk, Failure> {
         let clock = self.counts().start(Tier::Decoded);
         let place = TarOffset(granule * GRANULE_BYTES);
+        let restarts = self.restarts.load(Ordering::Acquire);
         let mut decoder = match self.cache.suspended.take(self.key, checkpoint.place, place) {
             Some(decoder) => {
                 self.counts().decodes_continued.add(1);
@@ -342,7 +348,8 @@ impl ChunkReader {
         // Even of wrong bytes it goes on as one would that begins again, if it came so far.
         let end = (granule + 1) * GRANULE_BYTES;
         if decoder.position().0 == end && end < self.index.tar_bytes() {
-            self.cache.suspended.keep(self.key, decoder);
+            let is_current = || self.restarts.load(Ordering::Acquire) == restarts;
+            self.cache.suspended.keep(self.key, decoder, is_current);
         }
         chunk.inspect(|_| clock.stop())
     }

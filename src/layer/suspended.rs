@@ -19,9 +19,14 @@ pub(super) struct Suspended {
 }
 
 impl Suspended {
-    /// Keeps a decoder; those that are unused for longest make room for it.
-    pub(super) fn keep(&self, layer: LayerKey, decoder: Decoder) {
+    /// Keeps a decoder; those that are unused for longest make room for it. Not when `is_current` says no, which is asked while
+    /// nobody can drop those of a layer.
+    pub(super) fn keep(&self, layer: LayerKey, decoder: Decoder, is_current: impl FnOnce() -> bool) {
         let mut decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_current() {
+            drop(decoders);
+            return;
+        }
         decoders.push((layer, decoder));
         let mut bytes: u64 = decoders.iter().map(|(_, decoder)| decoder.memory_bytes()).sum();
         let mut out = 0;
@@ -109,6 +114,23 @@ mod tests {
         }
         drop(layers);
         assert!(cache.suspended.decoders.lock().unwrap().is_empty());
+    }
+
+    /// A decoder of bytes that turned out wrong meanwhile is not found by who begins again.
+    #[test]
+    fn what_began_before_a_restart_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("blob"), through("gzip", &tar_of(&noise(600_000, 3)))).unwrap();
+        let blob = FileRange::open(&dir.path().join("blob")).unwrap();
+        index::build(&blob, &Expected::default(), dir.path(), "index", &|_| {}).unwrap();
+        let index = Arc::new(LayerIndex::open(&dir.path().join("index")).unwrap());
+        let cache = Arc::new(ChunkCache::new(0));
+        let layer = TarLayer::new(index, blob, Arc::clone(&cache));
+        layer.read_at(id(&layer, "big"), 0, &mut [0; 1000]).unwrap();
+        let (key, decoder) = cache.suspended.decoders.lock().unwrap().pop().unwrap();
+        let began = decoder.position();
+        cache.suspended.keep(key, decoder, || false);
+        assert!(!cache.suspended.stands_near(key, TarOffset(0), began));
     }
 
     #[test]
