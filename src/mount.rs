@@ -164,7 +164,7 @@ impl MountSpec {
                 let failed = |source| MountError::Index { layer: place + 1, source: Box::new(source) };
                 let report = |done| progress.indexed(place + 1, self.layers.len(), done, tar.blob.len());
                 if tar.blob.is_arriving() {
-                    caches.expect_waits();
+                    caches.expect_waits(&tar.blob);
                 }
                 let index = match &tar.known_by {
                     KnownBy::OwnIndex => Arc::new(self.index(indexes, tar, &report).map_err(failed)?),
@@ -238,6 +238,8 @@ impl Layers {
 pub struct MountServer {
     server: Server,
     caches: OpenCaches,
+    /// Where reads may wait for a network, to see that the mount is gone.
+    device: Option<OwnedFd>,
 }
 
 /// Shakes hands through the descriptor of `/dev/fuse` that it is mounted with; [`MountServer::run`] answers until the mount is
@@ -251,9 +253,12 @@ pub fn serve(
     (writes, readers): (Writes, Readers),
     device: OwnedFd,
 ) -> io::Result<MountServer> {
-    let how = (writes, if caches.are_waits_expected() { Readers::OfWhatArrives } else { readers });
-    let server = Server::attach(Arc::new(fs), caches.meter(), how, device)?;
-    Ok(MountServer { server, caches })
+    let (readers, watched) = match caches.are_waits_expected() {
+        true => (Readers::OfWhatArrives, Some(device.try_clone()?)),
+        false => (readers, None),
+    };
+    let server = Server::attach(Arc::new(fs), caches.meter(), (writes, readers), device)?;
+    Ok(MountServer { server, caches, device: watched })
 }
 
 impl MountServer {
@@ -262,10 +267,10 @@ impl MountServer {
     /// # Errors
     /// When the connection breaks in any other way.
     pub fn run(self) -> io::Result<()> {
-        let Self { server, caches } = self;
+        let Self { server, caches, device } = self;
         caches.open_queues();
         let started = caches.clone();
-        let result = server.run(move || started.start());
+        let result = server.run(move || started.start(device));
         caches.close();
         result
     }

@@ -1,10 +1,17 @@
 //! What makes reading layers faster without being needed: it works beside the server, in threads of its own.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use crate::layer::{ChunkCache, Layer, ReadMeter, ReadOn, Spill, SpillDir, StartTrace, TarLayer, TocCache};
+use crate::sys::file_range::FileRange;
+use crate::sys::fuse_mount;
+
+/// How often is looked whether a mount is gone.
+const WATCH_PAUSE: Duration = Duration::from_millis(200);
 
 /// What else may be kept of layers, besides their indexes; nothing by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,8 +29,8 @@ pub struct OpenCaches {
     pub(super) chunks: Arc<ChunkCache>,
     /// In memory, of layers that are known by a table of contents.
     pub(super) tocs: Arc<TocCache>,
-    /// Reads may wait for a network.
-    waits: Arc<AtomicBool>,
+    /// Reads of these wait for a network.
+    arriving: Arc<Mutex<Vec<FileRange>>>,
     read_on: Arc<ReadOn>,
     spill: Option<Arc<Spill>>,
     trace: Option<Arc<StartTrace>>,
@@ -44,7 +51,7 @@ impl Caches {
         OpenCaches {
             chunks,
             tocs: Arc::default(),
-            waits: Arc::default(),
+            arriving: Arc::default(),
             read_on: Arc::default(),
             spill,
             trace,
@@ -67,12 +74,26 @@ impl OpenCaches {
     }
 
     /// A layer's bytes come over a network.
-    pub(super) fn expect_waits(&self) {
-        self.waits.store(true, Ordering::Relaxed);
+    pub(super) fn expect_waits(&self, blob: &FileRange) {
+        self.arriving().push(blob.clone());
     }
 
     pub(super) fn are_waits_expected(&self) -> bool {
-        self.waits.load(Ordering::Relaxed)
+        !self.arriving().is_empty()
+    }
+
+    /// Waits until the mount is gone. A thread that still waits for a network then is all that keeps the server, and nobody will
+    /// read what it waits for.
+    fn end_waits_with(&self, device: &OwnedFd) {
+        // Not with poll(2) alone: that would be woken by each request.
+        while fuse_mount::is_connected(device) {
+            thread::sleep(WATCH_PAUSE);
+        }
+        self.arriving().iter().for_each(FileRange::give_up);
+    }
+
+    fn arriving(&self) -> MutexGuard<'_, Vec<FileRange>> {
+        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells what is read of the layers.
@@ -94,8 +115,15 @@ impl OpenCaches {
         }
     }
 
-    /// To be called when this process will not fork any more.
-    pub(super) fn start(&self) {
+    /// To be called when this process will not fork any more. `device` is what the mount answers to, if reads may wait.
+    pub(super) fn start(&self, device: Option<OwnedFd>) {
+        if let Some(device) = device {
+            let caches = self.clone();
+            let watching = thread::Builder::new().name("waits".to_owned());
+            if let Err(error) = watching.spawn(move || caches.end_waits_with(&device)) {
+                tracing::warn!("reads may wait after the mount is gone: {error}");
+            }
+        }
         self.read_on.start();
         if let Some(spill) = &self.spill {
             spill.start();

@@ -24,4 +24,7 @@ pub trait Arrival: Debug + Send + Sync {
     /// # Errors
     /// They cannot be had again.
     fn doubt(&self, range: Range<u64>) -> io::Result<()>;
+
+    /// Nobody needs any more of it: whoever waits hears that nothing will come.
+    fn give_up(&self);
 }

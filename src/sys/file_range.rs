@@ -136,6 +136,13 @@ impl FileRange {
         self.arrival(range).map_or(Ok(()), |(arrival, range)| arrival.wait(range))
     }
 
+    /// Of a file that arrives: nobody needs any more of it, and whoever waits is told so.
+    pub fn give_up(&self) {
+        if let Content::Arriving(arrival) = &self.file {
+            arrival.give_up();
+        }
+    }
+
     /// Of a file that arrives: these bytes may be read soon.
     pub fn announce(&self, range: Range<u64>) {
         if let Some((arrival, range)) = self.arrival(range) {

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::mount::{MntFlags, MsFlags};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::fs::{Mode, OFlags};
 
 use super::message_socket::{Message, MessageSocket};
@@ -55,6 +56,13 @@ pub fn mount_by_helper(target: &Path, options: &str) -> io::Result<OwnedFd> {
         Some(Message { fd: Some(fd), .. }) => Ok(fd),
         _ => Err(said_by_helper(&output.stderr)),
     }
+}
+
+/// Whether what was mounted with this descriptor is still there: afterwards poll(2) says that it is an error. Never waits.
+#[must_use]
+pub fn is_connected(device: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(device.as_fd(), PollFlags::empty())];
+    !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
 }
 
 /// Says ahead, and with what to do, that `/dev/fuse` is missing or closed to this user.

@@ -211,10 +211,16 @@ fn read(path: PathBuf) -> Result<Vec<u8>, Option<i32>> {
     read_aside(path).recv_timeout(LONG).unwrap_or_else(|_| panic!("{shown}: a read hangs"))
 }
 
+/// What the mount and who fetches for it have to say.
+fn logs(mnt: &Path) -> String {
+    let tail = "tail -n 60 \"$1\"/store/arriving/log \"$1\"/store/containers/*/log";
+    shell(tail, &[mnt.parent().unwrap()]).out
+}
+
 /// The same bytes; said without showing all of them.
 #[track_caller]
 fn assert_reads(mnt: &Path, files: &Path, name: &str) {
-    let found = read(mnt.join(name)).unwrap_or_else(|errno| panic!("{name}: errno {errno:?}"));
+    let found = read(mnt.join(name)).unwrap_or_else(|errno| panic!("{name}: errno {errno:?}\n{}", logs(mnt)));
     assert!(found == fs::read(files.join(name)).unwrap(), "{name}: other bytes");
 }
 
@@ -337,6 +343,23 @@ fn reads_do_not_wait_for_ever() {
 }
 
 #[test]
+fn what_is_unmounted_waits_for_nothing() {
+    let program = needs_registry!();
+    let place = Place::new();
+    let (layout, files) = far_image(&place);
+    let far = Far::over_a_line(&place, &program, &layout);
+    far.mount_for_reads(&[("LAYERFS_LAZY_SECONDS", "3600")]);
+    assert_reads(&place.mnt(), &files, "upper/0");
+    far.cut();
+    let mut reader =
+        Command::new("cat").arg(place.path("mnt/lower/6")).stdout(Stdio::null()).spawn().unwrap();
+    // It waits by then.
+    thread::sleep(Duration::from_secs(1));
+    reader.kill().and_then(|()| reader.wait()).unwrap();
+    far.unmount();
+}
+
+#[test]
 fn a_lying_registry() {
     let program = needs_registry!();
     let place = Place::new();
@@ -360,7 +383,8 @@ fn a_lying_registry() {
     assert!(lies > 0, "nothing was asked for in ranges: {:?}", far.between.lines().collect::<Vec<_>>());
     fs::remove_file(&lie).unwrap();
     // What was wrong is fetched again, and so is all else.
-    assert!(eventually(|| read(place.path("mnt/lower/1")).is_ok()), "{lies} lies, {refused} reads refused");
+    let is_right = eventually(|| read(place.path("mnt/lower/1")).is_ok());
+    assert!(is_right, "{lies} lies, {refused} reads refused\n{}", logs(&place.mnt()));
     for name in ["lower/0", "lower/1", "lower/4", "upper/6", "upper/7"] {
         assert_reads(&place.mnt(), &files, name);
     }

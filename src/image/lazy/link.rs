@@ -173,6 +173,11 @@ impl Arrival for Fetched {
         }
         self.ask(Kind::Doubt, pieces_of(&range))
     }
+
+    fn give_up(&self) {
+        // The process at the other end ends, and with it all the pipes through which it would have answered.
+        self.link.shut_down();
+    }
 }
 
 #[cfg(test)]
