@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::Access;
+use super::credentials::Keychain;
 
 /// One place where a repository can be had: its registry, or a mirror of it.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -25,8 +26,34 @@ pub struct Endpoint {
     pub roots: Option<Arc<Vec<u8>>>,
     /// Who one is there.
     pub access: Access,
+    /// Where that was found, to look again when it counts no more. `None` of what the user said for this command.
+    pub kept: Option<Kept>,
     /// The URL of a proxy, perhaps with `USER:PASSWORD@`.
     pub proxy: Option<String>,
+}
+
+/// Where the credentials for a repository are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Files and helpers.
+    pub keychain: Keychain,
+    /// As [`Keychain::access`] has it: as the user calls the registry, not as it is reached.
+    pub host: String,
+    /// The repository.
+    pub repository: String,
+}
+
+impl Kept {
+    /// Who one is now, unless that is `refused`, or cannot be found out.
+    pub(super) fn other_than(&self, refused: &Access) -> Option<Access> {
+        match self.keychain.access(&self.host, &self.repository) {
+            Ok(access) => Some(access).filter(|access| access != refused),
+            Err(error) => {
+                tracing::warn!("{error}");
+                None
+            }
+        }
+    }
 }
 
 /// A certificate of the user's own, and its key. Printing it for debugging shows neither.

@@ -36,7 +36,7 @@ mod url;
 pub use access::Access;
 pub use blob::Wanted;
 pub use client::{Registry, check_access};
-pub use endpoint::{ClientCertificate, Endpoint};
+pub use endpoint::{ClientCertificate, Endpoint, Kept};
 pub use error::RegistryError;
 pub use manifest::{Document, Version};
 pub use patience::Patience;

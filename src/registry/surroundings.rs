@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::configuration::{ConfigurationError, Named, Registries, Source, certificates};
 use super::credentials::{CredentialsError, Keychain, RegistryKey};
 use super::proxies::{Proxies, Scheme};
-use super::{Access, ClientCertificate, Endpoint, Places};
+use super::{Access, ClientCertificate, Endpoint, Kept, Places};
 
 /// docker.io, and who answers for it.
 const DOCKER_IO: (&str, &str) = ("docker.io", "registry-1.docker.io");
@@ -71,11 +71,15 @@ impl Surroundings {
                     to: source.tag.unwrap_or_default(),
                 });
             }
-            let access = match &wishes.access {
-                Some(access) if number == last => access.clone(),
-                _ => self.keychain.access(&source.host, &source.path)?,
+            let (access, kept) = match &wishes.access {
+                Some(access) if number == last => (access.clone(), None),
+                _ => {
+                    let access = self.keychain.access(&source.host, &source.path)?;
+                    let (host, repository) = (source.host.clone(), source.path.clone());
+                    (access, Some(Kept { keychain: self.keychain.clone(), host, repository }))
+                }
             };
-            endpoints.push(self.endpoint(source, access, wishes.insecure)?);
+            endpoints.push(Endpoint { kept, ..self.endpoint(source, access, wishes.insecure)? });
         }
         Ok(endpoints)
     }
@@ -160,7 +164,13 @@ mod tests {
         let host = surroundings(home.path(), CONF);
         let named = Named { host: "docker.io", path: "library/debian", tag: Some("12"), digest: None };
         let found = host.endpoints(&named, &Wishes::default()).unwrap();
+        // By the names that the user has for them.
+        let kept = |host: &str, repository: &str| {
+            let (host, repository) = (host.to_owned(), repository.to_owned());
+            Some(Kept { keychain: surroundings(home.path(), CONF).keychain, host, repository })
+        };
         let mirror = Endpoint {
+            kept: kept("mirror.io:5000", "hub/debian"),
             insecure: true,
             insecure_elsewhere: true,
             access: password("mirror"),
@@ -168,6 +178,7 @@ mod tests {
             ..Endpoint::new("mirror.io:5000", "hub/debian")
         };
         let hub = Endpoint {
+            kept: kept("docker.io", "library/debian"),
             access: password("docker"),
             proxy: Some("http://proxy:1".to_owned()),
             ..Endpoint::new("registry-1.docker.io", "library/debian")
@@ -180,7 +191,7 @@ mod tests {
             found,
             [
                 Endpoint { insecure: false, insecure_elsewhere: false, ..mirror },
-                Endpoint { access: password("me"), ..hub }
+                Endpoint { access: password("me"), kept: None, ..hub }
             ]
         );
     }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
+use super::credentials::Keychain;
+use super::token::basic;
 use super::*;
 use crate::model::Digest;
 use crate::registry::scripted_server::{Asked, Manner, Reply, Server};
@@ -132,6 +134,54 @@ fn who_is_not_let_in() {
     });
     let endpoint = Endpoint { access: Access::of_pair("me:right"), ..Endpoint::new(&right.host, "") };
     check_access(&endpoint, Patience::short()).unwrap();
+}
+
+/// A mount that is open for weeks outlives passwords.
+#[test]
+fn who_logs_in_again_is_let_in_again() {
+    static PASSWORD: AtomicUsize = AtomicUsize::new(1);
+    let home = tempfile::tempdir().unwrap();
+    let auth_file = home.path().join("auth.json");
+    for has_tokens in [false, true] {
+        PASSWORD.store(1, Ordering::SeqCst);
+        let current = || basic("me", &PASSWORD.load(Ordering::SeqCst).to_string());
+        let server = Server::start(move |asked| {
+            let host = asked.header("host");
+            let (challenge, token) = match has_tokens {
+                false => (r#"Basic realm="x""#.to_owned(), current()),
+                true => {
+                    (format!(r#"Bearer realm="http://{host}/token""#), format!("Bearer {}", &current()[6..]))
+                }
+            };
+            if asked.path.starts_with("/token") && asked.header("authorization") == current() {
+                return Reply::of(200, format!(r#"{{"token":"{}"}}"#, &token[7..]));
+            }
+            match asked.header("authorization") == token {
+                true => Reply::of(200, "{}"),
+                false => Reply::of(401, "").with("www-authenticate", challenge),
+            }
+        });
+        let log_in = |password: &str| {
+            let auth = basic("me", password).replace("Basic ", "");
+            std::fs::write(&auth_file, format!(r#"{{"auths":{{"{}":{{"auth":"{auth}"}}}}}}"#, server.host))
+                .unwrap();
+        };
+        log_in("1");
+        let keychain = Keychain::new(&Places::new(|_| None, None, 0), Some(&auth_file), &[]);
+        let (host, repository) = (server.host.clone(), "a/b".to_owned());
+        let kept = Some(Kept { keychain, host, repository });
+        let endpoint =
+            Endpoint { access: Access::of_pair("me:1"), kept, ..Endpoint::new(&server.host, "a/b") };
+        let registry = Registry::open(&endpoint, Patience::short()).unwrap();
+        registry.manifest(&tag("1")).unwrap();
+        PASSWORD.store(2, Ordering::SeqCst);
+        assert!(registry.manifest(&tag("1")).unwrap_err().is_unauthorized(), "nobody has logged in");
+        log_in("2");
+        registry.manifest(&tag("1")).unwrap();
+        PASSWORD.store(3, Ordering::SeqCst);
+        log_in("3");
+        registry.manifest(&tag("1")).unwrap();
+    }
 }
 
 #[test]

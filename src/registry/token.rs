@@ -28,6 +28,8 @@ struct Signed {
     header: Option<String>,
     /// How often it was made: who finds that it counts no more makes the next one only if nobody has meanwhile.
     generation: u64,
+    /// Who one is, if what is kept has changed since the endpoint was made.
+    access: Option<Access>,
 }
 
 impl std::fmt::Debug for Signed {
@@ -59,24 +61,43 @@ impl Registry {
         if signed.generation != generation {
             return Ok(true);
         }
-        let header = match challenge {
-            None => return Ok(false),
-            Some(Challenge::Basic) => match &self.endpoint.access {
-                Access::Password { username, password } => Some(basic(username, password)),
-                Access::Anonymous | Access::IdentityToken(_) => None,
-            },
-            Some(Challenge::Bearer(bearer)) => Some(format!("Bearer {}", self.token(bearer)?)),
-        };
-        let is_new =
-            header.is_some() && (signed.header != header || matches!(challenge, Some(Challenge::Bearer(_))));
+        let Some(challenge) = challenge else { return Ok(false) };
+        let access = signed.access.as_ref().unwrap_or(&self.endpoint.access).clone();
+        let mut made = self.signature(challenge, &access, signed.header.as_deref());
+        let is_refused = made.as_ref().map_or_else(RegistryError::is_unauthorized, Option::is_none);
+        // Whoever has logged in since, or has been given another password, need not begin anew.
+        if is_refused
+            && let Some(other) = self.endpoint.kept.as_ref().and_then(|kept| kept.other_than(&access))
+        {
+            made = self.signature(challenge, &other, signed.header.as_deref());
+            signed.access = Some(other);
+        }
+        let made = made?;
+        let is_new = made.is_some();
         if is_new {
-            signed.header = header;
+            signed.header = made;
             signed.generation += 1;
         }
         Ok(is_new)
     }
 
-    fn token(&self, bearer: &Bearer) -> Result<String, RegistryError> {
+    /// The value of `Authorization`, unless there is none but that which was refused.
+    fn signature(
+        &self,
+        challenge: &Challenge,
+        access: &Access,
+        refused: Option<&str>,
+    ) -> Result<Option<String>, RegistryError> {
+        Ok(match (challenge, access) {
+            (Challenge::Basic, Access::Password { username, password }) => {
+                Some(basic(username, password)).filter(|header| Some(header.as_str()) != refused)
+            }
+            (Challenge::Basic, Access::Anonymous | Access::IdentityToken(_)) => None,
+            (Challenge::Bearer(bearer), access) => Some(format!("Bearer {}", self.token(bearer, access)?)),
+        })
+    }
+
+    fn token(&self, bearer: &Bearer, access: &Access) -> Result<String, RegistryError> {
         let realm = Url::parse(&bearer.realm).map_err(|reason| self.wrong("its token server", reason))?;
         if !self.may_ask(&realm) {
             return Err(self.wrong("its token server", "not asked by HTTPS"));
@@ -85,12 +106,12 @@ impl Registry {
         let mut pairs = Vec::new();
         pairs.extend(bearer.service.as_deref().map(|service| ("service", service)));
         // A blob that is mounted needs two: the form has them in one word, the query one by one.
-        match &self.endpoint.access {
+        match access {
             _ if scope.is_empty() => {}
             Access::IdentityToken(_) => pairs.push(("scope", &scope)),
             _ => pairs.extend(scope.split(' ').filter(|one| !one.is_empty()).map(|one| ("scope", one))),
         }
-        let answer = match &self.endpoint.access {
+        let answer = match access {
             Access::IdentityToken(refresh) => {
                 pairs.extend([
                     ("client_id", CLIENT_ID),
@@ -136,6 +157,6 @@ impl Registry {
     }
 }
 
-fn basic(username: &str, password: &str) -> String {
+pub(super) fn basic(username: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))
 }

@@ -27,7 +27,7 @@ use helper_program::Helper;
 const FILES: &str = "containers-auth.json";
 
 /// Where credentials are looked for, and where they are kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keychain {
     /// In the order in which they are asked; the first is the one that is written to.
     files: Vec<(PathBuf, FileKind)>,
