@@ -360,6 +360,27 @@ fn what_is_unmounted_waits_for_nothing() {
 }
 
 #[test]
+fn a_container_that_is_run_again_fetches_on() {
+    let program = needs_registry!();
+    let place = Place::new();
+    let far = Far::over_a_line(&place, &program, &layout_of("debian"));
+    let script = "[ -e /again ] || { : >/again; exit 1; }; sha256sum </usr/bin/perl";
+    let mut command = place.command();
+    command.args(["run", "-d", "--name", "one", "--restart", "on-failure:3", "--lazy"]);
+    command.args(["--background", "off", "--trust-index", &far.index]);
+    finish(command.arg(far.name()).args(["sh", "-c", script])).ok();
+    assert!(!far.is_whole());
+    let ended = place.layerfs(&["wait", "one"]);
+    let said = place.layerfs(&["logs", "one"]);
+    let tree = fs::read_to_string(image("debian").join("expected.tree")).unwrap();
+    let perl = tree.lines().find(|line| line.starts_with("usr/bin/perl type=file ")).unwrap();
+    let sum = said.out.split(' ').next().unwrap();
+    assert_eq!((ended.ok(), sum.len(), perl.contains(sum)), ("0", 64, true), "{said:#?}");
+    place.layerfs(&["rm", "one"]).ok();
+    assert!(eventually(|| fetcher(&place).is_none()), "it still fetches");
+}
+
+#[test]
 fn a_lying_registry() {
     let program = needs_registry!();
     let place = Place::new();

@@ -4,11 +4,14 @@
 //! [`ANSWER_HERE`], or a text that says why not. The bytes themselves are in a file that both have open.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, PipeReader, Read as _};
 use std::ops::Range;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::store::{ArrivingView, PIECE_BYTES};
 use crate::sys::arrival::Arrival;
@@ -16,6 +19,8 @@ use crate::sys::message_socket::{Message, MessageSocket};
 
 /// The answer to who asked for what is there now.
 pub(super) const ANSWER_HERE: &[u8] = &[0];
+/// How often who waits looks whether anybody still needs it.
+const LOOK_MILLISECONDS: u16 = 200;
 /// Longer texts are cut off.
 const ANSWER_BYTES_MAX: u64 = 4096;
 
@@ -85,12 +90,27 @@ pub(super) struct Fetched {
     blob: u32,
     /// One bit for each piece that was seen to be there.
     seen: Vec<AtomicU64>,
+    /// Nobody in this process needs any more of it.
+    is_given_up: AtomicBool,
 }
 
 impl Fetched {
     pub(super) fn new(view: ArrivingView, link: Arc<MessageSocket>, blob: u32, pieces: u64) -> Self {
         let words = usize::try_from(pieces.div_ceil(64)).unwrap_or_default();
-        Self { view, link, blob, seen: (0..words).map(|_| AtomicU64::new(0)).collect() }
+        let seen = (0..words).map(|_| AtomicU64::new(0)).collect();
+        Self { view, link, blob, seen, is_given_up: AtomicBool::new(false) }
+    }
+
+    /// Waits until there is an answer, or nobody needs one.
+    fn await_answer(&self, answer: &PipeReader) -> io::Result<()> {
+        while !self.is_given_up.load(Ordering::Acquire) {
+            let mut fds = [PollFd::new(answer.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::from(LOOK_MILLISECONDS)) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                polled => return Ok(polled.map(drop)?),
+            }
+        }
+        Err(gone())
     }
 
     fn seen(&self, piece: u64) -> io::Result<(&AtomicU64, u64)> {
@@ -126,6 +146,7 @@ impl Fetched {
         let request = Request { kind, blob: self.blob, pieces }.encode();
         self.link.send(&request, Some(answer_there.as_fd())).map_err(|_| gone())?;
         drop(answer_there);
+        self.await_answer(&answer_here)?;
         let mut answer = Vec::new();
         answer_here.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
         match answer.as_slice() {
@@ -175,14 +196,18 @@ impl Arrival for Fetched {
     }
 
     fn give_up(&self) {
-        // The process at the other end ends, and with it all the pipes through which it would have answered.
-        self.link.shut_down();
+        // Not by the socket: other processes have it too, for the next run of the container.
+        self.is_given_up.store(true, Ordering::Release);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
+    use crate::model::Digest;
+    use crate::store::Store;
 
     #[test]
     fn requests_come_through_and_nonsense_does_not() {
@@ -196,5 +221,30 @@ mod tests {
         }
         assert_eq!(Request::decode(&[9; 21]), None);
         assert_eq!(Request::decode(&Request { kind: Kind::Wait, blob: 0, pieces: 4..4 }.encode()), None);
+    }
+
+    /// A container that is started anew is served by another process, which has a copy of the same socket.
+    #[test]
+    fn who_gives_up_takes_nothing_from_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let arriving = store.arriving(Digest::from_bytes([7; 32]), PIECE_BYTES, false).unwrap();
+        let (here, there) = MessageSocket::pair().unwrap();
+        let link = Arc::new(here);
+        let fetched = |blob| Fetched::new(arriving.view().unwrap(), Arc::clone(&link), blob, 1);
+        let (first, second) = (fetched(1), fetched(2));
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| first.wait(0..1));
+            let (asked, asker) = Asker::of(there.receive().unwrap().unwrap()).unwrap();
+            assert_eq!(asked.blob, 1);
+            first.give_up();
+            waits.join().unwrap().unwrap_err();
+            asker.unwrap().tell(ANSWER_HERE);
+            let waits = scope.spawn(|| second.wait(0..1));
+            let (asked, asker) = Asker::of(there.receive().unwrap().unwrap()).unwrap();
+            assert_eq!(asked.blob, 2);
+            asker.unwrap().tell(ANSWER_HERE);
+            waits.join().unwrap().unwrap();
+        });
     }
 }
