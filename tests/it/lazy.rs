@@ -30,6 +30,8 @@ macro_rules! needs_registry {
     }};
 }
 
+mod tables;
+
 /// A program that stands between a mount and the registry; ends with its test.
 struct Between {
     process: Child,
@@ -449,28 +451,4 @@ fn killed_and_again() {
     assert!(second < first, "{first} bytes the first time, {second} the second");
     assert_reads(&place.mnt(), &files, "lower/7");
     far.unmount();
-}
-
-#[test]
-fn lazy_by_a_table_of_contents() {
-    let program = needs_registry!();
-    let place = Place::new();
-    let registry = Registry::start(&program, &place);
-    let name = format!("{}/chunked:1", registry.host);
-    let (layout, files) = far_image(&place);
-    // In two steps: upon its way to a registry skopeo would send what it compressed otherwise before.
-    let pushed = shell(
-        "cd \"$1\"; skopeo copy -q --insecure-policy --dest-compress --dest-compress-format zstd:chunked \"oci:$2:latest\" oci:chunked:latest
-         skopeo copy -q --insecure-policy --dest-tls-verify=false oci:chunked:latest \"docker://$3\"",
-        &[&place.path(""), &layout, Path::new(&name)],
-    );
-    pushed.ok();
-    let mut command = place.command();
-    command.args(["mount", "--rm", "--lazy", "--tls-verify=false", "--background", "off"]);
-    let done = finish(command.arg(&name).arg(place.mnt()));
-    assert_eq!((done.code, done.err.as_str()), (0, ""), "{done:#?}");
-    assert_reads(&place.mnt(), &files, "lower/3");
-    assert_eq!(place.layerfs(&["image", "exists", &name]).code, 1, "it is not all here");
-    (0..8).for_each(|number| assert_reads(&place.mnt(), &files, &format!("upper/{number}")));
-    place.layerfs(&[OsStr::new("umount"), place.mnt().as_os_str()]).ok();
 }
