@@ -25,7 +25,11 @@ pub fn build(dir: &Path, blob: &[u8]) -> Result<(), IndexError> {
 pub fn walk(dir: &Path) -> Result<(), LayerError> {
     let blob = FileRange::open(&dir.join("blob")).expect("a temporary file");
     let Ok(index) = LayerIndex::open(&dir.join("index")) else { return Ok(()) };
-    let layer = TarLayer::new(Arc::new(index), blob, Arc::new(ChunkCache::new(1 << 20)));
+    walk_through(&TarLayer::new(Arc::new(index), blob, Arc::new(ChunkCache::new(1 << 20))))
+}
+
+/// Asks for everything in a layer.
+pub fn walk_through(layer: &dyn Layer) -> Result<(), LayerError> {
     let mut open = vec![layer.root()];
     let mut objects = 0;
     while let Some(dir) = open.pop() {
@@ -94,6 +98,13 @@ pub fn tar_header(name: &[u8], size: usize) -> [u8; 512] {
     header[257..265].copy_from_slice(b"ustar\x0000");
     fix_checksums(&mut header);
     header
+}
+
+/// A gzip member of this deflate stream, which stands for `content`.
+pub fn gzip_member(deflate: &[u8], content: &[u8]) -> Vec<u8> {
+    let crc32 = crc32fast::hash(content).to_le_bytes();
+    let len = u32::try_from(content.len()).expect("a small file").to_le_bytes();
+    [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255], deflate, &crc32, &len].concat()
 }
 
 /// Makes the checksum of every header right, so that what is behind it is reached.

@@ -153,6 +153,38 @@ pull-from-mirror = "digest-only"
     return {"auth": b"\0" + json.dumps(auth).encode(), "empty": b"\0", "registries": b"\1" + registries.encode()}
 
 
+def tables():
+    """As fuzz_targets/toc.rs takes them: the first byte says of which format, and these are the chunks that are there."""
+    header, chunks = b"a header", [b"the first chunk", b"and the second"]
+    name = lambda data: "sha256:" + hashlib.sha256(data).hexdigest()
+    whole = b"".join(chunks)
+    time = "2001-02-03T04:05:06Z"
+    others = [
+        {"name": "d/", "type": "dir", "mode": 0o755, "modtime": time, "xattrs": {"user.a": "Yg=="}},
+        {"name": "d/l", "type": "hardlink", "linkName": "f"}, {"name": "s", "type": "symlink", "linkName": "d/../f", "uid": 1000, "gid": 1000},
+        {"name": "c", "type": "char", "devMajor": 1, "devMinor": 3}, {"name": "b", "type": "block"}, {"name": "p", "type": "fifo"},
+        {"name": "d/.wh.x", "type": "reg"}, {"name": "d/.wh..wh..opq", "type": "reg", "digest": name(b"")},
+    ]
+    document = lambda entries: json.dumps({"version": 1, "entries": entries}).encode()
+    # Where each chunk begins: behind gzip members or zstd frames of one block that is copied.
+    member = lambda data: 10 + 5 + len(data) + 8
+    frame = lambda data: 12 + len(data)
+    file = {"name": "f", "type": "reg", "size": len(whole), "digest": name(whole), "mode": 0o4755, "modtime": time}
+    more = {"name": "f", "type": "chunk", "chunkOffset": len(chunks[0]), "chunkSize": len(chunks[1]), "chunkDigest": name(chunks[1])}
+    first = {"chunkSize": len(chunks[0]), "chunkDigest": name(chunks[0])}
+    gzipped = [{"offset": member(header)}, {"offset": member(header) + member(chunks[0])}]
+    second = frame(header) + frame(chunks[0])
+    framed = [{"offset": frame(header), "endOffset": second}, {"offset": second, "endOffset": second + frame(chunks[1])}]
+    short = {"name": "z", "type": "reg", "size": len(chunks[0]) + 3, "digest": name(chunks[0] + b"\0\0\0")}
+    zeros = {"name": "z", "type": "chunk", "chunkType": "zeros", "chunkOffset": len(chunks[0]), "chunkSize": 3}
+    return {
+        "estargz": b"\0" + document([{**file, **first, **gzipped[0]}, {**more, **gzipped[1]}, *others]),
+        "estargz-empty": b"\0" + document(None),
+        "zstd": b"\1" + document([{**file, **first, **framed[0]}, {**more, **framed[1]}, *others]),
+        "zstd-zeros": b"\1" + document([{**short, **first, **framed[0]}, zeros]),
+    }
+
+
 def main():
     for target in os.listdir(OUT) if os.path.isdir(OUT) else []:
         for name in os.listdir(os.path.join(OUT, target)):
@@ -183,6 +215,8 @@ def main():
         keep("docker_archive", name, data)
     for name, data in registry_files().items():
         keep("registry_files", name, data)
+    for name, data in tables().items():
+        keep("toc", name, data)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ use layerfs::index::LayerIndex;
 use layerfs::layer::{ChunkCache, Found, Layer, TarLayer};
 use layerfs::model::Name;
 use layerfs::sys::file_range::FileRange;
+use layerfs_fuzz::gzip_member;
 use libfuzzer_sys::fuzz_target;
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
 
@@ -43,13 +44,8 @@ fuzz_target!(|data: &[u8]| {
 fn gzip_around(deflate: &[u8], content: &[u8]) -> Vec<u8> {
     let header = layerfs_fuzz::tar_header(b"f", content.len());
     let padding = vec![0; content.len().next_multiple_of(512) - content.len() + 1024];
-    let member = |deflate: &[u8], content: &[u8]| {
-        let crc32 = crc32fast::hash(content).to_le_bytes();
-        let len = u32::try_from(content.len()).expect("a small file").to_le_bytes();
-        [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255], deflate, &crc32, &len].concat()
-    };
-    let pack = |bytes: &[u8]| member(&miniz_oxide::deflate::compress_to_vec(bytes, 6), bytes);
-    [pack(&header), member(deflate, content), pack(&padding)].concat()
+    let pack = |bytes: &[u8]| gzip_member(&miniz_oxide::deflate::compress_to_vec(bytes, 6), bytes);
+    [pack(&header), gzip_member(deflate, content), pack(&padding)].concat()
 }
 
 /// How many bytes the stream takes.
