@@ -1,5 +1,6 @@
 //! `layerfs push --with-index`
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::progress::{Indexing, Told};
@@ -43,7 +44,8 @@ pub(super) fn attach(
     parcel: &Parcel,
     told: Told,
 ) -> anyhow::Result<()> {
-    for digest in attachments.push(pusher, parcel)? {
+    let pushed = attachments.push(pusher, parcel);
+    for digest in pushed.context("the image is pushed, its indexes are not")? {
         if told == Told::Progress {
             super::print(&format!("index {digest}\n"))?;
         }

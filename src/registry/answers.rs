@@ -39,8 +39,7 @@ impl Registry {
     /// The error for an answer that is no success.
     pub(super) fn refused(&self, what: &str, answer: Answer) -> RegistryError {
         let (registry, what, status) = (self.name(), what.to_owned(), answer.status);
-        let body = answer.read(MESSAGE_BYTES_MAX).ok().flatten().unwrap_or_default();
-        let message = message(&body);
+        let message = said(answer);
         match status {
             401 | 403 => RegistryError::Denied { registry, what, message },
             404 => RegistryError::NotFound { registry, what, message },
@@ -54,11 +53,23 @@ impl Registry {
     }
 }
 
-/// What the specification's error document says (distribution-spec, "Error Codes"), made harmless.
-fn message(body: &[u8]) -> String {
-    let Ok(Errors { errors }) = serde_json::from_slice(body) else { return String::new() };
-    let Some(error) = errors.into_iter().next() else { return String::new() };
-    let text = format!("{} {}", error.code, error.message);
+/// What an answer says of why, made harmless: in brackets, or nothing.
+pub(super) fn said(answer: Answer) -> String {
+    let is_text =
+        answer.header("content-type").is_some_and(|kind| kind.trim_start().starts_with("text/plain"));
+    let body = answer.read(MESSAGE_BYTES_MAX).ok().flatten().unwrap_or_default();
+    let text = message(&body).or_else(|| is_text.then(|| String::from_utf8_lossy(&body).into_owned()));
+    text.map(|text| shown(&text)).unwrap_or_default()
+}
+
+/// What the specification's error document says (distribution-spec, "Error Codes").
+fn message(body: &[u8]) -> Option<String> {
+    let Errors { errors } = serde_json::from_slice(body).ok()?;
+    let error = errors.into_iter().next()?;
+    Some(format!("{} {}", error.code, error.message))
+}
+
+fn shown(text: &str) -> String {
     let shown: String = text.trim().escape_debug().take(MESSAGE_LETTERS_MAX).collect();
     if shown.is_empty() { shown } else { format!(" ({shown})") }
 }
@@ -67,14 +78,18 @@ fn message(body: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    fn shown_of(body: &[u8]) -> String {
+        message(body).map(|text| shown(&text)).unwrap_or_default()
+    }
+
     #[test]
     fn messages_are_short_and_harmless() {
         let body = br#"{"errors":[{"code":"DENIED","message":"\u001b[2J no"}]}"#;
-        assert_eq!(message(body), " (DENIED \\u{1b}[2J no)");
+        assert_eq!(shown_of(body), " (DENIED \\u{1b}[2J no)");
         for nothing in [&b""[..], b"{}", b"<html>", br#"{"errors":[]}"#, br#"{"errors":[{}]}"#] {
-            assert_eq!(message(nothing), "");
+            assert_eq!(shown_of(nothing), "");
         }
         let long = format!(r#"{{"errors":[{{"message":"{}"}}]}}"#, "x".repeat(5000));
-        assert_eq!(message(long.as_bytes()).len(), MESSAGE_LETTERS_MAX + 3);
+        assert_eq!(shown_of(long.as_bytes()).len(), MESSAGE_LETTERS_MAX + 3);
     }
 }

@@ -15,8 +15,10 @@ use ureq::{Agent, Body, Error, Proxy, SendBody};
 
 use super::url::Url;
 use super::{Endpoint, Patience};
+use early::EarlyAnswers;
 use pace::Pace;
 
+mod early;
 mod pace;
 
 /// All headers of an answer together.
@@ -160,6 +162,7 @@ impl Http {
             let connector =
                 ().chain(ConnectProxyConnector::default())
                     .chain(TcpConnector::default())
+                    .chain(EarlyAnswers)
                     .chain(Pace::of(&patience))
                     .chain(RustlsConnector::default());
             Agent::with_parts(config, connector, DefaultResolver::default())

@@ -1,32 +1,21 @@
 //! Uploads (distribution-spec, "Pushing blobs"): what the registry has is not sent, what broke off goes on where it was.
 //!
 //! The whole of a small blob goes with the request that ends its upload; a large one goes in pieces, so that a connection
-//! that breaks loses one of them at most, whatever the registry keeps of it. How much it has is asked, never guessed.
+//! that breaks loses one of them at most, whatever the registry keeps of it. How much it has is asked, never guessed. Who takes
+//! it in none of these ways gets it in others.
 
 use std::time::Duration;
 
-use super::answers::{is_passing, retry_after};
+use super::answers::{is_passing, retry_after, said};
 use super::challenge::Challenge;
 use super::http::{Answer, Content, Method, Silence, SilenceKind};
 use super::url::Url;
 use super::{Registry, RegistryError, Source};
 use crate::model::Digest;
+pub(super) use ways::Sizes;
+use ways::Way;
 
-/// What is sent at once.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sizes {
-    /// A blob of so many bytes is sent by one request.
-    whole_max: u64,
-    /// A piece of a larger one has so many bytes.
-    piece: u64,
-}
-
-impl Default for Sizes {
-    /// A piece takes 5 s at 100 Mbit/s, beside which one more request is nothing.
-    fn default() -> Self {
-        Self { whole_max: 8 << 20, piece: 64 << 20 }
-    }
-}
+mod ways;
 
 /// The longest piece that a registry may want: more than any store of objects does.
 const PIECE_BYTES_MAX: u64 = 5 << 30;
@@ -113,9 +102,8 @@ impl Registry {
         };
         let (mut position, mut furthest, mut failures) = (0, 0, 0);
         loop {
-            // Who does not take it in pieces may take it at once.
-            let whole_max = if failures > 1 { u64::MAX } else { self.sizes.whole_max };
-            let (reason, wanted) = match self.step(source, &mut session, &mut position, whole_max)? {
+            let way = self.sizes.way(source.size(), failures);
+            let (reason, wanted) = match self.step(source, &mut session, &mut position, way)? {
                 Step::Complete => return Ok(()),
                 Step::Onwards => continue,
                 Step::Broken(reason, wanted) => (reason, wanted),
@@ -176,12 +164,16 @@ impl Registry {
         source: &mut Source<'_>,
         session: &mut Session,
         position: &mut u64,
-        whole_max: u64,
+        way: Way,
     ) -> Result<Step, RegistryError> {
         let size = source.size();
-        let is_whole = *position == 0 && size <= whole_max;
-        if !is_whole && *position < size {
-            return self.send_piece(source, session, position);
+        match way {
+            Way::Pieces(len) if *position < size => return self.send_piece(source, session, position, len),
+            // Something is there already.
+            Way::Whole if (1..size).contains(position) => {
+                return self.send_piece(source, session, position, self.sizes.piece);
+            }
+            Way::Whole | Way::Pieces(_) => {}
         }
         let url = session.url.with_query(&[("digest", &source.digest().to_string())]);
         let headers = [("content-type", "application/octet-stream".to_owned())];
@@ -205,8 +197,9 @@ impl Registry {
         source: &mut Source<'_>,
         session: &mut Session,
         position: &mut u64,
+        len: u64,
     ) -> Result<Step, RegistryError> {
-        let end = source.size().min(*position + self.sizes.piece.max(session.piece_min));
+        let end = source.size().min(position.saturating_add(len.max(session.piece_min)));
         let headers = [
             ("content-type", "application/octet-stream".to_owned()),
             ("content-range", format!("{position}-{}", end - 1)),
@@ -223,7 +216,8 @@ impl Registry {
         *session = self.session(&session.url, &answer, &source.called())?;
         session.piece_min = session.piece_min.max(piece_min);
         match received(&answer) {
-            Some(received) if received != end => {
+            // Some name the byte behind the last one. The digest at the end shows whether it was that.
+            Some(received) if received != end && received != end + 1 => {
                 Ok(Step::Broken(format!("it took {received} bytes, {end} were sent"), None))
             }
             _ => {
@@ -264,7 +258,8 @@ impl Registry {
             // The upload is not known any more, or stands somewhere else: both are found out by asking.
             404 | 416 => Ok(Err(Step::Broken(format!("it answers {status}"), None))),
             _ if is_passing(status) => {
-                Ok(Err(Step::Broken(format!("it answers {status}"), retry_after(&answer))))
+                let wanted = retry_after(&answer);
+                Ok(Err(Step::Broken(format!("it answers {status}{}", said(answer)), wanted)))
             }
             _ => Err(self.refused(&source.called(), answer)),
         }

@@ -26,6 +26,8 @@ enum Fault {
     Expire,
     /// Answers this, and keeps nothing.
     Status(u16),
+    /// The same, before anything of the body is read.
+    Early(u16),
     /// Says that it has another digest.
     OtherDigest,
 }
@@ -42,6 +44,10 @@ struct State {
     others: BTreeMap<String, Vec<u8>>,
     elsewhere: String,
     piece_min: u64,
+    /// Nothing may come with the request that ends an upload.
+    wants_pieces: bool,
+    /// Says `0-400` of 400 bytes.
+    names_the_next: bool,
     log: Vec<String>,
     /// Bytes of bodies that were kept.
     received: usize,
@@ -168,6 +174,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>, host: &str) {
     };
     let kept = match fault {
         Some(Fault::Cut(count)) => count.min(length),
+        Some(Fault::Early(_)) => 0,
         _ => length,
     };
     request.body = vec![0; kept];
@@ -217,7 +224,7 @@ impl State {
                 format!(r#"Bearer realm="http://{host}/token",service="s",scope="repository:a/b:pull,push""#);
             return (401, vec![("www-authenticate", challenge)], Vec::new());
         }
-        if let Some(Fault::Status(status)) = fault {
+        if let Some(Fault::Status(status) | Fault::Early(status)) = fault {
             let body = br#"{"errors":[{"code":"NO","message":"not today"}]}"#;
             return (status, vec![("retry-after", "0".into())], body.to_vec());
         }
@@ -288,6 +295,11 @@ impl State {
                 return (416, vec![("location", location)], Vec::new());
             }
         }
+        if self.wants_pieces && request.method == "PUT" && !request.body.is_empty() {
+            let headers =
+                vec![("content-type", "text/plain; charset=utf-8".into()), ("retry-after", "0".into())];
+            return (500, headers, b"in pieces,\tplease".to_vec());
+        }
         let kept = match fault {
             Some(Fault::Less(count)) => count,
             _ => request.body.len(),
@@ -295,7 +307,8 @@ impl State {
         upload.extend_from_slice(&request.body[..kept]);
         self.received += kept;
         if request.method == "PATCH" {
-            let range = format!("0-{}", upload.len().saturating_sub(1));
+            let last = upload.len().saturating_sub(usize::from(!self.names_the_next));
+            let range = format!("0-{last}");
             return (202, vec![("location", location), ("range", range)], Vec::new());
         }
         let digest = request.query["digest"].clone();
@@ -400,6 +413,52 @@ fn who_never_takes_it_is_left() {
     let fake = Fake::with(&[Fault::Status(400)]);
     let error = fake.upload(&noise(10)).unwrap_err().to_string();
     assert!(error.contains("400") && error.contains("NO not today"), "{error}");
+}
+
+/// There are registries that know one way alone.
+#[test]
+fn who_does_not_take_it_one_way_gets_it_another() {
+    let fake = Fake::start(State { wants_pieces: true, ..State::default() });
+    fake.upload(&noise(90)).unwrap();
+    fake.has(&noise(90));
+    assert_eq!(fake.count("PATCH"), 1, "{:#?}", fake.log());
+    // The first piece, twice; then everything in one, and then with the end.
+    for (refused, pieces) in [(2, 3), (4, 4)] {
+        let fake = Fake::with(&vec![Fault::Status(500); refused]);
+        let mut registry = fake.open();
+        registry.patience.attempts = 6;
+        send(&registry, &noise(1000), digest_of(&noise(1000))).unwrap();
+        fake.has(&noise(1000));
+        assert_eq!((fake.count("PATCH"), fake.count("PUT")), (pieces, 1), "{:#?}", fake.log());
+    }
+    // What it says until then is told, whoever says it.
+    let fake = Fake::start(State { wants_pieces: true, ..State::default() });
+    let mut registry = fake.open();
+    registry.patience.attempts = 1;
+    let error = send(&registry, &noise(90), digest_of(&noise(90))).unwrap_err().to_string();
+    assert!(error.contains(r"it answers 500 (in pieces,\tplease)"), "{error}");
+}
+
+#[test]
+fn who_names_the_byte_behind_the_last_one_is_understood() {
+    let fake = Fake::start(State { names_the_next: true, ..State::default() });
+    fake.upload(&noise(1000)).unwrap();
+    fake.has(&noise(1000));
+    assert_eq!((fake.count("PATCH"), fake.count("POST")), (3, 1), "{:#?}", fake.log());
+}
+
+/// More than fits into the buffers of a connection, which the other side ends without reading it.
+#[test]
+fn an_answer_that_comes_early_is_heard() {
+    let bytes = noise(24 << 20);
+    for status in [413, 403] {
+        let fake = Fake::with(&[Fault::Early(status)]);
+        let mut registry = fake.open();
+        registry.sizes = Sizes { whole_max: 100, piece: 64 << 20 };
+        let error = send(&registry, &bytes, digest_of(&bytes)).unwrap_err().to_string();
+        assert!(error.contains("NO not today"), "{error}");
+        assert_eq!((fake.received(), fake.count("PATCH")), (0, 1), "{:#?}", fake.log());
+    }
 }
 
 /// The last byte of a damaged blob is never sent.
